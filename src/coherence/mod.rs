@@ -1,0 +1,13 @@
+//! The rules of coherence: data and synchronous functions. No tokio, fred,
+//! mongodb or tonic here; no clock, no randomness, no IO: time and answers
+//! come in as arguments. `tests/model` checks this very code.
+
+mod arm;
+mod closing;
+mod fence;
+mod flight;
+mod ledger;
+mod ring;
+
+pub use arm::Arm;
+pub use fence::{Check, Coherence, Hit, moves_in_list, renewed};

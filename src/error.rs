@@ -1,0 +1,281 @@
+//! What went wrong, sorted by what the caller can do. `grpc/status.rs` turns
+//! each into a `Status`, in one exhaustive match.
+
+use std::time::Duration;
+
+use crate::model::{OriginTime, TodoName, Token};
+
+/// Most characters of an offending value that an error repeats.
+const SHOWN_CHARS: usize = 80;
+
+/// A field with a value it must not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldProblem {
+    /// Path of the field in the request.
+    pub field: String,
+    /// Its value, cut short.
+    pub value: String,
+    /// What is wrong with it and what would be right, as the end of a
+    /// sentence that begins with the field.
+    pub problem: String,
+}
+
+impl FieldProblem {
+    /// A problem of one field; the value is cut to 80 characters.
+    #[must_use]
+    pub fn new(field: impl Into<String>, value: impl AsRef<str>, problem: impl Into<String>) -> Self {
+        Self { field: field.into(), value: shorten(value.as_ref()), problem: problem.into() }
+    }
+}
+
+/// The first 80 characters of a value that somebody sent.
+#[must_use]
+pub fn shorten(value: &str) -> String {
+    match value.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => format!("{}...", &value[..end]),
+        None => value.to_owned(),
+    }
+}
+
+/// Where an answer came from; for several todos the farthest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// The cache in the process.
+    Near,
+    /// The cache in Redis.
+    Shared,
+    /// The database of record.
+    Origin,
+}
+
+/// What an answer says of its freshness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadFacts {
+    /// To present to the next read or to a watch.
+    pub token: Token,
+    /// Where the answer came from.
+    pub source: Source,
+    /// No write acknowledged longer ago than this is missing.
+    pub staleness_bound: Duration,
+    /// Only when the origin could not be asked and the server is set to allow
+    /// it.
+    pub stale: bool,
+}
+
+/// Why a call of the service failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// Fields of the request have values they must not have.
+    #[error("{}", fields_text(.0))]
+    FieldInvalid(Vec<FieldProblem>),
+    /// `filter` or `order_by` cannot be read.
+    #[error("{field} is wrong at character {position}: {problem}")]
+    FilterInvalid {
+        /// `filter` or `order_by`.
+        field: &'static str,
+        /// The text that was sent, cut short.
+        value: String,
+        /// Offset in characters from 0.
+        position: usize,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+    /// Not a page token of this query.
+    #[error("page_token {problem}")]
+    PageTokenInvalid {
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+    /// Not a token, or one ahead of the origin.
+    #[error("token {value:?} {problem}")]
+    TokenInvalid {
+        /// The token, cut short.
+        value: String,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+    /// A token of another origin.
+    #[error("token {value:?} belongs to another database; present tokens only to the service that gave them")]
+    TokenForeign {
+        /// The token, cut short.
+        value: String,
+    },
+    /// No such todo. `read` for a read, `token` for a write.
+    #[error("todo {name} does not exist")]
+    TodoNotFound {
+        /// The name asked for.
+        name: TodoName,
+        /// What the reply would have said.
+        read: Option<ReadFacts>,
+        /// So that the next read is not older than this refusal.
+        token: Option<Token>,
+    },
+    /// The todo to be created is there already.
+    #[error("todo {name} already exists; update it, or choose another todo_id")]
+    TodoAlreadyExists {
+        /// Its name.
+        name: TodoName,
+        /// So that the next read is not older than this refusal.
+        token: Token,
+    },
+    /// The todo changed since its etag was read.
+    #[error(
+        "todo {name} has changed: its etag is {current:?}, not {given:?}; read it again and repeat the change"
+    )]
+    EtagMismatch {
+        /// Its name.
+        name: TodoName,
+        /// The etag in the request, cut short.
+        given: String,
+        /// The etag of the stored todo.
+        current: String,
+        /// So that the next read is not older than this refusal.
+        token: Token,
+    },
+    /// The stored document cannot be read as a todo.
+    #[error("the stored document of {name} cannot be read as a todo: field {field} {problem}")]
+    TodoUnreadable {
+        /// Its name.
+        name: TodoName,
+        /// The field that has it wrong.
+        field: String,
+        /// What is wrong with it.
+        problem: String,
+        /// So that the next read is not older than this refusal.
+        token: Option<Token>,
+    },
+    /// The origin cannot be asked. On a write: it had no effect.
+    #[error("the database cannot be reached: {problem}")]
+    OriginUnavailable {
+        /// What was seen of it.
+        problem: String,
+        /// When it is worth trying again.
+        retry_after: Duration,
+    },
+    /// `cached_only`, and no cache can answer.
+    #[error(
+        "no cache holds {what} fresh enough, and the request allows nothing else; ask without cached_only"
+    )]
+    CacheOnlyMiss {
+        /// Name of the todo or list.
+        what: String,
+    },
+    /// This replica is shutting down.
+    #[error("this replica is shutting down; ask another")]
+    Draining,
+    /// A bound of this replica is reached.
+    #[error("overloaded: {what} (at most {limit}); wait and try again")]
+    Overloaded {
+        /// Which bound.
+        what: &'static str,
+        /// Its value.
+        limit: usize,
+        /// When it is worth trying again.
+        retry_after: Duration,
+    },
+    /// The caller's deadline passed.
+    #[error("the deadline passed while waiting for {tier}")]
+    DeadlineExceeded {
+        /// Which tier was being waited for: `near`, `shared`, `origin`, `feed`.
+        tier: &'static str,
+    },
+    /// The write may or may not have taken place.
+    #[error(
+        "it is not known whether the write took place: {problem}; read the todo with fully_consistent before repeating it, or send a request_id"
+    )]
+    WriteOutcomeUnknown {
+        /// What was seen.
+        problem: String,
+    },
+}
+
+fn fields_text(problems: &[FieldProblem]) -> String {
+    let text = |p: &FieldProblem| {
+        let value = if p.value.is_empty() { String::new() } else { format!(" {:?}", p.value) };
+        format!("{}{value} {}", p.field, p.problem)
+    };
+    problems.iter().map(text).collect::<Vec<_>>().join("; ")
+}
+
+/// One wrong field.
+impl From<FieldProblem> for Error {
+    fn from(problem: FieldProblem) -> Self {
+        Self::FieldInvalid(vec![problem])
+    }
+}
+
+/// Why the origin did not do what it was asked to read.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum OriginError {
+    /// It cannot be reached, or did not answer in time. Nothing was written.
+    #[error("{0}")]
+    Unavailable(String),
+    /// It has not reached the time that was asked for: the time is not its own.
+    #[error("the time {0} is ahead of the database")]
+    Ahead(OriginTime),
+}
+
+/// Why the origin did not do a write.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum WriteError {
+    /// No such todo, as of an upper bound `at`.
+    #[error("not found")]
+    NotFound {
+        /// Upper bound of the time of the state that refused it.
+        at: OriginTime,
+    },
+    /// There is one already.
+    #[error("already exists")]
+    AlreadyExists {
+        /// Upper bound of the time of the state that refused it.
+        at: OriginTime,
+    },
+    /// The stored todo has another etag.
+    #[error("etag mismatch")]
+    EtagMismatch {
+        /// The etag of the stored todo.
+        current: String,
+        /// Upper bound of the time of the state that refused it.
+        at: OriginTime,
+    },
+    /// The stored document cannot be read as a todo, so it is not changed.
+    #[error("unreadable")]
+    Unreadable {
+        /// The field that has it wrong.
+        field: String,
+        /// What is wrong with it.
+        problem: String,
+        /// Upper bound of the time of the state that refused it.
+        at: OriginTime,
+    },
+    /// The request id was used with other contents.
+    #[error("request id reused")]
+    RequestIdReused,
+    /// The todo would break a rule that the patch alone does not show, such as
+    /// an update that creates without a title.
+    #[error("{0:?}")]
+    Invalid(FieldProblem),
+    /// Nothing was written: the origin cannot be reached.
+    #[error("{0}")]
+    Unavailable(String),
+    /// It is not known whether it was written. `raised`: the write has a time
+    /// (it failed only in being confirmed by the majority), so fences go up.
+    #[error("{problem}")]
+    OutcomeUnknown {
+        /// What was seen.
+        problem: String,
+        /// Upper bound of the write's time, if it has one.
+        at: Option<OriginTime>,
+    },
+}
+
+/// Why the feed stopped.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum FeedError {
+    /// The connection or the stream failed: resume.
+    #[error("the feed broke: {0}")]
+    Broken(String),
+    /// The origin no longer has the history to go on from there.
+    #[error("the database has forgotten the history that the feed needs: {0}")]
+    HistoryLost(String),
+}

@@ -1,0 +1,6 @@
+//! Being built.
+
+pub mod reply {
+    //! Placeholder.
+    pub use crate::pb::{BatchGetTodosResponse, GetTodoResponse, ListTodosResponse, WatchTodosResponse};
+}

@@ -1,0 +1,19 @@
+//! Plain data, known to everybody.
+
+mod change;
+mod name;
+mod query;
+mod time;
+mod todo;
+mod token;
+mod value;
+mod write;
+
+pub use change::{Change, ChangeKind, Touched};
+pub use name::{ListName, TodoName};
+pub use query::{Condition, DueValue, Filter, Op, Order, PagePosition, PageQuery, SortKey};
+pub use time::{Mono, OriginTime};
+pub use todo::{LIMITS, Patch, timestamp_from_ms, timestamp_ms, validate};
+pub use token::{OriginId, Token, TokenProblem};
+pub use value::{Page, Stamped, Unreadable, Value};
+pub use write::{RequestId, Write, WriteDone};

@@ -1,0 +1,48 @@
+//! What the caches hold.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{OriginTime, PagePosition, TodoName};
+
+/// A value and the time at which the origin's state of its key was exactly
+/// this.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamped {
+    /// The stamp.
+    pub as_of: OriginTime,
+    /// The state at that time.
+    pub value: Value,
+}
+
+/// The state of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// A todo, encoded as the message `todo.v1.Todo`, etag included.
+    Todo(Bytes),
+    /// No such todo: a value like any other.
+    Absent,
+    /// There is a document, but it cannot be read as a todo.
+    Unreadable(Arc<Unreadable>),
+    /// A page of a list.
+    Page(Arc<Page>),
+}
+
+/// Why a stored document cannot be read as a todo.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The field that has it wrong.
+    pub field: String,
+    /// What is wrong with it, and what would be right.
+    pub problem: String,
+}
+
+/// An ordered list of names, and where the next page begins.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The names, in the query's order.
+    pub names: Vec<TodoName>,
+    /// The position after the last name; `None`: the list ends here.
+    pub next: Option<PagePosition>,
+}

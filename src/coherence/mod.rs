@@ -9,5 +9,7 @@ mod flight;
 mod ledger;
 mod ring;
 
-pub use arm::Arm;
+pub use arm::{Arm, Needed};
 pub use fence::{Check, Coherence, Hit, moves_in_list, renewed};
+pub use flight::{Flights, Joined, Required};
+pub use ledger::Ledger;

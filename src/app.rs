@@ -1,1 +1,232 @@
-//! Being built.
+//! The life of the service: builds the parts, starts the named tasks, drains
+//! them. The only place that knows everybody.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::JoinHandle,
+    time::{interval, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cache::{Cache, Clock, Fatal, Phase, Settings},
+    cli,
+    config::Config,
+    grpc::{self, health::HealthState},
+    origin::{
+        Origin,
+        embedded::Embedded,
+        mongo::{ConnectError, MongoDb},
+    },
+    telemetry::{self, Kind, Metrics},
+    tier::{redis::RedisTier, shared::Shared},
+};
+
+/// How often health and gauges are brought up to date: a probe a second later
+/// sees what is.
+const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
+/// Pause before the database is tried again at start.
+const CONNECT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Runs the service until SIGTERM or SIGINT, and drains it.
+///
+/// # Errors
+/// Why it could not start or go on: for a person, and exit code 1.
+pub async fn run(config: Config) -> Result<(), Fatal> {
+    let metrics = Arc::new(Metrics::default());
+    let listener = bind(config.listen, "listen").await?;
+    let listen = address(&listener)?;
+    let metrics_listener = match config.metrics_listen {
+        Some(address) => Some(bind(address, "metrics-listen").await?),
+        None => None,
+    };
+    let metrics_listen = metrics_listener.as_ref().map(address).transpose()?;
+    if let Some(listener) = metrics_listener {
+        tokio::spawn(telemetry::serve_metrics(listener, Arc::new(metrics.registry())));
+    }
+    let shutdown = CancellationToken::new();
+    let cell = Arc::new(OnceLock::new());
+    let (health, told) = watch::channel(HealthState::default());
+    let parts = grpc::Parts {
+        cache: Arc::clone(&cell),
+        health: told,
+        metrics: Arc::clone(&metrics),
+        shutdown: shutdown.clone(),
+    };
+    let mut server =
+        tokio::spawn(async move { grpc::serve(listener, parts).await.map_err(|e| e.to_string()) });
+    let mut keeping_up = tokio::spawn(keep_up(config.clone(), Arc::clone(&cell), Arc::clone(&metrics)));
+    let telling =
+        tokio::spawn(tell_health(config.clone(), Arc::clone(&cell), health.clone(), shutdown.clone()));
+    cli::banner(listen, metrics_listen);
+
+    let ended = tokio::select! {
+        ended = &mut server => Err(Fatal(format!("the gRPC server ended: {ended:?}"))),
+        ended = &mut keeping_up => Err(ended_task(ended, &metrics)),
+        () = terminated() => Ok(()),
+    };
+    telling.abort();
+    health.send_modify(|health| health.ready = false);
+    ended?;
+    tracing::info!("draining");
+    shutdown.cancel();
+    drained(cell.get(), server, config.drain_timeout).await
+}
+
+async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener, Fatal> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|e| {
+        Fatal(format!("{setting} {address} cannot be used: {e}; choose another port, or 0 for any"))
+    })
+}
+
+fn address(listener: &TcpListener) -> Result<SocketAddr, Fatal> {
+    listener.local_addr().map_err(|e| Fatal(e.to_string()))
+}
+
+async fn terminated() {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}
+
+fn ended_task(ended: Result<Fatal, tokio::task::JoinError>, metrics: &Metrics) -> Fatal {
+    ended.unwrap_or_else(|panic| {
+        metrics.task_panics.get_or_create(&Kind { kind: "keep_up" }).inc();
+        Fatal(format!("the task that keeps up with the database ended: {panic}"))
+    })
+}
+
+/// Reaches the origin, then keeps up with it for as long as the process lives.
+async fn keep_up(config: Config, cell: Arc<OnceLock<Arc<Cache>>>, metrics: Arc<Metrics>) -> Fatal {
+    let origin = loop {
+        match open_origin(&config).await {
+            Ok(origin) => break origin,
+            Err(ConnectError::Permanent(problem)) => return Fatal(problem),
+            Err(ConnectError::Transient(problem)) => {
+                tracing::warn!(%problem, "the database cannot be reached yet");
+                sleep(CONNECT_PAUSE).await;
+            }
+        }
+    };
+    let shared = match shared_tier(&config, &metrics) {
+        Ok(shared) => shared,
+        Err(problem) => return Fatal(format!("redis-url: {problem}")),
+    };
+    let cache = Cache::new(settings(&config), Clock::Boottime, origin, shared, metrics);
+    let mut phase = cache.phase();
+    let running = tokio::spawn(Arc::clone(&cache).run());
+    let started = async {
+        let _ = phase.wait_for(|phase| *phase >= Phase::Started).await;
+        let _ = cell.set(cache);
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        ended = running => ended.unwrap_or_else(|panic| Fatal(panic.to_string())),
+        () = started => Fatal("unreachable".into()),
+    }
+}
+
+fn shared_tier(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Arc<dyn Shared>>, String> {
+    let Some(url) = &config.redis_url else { return Ok(None) };
+    Ok(Some(Arc::new(RedisTier::connect(&url.0, Arc::clone(metrics))?)))
+}
+
+/// Opens the origin that the settings name.
+///
+/// # Errors
+/// `Transient`: trying again may help.
+pub async fn open_origin(config: &Config) -> Result<Arc<dyn Origin>, ConnectError> {
+    match &config.mongodb_uri {
+        Some(uri) => {
+            let origin = MongoDb::connect(&uri.0, config.cache_epoch, config.max_origin_loads).await?;
+            Ok(Arc::new(origin))
+        }
+        None => open_embedded(&config.data_dir, config.cache_epoch),
+    }
+}
+
+fn open_embedded(dir: &Path, cache_epoch: u64) -> Result<Arc<dyn Origin>, ConnectError> {
+    let opened = Embedded::open(dir, cache_epoch);
+    opened
+        .map(|origin| Arc::new(origin) as Arc<dyn Origin>)
+        .map_err(|e| ConnectError::Permanent(e.to_string()))
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        near_capacity: config.near_capacity,
+        staleness_limit: config.staleness_limit,
+        heartbeat_interval: config.heartbeat_interval,
+        replay_window: config.replay_window,
+        list_grace: config.list_grace,
+        stale_if_error: config.stale_if_error,
+        max_origin_loads: config.max_origin_loads,
+    }
+}
+
+/// Keeps health and gauges up to date.
+async fn tell_health(
+    config: Config,
+    cell: Arc<OnceLock<Arc<Cache>>>,
+    health: watch::Sender<HealthState>,
+    shutdown: CancellationToken,
+) {
+    let mut tick = interval(HEALTH_INTERVAL);
+    while !shutdown.is_cancelled() {
+        tick.tick().await;
+        let Some(cache) = cell.get() else { continue };
+        cache.measure();
+        let now = state(cache, &config);
+        health.send_if_modified(|told| std::mem::replace(told, now) != now);
+    }
+}
+
+fn state(cache: &Cache, config: &Config) -> HealthState {
+    let started = *cache.phase().borrow() == Phase::CaughtUp;
+    let within = |age: Option<Duration>| age.is_some_and(|age| age <= config.staleness_limit);
+    HealthState {
+        ready: started && (within(cache.age()) || config.stale_if_error.is_some()),
+        started,
+        origin: cache.origin_is_up(),
+        shared: cache.shared_is_up().unwrap_or(true),
+        feed: within(cache.frontier_bound()),
+    }
+}
+
+/// Waits until calls and writes under way are finished, but no longer than the
+/// drain timeout.
+async fn drained(
+    cache: Option<&Arc<Cache>>,
+    server: JoinHandle<Result<(), String>>,
+    limit: Duration,
+) -> Result<(), Fatal> {
+    let all = async {
+        if let Some(cache) = cache {
+            cache.drain().await;
+        }
+        server.await
+    };
+    match timeout(limit, all).await {
+        Ok(Ok(Ok(()))) => Ok(()),
+        Ok(ended) => Err(Fatal(format!("the gRPC server did not end well: {ended:?}"))),
+        Err(_) => {
+            tracing::warn!(?limit, "calls were still under way when the drain timeout passed");
+            Ok(())
+        }
+    }
+}

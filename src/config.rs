@@ -1,6 +1,14 @@
-//! The settings: parsed once and whole.
+//! The settings: one table of them, parsed once and whole. A flag beats the
+//! environment, the environment beats the file, the file beats the default.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt::{self, Write as _},
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// What `tidemark serve` runs with.
 #[derive(Clone, Debug)]
@@ -39,8 +47,425 @@ pub struct Config {
 #[derive(Clone)]
 pub struct Secret(pub String);
 
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(hidden)")
+    }
+}
+
+/// One setting: a flag `--name`, an environment variable, a key of the file.
+pub struct Setting {
+    /// Its name as a flag.
+    pub name: &'static str,
+    /// What it is when nobody sets it; empty: nothing.
+    pub default: &'static str,
+    /// What it does, and why the default is what it is.
+    pub help: &'static str,
+}
+
+const fn setting(name: &'static str, default: &'static str, help: &'static str) -> Setting {
+    Setting { name, default, help }
+}
+
+/// All settings of `serve`.
+pub const SETTINGS: [Setting; 14] = [
+    setting(
+        "listen",
+        "127.0.0.1:50051",
+        "Address and port for gRPC; only this machine, unless told otherwise",
+    ),
+    setting(
+        "metrics-listen",
+        "127.0.0.1:9464",
+        "Address and port for Prometheus metrics at /metrics, or `off`",
+    ),
+    setting(
+        "mongodb-uri",
+        "",
+        "MongoDB replica set to use as the origin; its database, or `todos` if it names none. Not set: the embedded store",
+    ),
+    setting(
+        "redis-url",
+        "",
+        "Redis for the shared tier: redis://, rediss://, redis-cluster:// or redis-sentinel://. Not set: no shared tier",
+    ),
+    setting("data-dir", "tidemark-data", "Folder of the embedded store; not used with --mongodb-uri"),
+    setting(
+        "near-capacity",
+        "256MiB",
+        "Most memory for the cache in the process; some 400,000 todos of 400 bytes",
+    ),
+    setting(
+        "staleness-limit",
+        "15s",
+        "No unmarked answer misses a write acknowledged longer ago; long enough for a MongoDB election",
+    ),
+    setting(
+        "heartbeat-interval",
+        "1s",
+        "Time between heartbeats: small writes that prove freshness; a fraction of the staleness limit",
+    ),
+    setting(
+        "replay-window",
+        "10m",
+        "How much of the feed is replayed at start, and how long entries live in Redis; longer than a deployment takes",
+    ),
+    setting(
+        "list-grace",
+        "200ms",
+        "How long a page may be answered though its list has changed; `0s` for not at all",
+    ),
+    setting(
+        "cache-epoch",
+        "0",
+        "Another number makes every entry in Redis a miss: after a restore of the database",
+    ),
+    setting(
+        "stale-if-error",
+        "off",
+        "How old an answer may be, marked stale, while the database cannot be asked; `off` for none",
+    ),
+    setting("drain-timeout", "25s", "Most time from SIGTERM to the end; less than Kubernetes' grace of 30 s"),
+    setting(
+        "max-origin-loads",
+        "256",
+        "Most loads at the database at once; 16 times as many keys may wait for one",
+    ),
+];
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A flag.
+    Flag,
+    /// An environment variable.
+    Environment,
+    /// The file given with `--config`.
+    File(PathBuf),
+    /// Nobody set it.
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag => f.write_str("flag"),
+            Self::Environment => f.write_str("environment"),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Default => f.write_str("default"),
+        }
+    }
+}
+
+/// The name of a setting's environment variable.
+#[must_use]
+pub fn variable(name: &str) -> String {
+    format!("TIDEMARK_{}", name.to_uppercase().replace('-', "_"))
+}
+
+/// The values in force, as texts, each with where it came from.
+#[derive(Debug)]
+pub struct Values(HashMap<&'static str, (String, Origin)>);
+
+/// All that is wrong with the settings.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct Wrong(pub Vec<String>);
+
+impl Values {
+    /// Gathers them: flags, then the environment, then the file.
+    ///
+    /// # Errors
+    /// A file that cannot be read, and keys in it that are no settings.
+    pub fn gather(
+        flags: &HashMap<String, String>,
+        environment: impl Fn(&str) -> Option<String>,
+        file: Option<&Path>,
+    ) -> Result<Self, Wrong> {
+        let in_file = file.map(read_file).transpose()?.unwrap_or_default();
+        let value = |setting: &Setting| {
+            let from_file = || in_file.get(setting.name).cloned().map(|value| (value, file));
+            if let Some(value) = flags.get(setting.name) {
+                (value.clone(), Origin::Flag)
+            } else if let Some(value) = environment(&variable(setting.name)) {
+                (value, Origin::Environment)
+            } else if let Some((value, Some(path))) = from_file() {
+                (value, Origin::File(path.to_owned()))
+            } else {
+                (setting.default.to_owned(), Origin::Default)
+            }
+        };
+        Ok(Self(SETTINGS.iter().map(|setting| (setting.name, value(setting))).collect()))
+    }
+
+    fn of(&self, name: &str) -> &str {
+        self.0.get(name).map_or("", |(value, _)| value)
+    }
+
+    /// What is in force, one setting a line, passwords hidden.
+    #[must_use]
+    pub fn print(&self) -> String {
+        let mut text = String::new();
+        for setting in &SETTINGS {
+            let Some((value, origin)) = self.0.get(setting.name) else { continue };
+            let value = if value.is_empty() { "(not set)".into() } else { without_password(value) };
+            // A String takes everything.
+            let _ = writeln!(text, "{:<20} {value:<40} # {origin}", setting.name);
+        }
+        text
+    }
+
+    /// The settings, parsed and checked against each other.
+    ///
+    /// # Errors
+    /// All that is wrong, each with its value and what would be right.
+    pub fn parse(&self) -> Result<Config, Wrong> {
+        let mut wrong = Vec::new();
+        let config = Config {
+            listen: self.one("listen", &mut wrong, address).unwrap_or(([127, 0, 0, 1], 0).into()),
+            metrics_listen: self.one("metrics-listen", &mut wrong, off_or(address)).flatten(),
+            mongodb_uri: self.uri("mongodb-uri", &["mongodb://", "mongodb+srv://"], &mut wrong),
+            redis_url: self.uri("redis-url", &REDIS_SCHEMES, &mut wrong),
+            data_dir: self.of("data-dir").into(),
+            near_capacity: self.one("near-capacity", &mut wrong, bytes).unwrap_or_default(),
+            staleness_limit: self.one("staleness-limit", &mut wrong, duration).unwrap_or_default(),
+            heartbeat_interval: self.one("heartbeat-interval", &mut wrong, duration).unwrap_or_default(),
+            replay_window: self.one("replay-window", &mut wrong, duration).unwrap_or_default(),
+            list_grace: self.one("list-grace", &mut wrong, duration).unwrap_or_default(),
+            cache_epoch: self.one("cache-epoch", &mut wrong, number).unwrap_or_default(),
+            stale_if_error: self.one("stale-if-error", &mut wrong, off_or(duration)).flatten(),
+            drain_timeout: self.one("drain-timeout", &mut wrong, duration).unwrap_or_default(),
+            max_origin_loads: self.one("max-origin-loads", &mut wrong, number).unwrap_or_default(),
+        };
+        if wrong.is_empty() {
+            contradictions(&config, &mut wrong);
+        }
+        if wrong.is_empty() { Ok(config) } else { Err(Wrong(wrong)) }
+    }
+
+    fn one<T>(
+        &self,
+        name: &str,
+        wrong: &mut Vec<String>,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let (value, origin) = self.0.get(name)?;
+        let told = |problem| wrong.push(format!("{name} {value:?} (from the {origin}) {problem}"));
+        parse(value).map_err(told).ok()
+    }
+
+    fn uri(&self, name: &str, schemes: &[&str], wrong: &mut Vec<String>) -> Option<Secret> {
+        let (value, origin) = self.0.get(name).filter(|(value, _)| !value.is_empty())?;
+        if !schemes.iter().any(|scheme| value.starts_with(scheme)) {
+            let shown = without_password(value);
+            let schemes = schemes.join(", ");
+            wrong.push(format!("{name} {shown:?} (from the {origin}) must begin with one of {schemes}"));
+        }
+        Some(Secret(value.clone()))
+    }
+}
+
+const REDIS_SCHEMES: [&str; 6] = [
+    "redis://",
+    "rediss://",
+    "redis-cluster://",
+    "rediss-cluster://",
+    "redis-sentinel://",
+    "rediss-sentinel://",
+];
+
+fn read_file(path: &Path) -> Result<HashMap<String, String>, Wrong> {
+    let wrong = |problem: String| Wrong(vec![format!("config file {}: {problem}", path.display())]);
+    let text = fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
+    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| wrong(e.to_string()))?;
+    let mut unknown = Vec::new();
+    let mut values = HashMap::new();
+    for (key, value) in table {
+        let name = key.replace('_', "-");
+        if !SETTINGS.iter().any(|setting| setting.name == name) {
+            let names: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
+            unknown.push(format!(
+                "config file {}: {key:?} is no setting; there are {}",
+                path.display(),
+                names.join(", ")
+            ));
+        }
+        let value = value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+        values.insert(name, value);
+    }
+    if unknown.is_empty() { Ok(values) } else { Err(Wrong(unknown)) }
+}
+
+fn address(value: &str) -> Result<SocketAddr, String> {
+    value.parse().map_err(|_| "is no address and port such as 127.0.0.1:50051 or [::1]:50051".into())
+}
+
+fn duration(value: &str) -> Result<Duration, String> {
+    if value == "0" {
+        return Ok(Duration::ZERO);
+    }
+    humantime::parse_duration(value).map_err(|_| "is no duration such as 200ms, 15s or 10m".into())
+}
+
+fn number<T: std::str::FromStr>(value: &str) -> Result<T, String> {
+    value.parse().map_err(|_| "is no whole number of 0 or more".into())
+}
+
+fn bytes(value: &str) -> Result<u64, String> {
+    value
+        .parse::<bytesize::ByteSize>()
+        .map(|size| size.as_u64())
+        .map_err(|_| "is no size such as 256MiB".into())
+}
+
+fn off_or<T>(parse: impl Fn(&str) -> Result<T, String>) -> impl Fn(&str) -> Result<Option<T>, String> {
+    move |value| match value {
+        "off" => Ok(None),
+        value => parse(value).map(Some).map_err(|problem| format!("{problem}, and not `off`")),
+    }
+}
+
+fn contradictions(config: &Config, wrong: &mut Vec<String>) {
+    let mut rule = |holds: bool, text: String| {
+        if !holds {
+            wrong.push(text);
+        }
+    };
+    let Config { staleness_limit: limit, heartbeat_interval: interval, replay_window: window, .. } = *config;
+    rule(
+        interval >= Duration::from_millis(10),
+        format!(
+            "heartbeat-interval {interval:?} is too short: each is a write to the database; use 10ms or more"
+        ),
+    );
+    rule(
+        interval * 2 <= limit,
+        format!(
+            "staleness-limit {limit:?} must be at least twice heartbeat-interval {interval:?}: an age is known only from heartbeats"
+        ),
+    );
+    rule(
+        window >= limit,
+        format!("replay-window {window:?} must not be shorter than staleness-limit {limit:?}"),
+    );
+    rule(
+        config.list_grace <= limit,
+        format!("list-grace {:?} must not be longer than staleness-limit {limit:?}", config.list_grace),
+    );
+    rule(
+        config.stale_if_error.is_none_or(|stale| stale > limit),
+        format!(
+            "stale-if-error {:?} must be longer than staleness-limit {limit:?}: younger answers are given anyhow",
+            config.stale_if_error.unwrap_or_default()
+        ),
+    );
+    rule(
+        config.near_capacity >= 1 << 20,
+        format!("near-capacity {} bytes is too small: use 1MiB or more", config.near_capacity),
+    );
+    rule(config.max_origin_loads > 0, "max-origin-loads 0 would refuse every miss: use 1 or more".into());
+    rule(
+        config.drain_timeout >= Duration::from_secs(1),
+        format!("drain-timeout {:?} is too short to finish calls: use 1s or more", config.drain_timeout),
+    );
+    rule(
+        config.metrics_listen.is_none_or(|metrics| metrics != config.listen || metrics.port() == 0),
+        format!("listen and metrics-listen are both {}: give each a port of its own", config.listen),
+    );
+}
+
+/// A URL with its password, if it has one, replaced by `***`.
+#[must_use]
+pub fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let host_end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let Some(at) = rest[..host_end].rfind('@') else { return url.to_owned() };
+    let user = rest[..at].split(':').next().unwrap_or_default();
+    format!("{scheme}://{user}:***@{}", &rest[at + 1..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(flags: &[(&str, &str)]) -> Values {
+        let flags = flags.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Values::gather(&flags, |_| None, None).expect("gathered")
+    }
+
+    #[test]
+    fn the_defaults_are_right() {
+        let config = values(&[]).parse().expect("right");
+        assert_eq!(config.staleness_limit, Duration::from_secs(15));
+        assert_eq!(config.near_capacity, 256 << 20);
+        assert!(config.stale_if_error.is_none() && config.mongodb_uri.is_none());
+    }
+
+    #[test]
+    fn a_flag_beats_the_environment_and_that_the_file() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("tidemark.toml");
+        fs::write(&file, "cache_epoch = 1\nlist-grace = \"1s\"\nstaleness-limit = \"20s\"\n")
+            .expect("written");
+        let flags = HashMap::from([("cache-epoch".to_owned(), "3".to_owned())]);
+        let environment = |name: &str| match name {
+            "TIDEMARK_CACHE_EPOCH" => Some("2".to_owned()),
+            "TIDEMARK_LIST_GRACE" => Some("2s".to_owned()),
+            _ => None,
+        };
+        let values = Values::gather(&flags, environment, Some(&file)).expect("gathered");
+        let config = values.parse().expect("right");
+        assert_eq!((config.cache_epoch, config.list_grace), (3, Duration::from_secs(2)));
+        assert_eq!(config.staleness_limit, Duration::from_secs(20));
+        assert_eq!(values.0["cache-epoch"].1, Origin::Flag);
+        assert_eq!(values.0["staleness-limit"].1, Origin::File(file));
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told_at_once() {
+        let Wrong(wrong) =
+            values(&[("listen", "here"), ("near-capacity", "lots"), ("redis-url", "http://u:secret@h")])
+                .parse()
+                .expect_err("wrong");
+        assert_eq!(wrong.len(), 3, "{wrong:?}");
+        assert!(wrong[0].contains("\"here\"") && wrong[0].contains("127.0.0.1:50051"));
+        assert!(!wrong.join("").contains("secret"));
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for (flags, word) in [
+            (&[("heartbeat-interval", "20s")][..], "heartbeat-interval"),
+            (&[("replay-window", "5s")], "replay-window"),
+            (&[("list-grace", "1m")], "list-grace"),
+            (&[("stale-if-error", "5s")], "stale-if-error"),
+            (&[("max-origin-loads", "0")], "max-origin-loads"),
+            (&[("near-capacity", "1kB")], "near-capacity"),
+            (&[("metrics-listen", "127.0.0.1:50051")], "metrics-listen"),
+            (&[("drain-timeout", "0s")], "drain-timeout"),
+        ] {
+            let Wrong(wrong) = values(flags).parse().expect_err(word);
+            assert!(wrong.iter().any(|text| text.contains(word)), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn unknown_keys_of_the_file_are_named() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("tidemark.toml");
+        fs::write(&file, "stalenes-limit = \"20s\"\n").expect("written");
+        let Wrong(wrong) = Values::gather(&HashMap::new(), |_| None, Some(&file)).expect_err("unknown");
+        assert!(wrong[0].contains("stalenes-limit") && wrong[0].contains("staleness-limit"));
+    }
+
+    #[test]
+    fn passwords_are_hidden() {
+        assert_eq!(
+            without_password("mongodb://me:p@ss@h:1,h:2/db?x=y@z"),
+            "mongodb://me:***@h:1,h:2/db?x=y@z"
+        );
+        assert_eq!(without_password("redis://h:1"), "redis://h:1");
+        let printed = values(&[("redis-url", "redis://u:geheim@h")]).print();
+        assert!(!printed.contains("geheim") && printed.contains("redis://u:***@h"), "{printed}");
     }
 }

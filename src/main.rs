@@ -1,3 +1,9 @@
-//! The process.
+//! The life of the process: arguments -> settings -> telemetry -> command ->
+//! exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    tidemark::cli::run().await
+}

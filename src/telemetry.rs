@@ -141,3 +141,107 @@ impl Metrics {
         registry
     }
 }
+
+/// Makes a span a child of the caller's, if the request carries a W3C trace
+/// context.
+pub fn continue_trace(span: &tracing::Span, headers: &http::HeaderMap) {
+    use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+    let context =
+        opentelemetry::global::get_text_map_propagator(|propagator| propagator.extract(&Headers(headers)));
+    // Without an exporter there is nothing to attach it to.
+    let _ = span.set_parent(context);
+}
+
+struct Headers<'a>(&'a http::HeaderMap);
+
+impl opentelemetry::propagation::Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.to_str().ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(http::HeaderName::as_str).collect()
+    }
+}
+
+/// Ends tracing in order: what was not exported yet is.
+pub struct Guard(Option<opentelemetry_sdk::trace::SdkTracerProvider>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(provider) = self.0.take() {
+            // There is nobody left to tell.
+            let _ = provider.shutdown();
+        }
+    }
+}
+
+/// Logs to stderr (level by `RUST_LOG`, `info` by default; JSON unless it is a
+/// terminal) and, if an OTLP endpoint is set by the standard `OTEL_*`
+/// variables, exports spans. Without one, spans cost nothing. To be called in
+/// a runtime.
+#[must_use]
+pub fn init() -> Guard {
+    use std::io::IsTerminal as _;
+
+    use opentelemetry::trace::TracerProvider as _;
+    use tracing_subscriber::{
+        EnvFilter, Layer as _,
+        filter::{FilterExt as _, filter_fn},
+        layer::SubscriberExt as _,
+        util::SubscriberInitExt as _,
+    };
+
+    let level = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let events_only = level.and(filter_fn(|metadata| metadata.is_event()));
+    let fmt = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let logs = if std::io::stderr().is_terminal() { fmt.boxed() } else { fmt.json().boxed() };
+    let provider = span_provider();
+    let spans = provider.as_ref().map(|provider| {
+        let ours = filter_fn(|metadata| metadata.is_span() && metadata.target().starts_with("tidemark"));
+        tracing_opentelemetry::layer().with_tracer(provider.tracer("tidemark")).with_filter(ours)
+    });
+    // A second call in one process (tests) changes nothing.
+    let _ = tracing_subscriber::registry().with(logs.with_filter(events_only)).with(spans).try_init();
+    Guard(provider)
+}
+
+/// The exporter of spans, if one is wanted.
+fn span_provider() -> Option<opentelemetry_sdk::trace::SdkTracerProvider> {
+    use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
+
+    let set = |name: &str| std::env::var(name).is_ok_and(|value| !value.is_empty());
+    let wanted = set("OTEL_EXPORTER_OTLP_ENDPOINT") || set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
+    let disabled = std::env::var("OTEL_SDK_DISABLED").is_ok_and(|value| value.eq_ignore_ascii_case("true"));
+    if !wanted || disabled {
+        return None;
+    }
+    opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
+    let exporter = match opentelemetry_otlp::SpanExporter::builder().with_tonic().build() {
+        Ok(exporter) => exporter,
+        Err(problem) => {
+            // The log is not set up yet.
+            eprintln!("traces are not exported: {problem}");
+            return None;
+        }
+    };
+    let name = std::env::var("OTEL_SERVICE_NAME").unwrap_or_else(|_| "tidemark".into());
+    let resource = Resource::builder().with_service_name(name).build();
+    Some(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+}
+
+/// Serves the metrics as Prometheus text at `/metrics`, for as long as the
+/// process lives.
+pub async fn serve_metrics(listener: tokio::net::TcpListener, registry: std::sync::Arc<Registry>) {
+    use axum::{Router, http::header::CONTENT_TYPE, routing::get};
+
+    let text = move || {
+        let mut text = String::new();
+        // A String takes everything.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
+        async move { ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text) }
+    };
+    if let Err(problem) = axum::serve(listener, Router::new().route("/metrics", get(text))).await {
+        tracing::error!(%problem, "metrics are not served any more");
+    }
+}

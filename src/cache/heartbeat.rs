@@ -1,1 +1,209 @@
-//! Being built.
+//! Heartbeats: small majority writes that prove how old what we know is.
+//!
+//! What they buy: a strong read costs a wait for one of them, shared by all
+//! that wait, and not an origin read each. What they cost: one small write a
+//! second and replica, and one more for each burst of strong reads.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, watch},
+    time::{sleep, timeout},
+};
+
+use super::{Cache, Fatal, clock::Clock};
+use crate::{
+    coherence::Ledger,
+    model::{Mono, OriginTime},
+    telemetry::Kind,
+};
+
+/// Time for a heartbeat's acknowledgement: one that takes longer says nothing
+/// that the next one would not say better.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Pause after a failed heartbeat: short, so that readers go on soon after the
+/// origin is back, and long enough not to burden one that is coming up.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// While the origin is known to be away, readers wait no longer than this for
+/// a heartbeat: they get their UNAVAILABLE in milliseconds.
+const WAIT_WHEN_DOWN: Duration = Duration::from_millis(50);
+/// Acknowledged heartbeats not yet seen back: at most this many are kept in
+/// mind, the oldest ones, which are those that tell that the feed hangs.
+const MAX_AWAITED: usize = 64;
+
+/// How the newest finished heartbeat ended.
+#[derive(Clone, Debug)]
+struct Beat {
+    /// Taken before it was sent.
+    begun: Mono,
+    result: Result<OriginTime, Arc<str>>,
+}
+
+/// The heartbeats of this replica: their ledger, and those who wait for one.
+pub(super) struct Heart {
+    clock: Clock,
+    ledger: RwLock<Ledger>,
+    /// How long the ledger remembers.
+    keep: Duration,
+    newest: watch::Sender<Option<Beat>>,
+    wanted: Notify,
+    down: AtomicBool,
+    awaited: Mutex<Awaited>,
+}
+
+/// Acknowledged heartbeats that the feed has not brought back yet.
+#[derive(Default)]
+struct Awaited {
+    seen: Option<u64>,
+    queue: VecDeque<(u64, Mono)>,
+}
+
+impl Heart {
+    pub(super) fn new(clock: Clock, keep: Duration) -> Self {
+        Self {
+            clock,
+            ledger: RwLock::default(),
+            keep,
+            newest: watch::Sender::new(None),
+            wanted: Notify::new(),
+            down: AtomicBool::new(false),
+            awaited: Mutex::default(),
+        }
+    }
+
+    /// Reads the ledger.
+    pub(super) fn ledger<T>(&self, read: impl FnOnce(&Ledger) -> T) -> T {
+        read(&self.ledger.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether the newest heartbeat failed: the origin cannot be reached.
+    pub(super) fn is_down(&self) -> bool {
+        self.down.load(Ordering::Relaxed)
+    }
+
+    /// Asks for a heartbeat now, beside those of the interval.
+    pub(super) fn want(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// The time of the first acknowledged heartbeat begun at `since` or later.
+    /// All that wait share it.
+    ///
+    /// # Errors
+    /// What was seen of the origin, when that heartbeat failed.
+    pub(super) async fn begun_since(&self, since: Mono) -> Result<OriginTime, Arc<str>> {
+        let mut newest = self.newest.subscribe();
+        let wait = async {
+            loop {
+                if let Some(beat) = newest.borrow_and_update().as_ref().filter(|beat| beat.begun >= since) {
+                    return beat.result.clone();
+                }
+                self.want();
+                if newest.changed().await.is_err() {
+                    return Err("this replica is shutting down".into());
+                }
+            }
+        };
+        if !self.is_down() {
+            return wait.await;
+        }
+        let last = self.newest.borrow().as_ref().and_then(|beat| beat.result.clone().err());
+        timeout(WAIT_WHEN_DOWN, wait)
+            .await
+            .unwrap_or_else(|_| Err(last.unwrap_or_else(|| "no heartbeat is answered".into())))
+    }
+
+    /// The feed brought a heartbeat back.
+    pub(super) fn seen_back(&self, number: u64) {
+        let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
+        awaited.seen = awaited.seen.max(Some(number));
+        while awaited.queue.front().is_some_and(|(n, _)| *n <= number) {
+            awaited.queue.pop_front();
+        }
+    }
+
+    /// Since when the oldest heartbeat that was acknowledged is awaited back.
+    pub(super) fn awaited_since(&self) -> Option<Mono> {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner).queue.front().map(|(_, since)| *since)
+    }
+
+    /// The feed starts anew: what came before will not come back.
+    pub(super) fn expect_none_back(&self) {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner).queue.clear();
+    }
+
+    fn acknowledged(&self, number: u64, begun: Mono, time: OriginTime) {
+        let now = self.clock.now();
+        let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
+        if awaited.seen < Some(number) && awaited.queue.len() < MAX_AWAITED {
+            awaited.queue.push_back((number, now));
+        }
+        drop(awaited);
+        let mut ledger = self.ledger.write().unwrap_or_else(PoisonError::into_inner);
+        ledger.record(time, begun, now, self.keep);
+    }
+}
+
+impl Cache {
+    /// One heartbeat after the other: every interval, and at once when
+    /// somebody waits for one. Ends only when the origin was set back to the
+    /// past.
+    pub(super) async fn beat(&self) -> Fatal {
+        for number in 0.. {
+            let begun = self.clock.now();
+            match self.one_beat(number, begun).await {
+                Err(fatal) => return fatal,
+                Ok(false) => sleep(RETRY_PAUSE).await,
+                Ok(true) => {
+                    let rest = self.settings.heartbeat_interval.saturating_sub(self.clock.now().since(begun));
+                    let _ = timeout(rest, self.heart.wanted.notified()).await;
+                }
+            }
+        }
+        Fatal("all heartbeat numbers are used up".into())
+    }
+
+    /// Sends one heartbeat and tells those who wait. `false`: it failed.
+    async fn one_beat(&self, number: u64, begun: Mono) -> Result<bool, Fatal> {
+        let frontier = self.started().then(|| self.coherence.frontier());
+        let sent = timeout(HEARTBEAT_TIMEOUT, self.origin.heartbeat(number, HEARTBEAT_TIMEOUT)).await;
+        let result = match sent {
+            Ok(Ok(time)) => Ok(time),
+            Ok(Err(error)) => Err(Arc::from(error.to_string())),
+            Err(_) => Err(Arc::from(format!("no answer to a heartbeat within {HEARTBEAT_TIMEOUT:?}"))),
+        };
+        self.note_reachable(result.as_ref().err());
+        if let Ok(time) = result {
+            if frontier.is_some_and(|frontier| time <= frontier) {
+                return Err(Fatal(format!(
+                    "the database went back in time: a new write got the time {time}, at or before {} that was \
+                     read already; it was restored to an older state, and this process must start anew",
+                    frontier.unwrap_or_default()
+                )));
+            }
+            self.heart.acknowledged(number, begun, time);
+        }
+        let ok = result.is_ok();
+        self.heart.newest.send_replace(Some(Beat { begun, result }));
+        Ok(ok)
+    }
+
+    fn note_reachable(&self, problem: Option<&Arc<str>>) {
+        let kind = if problem.is_some() { "failed" } else { "acknowledged" };
+        self.metrics.heartbeats.get_or_create(&Kind { kind }).inc();
+        match (self.heart.down.swap(problem.is_some(), Ordering::Relaxed), problem) {
+            (false, Some(problem)) => {
+                tracing::warn!(%problem, "the database does not acknowledge heartbeats");
+            }
+            (true, None) => tracing::info!("the database acknowledges heartbeats again"),
+            _ => {}
+        }
+    }
+}

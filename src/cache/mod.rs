@@ -1,7 +1,9 @@
 //! The service proper: one struct, cut by verb. `read.rs` is the way of a
-//! read, from top to bottom; `write.rs` of a write; `follow.rs` keeps up with
-//! the origin; `hub.rs` and `watch.rs` tell the watchers.
+//! read, from top to bottom; `load.rs` asks the origin for what no cache has;
+//! `write.rs` is the way of a write; `heartbeat.rs` and `follow.rs` keep up
+//! with the origin; `hub.rs` and `watch.rs` tell the watchers.
 
+mod clock;
 mod follow;
 mod heartbeat;
 mod hub;
@@ -10,16 +12,234 @@ mod read;
 mod watch;
 mod write;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::time::Instant;
+use prometheus_client::metrics::counter::Counter;
+use tokio::{
+    sync::{Semaphore, watch as channel},
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use self::{clock::Clock, watch::Watch};
+use self::{heartbeat::Heart, hub::Hub, load::Loads};
 pub use crate::coherence::Arm;
 use crate::{
-    error::ReadFacts,
-    model::{ChangeKind, ListName, OriginTime, PagePosition, TodoName, Token},
+    coherence::Coherence,
+    error::{Error, ReadFacts, Source},
+    model::{ChangeKind, ListName, OriginId, OriginTime, PagePosition, TodoName, Token, Value},
+    origin::Origin,
+    telemetry::{Metrics, ReadLabels},
+    tier::{near::Near, shared::Shared},
 };
+
+/// Writes under way at once: more than the origin gets done in a second would
+/// only wait.
+const MAX_WRITES: usize = 1024;
+
+/// What the owner of the process sets.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Most bytes of the near tier.
+    pub near_capacity: u64,
+    /// No unmarked answer misses a write acknowledged longer ago.
+    pub staleness_limit: Duration,
+    /// Time from one heartbeat to the next.
+    pub heartbeat_interval: Duration,
+    /// How much of the feed is replayed at start, and how long shared entries
+    /// live.
+    pub replay_window: Duration,
+    /// How long an overtaken page may still be answered; zero: not at all.
+    pub list_grace: Duration,
+    /// How old an answer may be when the origin cannot be asked; `None`: such
+    /// answers are not given.
+    pub stale_if_error: Option<Duration>,
+    /// Loads at the origin at once.
+    pub max_origin_loads: usize,
+}
+
+/// How far the start has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// The origin's time is not known yet: nothing can be answered.
+    Starting,
+    /// The floor is placed: answers are right, and mostly loaded.
+    Started,
+    /// The feed has been replayed: entries that others left in the shared tier
+    /// are usable.
+    CaughtUp,
+}
+
+/// Why the process cannot go on, and only a new one can.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Fatal(pub String);
+
+/// The read-through service: two caches in front of an origin.
+pub struct Cache {
+    settings: Settings,
+    clock: Clock,
+    coherence: Coherence,
+    heart: Heart,
+    near: Near,
+    shared: Option<Arc<dyn Shared>>,
+    origin: Arc<dyn Origin>,
+    hub: Hub,
+    loads: Loads,
+    writes: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+    read_counters: ReadCounters,
+    /// Copies of the frontier, for those who wait for it.
+    frontier: channel::Sender<OriginTime>,
+    phase: channel::Sender<Phase>,
+    /// Ends the streams of watchers.
+    shutdown: CancellationToken,
+    /// Loads, writes and private feeds, all of which outlive their callers.
+    tasks: TaskTracker,
+}
+
+impl Cache {
+    /// A service that does not run yet: see [`Cache::run`].
+    #[must_use]
+    pub fn new(
+        settings: Settings,
+        clock: Clock,
+        origin: Arc<dyn Origin>,
+        shared: Option<Arc<dyn Shared>>,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        let keep = (settings.staleness_limit * 2).max(settings.stale_if_error.unwrap_or_default());
+        Arc::new(Self {
+            coherence: Coherence::default(),
+            heart: Heart::new(clock, keep),
+            near: Near::new(settings.near_capacity),
+            hub: Hub::new(Arc::clone(&metrics)),
+            loads: Loads::new(settings.max_origin_loads),
+            writes: Arc::new(Semaphore::new(MAX_WRITES)),
+            frontier: channel::Sender::new(OriginTime::ZERO),
+            phase: channel::Sender::new(Phase::Starting),
+            shutdown: CancellationToken::new(),
+            read_counters: ReadCounters::new(&metrics),
+            tasks: TaskTracker::new(),
+            settings,
+            clock,
+            shared,
+            origin,
+            metrics,
+        })
+    }
+
+    /// Keeps up with the origin: heartbeats and feed. Returns only when the
+    /// process must end.
+    pub async fn run(self: Arc<Self>) -> Fatal {
+        let mut parts = JoinSet::new();
+        let (beating, following) = (Arc::clone(&self), self);
+        parts.spawn(async move { beating.beat().await });
+        parts.spawn(async move { following.follow().await });
+        match parts.join_next().await {
+            Some(Ok(fatal)) => fatal,
+            Some(Err(panic)) => Fatal(format!("a task that keeps up with the database ended: {panic}")),
+            None => Fatal("no task keeps up with the database".into()),
+        }
+    }
+
+    /// How far the start has come; changes as it goes on.
+    pub fn phase(&self) -> channel::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    /// Whether reads can be answered.
+    fn started(&self) -> bool {
+        *self.phase.borrow() >= Phase::Started
+    }
+
+    /// Whose tokens these are.
+    pub fn origin_id(&self) -> OriginId {
+        self.origin.id()
+    }
+
+    /// No write acknowledged longer ago than this is missing from what is
+    /// fresh to `fresh_to`. `None`: nothing can be said.
+    pub fn bound_at(&self, fresh_to: OriginTime) -> Option<Duration> {
+        let proven = self.heart.ledger(|ledger| ledger.proven(fresh_to))?;
+        Some(self.clock.now().since(proven))
+    }
+
+    /// How old the newest proof of the origin's time is: within the staleness
+    /// limit everything can be answered.
+    pub fn age(&self) -> Option<Duration> {
+        let begun = self.heart.ledger(crate::coherence::Ledger::newest_begun)?;
+        Some(self.clock.now().since(begun))
+    }
+
+    /// The staleness bound of what the caches answer: the frontier's.
+    pub fn frontier_bound(&self) -> Option<Duration> {
+        self.bound_at(self.coherence.frontier())
+    }
+
+    /// Whether the origin acknowledges heartbeats.
+    pub fn origin_is_up(&self) -> bool {
+        !self.heart.is_down()
+    }
+
+    /// Whether the shared tier answers; `None`: there is none.
+    pub fn shared_is_up(&self) -> Option<bool> {
+        self.shared.as_ref().map(|shared| shared.is_up())
+    }
+
+    /// Sets the gauges that nothing else keeps up to date.
+    pub fn measure(&self) {
+        let seconds = |d: Option<Duration>| d.map_or(f64::INFINITY, |d| d.as_secs_f64());
+        let metrics = &self.metrics;
+        metrics.staleness_bound.set(seconds(self.frontier_bound()));
+        let lag = self.frontier_bound().map(|bound| bound.saturating_sub(self.age().unwrap_or_default()));
+        metrics.frontier_lag.set(seconds(lag));
+        metrics.near_bytes.set(self.near.bytes().cast_signed());
+        metrics.near_entries.set(i64::try_from(self.near.len()).unwrap_or(i64::MAX));
+    }
+
+    /// Ends the streams of watchers, and waits for the writes under way.
+    pub async fn drain(&self) {
+        self.shutdown.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+/// The counters of reads, looked up once: a read that near answers costs less
+/// than looking them up.
+struct ReadCounters([[Counter; 3]; 2]);
+
+impl ReadCounters {
+    fn new(metrics: &Metrics) -> Self {
+        let counter = |kind, tier| metrics.reads.get_or_create(&ReadLabels { kind, tier }).clone();
+        Self(["todo", "page"].map(|kind| ["near", "shared", "origin"].map(|tier| counter(kind, tier))))
+    }
+
+    fn of(&self, value: &Value, source: Source) -> &Counter {
+        let tier = match source {
+            Source::Near => 0,
+            Source::Shared => 1,
+            Source::Origin => 2,
+        };
+        &self.0[usize::from(matches!(value, Value::Page(_)))][tier]
+    }
+}
+
+/// Waits for `work` until the caller's deadline; `tier` is what is being
+/// waited for.
+async fn within<T>(
+    deadline: Option<Instant>,
+    tier: &'static str,
+    work: impl Future<Output = T>,
+) -> Result<T, Error> {
+    match deadline {
+        Some(deadline) => timeout_at(deadline, work).await.map_err(|_| Error::DeadlineExceeded { tier }),
+        None => Ok(work.await),
+    }
+}
 
 /// How fresh an answer must be, and until when it is wanted.
 #[derive(Clone, Debug)]
@@ -111,8 +331,9 @@ pub enum WatchEvent {
     },
     /// Nothing was missed up to the token's cursor.
     Progress {
-        /// No change acknowledged longer ago is missing.
-        staleness_bound: Duration,
+        /// No change acknowledged longer ago is missing; `None`: nothing can
+        /// be said, the cursor is older than what this replica remembers.
+        staleness_bound: Option<Duration>,
     },
     /// All that was cached must be read anew.
     Reset {

@@ -1,1 +1,245 @@
-//! Being built.
+//! One watch: a cursor on the feed, and the messages of it.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use futures::Stream;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    Cache, WatchEvent, WatchMessage, WatchRequest,
+    hub::{Hub, Watcher},
+};
+use crate::{
+    coherence::{Closing, Entry, Next, TooOld},
+    error::{Error, FeedError},
+    model::{Change, OriginTime, Token},
+    origin::{Feed, FeedEvent, FeedItem, FeedStart},
+};
+
+/// Private feeds at once: each is a stream of its own at the origin.
+const MAX_PRIVATE_FEEDS: usize = 16;
+/// A private feed goes on when fewer names than this are pending: it paces
+/// itself by its client, and never overflows it.
+const PRIVATE_BACKLOG: usize = 1024;
+/// When a caller that found too many watches should try again.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// The messages of a watch. Ends only when the replica shuts down, after a
+/// last progress message.
+pub type Watch = Pin<Box<dyn Stream<Item = WatchMessage> + Send>>;
+
+struct Watching {
+    cache: Arc<Cache>,
+    watcher: Arc<Watcher>,
+    include_todo: bool,
+    progress_interval: Duration,
+    next_progress: Instant,
+    ended: bool,
+}
+
+impl Cache {
+    /// Starts a watch. Its first message comes at once.
+    ///
+    /// # Errors
+    /// `OriginUnavailable` while starting, `Overloaded` if there are too many.
+    pub async fn watch(self: &Arc<Self>, request: WatchRequest) -> Result<Watch, Error> {
+        if !self.started() {
+            return Err(
+                self.unavailable("this replica is starting and does not know the database's time".into())
+            );
+        }
+        if self.shutdown.is_cancelled() {
+            return Err(Error::Draining);
+        }
+        let after = request.after.unwrap_or_else(|| self.coherence.frontier());
+        let watcher =
+            self.hub.watcher(request.list, request.names, after).ok_or_else(|| Hub::full(RETRY_AFTER))?;
+        match self.hub.register(&watcher, after) {
+            Ok(()) => {}
+            Err(TooOld::ResetSince) => {
+                let frontier = self.coherence.frontier();
+                self.hub.register_with_reset(&watcher, frontier, "the database was replaced since");
+            }
+            Err(TooOld::NotInRing) => self.serve_privately(&watcher, after)?,
+        }
+        self.metrics.watchers.inc();
+        let watching = Watching {
+            cache: Arc::clone(self),
+            watcher,
+            include_todo: request.include_todo,
+            progress_interval: request.progress_interval,
+            next_progress: Instant::now() + request.progress_interval,
+            ended: false,
+        };
+        let first = watching.progress(after);
+        let rest = futures::stream::unfold(watching, |mut watching| async move {
+            watching.next().await.map(|message| (message, watching))
+        });
+        Ok(Box::pin(futures::StreamExt::chain(futures::stream::iter([first]), rest)))
+    }
+
+    /// What lies between an old cursor and the ring comes from a feed of its
+    /// own, by a task that ends when it has reached the ring.
+    fn serve_privately(self: &Arc<Self>, watcher: &Arc<Watcher>, after: OriginTime) -> Result<(), Error> {
+        static PLACES: OnceLock<Arc<Semaphore>> = OnceLock::new();
+        let places = PLACES.get_or_init(|| Arc::new(Semaphore::new(MAX_PRIVATE_FEEDS)));
+        let place = Arc::clone(places).try_acquire_owned().map_err(|_| Error::Overloaded {
+            what: "watches that begin before the recent changes",
+            limit: MAX_PRIVATE_FEEDS,
+            retry_after: RETRY_AFTER,
+        })?;
+        let (cache, watcher) = (Arc::clone(self), Arc::clone(watcher));
+        self.tasks.spawn(async move {
+            let _place = place;
+            let gone = cache.shutdown.clone();
+            tokio::select! {
+                () = gone.cancelled() => {}
+                () = cache.feed_privately(&watcher, after) => {}
+            }
+        });
+        Ok(())
+    }
+
+    async fn feed_privately(&self, watcher: &Arc<Watcher>, after: OriginTime) {
+        let mut from = FeedStart::After(after);
+        let mut closing = Closing::default();
+        // The watch itself holds the other reference.
+        while Arc::strong_count(watcher) > 1 {
+            let lost = match self.origin.open_feed(from.clone()).await {
+                Ok(mut feed) => match self.drain_privately(feed.as_mut(), &mut closing, watcher).await {
+                    Ok(()) => return,
+                    Err(error) => {
+                        if let Some(position) = feed.position() {
+                            from = FeedStart::Resume(position);
+                        }
+                        error
+                    }
+                },
+                Err(error) => error,
+            };
+            if let FeedError::HistoryLost(problem) = lost {
+                return self.hub.register_with_reset(watcher, self.coherence.frontier(), &problem);
+            }
+            tokio::time::sleep(RETRY_AFTER / 10).await;
+        }
+    }
+
+    /// Hands over closed times until the ring has the rest, or the watcher is
+    /// gone.
+    async fn drain_privately(
+        &self,
+        feed: &mut dyn Feed,
+        closing: &mut Closing,
+        watcher: &Arc<Watcher>,
+    ) -> Result<(), FeedError> {
+        loop {
+            for item in feed.next().await? {
+                let closed = take(closing, item)?;
+                for (time, entries) in &closed.released {
+                    watcher.push(*time, entries);
+                }
+                if self.hub.register(watcher, closed.frontier).is_ok() {
+                    return Ok(());
+                }
+            }
+            while watcher.backlog() > PRIVATE_BACKLOG {
+                watcher.popped.notified().await;
+            }
+            if Arc::strong_count(watcher) == 1 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn take(closing: &mut Closing, item: FeedItem) -> Result<crate::coherence::Closed, FeedError> {
+    let entry = match item.event {
+        FeedEvent::Change(change) => Some(Entry::Change(Arc::new(change))),
+        FeedEvent::Reset { reason } => Some(Entry::Reset { reason: reason.into() }),
+        FeedEvent::Heartbeat { .. } | FeedEvent::Nothing => None,
+    };
+    closing.take(item.time, item.alone, entry).map_err(|error| FeedError::Broken(error.to_string()))
+}
+
+impl Watching {
+    async fn next(&mut self) -> Option<WatchMessage> {
+        while !self.ended {
+            if let Some(next) = self.watcher.pop() {
+                return Some(self.message(next).await);
+            }
+            let shutdown = self.cache.shutdown.clone();
+            let pushed = async {
+                tokio::select! {
+                    () = shutdown.cancelled() => true,
+                    () = self.watcher.pushed.notified() => false,
+                }
+            };
+            match timeout_at(self.next_progress, pushed).await {
+                Ok(false) => {}
+                Ok(true) => {
+                    self.ended = true;
+                    return Some(self.progress(self.watcher.cursor()));
+                }
+                Err(_) => {
+                    self.next_progress = Instant::now() + self.progress_interval;
+                    let frontier = self.cache.coherence.frontier();
+                    if let Some(cursor) = self.reached(frontier) {
+                        return Some(self.progress(cursor));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// How far this watch has come: the frontier, once it is on the ring.
+    fn reached(&self, frontier: OriginTime) -> Option<OriginTime> {
+        if self.cache.hub.has(&self.watcher) {
+            self.watcher.progress(frontier)
+        } else {
+            Some(self.watcher.cursor())
+        }
+    }
+
+    fn progress(&self, cursor: OriginTime) -> WatchMessage {
+        // Infinite before the first heartbeat that proves anything of it.
+        let staleness_bound = self.cache.bound_at(cursor);
+        WatchMessage {
+            token: Token { origin: self.cache.origin_id(), seen: cursor, fresh_to: cursor },
+            event: WatchEvent::Progress { staleness_bound },
+        }
+    }
+
+    async fn message(&self, next: Next) -> WatchMessage {
+        let event = match next.entry {
+            Entry::Reset { reason } => WatchEvent::Reset { reason },
+            Entry::Change(change) => {
+                self.cache.metrics.watch_changes.inc();
+                let todo = if self.include_todo {
+                    self.cache.read_for_watch(&change.name, next.seen).await
+                } else {
+                    None
+                };
+                let Change { name, kind, wall_ms, .. } = (*change).clone();
+                WatchEvent::Change { name, kind, todo, wall_ms }
+            }
+        };
+        let token =
+            Token { origin: self.cache.origin_id(), seen: next.seen.max(next.cursor), fresh_to: next.cursor };
+        WatchMessage { token, event }
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.cache.hub.remove(&self.watcher);
+        self.cache.metrics.watchers.dec();
+    }
+}

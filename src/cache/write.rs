@@ -1,1 +1,126 @@
-//! Being built.
+//! The way of a write: the origin first, then this replica's own fence, then
+//! the reply with its token.
+
+use std::sync::Arc;
+
+use tokio::{sync::TryAcquireError, time::Instant};
+
+use super::{Cache, MAX_WRITES, Written, within};
+use crate::{
+    error::{Error, WriteError, shorten},
+    model::{OriginTime, Patch, RequestId, TodoName, Token, Write},
+    telemetry::Kind,
+};
+
+impl Cache {
+    /// Does one write, once it is durable. The write is a task of its own: it
+    /// is finished also when the caller goes away.
+    ///
+    /// # Errors
+    /// See [`Error`]; `OriginUnavailable` and `Overloaded` had no effect.
+    pub async fn write(
+        self: &Arc<Self>,
+        write: Write,
+        request: Option<RequestId>,
+        deadline: Option<Instant>,
+    ) -> Result<Written, Error> {
+        let permit = Arc::clone(&self.writes).try_acquire_owned().map_err(|error| match error {
+            TryAcquireError::NoPermits => self.overloaded("writes under way", MAX_WRITES),
+            TryAcquireError::Closed => Error::Draining,
+        })?;
+        let cache = Arc::clone(self);
+        let task = self.tasks.spawn(async move {
+            let _permit = permit;
+            cache.write_through(write, request).await
+        });
+        within(deadline, "origin", task).await?.unwrap_or_else(|panic| {
+            tracing::error!(%panic, "a write ended in a panic");
+            Err(Error::WriteOutcomeUnknown { problem: "the task that did it ended".into() })
+        })
+    }
+
+    async fn write_through(&self, write: Write, request: Option<RequestId>) -> Result<Written, Error> {
+        let name = write.name().clone();
+        let (moves, given) = (may_move_in_list(&write), given_etag(&write));
+        match self.origin.write(write, request).await {
+            Ok(done) => {
+                self.count_write("done");
+                Ok(Written { todo: done.todo, token: self.raise_own(&name, moves, done.time) })
+            }
+            Err(error) => Err(self.refused(name, given, error)),
+        }
+    }
+
+    /// Raises every stripe that the feed will raise for this write, before
+    /// anybody is told of it. The time is an upper bound: right for fence and
+    /// token, never a stamp.
+    fn raise_own(&self, name: &TodoName, moves: bool, time: OriginTime) -> Token {
+        self.coherence.raise_todo(name.as_str(), time);
+        if moves {
+            self.coherence.raise_list_by_own_write(name.parent(), time);
+        }
+        Token::at(self.origin_id(), time)
+    }
+
+    /// A refusal that reveals the origin's state raises the fence like a
+    /// write: or the caller would loop on an older state from a cache.
+    fn refused(&self, name: TodoName, given: String, error: WriteError) -> Error {
+        let (kind, error) = match error {
+            WriteError::NotFound { at } => {
+                let token = Some(self.raise_own(&name, true, at));
+                ("not_found", Error::TodoNotFound { name, read: None, token })
+            }
+            WriteError::AlreadyExists { at } => {
+                let token = self.raise_own(&name, true, at);
+                ("already_exists", Error::TodoAlreadyExists { name, token })
+            }
+            WriteError::EtagMismatch { current, at } => {
+                let token = self.raise_own(&name, true, at);
+                ("etag_mismatch", Error::EtagMismatch { name, given: shorten(&given), current, token })
+            }
+            WriteError::Unreadable { field, problem, at } => {
+                let token = Some(self.raise_own(&name, true, at));
+                ("unreadable", Error::TodoUnreadable { name, field, problem, token })
+            }
+            WriteError::RequestIdReused => ("invalid", request_id_reused()),
+            WriteError::Invalid(problem) => ("invalid", problem.into()),
+            WriteError::Unavailable(problem) => ("unavailable", self.unavailable(problem)),
+            WriteError::OutcomeUnknown { problem, at } => {
+                if let Some(at) = at {
+                    self.raise_own(&name, true, at);
+                }
+                ("unknown", Error::WriteOutcomeUnknown { problem })
+            }
+        };
+        self.count_write(kind);
+        error
+    }
+
+    fn count_write(&self, kind: &'static str) {
+        self.metrics.writes.get_or_create(&Kind { kind }).inc();
+    }
+}
+
+/// Whether the feed will raise the list's stripe for this write: only an
+/// update that touches title and notes alone does not.
+fn may_move_in_list(write: &Write) -> bool {
+    let Write::Update { patch, allow_missing: false, .. } = write else { return true };
+    let Patch { title: _, notes: _, state, priority, labels, due_time } = patch;
+    state.is_some() || priority.is_some() || labels.is_some() || due_time.is_some()
+}
+
+fn given_etag(write: &Write) -> String {
+    match write {
+        Write::Update { etag, .. } | Write::Delete { etag, .. } => etag.clone().unwrap_or_default(),
+        Write::Create { .. } => String::new(),
+    }
+}
+
+fn request_id_reused() -> Error {
+    crate::error::FieldProblem::new(
+        "request_id",
+        "",
+        "was used within the last 24 hours for a request with other contents; use a new UUID for each request",
+    )
+    .into()
+}

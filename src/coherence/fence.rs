@@ -14,7 +14,7 @@ use crate::model::{Change, ChangeKind, OriginTime, Stamped, Touched};
 /// Stripes of the todos: 8 MiB. At 1000 changes a second and a near entry read
 /// again within a minute, 6 % of such reads meet a foreign change.
 const TODO_STRIPES: usize = 1 << 20;
-/// Stripes of the lists: 512 KiB. Lists are fewer than todos.
+/// Stripes of the lists: 512 KiB, twice. Lists are fewer than todos.
 const LIST_STRIPES: usize = 1 << 16;
 
 /// Fields whose change can move a todo into, out of or within a page: what
@@ -27,6 +27,9 @@ pub struct Coherence {
     floor: AtomicU64,
     todos: Box<[AtomicU64]>,
     lists: Box<[AtomicU64]>,
+    /// Highest times that writes of this replica raised on the lists' stripes:
+    /// no page below them is answered, not even within the list grace.
+    own_lists: Box<[AtomicU64]>,
 }
 
 /// What one part of a request is measured by, read once.
@@ -96,6 +99,7 @@ impl Coherence {
             floor: AtomicU64::new(u64::MAX),
             todos: table(todo_stripes),
             lists: table(list_stripes),
+            own_lists: table(list_stripes),
         }
     }
 
@@ -153,6 +157,19 @@ impl Coherence {
     /// Raises a list's stripe.
     pub fn raise_list(&self, list: &str, time: OriginTime) {
         stripe(&self.lists, list).fetch_max(time.0, Ordering::AcqRel);
+    }
+
+    /// Raises a list's stripe for a write of this replica.
+    pub fn raise_list_by_own_write(&self, list: &str, time: OriginTime) {
+        stripe(&self.own_lists, list).fetch_max(time.0, Ordering::AcqRel);
+        self.raise_list(list, time);
+    }
+
+    /// The least `as_of` of a page of this list that may be answered though
+    /// overtaken: the floor, and the highest own write.
+    #[must_use]
+    pub fn grace_bar(&self, list: &str) -> OriginTime {
+        OriginTime(stripe(&self.own_lists, list).load(Ordering::Acquire)).max(self.floor())
     }
 
     /// Raises the floor: a fence for every key.

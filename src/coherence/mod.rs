@@ -10,6 +10,8 @@ mod ledger;
 mod ring;
 
 pub use arm::{Arm, Needed};
+pub use closing::{Closed, Closing, Entry, OutOfOrder};
 pub use fence::{Check, Coherence, Hit, moves_in_list, renewed};
 pub use flight::{Flights, Joined, Required};
 pub use ledger::Ledger;
+pub use ring::{Next, Pending, Ring, TooOld};

@@ -1,6 +1,105 @@
-//! Being built.
+//! The only place that knows tonic and protobuf's services.
 
-pub mod reply {
-    //! Placeholder.
-    pub use crate::pb::{BatchGetTodosResponse, GetTodoResponse, ListTodosResponse, WatchTodosResponse};
+mod convert;
+mod deadline;
+mod edge;
+mod filter;
+pub mod health;
+mod page_token;
+pub mod reply;
+mod service;
+mod status;
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    codec::CompressionEncoding::{Gzip, Zstd},
+    transport::{Server, server::TcpIncoming},
+};
+
+use self::{health::HealthState, server::todo_service_server::TodoServiceServer, service::Todos};
+use crate::{cache::Cache, pb, telemetry::Metrics};
+
+/// The generated client.
+pub mod client {
+    #![expect(
+        clippy::pedantic,
+        clippy::allow_attributes,
+        clippy::allow_attributes_without_reason,
+        reason = "generated"
+    )]
+    include!(concat!(env!("OUT_DIR"), "/client/todo.v1.rs"));
+}
+
+mod server {
+    #![expect(
+        clippy::pedantic,
+        clippy::allow_attributes,
+        clippy::allow_attributes_without_reason,
+        reason = "generated"
+    )]
+    include!(concat!(env!("OUT_DIR"), "/server/todo.v1.rs"));
+}
+
+/// Largest request: API.md.
+const MAX_REQUEST_BYTES: usize = 4 << 20;
+/// Calls at once on one connection: a client that wants more opens another.
+const MAX_STREAMS: u32 = 1000;
+/// Headers of one request.
+const MAX_HEADER_BYTES: u32 = 16 << 10;
+/// A connection whose peer does not answer a ping for so long is closed.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the server needs.
+pub struct Parts {
+    /// The service; set once the origin is reached.
+    pub cache: Arc<OnceLock<Arc<Cache>>>,
+    /// What health tells.
+    pub health: watch::Receiver<HealthState>,
+    /// Where calls are counted.
+    pub metrics: Arc<Metrics>,
+    /// No new connections and calls; those under way are finished.
+    pub shutdown: CancellationToken,
+}
+
+/// Serves until `shutdown`, and then until the last call is finished.
+///
+/// # Errors
+/// What the transport says of itself.
+pub async fn serve(
+    listener: TcpListener,
+    parts: Parts,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let Parts { cache, health, metrics, shutdown } = parts;
+    let todos = TodoServiceServer::new(Todos::new(cache))
+        .max_decoding_message_size(MAX_REQUEST_BYTES)
+        .accept_compressed(Gzip)
+        .accept_compressed(Zstd)
+        .send_compressed(Gzip)
+        .send_compressed(Zstd);
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    Server::builder()
+        .max_concurrent_streams(Some(MAX_STREAMS))
+        .http2_max_header_list_size(Some(MAX_HEADER_BYTES))
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .layer(edge::EdgeLayer(metrics))
+        .add_service(todos)
+        .add_service(health::service(health, shutdown.clone()))
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .serve_with_incoming_shutdown(incoming, async move { shutdown.cancelled().await })
+        .await?;
+    Ok(())
 }

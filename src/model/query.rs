@@ -1,5 +1,7 @@
 //! What a page of a list is asked by.
 
+use std::fmt;
+
 use super::{ListName, TodoName};
 use crate::pb::todo::{Priority, State};
 
@@ -107,4 +109,20 @@ pub enum SortKey {
     Missing,
     /// The field has a type that it must not have: after all others.
     Wrong,
+}
+
+/// The whole query in one line, different for different queries: what an entry
+/// of a shared cache is compared with.
+impl fmt::Display for PageQuery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { list, filter, order, size, after } = self;
+        write!(f, "{list}?order={order:?}&size={size}")?;
+        for condition in &filter.0 {
+            write!(f, "&where={condition:?}")?;
+        }
+        match after {
+            Some(PagePosition { key, name }) => write!(f, "&after={key:?},{name}"),
+            None => Ok(()),
+        }
+    }
 }

@@ -1,0 +1,117 @@
+//! `tidemark serve`: runs the service.
+
+use std::{collections::HashMap, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use clap::{Arg, ArgMatches, Command};
+
+use crate::{
+    app,
+    config::{Config, SETTINGS, Values, Wrong, variable},
+    telemetry,
+};
+
+/// The arguments of `serve`.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Every flag has an environment variable (--list-grace, TIDEMARK_LIST_GRACE) and a key in \
+the file.\n\nExamples:\n  tidemark serve\n  tidemark serve --mongodb-uri mongodb://localhost/?replicaSet=rs0 \
+--redis-url redis-cluster://localhost:7000\n  tidemark serve --config tidemark.toml --print-config"
+)]
+pub struct Args {
+    /// TOML file with settings; flags and environment beat it
+    #[arg(long, value_name = "FILE", env = "TIDEMARK_CONFIG")]
+    config: Option<PathBuf>,
+    /// Print what is in force and where each value came from, and end
+    #[arg(long)]
+    print_config: bool,
+    #[command(flatten)]
+    settings: SettingArgs,
+}
+
+/// A flag for each setting of the table.
+pub struct SettingArgs(HashMap<String, String>);
+
+impl clap::Args for SettingArgs {
+    fn augment_args(command: Command) -> Command {
+        SETTINGS.iter().fold(command, |command, setting| {
+            let default = if setting.default.is_empty() {
+                String::new()
+            } else {
+                format!(" [default: {}]", setting.default)
+            };
+            let help = format!("{}{default} [env: {}]", setting.help, variable(setting.name));
+            command.arg(Arg::new(setting.name).long(setting.name).value_name("VALUE").help(help))
+        })
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl clap::FromArgMatches for SettingArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given =
+            |name: &str| matches.get_one::<String>(name).map(|value| (name.to_owned(), value.clone()));
+        Ok(Self(SETTINGS.iter().filter_map(|setting| given(setting.name)).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args {
+    fn values(&self) -> Result<Values, Wrong> {
+        Values::gather(&self.settings.0, |name| std::env::var(name).ok(), self.config.as_deref())
+    }
+}
+
+/// Runs the service until it is told to end.
+pub async fn run(args: Args) -> ExitCode {
+    let config = args.values().and_then(|values| {
+        if args.print_config {
+            print!("{}", values.print());
+        }
+        values.parse()
+    });
+    let config: Config = match config {
+        Ok(config) => config,
+        Err(wrong) => {
+            eprintln!("error: wrong settings\n{wrong}");
+            return ExitCode::from(2);
+        }
+    };
+    if args.print_config {
+        return ExitCode::SUCCESS;
+    }
+    let _telemetry = telemetry::init();
+    match app::run(config).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fatal) => {
+            tracing::error!(%fatal, "the service ends");
+            eprintln!("error: {fatal}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Says where the service listens, and how to try it.
+pub fn banner(listen: SocketAddr, metrics: Option<SocketAddr>) {
+    let mut text = format!("tidemark listens on http://{listen}\n");
+    match metrics {
+        Some(metrics) => text += &format!("metrics on http://{metrics}/metrics\n"),
+        None => text += "metrics are off\n",
+    }
+    text += &format!(
+        r#"
+Try it:
+  grpcurl -plaintext -d '{{"parent": "lists/home", "todo_id": "milk", "todo": {{"title": "Buy milk"}}}}' {listen} todo.v1.TodoService/CreateTodo
+  grpcurl -plaintext -d '{{"name": "lists/home/todos/milk", "consistency": {{"fully_consistent": true}}}}' {listen} todo.v1.TodoService/GetTodo
+  grpcurl -plaintext -d '{{"parent": "lists/home"}}' {listen} todo.v1.TodoService/ListTodos
+"#
+    );
+    // Nobody may be reading: then there is nobody to tell.
+    let _ = std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush());
+}

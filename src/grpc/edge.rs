@@ -1,0 +1,151 @@
+//! Round every call: its span, its metrics, and what the framework says in
+//! words of its own.
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use futures::{FutureExt, future::BoxFuture};
+use http::{HeaderMap, Request, Response};
+use tonic::{Code, Status, body::Body};
+use tower::{Layer, Service};
+use tracing::{Instrument, Span, field::Empty};
+
+use super::{MAX_REQUEST_BYTES, status};
+use crate::telemetry::{self, Kind, Metrics, RpcLabels};
+
+/// Puts an [`Edge`] round a service.
+#[derive(Clone)]
+pub struct EdgeLayer(pub Arc<Metrics>);
+
+impl<S> Layer<S> for EdgeLayer {
+    type Service = Edge<S>;
+
+    fn layer(&self, inner: S) -> Edge<S> {
+        Edge { inner, metrics: Arc::clone(&self.0) }
+    }
+}
+
+/// A service with span, metrics, and statuses as the contract has them.
+#[derive(Clone)]
+pub struct Edge<S> {
+    inner: S,
+    metrics: Arc<Metrics>,
+}
+
+impl<S> Service<Request<Body>> for Edge<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (began, metrics) = (Instant::now(), Arc::clone(&self.metrics));
+        let call = call_name(request.uri().path());
+        let span = span(&request);
+        let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
+        let recorded = span.clone();
+        let work = async move {
+            let response = if let Ok(response) = answer.await {
+                translated(response?)
+            } else {
+                metrics.task_panics.get_or_create(&Kind { kind: "call" }).inc();
+                tracing::error!(call, "a call ended in a panic");
+                status::internal().into_http()
+            };
+            let code = code_of(response.headers());
+            recorded.record("rpc.grpc.status_code", code as i32);
+            let labels = RpcLabels { call, code: code_name(code) };
+            metrics.rpc.0.get_or_create(&labels).observe(began.elapsed().as_secs_f64());
+            Ok(response)
+        };
+        Box::pin(work.instrument(span))
+    }
+}
+
+/// The span of a call, under that of the caller if there is one.
+fn span(request: &Request<Body>) -> Span {
+    let (service, method) = request.uri().path()[1..].split_once('/').unwrap_or_default();
+    let span = tracing::info_span!(
+        "rpc",
+        otel.name = Empty,
+        otel.kind = "server",
+        rpc.system = "grpc",
+        rpc.service = Empty,
+        rpc.method = Empty,
+        rpc.grpc.status_code = Empty,
+    );
+    if !span.is_disabled() {
+        span.record("otel.name", format!("{service}/{method}"));
+        span.record("rpc.service", service);
+        span.record("rpc.method", method);
+        telemetry::continue_trace(&span, request.headers());
+    }
+    span
+}
+
+/// The calls of the contract by name; all others count as one.
+fn call_name(path: &str) -> &'static str {
+    const CALLS: [&str; 7] =
+        ["GetTodo", "BatchGetTodos", "ListTodos", "CreateTodo", "UpdateTodo", "DeleteTodo", "WatchTodos"];
+    let method = path.strip_prefix("/todo.v1.TodoService/");
+    method.and_then(|method| CALLS.into_iter().find(|call| *call == method)).unwrap_or("other")
+}
+
+fn code_of(headers: &HeaderMap) -> Code {
+    headers.get("grpc-status").map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()))
+}
+
+/// What the framework refuses before a call is reached.
+fn translated(response: Response<Body>) -> Response<Body> {
+    let code = code_of(response.headers());
+    if !matches!(code, Code::OutOfRange | Code::Internal) {
+        return response;
+    }
+    let Some(status) = Status::from_header_map(response.headers()) else { return response };
+    let text = status.message();
+    match code {
+        Code::OutOfRange if status.details().is_empty() => {
+            status::message_too_large(MAX_REQUEST_BYTES).into_http()
+        }
+        Code::Internal
+            if text.contains("decode") || text.contains("Protobuf") || text.contains("compression") =>
+        {
+            status::malformed(text).into_http()
+        }
+        _ => response,
+    }
+}
+
+const fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}

@@ -1,0 +1,113 @@
+//! Page tokens: opaque, with a checksum, tied to list, filter and order.
+//!
+//! `version | query | fresh_to | sort key | name | checksum`, base64.
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::{
+    error::Error,
+    model::{OriginTime, PagePosition, PageQuery, SortKey, TodoName},
+};
+
+const VERSION: u8 = 1;
+/// Version, query and `fresh_to`.
+const HEAD: usize = 1 + 8 + 8;
+/// Tag and value of the sort key.
+const SORT_KEY: usize = 1 + 8;
+const CHECKSUM: usize = 8;
+
+/// What identifies the run through all pages: all of the query but where the
+/// page begins and how long it is.
+fn run_of(query: &PageQuery) -> u64 {
+    let whole = PageQuery { size: 0, after: None, ..query.clone() };
+    xxh3_64(whole.to_string().as_bytes())
+}
+
+/// The token for the page after `next`; `fresh_to` is the least of the pages
+/// so far.
+#[must_use]
+pub fn encode(query: &PageQuery, next: &PagePosition, fresh_to: OriginTime) -> String {
+    let (tag, value) = match next.key {
+        SortKey::Time(ms) => (0, ms.cast_unsigned()),
+        SortKey::Priority(rank) => (1, u64::from(rank)),
+        SortKey::Missing => (2, 0),
+        SortKey::Wrong => (3, 0),
+    };
+    let mut raw = vec![VERSION];
+    raw.extend_from_slice(&run_of(query).to_be_bytes());
+    raw.extend_from_slice(&fresh_to.0.to_be_bytes());
+    raw.push(tag);
+    raw.extend_from_slice(&value.to_be_bytes());
+    raw.extend_from_slice(next.name.as_str().as_bytes());
+    let sum = xxh3_64(&raw);
+    raw.extend_from_slice(&sum.to_be_bytes());
+    URL_SAFE_NO_PAD.encode(raw)
+}
+
+/// Where the page begins, and the least `fresh_to` of the pages before.
+///
+/// # Errors
+/// `PageTokenInvalid`: not a token, or one of another query.
+pub fn decode(query: &PageQuery, token: &str) -> Result<(PagePosition, OriginTime), Error> {
+    let invalid = |problem: &str| Error::PageTokenInvalid { problem: problem.into() };
+    let malformed = || invalid("is not one that this service gave; pass next_page_token on as it is");
+    let raw = URL_SAFE_NO_PAD.decode(token).map_err(|_| malformed())?;
+    let (content, sum) = raw.split_at(raw.len().saturating_sub(CHECKSUM));
+    if content.len() < HEAD + SORT_KEY || xxh3_64(content).to_be_bytes() != *sum || content[0] != VERSION {
+        return Err(malformed());
+    }
+    let word = |at: usize| content[at..at + 8].iter().fold(0, |n, b| n << 8 | u64::from(*b));
+    if word(1) != run_of(query) {
+        return Err(invalid(
+            "belongs to another parent, filter or order_by; begin again without a page_token",
+        ));
+    }
+    let value = word(HEAD + 1);
+    let key = match content[HEAD] {
+        0 => SortKey::Time(value.cast_signed()),
+        1 => SortKey::Priority(u8::try_from(value).map_err(|_| malformed())?),
+        2 => SortKey::Missing,
+        3 => SortKey::Wrong,
+        _ => return Err(malformed()),
+    };
+    let name = std::str::from_utf8(&content[HEAD + SORT_KEY..]).ok().and_then(TodoName::parse);
+    Ok((PagePosition { key, name: name.ok_or_else(malformed)? }, OriginTime(word(9))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Filter, ListName, Order};
+
+    fn query(list: &str, size: u32) -> PageQuery {
+        let list = ListName::parse(list).expect("a name");
+        PageQuery { list, filter: Filter::default(), order: Order::DueTime, size, after: None }
+    }
+
+    fn position(key: SortKey) -> PagePosition {
+        PagePosition { key, name: TodoName::parse("lists/home/todos/1").expect("a name") }
+    }
+
+    #[test]
+    fn comes_back_for_the_same_run_only() {
+        for key in [SortKey::Time(-7), SortKey::Priority(3), SortKey::Missing, SortKey::Wrong] {
+            let token = encode(&query("lists/home", 10), &position(key), OriginTime(9));
+            let again = decode(&query("lists/home", 99), &token).expect("another size is fine");
+            assert_eq!(again, (position(key), OriginTime(9)));
+            assert!(decode(&query("lists/work", 10), &token).is_err());
+        }
+    }
+
+    #[test]
+    fn cut_or_flipped_anywhere_is_refused() {
+        let token = encode(&query("lists/home", 10), &position(SortKey::Time(5)), OriginTime(9));
+        for at in 0..token.len() {
+            assert!(decode(&query("lists/home", 10), &token[..at]).is_err(), "cut at {at}");
+            let mut flipped = token.clone().into_bytes();
+            flipped[at] = if flipped[at] == b'A' { b'B' } else { b'A' };
+            let flipped = String::from_utf8(flipped).expect("ascii");
+            assert!(decode(&query("lists/home", 10), &flipped).is_err(), "flipped at {at}");
+        }
+    }
+}

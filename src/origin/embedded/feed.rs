@@ -1,0 +1,93 @@
+//! One feed of the embedded store: from the file while it is behind, then from
+//! memory.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use redb::{Database, ReadableDatabase};
+use tokio::sync::watch;
+
+use super::{
+    store::{HISTORY, decode_change},
+    tail::Tail,
+};
+use crate::{
+    error::FeedError,
+    model::OriginTime,
+    origin::{Feed, FeedEvent, FeedItem, FeedPosition},
+};
+
+/// Most events of one batch.
+const BATCH: usize = 1000;
+
+pub(super) struct EmbeddedFeed {
+    database: Arc<Database>,
+    tail: Arc<Tail>,
+    published: watch::Receiver<u64>,
+    cursor: u64,
+}
+
+impl EmbeddedFeed {
+    pub(super) fn open(
+        database: Arc<Database>,
+        tail: Arc<Tail>,
+        after: OriginTime,
+    ) -> Result<Self, FeedError> {
+        let published = tail.subscribe();
+        let feed = Self { database, tail, published, cursor: after.0 };
+        feed.check_history()?;
+        Ok(feed)
+    }
+
+    fn check_history(&self) -> Result<(), FeedError> {
+        let start = self.tail.history_start();
+        if self.cursor < start {
+            let problem = format!("it begins after {start}, and {} was asked for", self.cursor);
+            return Err(FeedError::HistoryLost(problem));
+        }
+        Ok(())
+    }
+
+    /// Changes from the file. Heartbeats are not in it; `Nothing` tells how
+    /// far it was read.
+    fn from_file(&self, published: u64) -> Result<Vec<FeedItem>, FeedError> {
+        let broken = |e: &dyn std::fmt::Display| FeedError::Broken(e.to_string());
+        let txn = self.database.begin_read().map_err(|e| broken(&e))?;
+        let history = txn.open_table(HISTORY).map_err(|e| broken(&e))?;
+        let mut items = Vec::new();
+        for entry in history.range(self.cursor + 1..=published).map_err(|e| broken(&e))?.take(BATCH) {
+            let (number, raw) = entry.map_err(|e| broken(&e))?;
+            let time = OriginTime(number.value());
+            let change =
+                decode_change(time, raw.value()).ok_or_else(|| broken(&"a change cannot be read"))?;
+            items.push(FeedItem { time, alone: true, event: FeedEvent::Change(change) });
+        }
+        // What was pruned while it was read is missing from it.
+        self.check_history()?;
+        if items.len() < BATCH && items.last().is_none_or(|item| item.time.0 < published) {
+            items.push(FeedItem { time: OriginTime(published), alone: true, event: FeedEvent::Nothing });
+        }
+        Ok(items)
+    }
+}
+
+#[async_trait]
+impl Feed for EmbeddedFeed {
+    async fn next(&mut self) -> Result<Vec<FeedItem>, FeedError> {
+        let cursor = self.cursor;
+        let published = self.published.wait_for(|published| *published > cursor).await;
+        let published = *published.map_err(|_| FeedError::Broken("the store is closed".into()))?;
+        let items = match self.tail.after(cursor, BATCH) {
+            Some(items) => items,
+            None => self.from_file(published)?,
+        };
+        if let Some(last) = items.last() {
+            self.cursor = last.time.0;
+        }
+        Ok(items)
+    }
+
+    fn position(&self) -> Option<FeedPosition> {
+        Some(FeedPosition(Arc::new(OriginTime(self.cursor))))
+    }
+}

@@ -1,0 +1,193 @@
+//! The embedded origin: todos on this machine's disk, in one file, for one
+//! process. Its clock is the commit number, its feed the history in the file.
+//!
+//! What it buys: `tidemark serve` works with nothing else installed, by the
+//! same calls, tokens and watches. What it costs: one process only. redb was
+//! taken for its build time and its reads (see FACTS): it has one writer at a
+//! time, so writes that wait together are committed together.
+
+mod feed;
+mod store;
+mod tail;
+mod writer;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use async_trait::async_trait;
+use redb::{Database, DatabaseError, ReadableDatabase};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+use xxhash_rust::xxh3::xxh3_64;
+
+use self::{
+    feed::EmbeddedFeed,
+    tail::Tail,
+    writer::{Job, Writer},
+};
+use super::{Feed, FeedStart, Origin};
+use crate::{
+    error::{FeedError, OriginError, WriteError},
+    model::{OriginId, OriginTime, Page, PageQuery, RequestId, TodoName, Value, Write, WriteDone},
+    pb,
+};
+
+/// Jobs that may wait for the writer: a second or so of its work.
+const MAX_QUEUED: usize = 4096;
+/// The file in the data directory.
+const FILE: &str = "todos.redb";
+
+/// Why the store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("the store in {} cannot be opened: {problem}", .dir.display())]
+pub struct OpenError {
+    dir: PathBuf,
+    problem: String,
+}
+
+/// The embedded store.
+pub struct Embedded {
+    id: OriginId,
+    scope: u64,
+    database: Arc<Database>,
+    tail: Arc<Tail>,
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Embedded {
+    /// Opens the store in this directory, and makes it if there is none.
+    ///
+    /// # Errors
+    /// `OpenError` if the directory cannot be written, another process has it
+    /// open, or the file is no store of this version.
+    pub fn open(dir: &Path, cache_epoch: u64) -> Result<Self, OpenError> {
+        let error = |problem: String| OpenError { dir: dir.to_owned(), problem };
+        fs::create_dir_all(dir).map_err(|e| error(e.to_string()))?;
+        let database = Database::create(dir.join(FILE)).map_err(|e| match e {
+            DatabaseError::DatabaseAlreadyOpen => error(
+                "another process has it open; stop that one, or give this one a --data-dir of its own".into(),
+            ),
+            other => error(other.to_string()),
+        })?;
+        let database = Arc::new(database);
+        let opened = store::prepare(&database).map_err(&error)?;
+        let tail = Arc::new(Tail::new(opened.clock, opened.history_start, opened.walls));
+        let (jobs, queue) = mpsc::channel(MAX_QUEUED);
+        let writer = Writer::new(Arc::clone(&database), Arc::clone(&tail), opened.clock, opened.history_len);
+        writer.spawn(queue).map_err(|e| error(e.to_string()))?;
+        let scope = xxh3_64(&[opened.id.to_be_bytes(), cache_epoch.to_be_bytes()].concat());
+        Ok(Self { id: OriginId(opened.id), scope, database, tail, jobs })
+    }
+
+    /// Hands a job to the writer, and waits for its answer. `Err(true)`: the
+    /// writer may have done it.
+    async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, bool> {
+        let (reply, answer) = oneshot::channel();
+        self.jobs.send(job(reply)).await.map_err(|_| false)?;
+        answer.await.map_err(|_| true)
+    }
+
+    /// A snapshot with its exact time: nothing at or below it is missing, and
+    /// nothing above it is there.
+    fn snapshot(&self, after: OriginTime) -> Result<(OriginTime, store::Reader), OriginError> {
+        let published = self.tail.published();
+        let unavailable = |e: String| OriginError::Unavailable(e);
+        let txn = self.database.begin_read().map_err(|e| unavailable(e.to_string()))?;
+        let reader = store::Reader::new(&txn).map_err(unavailable)?;
+        let last = reader.last_write().map_err(unavailable)?;
+        let time = OriginTime(published.max(last));
+        if time < after {
+            return Err(OriginError::Ahead(after));
+        }
+        Ok((time, reader))
+    }
+}
+
+const STOPPED: &str = "the store's writer has stopped; the log says why";
+
+#[async_trait]
+impl Origin for Embedded {
+    fn id(&self) -> OriginId {
+        self.id
+    }
+
+    fn entry_scope(&self) -> u64 {
+        self.scope
+    }
+
+    async fn load_todos(
+        &self,
+        names: &[TodoName],
+        after: OriginTime,
+        _limit: Duration,
+    ) -> Result<(OriginTime, Vec<Value>), OriginError> {
+        let (time, reader) = self.snapshot(after)?;
+        let values = names.iter().map(|name| reader.value(name)).collect::<Result<_, _>>();
+        Ok((time, values.map_err(OriginError::Unavailable)?))
+    }
+
+    async fn load_page(
+        &self,
+        query: &PageQuery,
+        after: OriginTime,
+        _limit: Duration,
+    ) -> Result<(OriginTime, Page), OriginError> {
+        let (time, reader) = self.snapshot(after)?;
+        let query = query.clone();
+        // A filter that few todos match walks through the whole list.
+        let page = tokio::task::spawn_blocking(move || reader.page(&query)).await;
+        let page = page.map_err(|e| OriginError::Unavailable(e.to_string()))?;
+        Ok((time, page.map_err(OriginError::Unavailable)?))
+    }
+
+    async fn heartbeat(&self, number: u64, limit: Duration) -> Result<OriginTime, OriginError> {
+        match timeout(limit, self.ask(|reply| Job::Heartbeat { number, reply })).await {
+            Ok(Ok(time)) => time.map_err(OriginError::Unavailable),
+            Ok(Err(_)) => Err(OriginError::Unavailable(STOPPED.into())),
+            Err(_) => Err(OriginError::Unavailable(format!("the writer did not answer within {limit:?}"))),
+        }
+    }
+
+    async fn write(&self, write: Write, request: Option<RequestId>) -> Result<WriteDone, WriteError> {
+        match self.ask(|reply| Job::Write { write, request, reply }).await {
+            Ok(done) => done,
+            Err(false) => Err(WriteError::Unavailable(STOPPED.into())),
+            Err(true) => Err(WriteError::OutcomeUnknown { problem: STOPPED.into(), at: None }),
+        }
+    }
+
+    async fn import(&self, todos: Vec<pb::Todo>) -> Result<usize, OriginError> {
+        match self.ask(|reply| Job::Import { todos, reply }).await {
+            Ok(count) => count.map_err(OriginError::Unavailable),
+            Err(_) => Err(OriginError::Unavailable(STOPPED.into())),
+        }
+    }
+
+    fn replay_start(&self, h0: OriginTime, window: Duration) -> OriginTime {
+        self.tail.before(h0, window)
+    }
+
+    async fn open_feed(&self, from: FeedStart) -> Result<Box<dyn Feed>, FeedError> {
+        let after = match from {
+            FeedStart::After(time) => time,
+            FeedStart::Resume(position) => *position
+                .0
+                .downcast_ref::<OriginTime>()
+                .ok_or_else(|| FeedError::Broken("the position is of another origin".into()))?,
+        };
+        EmbeddedFeed::open(Arc::clone(&self.database), Arc::clone(&self.tail), after)
+            .map(|feed| Box::new(feed) as Box<dyn Feed>)
+    }
+}
+
+/// This machine's wall clock, in milliseconds since 1970.
+fn wall_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

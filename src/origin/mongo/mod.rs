@@ -1,0 +1,169 @@
+//! MongoDB as the origin: a replica set. Reads are snapshots on the primary
+//! with their exact time, writes go to the majority, the feed is one change
+//! stream on the database.
+
+mod connect;
+mod document;
+mod feed;
+mod page;
+mod read;
+mod write;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bson::{Bson, Document, doc};
+use mongodb::{Client, Database};
+use xxhash_rust::xxh3::xxh3_64;
+
+pub use self::connect::ConnectError;
+use super::{Feed, FeedStart, Origin};
+use crate::{
+    error::{FeedError, OriginError, WriteError},
+    model::{OriginId, OriginTime, Page, PageQuery, RequestId, TodoName, Value, Write, WriteDone},
+    pb,
+};
+
+/// The todos, readable and editable by hand: API.md.
+const TODOS: &str = "todos";
+/// A document for each replica that lives, for its heartbeats.
+const HEARTBEATS: &str = "tidemark_heartbeats";
+/// Request ids with what they were used for.
+const REQUESTS: &str = "tidemark_requests";
+
+/// MongoDB.
+pub struct MongoDb {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    id: OriginId,
+    cache_epoch: u64,
+    /// Name of this process in the heartbeats.
+    replica: String,
+    /// Gives up soon when no primary is known: for reads and heartbeats.
+    reads: Database,
+    /// Waits through an election: for writes and the feed.
+    writes: Database,
+    writes_client: Client,
+    /// An event is known to be alone at its time: servers before 8.0.
+    alone_is_known: bool,
+    scope: AtomicU64,
+    /// The collection was gone when it was last looked at.
+    unprepared: AtomicBool,
+}
+
+/// A time as MongoDB writes it.
+const fn timestamp(time: OriginTime) -> bson::Timestamp {
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves of the number")]
+    bson::Timestamp { time: (time.0 >> 32) as u32, increment: time.0 as u32 }
+}
+
+const fn origin_time(timestamp: bson::Timestamp) -> OriginTime {
+    OriginTime((timestamp.time as u64) << 32 | timestamp.increment as u64)
+}
+
+impl Inner {
+    /// Makes the collection's indexes, if there is a collection or `create` is
+    /// set, and reads its identity.
+    async fn prepare(&self, create: bool) -> Result<(), mongodb::error::Error> {
+        let mut uuid = self.collection_uuid().await?;
+        if uuid.is_some() || create {
+            for indexes in connect::indexes() {
+                self.writes.run_command(indexes).await?;
+            }
+            uuid = self.collection_uuid().await?;
+        }
+        self.unprepared.store(uuid.is_none(), Ordering::Relaxed);
+        let identity = format!("{} {} {:?}", self.id.0, self.cache_epoch, uuid);
+        self.scope.store(xxh3_64(identity.as_bytes()), Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn collection_uuid(&self) -> Result<Option<Bson>, mongodb::error::Error> {
+        let list = doc! { "listCollections": 1, "filter": { "name": TODOS } };
+        let reply = self.writes.run_command(list).await?;
+        let batch = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
+        let first = batch.ok().and_then(|batch| batch.first()).and_then(Bson::as_document);
+        Ok(first.and_then(|info| info.get_document("info").ok()).and_then(|info| info.get("uuid")).cloned())
+    }
+}
+
+#[async_trait]
+impl Origin for MongoDb {
+    fn id(&self) -> OriginId {
+        self.inner.id
+    }
+
+    fn entry_scope(&self) -> u64 {
+        self.inner.scope.load(Ordering::Relaxed)
+    }
+
+    async fn load_todos(
+        &self,
+        names: &[TodoName],
+        after: OriginTime,
+        limit: Duration,
+    ) -> Result<(OriginTime, Vec<Value>), OriginError> {
+        self.inner.load_todos(names, after, limit).await
+    }
+
+    async fn load_page(
+        &self,
+        query: &PageQuery,
+        after: OriginTime,
+        limit: Duration,
+    ) -> Result<(OriginTime, Page), OriginError> {
+        self.inner.load_page(query, after, limit).await
+    }
+
+    async fn heartbeat(&self, number: u64, limit: Duration) -> Result<OriginTime, OriginError> {
+        let inner = &self.inner;
+        if inner.unprepared.load(Ordering::Relaxed) {
+            // The collection was dropped: whoever makes it again, its indexes
+            // and its identity are wanted.
+            let inner = Arc::clone(inner);
+            tokio::spawn(async move { inner.prepare(false).await });
+        }
+        let unavailable = |problem: String| OriginError::Unavailable(problem);
+        let set = doc! { "n": i64::try_from(number).unwrap_or(i64::MAX), "at": bson::DateTime::now() };
+        let update = doc! {
+            "update": HEARTBEATS,
+            "updates": [{ "q": { "_id": &inner.replica }, "u": { "$set": set }, "upsert": true }],
+            "writeConcern": { "w": "majority", "wtimeout": i64::try_from(limit.as_millis()).unwrap_or(1000) },
+        };
+        let reply: Document =
+            inner.reads.run_command(update).await.map_err(|error| unavailable(error.to_string()))?;
+        for problem in ["writeConcernError", "writeErrors"] {
+            if let Some(error) = reply.get(problem) {
+                return Err(unavailable(format!(
+                    "a heartbeat was not acknowledged by the majority: {error}"
+                )));
+            }
+        }
+        let time = reply.get_timestamp("operationTime");
+        time.map(origin_time).map_err(|_| unavailable("the server does not tell its operationTime".into()))
+    }
+
+    async fn write(&self, write: Write, request: Option<RequestId>) -> Result<WriteDone, WriteError> {
+        self.inner.write(write, request).await
+    }
+
+    async fn import(&self, todos: Vec<pb::Todo>) -> Result<usize, OriginError> {
+        self.inner.import(todos).await
+    }
+
+    fn replay_start(&self, h0: OriginTime, window: Duration) -> OriginTime {
+        OriginTime((h0.0 >> 32).saturating_sub(window.as_secs()) << 32)
+    }
+
+    async fn open_feed(&self, from: FeedStart) -> Result<Box<dyn Feed>, FeedError> {
+        feed::MongoFeed::open(Arc::clone(&self.inner), from).await.map(|feed| Box::new(feed) as Box<dyn Feed>)
+    }
+}

@@ -1,29 +1,272 @@
-//! Being built.
+//! The shared tier in Redis: standalone, cluster or sentinel. All of fred stays
+//! in this file.
+//!
+//! Whatever Redis does, a read goes on: an answer that takes longer than a few
+//! milliseconds is not waited for, and after a few of those in a row Redis is
+//! not asked at all until a probe off the way of requests finds it well.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use crate::telemetry::Metrics;
+use async_trait::async_trait;
+use bytes::Bytes;
+use fred::{
+    clients::Pool,
+    prelude::{Builder, ClientLike, Config, Expiration, KeysInterface, Options, SetOptions},
+    types::RespVersion,
+    types::config::{ReconnectPolicy, UnresponsiveConfig},
+};
+use futures::future::join_all;
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Being built.
-pub struct RedisTier;
+use super::shared::{Shared, SharedKey};
+use crate::telemetry::{Kind, Metrics};
+
+/// Clients in the pool, each with a connection to every node. Commands are
+/// pipelined: more connections bring nothing (see FACTS).
+const CLIENTS: usize = 2;
+/// How long a read waits for Redis: ten times what it takes when it is well.
+const GET_TIMEOUT: Duration = Duration::from_millis(20);
+/// How long a batch of writes may take; nobody waits for it.
+const PUT_TIMEOUT: Duration = Duration::from_millis(500);
+/// Failures in a row after which Redis is not asked any more.
+const BREAKER_FAILURES: u32 = 5;
+/// How often a probe looks whether Redis is well again, and how long it waits.
+const PROBE_INTERVAL: Duration = Duration::from_millis(200);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
+/// Entries that may wait to be written, and their bytes.
+const MAX_QUEUED: usize = 8192;
+const MAX_QUEUED_BYTES: usize = 32 << 20;
+/// Entries of one batch of writes.
+const BATCH: usize = 256;
+/// The lifetime of an entry is cut by up to this part of it, so that what was
+/// written together does not end together.
+const JITTER_PART: u64 = 10;
+
+/// The shared tier in Redis.
+pub struct RedisTier {
+    inner: Arc<Inner>,
+    queue: mpsc::Sender<Put>,
+    _tasks: DropGuard,
+}
+
+struct Inner {
+    pool: Pool,
+    metrics: Arc<Metrics>,
+    /// Redis is not asked.
+    open: AtomicBool,
+    failures: AtomicU32,
+    queued_bytes: AtomicUsize,
+}
+
+struct Put {
+    key: String,
+    value: Bytes,
+    lifetime: Duration,
+}
 
 impl RedisTier {
-    /// Being built.
-    pub fn connect(_: &str, _: Arc<Metrics>) -> Result<Self, String> {
-        Err("Redis is not built in yet".into())
+    /// A tier that connects in the background: it is down until it has, and
+    /// whenever Redis is.
+    ///
+    /// # Errors
+    /// What is wrong with the URL.
+    pub fn connect(url: &str, metrics: Arc<Metrics>) -> Result<Self, String> {
+        let mut config = Config::from_url(url).map_err(|e| e.to_string())?;
+        config.version = RespVersion::RESP3;
+        config.fail_fast = false;
+        let pool = Builder::from_config(config)
+            .with_connection_config(|connection| {
+                connection.connection_timeout = Duration::from_millis(500);
+                connection.internal_command_timeout = Duration::from_millis(500);
+                connection.max_command_attempts = 1;
+                connection.max_redirections = 5;
+                connection.max_command_buffer_len = 10_000;
+                connection.unresponsive = UnresponsiveConfig {
+                    max_timeout: Some(Duration::from_secs(1)),
+                    interval: Duration::from_millis(200),
+                };
+            })
+            .with_performance_config(|performance| performance.default_command_timeout = PUT_TIMEOUT)
+            .set_policy(ReconnectPolicy::new_exponential(0, 50, 500, 2))
+            .build_pool(CLIENTS)
+            .map_err(|e| e.to_string())?;
+        let _connections = pool.connect();
+        metrics.shared_breaker_open.set(1);
+        let inner = Arc::new(Inner {
+            pool,
+            metrics,
+            open: AtomicBool::new(true),
+            failures: AtomicU32::new(0),
+            queued_bytes: AtomicUsize::new(0),
+        });
+        let (queue, waiting) = mpsc::channel(MAX_QUEUED);
+        let stop = CancellationToken::new();
+        let (prober, writer) = (Arc::clone(&inner), Arc::clone(&inner));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(async move { prober.probe().await }));
+        let stopped = stop.clone();
+        tokio::spawn(async move {
+            stopped.run_until_cancelled(writer.write_queued(waiting)).await;
+            // Nobody is left to tell.
+            let _ = writer.pool.quit().await;
+        });
+        Ok(Self { inner, queue, _tasks: stop.drop_guard() })
     }
 }
 
-#[async_trait::async_trait]
-impl crate::tier::shared::Shared for RedisTier {
-    async fn get(&self, keys: &[crate::tier::shared::SharedKey]) -> Vec<Option<bytes::Bytes>> {
-        vec![None; keys.len()]
+/// Commands fail at once while there is no connection.
+fn options(limit: Duration) -> Options {
+    Options { timeout: Some(limit), max_attempts: Some(1), fail_fast: true, ..Options::default() }
+}
+
+/// All keys of a list lie in one slot.
+fn text(key: &SharedKey) -> String {
+    format!("tidemark:{{{}}}:{}", key.list, key.key)
+}
+
+impl Inner {
+    /// Notes how a call went, and opens the breaker when too many in a row did
+    /// not go well.
+    fn went(&self, kind: &'static str, well: bool) {
+        if well {
+            self.failures.store(0, Ordering::Relaxed);
+            return;
+        }
+        self.metrics.shared_failures.get_or_create(&Kind { kind }).inc();
+        if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= BREAKER_FAILURES
+            && !self.open.swap(true, Ordering::Relaxed)
+        {
+            self.metrics.shared_breaker_open.set(1);
+            tracing::warn!("Redis does not answer in time; reads go on without it");
+        }
     }
-    fn put(&self, _: Vec<(crate::tier::shared::SharedKey, bytes::Bytes)>, _: std::time::Duration) {}
-    async fn lease(&self, _: &crate::tier::shared::SharedKey, _: std::time::Duration) -> bool {
-        true
+
+    /// Closes the breaker when Redis is well again.
+    async fn probe(&self) {
+        loop {
+            sleep(PROBE_INTERVAL).await;
+            if self.open.load(Ordering::Relaxed) && self.is_well().await {
+                self.failures.store(0, Ordering::Relaxed);
+                self.open.store(false, Ordering::Relaxed);
+                self.metrics.shared_breaker_open.set(0);
+                tracing::info!("Redis answers");
+            }
+        }
     }
+
+    /// Whether every client of the pool gets an answer.
+    async fn is_well(&self) -> bool {
+        let ask = |client: &fred::clients::Client| {
+            let client = client.with_options(&options(PROBE_TIMEOUT));
+            async move { client.get::<Option<Bytes>, _>("tidemark:{probe}").await.is_ok() }
+        };
+        let answers = join_all(self.pool.clients().iter().map(ask));
+        timeout(PROBE_TIMEOUT, answers).await.is_ok_and(|answers| answers.into_iter().all(|well| well))
+    }
+
+    /// Entries of one list: one slot, so one command.
+    async fn get_list(&self, keys: Vec<String>) -> Result<Vec<Option<Bytes>>, fred::error::Error> {
+        let client = self.pool.next().with_options(&options(GET_TIMEOUT));
+        if keys.len() == 1 {
+            return Ok(vec![client.get::<Option<Bytes>, _>(keys[0].as_str()).await?]);
+        }
+        client.mget::<Vec<Option<Bytes>>, _>(keys).await
+    }
+
+    async fn write_queued(&self, mut waiting: mpsc::Receiver<Put>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while waiting.recv_many(&mut batch, BATCH).await > 0 {
+            let bytes: usize = batch.iter().map(|put| put.value.len()).sum();
+            self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            if self.open.load(Ordering::Relaxed) {
+                self.metrics.shared_dropped.inc_by(batch.len() as u64);
+                batch.clear();
+                continue;
+            }
+            let sets = batch.drain(..).map(|put| {
+                let client = self.pool.next().with_options(&options(PUT_TIMEOUT));
+                let expiry = Expiration::PX(millis(put.lifetime));
+                async move { client.set::<(), _, _>(put.key, put.value, Some(expiry), None, false).await.is_ok() }
+            });
+            let done = timeout(PUT_TIMEOUT, join_all(sets)).await;
+            self.went("put", done.is_ok_and(|done| done.into_iter().all(|well| well)));
+        }
+    }
+}
+
+fn millis(d: Duration) -> i64 {
+    i64::try_from(d.as_millis()).unwrap_or(i64::MAX).max(1)
+}
+
+#[async_trait]
+impl Shared for RedisTier {
+    async fn get(&self, keys: &[SharedKey]) -> Vec<Option<Bytes>> {
+        let mut found = vec![None; keys.len()];
+        if self.inner.open.load(Ordering::Relaxed) {
+            return found;
+        }
+        let mut lists: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (at, key) in keys.iter().enumerate() {
+            lists.entry(&key.list).or_default().push(at);
+        }
+        let lists: Vec<Vec<usize>> = lists.into_values().collect();
+        let asked = lists.iter().map(|places| {
+            let inner = &self.inner;
+            inner.get_list(places.iter().map(|at| text(&keys[*at])).collect())
+        });
+        let Ok(answers) = timeout(GET_TIMEOUT, join_all(asked)).await else {
+            self.inner.went("get", false);
+            return found;
+        };
+        self.inner.went("get", answers.iter().all(Result::is_ok));
+        for (places, answer) in lists.into_iter().zip(answers) {
+            for (at, value) in places.into_iter().zip(answer.unwrap_or_default()) {
+                // A copy: the value is a slice of a whole read buffer.
+                found[at] = value.map(|value| Bytes::copy_from_slice(&value));
+            }
+        }
+        found
+    }
+
+    fn put(&self, entries: Vec<(SharedKey, Bytes)>, lifetime: Duration) {
+        let inner = &self.inner;
+        for (key, value) in entries {
+            let bytes = value.len();
+            let full = inner.queued_bytes.load(Ordering::Relaxed) + bytes > MAX_QUEUED_BYTES;
+            let most = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX) / JITTER_PART;
+            let lifetime = lifetime.saturating_sub(Duration::from_millis(rand::random_range(0..=most)));
+            inner.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+            let put = Put { key: text(&key), value, lifetime };
+            if full || self.queue.try_send(put).is_err() {
+                inner.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+                inner.metrics.shared_dropped.inc();
+            }
+        }
+    }
+
+    async fn lease(&self, key: &SharedKey, ttl: Duration) -> bool {
+        if self.inner.open.load(Ordering::Relaxed) {
+            return true;
+        }
+        let client = self.inner.pool.next().with_options(&options(GET_TIMEOUT));
+        let (key, expiry) = (format!("{}:lease", text(key)), Some(Expiration::PX(millis(ttl))));
+        let set = client.set::<Option<String>, _, _>(key, "1", expiry, Some(SetOptions::NX), false);
+        let set = timeout(GET_TIMEOUT, set).await;
+        self.inner.went("lease", matches!(set, Ok(Ok(_))));
+        !matches!(set, Ok(Ok(None)))
+    }
+
     fn is_up(&self) -> bool {
-        false
+        !self.inner.open.load(Ordering::Relaxed)
     }
 }

@@ -1,11 +1,18 @@
 //! The command line: one file a command.
 
+mod client;
+mod generate;
+mod import;
+mod read;
 mod serve;
+mod watch;
+mod write;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
+use client::exit;
 pub use serve::banner;
 
 /// Todos, read through two caches, with every answer saying how fresh it is.
@@ -20,6 +27,27 @@ struct Cli {
 enum Command {
     /// Run the service
     Serve(serve::Args),
+    /// Read JSON lines straight into the database
+    Import(import::Import),
+    /// Write lifelike todos as JSON lines, the same every time
+    Generate(generate::Generate),
+    /// Read todos by name
+    Get(read::Get),
+    /// Read the todos of a list
+    List(read::List),
+    /// Create a todo
+    Create(write::Create),
+    /// Change a todo
+    Update(write::Update),
+    /// Delete a todo
+    Delete(write::Delete),
+    /// Print changes as they come
+    Watch(watch::Watch),
+    /// Print completions for a shell
+    Completions {
+        /// bash, elvish, fish, powershell or zsh
+        shell: clap_complete::Shell,
+    },
 }
 
 /// Runs the command that the arguments name. Exit codes: 0 done, 1 failed, 2
@@ -27,5 +55,17 @@ enum Command {
 pub async fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => serve::run(args).await,
+        Command::Import(args) => import::run(args).await,
+        Command::Generate(args) => exit(generate::run(&args)),
+        Command::Get(args) => exit(read::get(args).await),
+        Command::List(args) => exit(read::list(args).await),
+        Command::Create(args) => exit(write::create(args).await),
+        Command::Update(args) => exit(write::update(args).await),
+        Command::Delete(args) => exit(write::delete(args).await),
+        Command::Watch(args) => exit(watch::run(args).await),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "tidemark", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
     }
 }

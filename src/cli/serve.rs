@@ -63,6 +63,14 @@ impl clap::FromArgMatches for SettingArgs {
 }
 
 impl Args {
+    /// The settings in force.
+    ///
+    /// # Errors
+    /// All that is wrong with them.
+    pub fn config(&self) -> Result<Config, Wrong> {
+        self.values()?.parse()
+    }
+
     fn values(&self) -> Result<Values, Wrong> {
         Values::gather(&self.settings.0, |name| std::env::var(name).ok(), self.config.as_deref())
     }

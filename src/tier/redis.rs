@@ -193,11 +193,14 @@ impl Inner {
                 batch.clear();
                 continue;
             }
-            let sets = batch.drain(..).map(|put| {
-                let client = self.pool.next().with_options(&options(PUT_TIMEOUT));
-                let expiry = Expiration::PX(millis(put.lifetime));
-                async move { client.set::<(), _, _>(put.key, put.value, Some(expiry), None, false).await.is_ok() }
-            });
+            let sets =
+                batch.drain(..).map(|put| {
+                    let client = self.pool.next().with_options(&options(PUT_TIMEOUT));
+                    let expiry = Expiration::PX(millis(put.lifetime));
+                    async move {
+                        client.set::<(), _, _>(put.key, put.value, Some(expiry), None, false).await.is_ok()
+                    }
+                });
             let done = timeout(PUT_TIMEOUT, join_all(sets)).await;
             self.went("put", done.is_ok_and(|done| done.into_iter().all(|well| well)));
         }

@@ -1,0 +1,414 @@
+//! Real servers for tests: a MongoDB replica set of three, a Redis Cluster of
+//! six, and the service itself, on free ports of this machine. One set for a
+//! test binary, started when first asked for. A thread that lives as long as
+//! the process starts them, each with a signal for the death of its parent: so
+//! none outlives a test that fails or is killed.
+
+#![allow(dead_code, reason = "each test binary uses its part of it")]
+
+use std::{
+    io::{BufRead, BufReader},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Mutex, OnceLock,
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use mongodb::bson::{Document, doc};
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Runs a job on the thread that is the parent of all servers.
+fn on_keeper<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> T {
+    static KEEPER: OnceLock<Mutex<mpsc::Sender<Job>>> = OnceLock::new();
+    let keeper = KEEPER.get_or_init(|| {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        thread::spawn(move || queue.into_iter().for_each(|job| job()));
+        Mutex::new(jobs)
+    });
+    let (reply, answer) = mpsc::channel();
+    let job = Box::new(move || drop(reply.send(job())));
+    keeper.lock().expect("the keeper").send(job).expect("the keeper lives");
+    answer.recv().expect("the keeper answers")
+}
+
+/// Starts a child that dies with this process.
+pub fn spawn(program: &Path, args: &[String], envs: &[(String, String)], stdout: Stdio) -> Child {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program).args(args).envs(envs.iter().cloned());
+    command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
+    on_keeper(move || command.spawn().expect("setpriv of util-linux is there"))
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+}
+
+/// A folder of its own for each caller, under the target folder.
+pub fn folder(name: &str) -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let folder =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}-{number}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    folder
+}
+
+/// Waits until something holds.
+pub async fn eventually<T>(what: &str, limit: Duration, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(began.elapsed() < limit, "{what} did not happen within {limit:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A server that this process started.
+pub struct Server {
+    child: Mutex<Child>,
+    /// Its port on 127.0.0.1.
+    pub port: u16,
+    program: PathBuf,
+    args: Vec<String>,
+}
+
+impl Server {
+    fn start(program: PathBuf, port: u16, args: Vec<String>) -> Self {
+        let child = Mutex::new(spawn(&program, &args, &[], Stdio::null()));
+        Self { child, port, program, args }
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.lock().expect("the child").id().to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status().expect("kill");
+        assert!(sent.success());
+    }
+
+    /// Stops it without telling it.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    /// Ends it at once.
+    pub fn kill(&self) {
+        let mut child = self.child.lock().expect("the child");
+        child.kill().expect("killed");
+        child.wait().expect("waited for");
+    }
+
+    /// Starts it again after it was killed.
+    pub fn restart(&self) {
+        *self.child.lock().expect("the child") = spawn(&self.program, &self.args, &[], Stdio::null());
+    }
+}
+
+/// A binary by a variable, from PATH, or from the cache that `./test` fills.
+fn binary(name: &str) -> PathBuf {
+    let on_path = std::env::var_os("PATH").and_then(|path| {
+        std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
+    });
+    let home = std::env::var("HOME").unwrap_or_default();
+    let cached = Path::new(&home).join(".cache/tidemark/mongod-6.0.5").join(name);
+    on_path
+        .or(cached.is_file().then_some(cached))
+        .unwrap_or_else(|| panic!("{name} is not installed: run ./test"))
+}
+
+/// A replica set of three.
+pub struct Mongo {
+    pub nodes: Vec<Server>,
+}
+
+impl Mongo {
+    /// The URI with a database of this name.
+    pub fn uri(&self, database: &str) -> String {
+        let hosts: Vec<_> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+        format!("mongodb://{}/{database}?replicaSet=tests", hosts.join(","))
+    }
+
+    /// A plain client: somebody who edits the database by hand.
+    pub async fn client(&self) -> mongodb::Client {
+        mongodb::Client::with_uri_str(self.uri("admin")).await.expect("connected")
+    }
+
+    /// The `todos` collection of a database.
+    pub async fn todos(&self, database: &str) -> mongodb::Collection<Document> {
+        self.client().await.database(database).collection("todos")
+    }
+
+    fn start() -> Self {
+        let nodes: Vec<_> = (0..3).map(|_| Self::node()).collect();
+        let members = nodes.iter().zip(0..).map(|(node, id): (&Server, i32)| {
+            doc! { "_id": id, "host": format!("127.0.0.1:{}", node.port) }
+        });
+        let members: Vec<_> = members.collect();
+        let port = nodes[0].port;
+        let config =
+            doc! { "_id": "tests", "members": members, "settings": { "electionTimeoutMillis": 2000 } };
+        thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(initiate(port, config));
+        })
+        .join()
+        .expect("initiated");
+        Self { nodes }
+    }
+
+    fn node() -> Server {
+        let (port, folder) = (free_port(), folder("mongod"));
+        let args = [
+            "--replSet",
+            "tests",
+            "--bind_ip",
+            "127.0.0.1",
+            "--port",
+            &port.to_string(),
+            "--dbpath",
+            &folder.display().to_string(),
+            "--wiredTigerCacheSizeGB",
+            "0.25",
+            "--oplogSize",
+            "200",
+            "--quiet",
+            "--logpath",
+            &folder.join("log").display().to_string(),
+            "--setParameter",
+            "diagnosticDataCollectionEnabled=false",
+            "--nounixsocket",
+        ];
+        Server::start(binary("mongod"), port, args.iter().map(|arg| (*arg).to_owned()).collect())
+    }
+}
+
+async fn initiate(port: u16, config: Document) {
+    let uri = format!("mongodb://127.0.0.1:{port}/?directConnection=true");
+    let client = mongodb::Client::with_uri_str(uri).await.expect("a client");
+    let admin = client.database("admin");
+    admin.run_command(doc! { "replSetInitiate": config }).await.expect("initiated");
+    eventually("a primary", Duration::from_secs(60), async || {
+        let hello = admin.run_command(doc! { "hello": 1 }).await.ok()?;
+        hello.get_str("primary").is_ok().then_some(())
+    })
+    .await;
+}
+
+/// The replica set of this test binary.
+pub fn mongo() -> &'static Mongo {
+    static MONGO: OnceLock<Mongo> = OnceLock::new();
+    MONGO.get_or_init(Mongo::start)
+}
+
+/// A Redis Cluster of three masters with a replica each.
+pub struct RedisCluster {
+    pub nodes: Vec<Server>,
+}
+
+fn redis_node(cluster: bool) -> Server {
+    let (port, folder) = (free_port(), folder("redis"));
+    let mut args: Vec<String> = [
+        "--port",
+        &port.to_string(),
+        "--bind",
+        "127.0.0.1",
+        "--dir",
+        &folder.display().to_string(),
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+    ]
+    .iter()
+    .map(|arg| (*arg).to_owned())
+    .collect();
+    if cluster {
+        let more = [
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            "2000",
+            "--cluster-require-full-coverage",
+            "no",
+            "--cluster-port",
+            &free_port().to_string(),
+        ];
+        args.extend(more.iter().map(|arg| (*arg).to_owned()));
+    }
+    Server::start(binary("redis-server"), port, args)
+}
+
+/// Runs a command on a Redis node.
+pub fn redis_cli(port: u16, args: &[&str]) -> String {
+    let out =
+        Command::new("redis-cli").args(["-p", &port.to_string()]).args(args).output().expect("redis-cli");
+    String::from_utf8_lossy(&out.stdout).trim().to_owned()
+}
+
+impl RedisCluster {
+    fn start() -> Self {
+        let nodes: Vec<_> = (0..6).map(|_| redis_node(true)).collect();
+        let began = Instant::now();
+        while nodes.iter().any(|node| redis_cli(node.port, &["ping"]) != "PONG") {
+            assert!(began.elapsed() < Duration::from_secs(30), "the Redis nodes do not answer");
+            thread::sleep(Duration::from_millis(50));
+        }
+        let hosts: Vec<_> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+        let made = Command::new("redis-cli")
+            .args(["--cluster", "create"])
+            .args(&hosts)
+            .args(["--cluster-replicas", "1", "--cluster-yes"])
+            .output()
+            .expect("redis-cli");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stdout));
+        while nodes
+            .iter()
+            .any(|node| !redis_cli(node.port, &["cluster", "info"]).contains("cluster_state:ok"))
+        {
+            assert!(began.elapsed() < Duration::from_secs(60), "the Redis Cluster does not come up");
+            thread::sleep(Duration::from_millis(50));
+        }
+        Self { nodes }
+    }
+
+    /// The URL for the service.
+    pub fn url(&self) -> String {
+        format!("redis-cluster://127.0.0.1:{}", self.nodes[0].port)
+    }
+
+    /// Every key with its raw value, by the node that has it.
+    pub fn keys(&self) -> Vec<(u16, String)> {
+        let keys = |node: &Server| {
+            let port = node.port;
+            let keys = redis_cli(port, &["keys", "*"]);
+            keys.lines().filter(|key| !key.is_empty()).map(|key| (port, key.to_owned())).collect::<Vec<_>>()
+        };
+        self.masters().into_iter().flat_map(keys).collect()
+    }
+
+    /// The nodes that are masters now.
+    pub fn masters(&self) -> Vec<&Server> {
+        self.nodes.iter().filter(|node| redis_cli(node.port, &["role"]).starts_with("master")).collect()
+    }
+}
+
+/// The cluster of this test binary.
+pub fn redis_cluster() -> &'static RedisCluster {
+    static CLUSTER: OnceLock<RedisCluster> = OnceLock::new();
+    CLUSTER.get_or_init(RedisCluster::start)
+}
+
+/// A standalone Redis of its own.
+pub fn redis() -> Server {
+    let node = redis_node(false);
+    let began = Instant::now();
+    while redis_cli(node.port, &["ping"]) != "PONG" {
+        assert!(began.elapsed() < Duration::from_secs(30), "Redis does not answer");
+        thread::sleep(Duration::from_millis(20));
+    }
+    node
+}
+
+/// The service.
+pub struct Tidemark {
+    child: Mutex<Child>,
+    /// Where it listens, as in http://127.0.0.1:50051.
+    pub address: String,
+    /// Where its metrics are.
+    pub metrics: String,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let mut child = self.child.lock().expect("the child");
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+impl Drop for Tidemark {
+    fn drop(&mut self) {
+        let mut child = self.child.lock().expect("the child");
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+impl Tidemark {
+    /// Starts `tidemark serve` with these arguments, on ports of its own.
+    pub fn start(args: &[&str]) -> Self {
+        let mut all: Vec<String> = vec!["serve".into()];
+        all.extend(args.iter().map(|arg| (*arg).to_owned()));
+        for flag in ["--listen", "--metrics-listen"] {
+            if !args.contains(&flag) {
+                all.extend([flag.to_owned(), "127.0.0.1:0".to_owned()]);
+            }
+        }
+        let mut child = spawn(Path::new(env!("CARGO_BIN_EXE_tidemark")), &all, &[], Stdio::piped());
+        let stderr = child.stderr.take().expect("stderr");
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                eprintln!("  | {line}");
+            }
+        });
+        let mut out = BufReader::new(child.stdout.take().expect("stdout")).lines().map_while(Result::ok);
+        let mut told = |prefix: &str| {
+            let line = out.next().unwrap_or_else(|| panic!("the service ended before it listened"));
+            line.strip_prefix(prefix).unwrap_or_else(|| panic!("{line:?} instead of {prefix:?}")).to_owned()
+        };
+        let (address, metrics) = (told("tidemark listens on "), told("metrics on "));
+        // Somebody has to read on, or it would be told that nobody does.
+        thread::spawn(move || out.count());
+        Self { child: Mutex::new(child), address, metrics }
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.lock().expect("the child").id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().expect("kill").success());
+    }
+
+    /// SIGTERM.
+    pub fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
+    /// Stops it without telling it.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    /// SIGKILL.
+    pub fn kill(&self) {
+        let mut child = self.child.lock().expect("the child");
+        child.kill().expect("killed");
+        child.wait().expect("waited for");
+    }
+
+    /// Its exit code, once it has ended.
+    pub async fn exit_code(&self, limit: Duration) -> Option<i32> {
+        eventually("the end of the service", limit, async || {
+            self.child.lock().expect("the child").try_wait().expect("waited for")
+        })
+        .await
+        .code()
+    }
+}

@@ -1,0 +1,169 @@
+//! The life of the process: start, health, deadlines, drain, death.
+
+use std::{process::Command, time::Duration};
+
+use tidemark::pb::Source;
+use tonic::Code;
+
+use crate::{
+    client::*,
+    support::{Tidemark, eventually, folder, free_port, mongo, redis},
+};
+
+#[tokio::test]
+async fn acknowledged_writes_survive_a_kill() {
+    let dir = folder("data").display().to_string();
+    let (service, mut client) = ready(Tidemark::start(&["--data-dir", &dir])).await;
+    let mut writers = Vec::new();
+    for writer in 0..8 {
+        let mut client = client.clone();
+        writers.push(tokio::spawn(async move {
+            let mut done = Vec::new();
+            for n in 0.. {
+                let id = format!("w{writer}-{n}");
+                match create_in(&mut client, "lists/home", &id, titled("x")).await {
+                    Ok(reply) => done.push((reply.todo.expect("a todo").name, reply.token)),
+                    Err(_) => break,
+                }
+            }
+            done
+        }));
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    service.kill();
+    let (_service, mut after) = ready(Tidemark::start(&["--data-dir", &dir])).await;
+    let mut all = 0;
+    for writer in writers {
+        for (name, token) in writer.await.expect("a writer") {
+            get(&mut after, &name, with_token(&token)).await.expect("still there, and its token still good");
+            all += 1;
+        }
+    }
+    assert!(all > 0);
+    drop(client.get_todo(tidemark::pb::GetTodoRequest::default()).await);
+}
+
+#[tokio::test]
+async fn a_second_process_on_the_same_folder_is_refused() {
+    let dir = folder("data").display().to_string();
+    let (_service, _client) = ready(Tidemark::start(&["--data-dir", &dir])).await;
+    let second = Command::new(env!("CARGO_BIN_EXE_tidemark"))
+        .args(["serve", "--data-dir", &dir, "--listen", "127.0.0.1:0", "--metrics-listen", "off"])
+        .output()
+        .expect("run");
+    let told = String::from_utf8_lossy(&second.stderr);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(told.contains("another process has it open"), "{told}");
+}
+
+#[tokio::test]
+async fn wrong_settings_end_with_2_and_say_all() {
+    let out = Command::new(env!("CARGO_BIN_EXE_tidemark"))
+        .args(["serve", "--listen", "nowhere", "--near-capacity", "much"])
+        .output()
+        .expect("run");
+    let told = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(2));
+    assert!(told.contains("nowhere") && told.contains("much"), "{told}");
+    let out = Command::new(env!("CARGO_BIN_EXE_tidemark"))
+        .args(["serve", "--print-config", "--mongodb-uri", "mongodb://me:geheim@h/"])
+        .env("TIDEMARK_LIST_GRACE", "1s")
+        .output()
+        .expect("run");
+    let told = String::from_utf8_lossy(&out.stdout);
+    assert!(told.contains("environment") && !told.contains("geheim"), "{told}");
+}
+
+#[tokio::test]
+async fn health_names() {
+    let (service, _client) = real("health").await;
+    for name in ["", "todo.v1.TodoService", "readiness", "liveness", "startup", "origin", "feed"] {
+        assert_eq!(health(&service, name).await.expect("known"), SERVING, "{name}");
+    }
+    assert_eq!(health(&service, "nonsense").await.expect_err("unknown").code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn without_redis_at_the_start_it_is_ready_all_the_same() {
+    let (uri, url) = (mongo().uri("no_redis"), format!("redis://127.0.0.1:{}", free_port()));
+    let (service, mut client) = ready(Tidemark::start(&["--mongodb-uri", &uri, "--redis-url", &url])).await;
+    let began = std::time::Instant::now();
+    create(&mut client, "milk", "x").await;
+    get(&mut client, "lists/home/todos/milk", strong()).await.expect("found");
+    assert!(began.elapsed() < Duration::from_secs(2));
+    assert_ne!(health(&service, "shared").await.expect("known"), SERVING);
+}
+
+#[tokio::test]
+async fn a_frozen_redis_costs_little_and_then_nothing() {
+    let redis = redis();
+    let (uri, url) = (mongo().uri("frozen_redis"), format!("redis://127.0.0.1:{}", redis.port));
+    let (service, mut client) = ready(Tidemark::start(&["--mongodb-uri", &uri, "--redis-url", &url])).await;
+    eventually("Redis", Duration::from_secs(5), async || {
+        (health(&service, "shared").await.expect("known") == SERVING).then_some(())
+    })
+    .await;
+    redis.freeze();
+    for n in 0..20 {
+        let name = format!("lists/home/todos/none-{n}");
+        let began = std::time::Instant::now();
+        assert_eq!(refused(get(&mut client, &name, None).await).0, Code::NotFound);
+        let took = began.elapsed();
+        assert!(took < Duration::from_millis(500), "read {n} took {took:?}");
+    }
+    assert_ne!(health(&service, "shared").await.expect("known"), SERVING);
+    assert_eq!(health(&service, "readiness").await.expect("known"), SERVING, "never a matter of Redis");
+    redis.thaw();
+    eventually("Redis again", Duration::from_secs(10), async || {
+        (health(&service, "shared").await.expect("known") == SERVING).then_some(())
+    })
+    .await;
+    get(&mut client, "lists/home/todos/none-0", None).await.expect_err("none");
+}
+
+#[tokio::test]
+async fn deadlines_are_kept_and_say_what_was_waited_for() {
+    let (service, mut client) = embedded().await;
+    create(&mut client, "milk", "x").await;
+    let mut request = tonic::Request::new(tidemark::pb::GetTodoRequest {
+        name: "lists/home/todos/milk".into(),
+        consistency: strong(),
+    });
+    request.set_timeout(Duration::from_nanos(1));
+    // The client may be the one to notice; if the server is, it says so.
+    let status = client.get_todo(request).await.expect_err("too late");
+    assert!(matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled), "{status:?}");
+    drop(service);
+}
+
+#[tokio::test]
+async fn metrics_are_served() {
+    let (service, mut client) = real("metrics").await;
+    let token = create(&mut client, "milk", "x").await.token;
+    for _ in 0..3 {
+        let read = get(&mut client, "lists/home/todos/milk", with_token(&token)).await.expect("found");
+        assert_ne!(read.read.expect("a ReadInfo").source(), Source::Unspecified);
+    }
+    let address = service.metrics.trim_start_matches("http://").trim_end_matches("/metrics").to_owned();
+    let text = tokio::task::spawn_blocking(move || {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::net::TcpStream::connect(address).expect("connected");
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("read");
+        text
+    })
+    .await
+    .expect("asked");
+    for metric in [
+        "tidemark_rpc_duration_seconds_count{call=\"GetTodo\",code=\"OK\"} 3",
+        "tidemark_reads_total{kind=\"todo\",tier=\"near\"}",
+        "tidemark_staleness_bound_seconds",
+        "tidemark_frontier_lag_seconds",
+        "tidemark_watchers",
+        "tidemark_shared_breaker_open",
+        "tidemark_near_bytes",
+    ] {
+        assert!(text.contains(metric), "{metric} is not in\n{text}");
+    }
+}

@@ -1,0 +1,12 @@
+//! The service from outside: the real process, a real client, and for most
+//! tests a real replica set and a real Redis Cluster.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_input;
+mod calls;
+mod client;
+mod coherence;
+mod life;
+mod watch;

@@ -224,8 +224,8 @@ impl Values {
         let config = Config {
             listen: self.one("listen", &mut wrong, address).unwrap_or(([127, 0, 0, 1], 0).into()),
             metrics_listen: self.one("metrics-listen", &mut wrong, off_or(address)).flatten(),
-            mongodb_uri: self.uri("mongodb-uri", &["mongodb://", "mongodb+srv://"], &mut wrong),
-            redis_url: self.uri("redis-url", &REDIS_SCHEMES, &mut wrong),
+            mongodb_uri: self.uri("mongodb-uri", &["mongodb", "mongodb+srv"], &mut wrong),
+            redis_url: self.uri("redis-url", &crate::tier::redis::SCHEMES, &mut wrong),
             data_dir: self.of("data-dir").into(),
             near_capacity: self.one("near-capacity", &mut wrong, bytes).unwrap_or_default(),
             staleness_limit: self.one("staleness-limit", &mut wrong, duration).unwrap_or_default(),
@@ -256,23 +256,14 @@ impl Values {
 
     fn uri(&self, name: &str, schemes: &[&str], wrong: &mut Vec<String>) -> Option<Secret> {
         let (value, origin) = self.0.get(name).filter(|(value, _)| !value.is_empty())?;
-        if !schemes.iter().any(|scheme| value.starts_with(scheme)) {
+        if !value.split_once("://").is_some_and(|(scheme, _)| schemes.contains(&scheme)) {
             let shown = without_password(value);
-            let schemes = schemes.join(", ");
-            wrong.push(format!("{name} {shown:?} (from the {origin}) must begin with one of {schemes}"));
+            let schemes = schemes.join("://, ");
+            wrong.push(format!("{name} {shown:?} (from the {origin}) must begin with one of {schemes}://"));
         }
         Some(Secret(value.clone()))
     }
 }
-
-const REDIS_SCHEMES: [&str; 6] = [
-    "redis://",
-    "rediss://",
-    "redis-cluster://",
-    "rediss-cluster://",
-    "redis-sentinel://",
-    "rediss-sentinel://",
-];
 
 fn read_file(path: &Path) -> Result<HashMap<String, String>, Wrong> {
     let wrong = |problem: String| Wrong(vec![format!("config file {}: {problem}", path.display())]);

@@ -11,7 +11,7 @@ use std::{
 use futures::FutureExt;
 use tokio::{sync::oneshot, time::timeout};
 
-use super::{Cache, read::Key};
+use super::{Cache, part::Key};
 use crate::{
     coherence::{Flights, Joined, Required},
     error::{Error, OriginError},

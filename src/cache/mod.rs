@@ -8,6 +8,7 @@ mod follow;
 mod heartbeat;
 mod hub;
 mod load;
+mod part;
 mod read;
 mod watch;
 mod write;

@@ -9,9 +9,12 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
-use xxhash_rust::xxh3::xxh3_128;
 
-use super::{Answer, Arm, Cache, Listed, Many, Want, within};
+use super::{
+    Answer, Arm, Cache, Listed, Many, Want,
+    part::{Key, Missing, Part, Request, gather},
+    within,
+};
 use crate::{
     coherence::{Check, Hit, Needed, Required, renewed},
     error::{Error, ReadFacts, Source},
@@ -25,42 +28,6 @@ use crate::{
 const FRONTIER_WAIT: Duration = Duration::from_millis(50);
 /// Time for the read of a todo that goes with a change to a watcher.
 const WATCH_READ_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// What is read: a todo, or a page of names.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) enum Key {
-    Todo(TodoName),
-    Page(Arc<PageQuery>),
-}
-
-/// One request on its way.
-struct Request {
-    arm: Arm,
-    deadline: Option<Instant>,
-    /// What an answer must be fresh to.
-    need: OriginTime,
-    /// Why the origin cannot be asked, where answers marked stale are allowed:
-    /// `need` is then without its part of age.
-    away: Option<Error>,
-}
-
-/// One part of an answer.
-struct Part {
-    value: Value,
-    hit: Hit,
-    source: Source,
-    stale: bool,
-}
-
-/// A part that is still to be found.
-struct Missing {
-    /// Its place in the answer.
-    at: usize,
-    key: Key,
-    check: Check,
-    /// A value that passes the fence but is not fresh enough.
-    candidate: Option<(Stamped, Source)>,
-}
 
 impl Cache {
     /// One todo, encoded.
@@ -490,61 +457,4 @@ impl Cache {
             self.metrics.stale_answers.inc();
         }
     }
-}
-
-impl Request {
-    const fn is_away(&self) -> bool {
-        self.away.is_some()
-    }
-}
-
-impl Missing {
-    /// The one rule.
-    fn admit(mut self, stamped: Stamped, source: Source, request: &Request) -> Result<Part, Self> {
-        let Some(hit) = self.check.admissible(stamped.as_of) else { return Err(self) };
-        if hit.fresh_to >= request.need {
-            return Ok(Part { value: stamped.value, hit, source, stale: request.is_away() });
-        }
-        self.candidate = Some((stamped, source));
-        Err(self)
-    }
-}
-
-impl Key {
-    /// Its key in the shared tier: all keys of a list in one hash slot. The
-    /// query of a page is hashed, as it may be long; the entry has it in full.
-    pub(super) fn shared(&self, scope: u64) -> SharedKey {
-        match self {
-            Self::Todo(name) => {
-                SharedKey { list: name.parent().to_owned(), key: format!("{scope:016x}:{name}") }
-            }
-            Self::Page(query) => SharedKey {
-                list: query.list.as_str().to_owned(),
-                key: format!("{scope:016x}:page:{:032x}", xxh3_128(query.to_string().as_bytes())),
-            },
-        }
-    }
-}
-
-/// The whole name of the todo or of the page.
-impl std::fmt::Display for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Todo(name) => name.fmt(f),
-            Self::Page(query) => query.fmt(f),
-        }
-    }
-}
-
-/// Sorts what was found by what it is.
-fn gather(names: &[TodoName], parts: Vec<Part>) -> Many {
-    let mut many = Many::default();
-    for (name, part) in names.iter().zip(parts) {
-        match part.value {
-            Value::Todo(todo) => many.todos.push(todo),
-            Value::Unreadable(_) => many.unreadable.push(name.clone()),
-            Value::Absent | Value::Page(_) => many.missing.push(name.clone()),
-        }
-    }
-    many
 }

@@ -49,7 +49,7 @@ impl Cache {
     ///
     /// # Errors
     /// `OriginUnavailable` while starting, `Overloaded` if there are too many.
-    pub async fn watch(self: &Arc<Self>, request: WatchRequest) -> Result<Watch, Error> {
+    pub fn watch(self: &Arc<Self>, request: WatchRequest) -> Result<Watch, Error> {
         if !self.started() {
             return Err(
                 self.unavailable("this replica is starting and does not know the database's time".into())

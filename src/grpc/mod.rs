@@ -27,12 +27,7 @@ use crate::{cache::Cache, pb, telemetry::Metrics};
 
 /// The generated client.
 pub mod client {
-    #![expect(
-        clippy::pedantic,
-        clippy::allow_attributes,
-        clippy::allow_attributes_without_reason,
-        reason = "generated"
-    )]
+    #![expect(clippy::pedantic, clippy::allow_attributes_without_reason, reason = "generated")]
     include!(concat!(env!("OUT_DIR"), "/client/todo.v1.rs"));
 }
 

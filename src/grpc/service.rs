@@ -183,7 +183,7 @@ impl TodoService for Todos {
             let problem = "is ahead of the database; present only tokens that this service gave".into();
             return Err(Error::TokenInvalid { value: crate::error::shorten(text), problem }.into());
         }
-        let messages = cache.watch(watch).await?;
+        let messages = cache.watch(watch)?;
         // The cache ends a stream only when it shuts down, after a last
         // progress message.
         let end = futures::stream::once(async { Err(Status::from(Error::Draining)) });

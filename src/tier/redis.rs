@@ -32,6 +32,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::shared::{Shared, SharedKey};
 use crate::telemetry::{Kind, Metrics};
 
+/// What a URL may begin with: one node, a cluster, or what sentinels point at,
+/// plain or by TLS.
+pub const SCHEMES: [&str; 6] =
+    ["redis", "rediss", "redis-cluster", "rediss-cluster", "redis-sentinel", "rediss-sentinel"];
 /// Clients in the pool, each with a connection to every node. Commands are
 /// pipelined: more connections bring nothing (see FACTS).
 const CLIENTS: usize = 2;
@@ -82,6 +86,13 @@ impl RedisTier {
     /// # Errors
     /// What is wrong with the URL.
     pub fn connect(url: &str, metrics: Arc<Metrics>) -> Result<Self, String> {
+        let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+        if !SCHEMES.contains(&scheme) {
+            return Err(format!(
+                "{scheme:?} is no way to Redis; a URL begins with one of {}",
+                SCHEMES.join(", ")
+            ));
+        }
         let mut config = Config::from_url(url).map_err(|e| e.to_string())?;
         config.version = RespVersion::RESP3;
         config.fail_fast = false;

@@ -39,16 +39,34 @@ fn on_keeper<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> T {
 }
 
 /// Starts a child that dies with this process.
-pub fn spawn(program: &Path, args: &[String], envs: &[(String, String)], stdout: Stdio) -> Child {
+pub fn spawn(
+    program: &Path,
+    args: &[String],
+    envs: &[(String, String)],
+    (stdout, stderr): (Stdio, Stdio),
+) -> Child {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program).args(args).envs(envs.iter().cloned());
-    command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
+    command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
     on_keeper(move || command.spawn().expect("setpriv of util-linux is there"))
 }
 
-/// A port that was free a moment ago.
+/// A port that nobody listens on. Below those that the kernel gives to outgoing
+/// connections, or one of them could take it before its server has; and each
+/// test process begins elsewhere, so that two of them do not meet.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+    const FIRST: u32 = 12_000;
+    const PORTS: u32 = 20_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let begin = std::process::id().wrapping_mul(97);
+    loop {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        assert!(step < PORTS, "no port is free");
+        let port = u16::try_from(FIRST + begin.wrapping_add(step) % PORTS).expect("a port");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// A folder of its own for each caller, under the target folder.
@@ -84,7 +102,7 @@ pub struct Server {
 
 impl Server {
     fn start(program: PathBuf, port: u16, args: Vec<String>) -> Self {
-        let child = Mutex::new(spawn(&program, &args, &[], Stdio::null()));
+        let child = Mutex::new(spawn(&program, &args, &[], (Stdio::null(), Stdio::null())));
         Self { child, port, program, args }
     }
 
@@ -113,7 +131,8 @@ impl Server {
 
     /// Starts it again after it was killed.
     pub fn restart(&self) {
-        *self.child.lock().expect("the child") = spawn(&self.program, &self.args, &[], Stdio::null());
+        *self.child.lock().expect("the child") =
+            spawn(&self.program, &self.args, &[], (Stdio::null(), Stdio::null()));
     }
 }
 
@@ -151,8 +170,9 @@ impl Mongo {
         self.client().await.database(database).collection("todos")
     }
 
-    fn start() -> Self {
-        let nodes: Vec<_> = (0..3).map(|_| Self::node()).collect();
+    /// A set of its own, of this many nodes with an oplog of this many MB.
+    pub fn start(nodes: usize, oplog_mb: u32) -> Self {
+        let nodes: Vec<_> = (0..nodes).map(|_| Self::node(oplog_mb)).collect();
         let members = nodes.iter().zip(0..).map(|(node, id): (&Server, i32)| {
             doc! { "_id": id, "host": format!("127.0.0.1:{}", node.port) }
         });
@@ -170,7 +190,7 @@ impl Mongo {
         Self { nodes }
     }
 
-    fn node() -> Server {
+    fn node(oplog_mb: u32) -> Server {
         let (port, folder) = (free_port(), folder("mongod"));
         let args = [
             "--replSet",
@@ -184,7 +204,7 @@ impl Mongo {
             "--wiredTigerCacheSizeGB",
             "0.25",
             "--oplogSize",
-            "200",
+            &oplog_mb.to_string(),
             "--quiet",
             "--logpath",
             &folder.join("log").display().to_string(),
@@ -211,7 +231,7 @@ async fn initiate(port: u16, config: Document) {
 /// The replica set of this test binary.
 pub fn mongo() -> &'static Mongo {
     static MONGO: OnceLock<Mongo> = OnceLock::new();
-    MONGO.get_or_init(Mongo::start)
+    MONGO.get_or_init(|| Mongo::start(3, 200))
 }
 
 /// A Redis Cluster of three masters with a replica each.
@@ -326,7 +346,7 @@ pub fn redis() -> Server {
 /// The service.
 pub struct Tidemark {
     child: Mutex<Child>,
-    /// Where it listens, as in http://127.0.0.1:50051.
+    /// Where it listens, as in `http://127.0.0.1:50051`.
     pub address: String,
     /// Where its metrics are.
     pub metrics: String,
@@ -358,7 +378,8 @@ impl Tidemark {
                 all.extend([flag.to_owned(), "127.0.0.1:0".to_owned()]);
             }
         }
-        let mut child = spawn(Path::new(env!("CARGO_BIN_EXE_tidemark")), &all, &[], Stdio::piped());
+        let mut child =
+            spawn(Path::new(env!("CARGO_BIN_EXE_tidemark")), &all, &[], (Stdio::piped(), Stdio::piped()));
         let stderr = child.stderr.take().expect("stderr");
         thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {

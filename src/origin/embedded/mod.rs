@@ -8,6 +8,7 @@
 
 mod feed;
 mod store;
+mod tables;
 mod tail;
 mod writer;
 
@@ -155,7 +156,7 @@ impl Origin for Embedded {
     }
 
     async fn write(&self, write: Write, request: Option<RequestId>) -> Result<WriteDone, WriteError> {
-        match self.ask(|reply| Job::Write { write, request, reply }).await {
+        match self.ask(|reply| Job::Write { write: Box::new(write), request, reply }).await {
             Ok(done) => done,
             Err(false) => Err(WriteError::Unavailable(STOPPED.into())),
             Err(true) => Err(WriteError::OutcomeUnknown { problem: STOPPED.into(), at: None }),

@@ -3,24 +3,18 @@
 
 use std::{io, sync::Arc, thread, time::Duration};
 
-use bytes::Bytes;
-use prost::Message;
-use redb::{Database, ReadableTable, Table, WriteTransaction};
+use redb::{Database, ReadableTable, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    store::{
-        HISTORY, HISTORY_START, LAST_WRITE, META, ORDERS, REQUEST_TIMES, REQUESTS, RESERVED, TODOS,
-        change_now, encode_change, etag, order_keys, with_etag,
-    },
+    store::{HISTORY, HISTORY_START, LAST_WRITE, META, RESERVED, encode_change},
+    tables::Tables,
     tail::Tail,
     wall_ms,
 };
 use crate::{
     error::WriteError,
-    model::{
-        Change, ChangeKind, OriginTime, Patch, RequestId, TodoName, Touched, Write, WriteDone, validate,
-    },
+    model::{OriginTime, RequestId, Write, WriteDone},
     origin::{FeedEvent, FeedItem},
     pb::Todo,
 };
@@ -35,13 +29,11 @@ const BLOCK: u64 = 1 << 20;
 const HISTORY_AGE: Duration = Duration::from_secs(3600);
 /// Most changes remembered: some 200 MB of the file.
 const MAX_HISTORY: u64 = 2_000_000;
-/// How long a request id is remembered: API.md.
-const REQUEST_AGE: Duration = Duration::from_secs(24 * 3600);
 
 type Reply<T> = oneshot::Sender<T>;
 
 pub(super) enum Job {
-    Write { write: Write, request: Option<RequestId>, reply: Reply<Result<WriteDone, WriteError>> },
+    Write { write: Box<Write>, request: Option<RequestId>, reply: Reply<Result<WriteDone, WriteError>> },
     Import { todos: Vec<Todo>, reply: Reply<Result<usize, String>> },
     Heartbeat { number: u64, reply: Reply<Result<OriginTime, String>> },
 }
@@ -96,7 +88,9 @@ impl Writer {
             Ok(history_start) => self.tail.publish(items, history_start),
             Err((problem, unknown)) => {
                 tracing::error!(%problem, "a commit failed");
-                answers.into_iter().for_each(|answer| answer.fail(&problem, unknown));
+                for answer in answers {
+                    answer.fail(&problem, unknown);
+                }
                 if unknown {
                     // What was committed is not known: a new process reads it.
                     std::process::exit(1);
@@ -157,16 +151,13 @@ impl Writer {
                         failed = done.err();
                     }
                     Job::Write { write, request, reply } => {
-                        let done = tables.write(write, request, &mut self.clock, items);
+                        let done = tables.write(*write, request, &mut self.clock, items);
+                        let unavailable = || Err(WriteError::Unavailable("the commit failed".into()));
                         match done {
                             Ok(done) => answers.push(Answer::Write(reply, done)),
                             Err(error) => {
-                                answers.push(Answer::undone(Job::Write {
-                                    write: Write::Delete { name: error.1, etag: None, allow_missing: true },
-                                    request: None,
-                                    reply,
-                                }));
-                                failed = Some(error.0);
+                                answers.push(Answer::Write(reply, unavailable()));
+                                failed = Some(error);
                             }
                         }
                     }
@@ -263,242 +254,4 @@ impl Answer {
             Self::Heartbeat(reply, _) => drop(reply.send(Err(problem))),
         }
     }
-}
-
-struct Tables<'a> {
-    todos: Table<'a, &'static str, &'static [u8]>,
-    orders: Table<'a, &'static [u8], ()>,
-    requests: Table<'a, u128, &'static [u8]>,
-    request_times: Table<'a, (i64, u128), ()>,
-}
-
-/// What a write came to, or that the store failed.
-type Done = Result<Result<WriteDone, WriteError>, redb::Error>;
-
-impl<'a> Tables<'a> {
-    fn open(txn: &'a WriteTransaction) -> Result<Self, redb::Error> {
-        Ok(Self {
-            todos: txn.open_table(TODOS)?,
-            orders: txn.open_table(ORDERS)?,
-            requests: txn.open_table(REQUESTS)?,
-            request_times: txn.open_table(REQUEST_TIMES)?,
-        })
-    }
-
-    fn write(
-        &mut self,
-        write: Write,
-        request: Option<RequestId>,
-        clock: &mut u64,
-        items: &mut Vec<FeedItem>,
-    ) -> Result<Result<WriteDone, WriteError>, (redb::Error, TodoName)> {
-        let name = write.name().clone();
-        self.write_once(write, request, clock, items).map_err(|error| (error, name))
-    }
-
-    fn write_once(
-        &mut self,
-        write: Write,
-        request: Option<RequestId>,
-        clock: &mut u64,
-        items: &mut Vec<FeedItem>,
-    ) -> Done {
-        if let Some(request) = &request
-            && let Some(done) = self.repeated(request, *clock)?
-        {
-            return Ok(done);
-        }
-        let name = write.name().clone();
-        let done = match write {
-            Write::Create { name, todo } => self.create(&name, &todo, clock, items)?,
-            Write::Update { name, patch, etag, allow_missing } => {
-                self.update(&name, &patch, etag.as_deref(), allow_missing, clock, items)?
-            }
-            Write::Delete { name, etag, allow_missing } => {
-                self.delete(&name, etag.as_deref(), allow_missing, clock, items)?
-            }
-        };
-        if let (Ok(_), Some(request)) = (&done, request) {
-            self.remember(&request, &name)?;
-        }
-        Ok(done)
-    }
-
-    /// The outcome of a request that was done before: the todo as it is now.
-    fn repeated(
-        &self,
-        request: &RequestId,
-        clock: u64,
-    ) -> Result<Option<Result<WriteDone, WriteError>>, redb::Error> {
-        let Some(known) = self.requests.get(request.id.as_u128())? else { return Ok(None) };
-        let Some((fingerprint, rest)) = known.value().split_at_checked(16) else { return Ok(None) };
-        let Some((wall, name)) = rest.split_at_checked(8) else { return Ok(None) };
-        let wall = wall.try_into().map_or(0, i64::from_be_bytes);
-        if wall_ms() - wall > i64::try_from(REQUEST_AGE.as_millis()).unwrap_or(i64::MAX) {
-            return Ok(None);
-        }
-        if fingerprint != request.fingerprint {
-            return Ok(Some(Err(WriteError::RequestIdReused)));
-        }
-        let stored = self.todos.get(std::str::from_utf8(name).unwrap_or_default())?;
-        let todo = stored.map_or_else(Bytes::new, |stored| with_etag(stored.value()));
-        Ok(Some(Ok(WriteDone { todo, time: OriginTime(clock) })))
-    }
-
-    fn remember(&mut self, request: &RequestId, name: &TodoName) -> Result<(), redb::Error> {
-        let (id, now) = (request.id.as_u128(), wall_ms());
-        let raw = [&request.fingerprint[..], &now.to_be_bytes()[..], name.as_str().as_bytes()].concat();
-        self.requests.insert(id, raw.as_slice())?;
-        self.request_times.insert((now, id), ())?;
-        // Two for each that comes, so that they never grow beyond a day's.
-        let forget = now - i64::try_from(REQUEST_AGE.as_millis()).unwrap_or(i64::MAX);
-        for _ in 0..2 {
-            let Some((wall, id)) = self.request_times.first()?.map(|(key, _)| key.value()) else { break };
-            if wall >= forget {
-                break;
-            }
-            self.request_times.remove((wall, id))?;
-            self.requests.remove(id)?;
-        }
-        Ok(())
-    }
-
-    fn create(&mut self, name: &TodoName, todo: &Todo, clock: &mut u64, items: &mut Vec<FeedItem>) -> Done {
-        if self.todos.get(name.as_str())?.is_some() {
-            return Ok(Err(WriteError::AlreadyExists { at: OriginTime(*clock) }));
-        }
-        let stored = self.put(name, None, todo)?;
-        let time = publish(clock, items, name, ChangeKind::Created, Touched::All);
-        Ok(Ok(WriteDone { todo: with_etag(&stored), time }))
-    }
-
-    fn update(
-        &mut self,
-        name: &TodoName,
-        patch: &Patch,
-        given: Option<&str>,
-        allow_missing: bool,
-        clock: &mut u64,
-        items: &mut Vec<FeedItem>,
-    ) -> Done {
-        let old = self.todos.get(name.as_str())?.map(|stored| stored.value().to_vec());
-        let at = OriginTime(*clock);
-        let Some(old) = old else {
-            if !allow_missing || given.is_some() {
-                return Ok(Err(WriteError::NotFound { at }));
-            }
-            let mut todo = patch.create(name.as_str(), wall_ms());
-            if let Err(mut problems) = validate(&mut todo, "todo.") {
-                return Ok(Err(WriteError::Invalid(problems.swap_remove(0))));
-            }
-            return self.create(name, &todo, clock, items);
-        };
-        if let Some(mismatch) = mismatch(given, &old, at) {
-            return Ok(Err(mismatch));
-        }
-        let Some(old) = decoded(&old) else { return Ok(Err(unreadable(at))) };
-        let new = patch.apply(old.clone(), wall_ms());
-        let stored = self.put(name, Some(&old), &new)?;
-        let time = publish(clock, items, name, ChangeKind::Updated, touched(&old, &new));
-        Ok(Ok(WriteDone { todo: with_etag(&stored), time }))
-    }
-
-    fn delete(
-        &mut self,
-        name: &TodoName,
-        given: Option<&str>,
-        allow_missing: bool,
-        clock: &mut u64,
-        items: &mut Vec<FeedItem>,
-    ) -> Done {
-        let old = self.todos.get(name.as_str())?.map(|stored| stored.value().to_vec());
-        let at = OriginTime(*clock);
-        let Some(old) = old else {
-            let missing = Ok(WriteDone { todo: Bytes::new(), time: at });
-            return Ok(if allow_missing { missing } else { Err(WriteError::NotFound { at }) });
-        };
-        if let Some(mismatch) = mismatch(given, &old, at) {
-            return Ok(Err(mismatch));
-        }
-        if let Some(old) = decoded(&old) {
-            for key in order_keys(name, &old) {
-                self.orders.remove(key.as_slice())?;
-            }
-        }
-        self.todos.remove(name.as_str())?;
-        let time = publish(clock, items, name, ChangeKind::Deleted, Touched::All);
-        Ok(Ok(WriteDone { todo: Bytes::new(), time }))
-    }
-
-    fn import(
-        &mut self,
-        todos: Vec<Todo>,
-        clock: &mut u64,
-        items: &mut Vec<FeedItem>,
-    ) -> Result<usize, redb::Error> {
-        let mut new = 0;
-        for todo in todos {
-            let Some(name) = TodoName::parse(&todo.name) else { continue };
-            new += usize::from(self.create(&name, &todo, clock, items)?.is_ok());
-        }
-        Ok(new)
-    }
-
-    /// Stores a todo and moves its keys in the orders.
-    fn put(&mut self, name: &TodoName, old: Option<&Todo>, new: &Todo) -> Result<Vec<u8>, redb::Error> {
-        let new = Todo { name: name.as_str().to_owned(), etag: String::new(), ..new.clone() };
-        let keys = order_keys(name, &new);
-        if let Some(old) = old {
-            for key in order_keys(name, old).iter().filter(|key| !keys.contains(key)) {
-                self.orders.remove(key.as_slice())?;
-            }
-        }
-        for key in &keys {
-            self.orders.insert(key.as_slice(), ())?;
-        }
-        let stored = new.encode_to_vec();
-        self.todos.insert(name.as_str(), stored.as_slice())?;
-        Ok(stored)
-    }
-}
-
-fn publish(
-    clock: &mut u64,
-    items: &mut Vec<FeedItem>,
-    name: &TodoName,
-    kind: ChangeKind,
-    touched: Touched,
-) -> OriginTime {
-    *clock += 1;
-    let change: Change = change_now(name.clone(), kind, touched, *clock);
-    items.push(FeedItem { time: change.time, alone: true, event: FeedEvent::Change(change) });
-    OriginTime(*clock)
-}
-
-fn decoded(stored: &[u8]) -> Option<Todo> {
-    Todo::decode(stored).ok()
-}
-
-fn unreadable(at: OriginTime) -> WriteError {
-    WriteError::Unreadable { field: "todo".into(), problem: "is damaged in the store".into(), at }
-}
-
-fn mismatch(given: Option<&str>, stored: &[u8], at: OriginTime) -> Option<WriteError> {
-    let current = etag(stored);
-    (given? != current).then_some(WriteError::EtagMismatch { current, at })
-}
-
-/// The fields in which two states differ.
-fn touched(old: &Todo, new: &Todo) -> Touched {
-    let fields = [
-        ("title", old.title != new.title),
-        ("notes", old.notes != new.notes),
-        ("state", old.state != new.state),
-        ("priority", old.priority != new.priority),
-        ("labels", old.labels != new.labels),
-        ("due_time", old.due_time != new.due_time),
-        ("complete_time", old.complete_time != new.complete_time),
-        ("update_time", true),
-    ];
-    Touched::Paths(fields.iter().filter(|(_, differs)| *differs).map(|(field, _)| (*field).into()).collect())
 }

@@ -140,7 +140,7 @@ fn check(hello: &Document) -> Result<i32, ConnectError> {
 
 fn set_id(reply: &Document) -> Option<String> {
     let settings = reply.get_document("config").ok()?.get_document("settings").ok()?;
-    settings.get_object_id("replicaSetId").ok().map(|id| id.to_hex())
+    settings.get_object_id("replicaSetId").ok().map(bson::oid::ObjectId::to_hex)
 }
 
 /// The indexes: one for each order, so that every query reads only its own

@@ -76,7 +76,7 @@ impl MongoFeed {
         let batch = batch.ok_or_else(|| FeedError::Broken("the stream ended".into()))?.map_err(broken)?;
         let mut unpinned = false;
         for event in batch.doc_slices().map_err(broken)? {
-            let event = event.ok().and_then(|event| event.as_document());
+            let event = event.ok().and_then(bson::RawBsonRef::as_document);
             let event = event.ok_or_else(|| FeedError::Broken("an event is no document".into()))?;
             let item = self
                 .item(event)
@@ -126,7 +126,7 @@ impl MongoFeed {
                 });
             }
         };
-        let wall = event.get_datetime("wallTime").map(|wall| wall.timestamp_millis());
+        let wall = event.get_datetime("wallTime").map(bson::DateTime::timestamp_millis);
         let wall_ms = wall.unwrap_or(i64::from(timestamp.time) * 1000);
         let name = event.get_document("documentKey").ok()?.get_str("_id").ok().and_then(TodoName::parse);
         // A document whose _id is no todo name does not exist for this service.

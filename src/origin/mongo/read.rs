@@ -6,7 +6,7 @@ use bson::{Document, RawDocumentBuf, doc};
 use futures::StreamExt;
 use mongodb::error::{Error, ErrorKind};
 
-use super::{Inner, TODOS, document, origin_time, timestamp};
+use super::{HEARTBEATS, Inner, TODOS, connect, document, origin_time, timestamp};
 use crate::{
     error::OriginError,
     model::{OriginTime, TodoName, Value},
@@ -62,29 +62,51 @@ impl Inner {
     ) -> Result<(OriginTime, Vec<RawDocumentBuf>), OriginError> {
         let mut tried = false;
         loop {
-            match self.find_once(find.clone(), at, limit).await {
+            let error = match self.find_or_nothing(&find, at, limit).await {
                 Ok(found) => return Ok(found),
-                Err(error) => {
-                    let code = code(&error);
-                    let again = [Some(INVALID_OPTIONS), Some(SNAPSHOT_UNAVAILABLE)].contains(&code);
-                    if !again || tried {
-                        return Err(match (code, at) {
-                            (Some(INVALID_OPTIONS), At::After(time)) => OriginError::Ahead(time),
-                            _ => OriginError::Unavailable(error.to_string()),
-                        });
-                    }
-                    tried = true;
-                }
+                Err(error) => error,
+            };
+            let code = code(&error);
+            if tried || ![Some(INVALID_OPTIONS), Some(SNAPSHOT_UNAVAILABLE)].contains(&code) {
+                return Err(match (code, at) {
+                    (Some(INVALID_OPTIONS), At::After(time)) => OriginError::Ahead(time),
+                    _ => OriginError::Unavailable(error.to_string()),
+                });
             }
+            tried = true;
         }
     }
 
-    async fn find_once(
+    /// Where there is no collection, a reply has no stamp. Then the time is
+    /// taken from another collection, after that reply, and the find is done
+    /// again at that time: no collection before and after it is none at it.
+    async fn find_or_nothing(
         &self,
-        mut find: Document,
+        find: &Document,
         at: At,
         limit: Duration,
     ) -> Result<(OriginTime, Vec<RawDocumentBuf>), Error> {
+        let found = self.find_once(find.clone(), at, limit).await?;
+        let at = match (found.at, at) {
+            (Some(time), _) => return Ok((time, found.documents)),
+            (None, At::Exactly(time)) => return Ok((time, Vec::new())),
+            (None, At::After(after)) => At::After(after.max(found.operation_time)),
+        };
+        let any = doc! { "find": HEARTBEATS, "projection": { "_id": 1 }, "limit": 1 };
+        let mut time = self.find_once(any.clone(), at, limit).await?.at;
+        if time.is_none() {
+            // The whole database was dropped.
+            let [_, heartbeats, _] = connect::indexes();
+            self.writes.run_command(heartbeats).await?;
+            time = self.find_once(any, at, limit).await?.at;
+        }
+        let time = time
+            .ok_or_else(|| Error::from(std::io::Error::other("the server tells no time of its snapshot")))?;
+        let again = self.find_once(find.clone(), At::Exactly(time), limit).await?;
+        Ok((time, again.documents))
+    }
+
+    async fn find_once(&self, mut find: Document, at: At, limit: Duration) -> Result<Found, Error> {
         let (field, time) = match at {
             At::After(time) => ("afterClusterTime", time),
             At::Exactly(time) => ("atClusterTime", time),
@@ -92,22 +114,29 @@ impl Inner {
         find.insert("readConcern", doc! { "level": "snapshot", field: timestamp(time) });
         find.insert("maxTimeMS", i64::try_from(limit.as_millis()).unwrap_or(i64::MAX).max(1));
         let mut batches = self.reads.run_cursor_command(find).batch().await?;
-        let (mut read_at, mut documents) = (None, Vec::new());
+        let mut found = Found { at: None, operation_time: OriginTime::ZERO, documents: Vec::new() };
         while let Some(batch) = batches.next().await {
             let batch = batch?;
-            let cursor = batch.as_raw_document().get_document("cursor").map_err(Error::custom)?;
-            if let Ok(time) = cursor.get_timestamp("atClusterTime") {
-                read_at.get_or_insert(origin_time(time));
+            let reply = batch.as_raw_document();
+            let stamp = reply.get_document("cursor").and_then(|cursor| cursor.get_timestamp("atClusterTime"));
+            found.at = found.at.or(stamp.ok().map(origin_time));
+            if let Ok(time) = reply.get_timestamp("operationTime") {
+                found.operation_time = found.operation_time.max(origin_time(time));
             }
             for document in batch.doc_slices()? {
-                let document = document?.as_document().map(ToOwned::to_owned);
-                documents.extend(document);
+                found.documents.extend(document?.as_document().map(ToOwned::to_owned));
             }
         }
-        let read_at =
-            read_at.ok_or_else(|| Error::custom("the server does not tell the time of its snapshot"))?;
-        Ok((read_at, documents))
+        Ok(found)
     }
+}
+
+/// What one find gave.
+struct Found {
+    /// The exact time of the state read; none, if there is no collection.
+    at: Option<OriginTime>,
+    operation_time: OriginTime,
+    documents: Vec<RawDocumentBuf>,
 }
 
 /// The server's code for what went wrong.

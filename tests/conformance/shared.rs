@@ -1,0 +1,111 @@
+//! What every shared tier must do.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tidemark::{
+    telemetry::Metrics,
+    tier::{
+        redis::RedisTier,
+        shared::{MemoryShared, Shared, SharedKey},
+    },
+};
+
+use crate::support::{eventually, redis, redis_cluster};
+
+const LONG: Duration = Duration::from_secs(600);
+
+fn key(list: &str, id: impl std::fmt::Display) -> SharedKey {
+    SharedKey { list: format!("lists/{list}"), key: format!("todos/{id}") }
+}
+
+/// Writing is off the caller's path: so it is waited for.
+async fn held(shared: &dyn Shared, key: &SharedKey) -> Bytes {
+    eventually("the entry", Duration::from_secs(5), async || {
+        shared.get(std::slice::from_ref(key)).await.remove(0)
+    })
+    .await
+}
+
+async fn all(shared: Arc<dyn Shared>) {
+    eventually("the tier", Duration::from_secs(10), async || shared.is_up().then_some(())).await;
+    let (a, b, none) = (key("one", "a"), key("two", "b"), key("one", "none"));
+    let binary: Vec<u8> = (0..=255).collect();
+    shared.put(vec![(a.clone(), binary.clone().into()), (b.clone(), Bytes::from(vec![7; 1 << 20]))], LONG);
+    assert_eq!(held(shared.as_ref(), &b).await.len(), 1 << 20);
+    assert_eq!(held(shared.as_ref(), &a).await, binary);
+    let found = shared.get(&[none.clone(), a.clone(), none, a.clone()]).await;
+    assert_eq!(found.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true, false, true]);
+
+    shared.put(vec![(a.clone(), Bytes::from_static(b"new"))], LONG);
+    eventually("the new entry", Duration::from_secs(5), async || {
+        (held(shared.as_ref(), &a).await == "new").then_some(())
+    })
+    .await;
+
+    let many: Vec<_> = (0..1000).map(|n| key(&format!("list-{}", n % 50), n)).collect();
+    shared.put(many.iter().map(|key| (key.clone(), Bytes::from(key.key.clone()))).collect(), LONG);
+    eventually("all entries in their order", Duration::from_secs(5), async || {
+        let found = shared.get(&many).await;
+        let right = many
+            .iter()
+            .zip(&found)
+            .all(|(key, value)| value.as_ref().is_some_and(|v| *v == key.key.as_bytes()));
+        right.then_some(())
+    })
+    .await;
+
+    let short = key("one", "short");
+    shared.put(vec![(short.clone(), Bytes::from_static(b"x"))], Duration::from_millis(300));
+    held(shared.as_ref(), &short).await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!(shared.get(std::slice::from_ref(&short)).await, [None], "its lifetime is over");
+
+    let lease = Duration::from_millis(300);
+    assert!(shared.lease(&a, lease).await, "the first gets it");
+    assert!(!shared.lease(&a, lease).await, "the second does not");
+    assert!(shared.lease(&b, lease).await, "another key is another lease");
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert!(shared.lease(&a, lease).await, "it ends by itself");
+}
+
+fn tier(url: &str) -> Arc<dyn Shared> {
+    Arc::new(RedisTier::connect(url, Arc::new(Metrics::default())).expect("a URL"))
+}
+
+#[tokio::test]
+async fn memory_conforms() {
+    all(Arc::new(MemoryShared::default())).await;
+}
+
+#[tokio::test]
+async fn redis_conforms() {
+    let node = redis();
+    all(tier(&format!("redis://127.0.0.1:{}", node.port))).await;
+}
+
+#[tokio::test]
+async fn redis_cluster_conforms() {
+    all(tier(&redis_cluster().url())).await;
+}
+
+#[tokio::test]
+async fn a_wrong_url_is_told() {
+    for url in ["http://localhost", "nonsense"] {
+        assert!(RedisTier::connect(url, Arc::new(Metrics::default())).is_err(), "{url}");
+    }
+}
+
+#[tokio::test]
+async fn a_dead_redis_is_found_out_and_found_again() {
+    let node = redis();
+    let shared = tier(&format!("redis://127.0.0.1:{}", node.port));
+    eventually("the tier", Duration::from_secs(10), async || shared.is_up().then_some(())).await;
+    node.kill();
+    for _ in 0..20 {
+        assert_eq!(shared.get(&[key("one", "a")]).await, [None]);
+    }
+    assert!(!shared.is_up(), "it is not asked any more");
+    node.restart();
+    eventually("the tier again", Duration::from_secs(20), async || shared.is_up().then_some(())).await;
+}

@@ -220,7 +220,15 @@ async fn initiate(port: u16, config: Document) {
     let uri = format!("mongodb://127.0.0.1:{port}/?directConnection=true");
     let client = mongodb::Client::with_uri_str(uri).await.expect("a client");
     let admin = client.database("admin");
-    admin.run_command(doc! { "replSetInitiate": config }).await.expect("initiated");
+    eventually("the start of all nodes", Duration::from_secs(60), async || {
+        match admin.run_command(doc! { "replSetInitiate": config.clone() }).await {
+            Ok(_) => Some(()),
+            // Some of the nodes do not listen yet.
+            Err(error) if error.to_string().contains("NodeNotFound") => None,
+            Err(error) => panic!("not initiated: {error}"),
+        }
+    })
+    .await;
     eventually("a primary", Duration::from_secs(60), async || {
         let hello = admin.run_command(doc! { "hello": 1 }).await.ok()?;
         hello.get_str("primary").is_ok().then_some(())

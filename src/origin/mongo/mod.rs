@@ -37,6 +37,12 @@ const HEARTBEATS: &str = "tidemark_heartbeats";
 /// Request ids with what they were used for.
 const REQUESTS: &str = "tidemark_requests";
 
+/// The database is just being dropped: nothing is written to it meanwhile.
+const DATABASE_DROP_PENDING: i32 = 215;
+/// Pause before a heartbeat that met a drop is sent again: a drop takes some
+/// ten milliseconds, and readers wait for the heartbeat.
+const DROP_PAUSE: Duration = Duration::from_millis(10);
+
 /// MongoDB.
 pub struct MongoDb {
     inner: Arc<Inner>,
@@ -95,6 +101,13 @@ impl Inner {
     }
 }
 
+/// Whether a write was refused because its database is being dropped.
+fn refused_for_a_drop(reply: &Document) -> bool {
+    let errors = reply.get_array("writeErrors").ok();
+    let first = errors.and_then(|errors| errors.first()).and_then(Bson::as_document);
+    first.and_then(|error| error.get_i32("code").ok()) == Some(DATABASE_DROP_PENDING)
+}
+
 #[async_trait]
 impl Origin for MongoDb {
     fn id(&self) -> OriginId {
@@ -138,8 +151,15 @@ impl Origin for MongoDb {
             "updates": [{ "q": { "_id": &inner.replica }, "u": { "$set": set }, "upsert": true }],
             "writeConcern": { "w": "majority", "wtimeout": i64::try_from(limit.as_millis()).unwrap_or(1000) },
         };
-        let reply: Document =
-            inner.reads.run_command(update).await.map_err(|error| unavailable(error.to_string()))?;
+        let reply = loop {
+            let answer = inner.reads.run_command(update.clone()).await;
+            let reply = answer.map_err(|error| unavailable(error.to_string()))?;
+            if !refused_for_a_drop(&reply) {
+                break reply;
+            }
+            // Nothing was written: the same heartbeat may be sent again.
+            tokio::time::sleep(DROP_PAUSE).await;
+        };
         for problem in ["writeConcernError", "writeErrors"] {
             if let Some(error) = reply.get(problem) {
                 return Err(unavailable(format!(

@@ -22,6 +22,9 @@ use std::{
 
 use mongodb::bson::{Document, doc};
 
+/// The service's binary; an example has none.
+const BINARY: Option<&str> = option_env!("CARGO_BIN_EXE_tidemark");
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Runs a job on the thread that is the parent of all servers.
@@ -73,8 +76,9 @@ pub fn free_port() -> u16 {
 pub fn folder(name: &str) -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let folder =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}-{number}", std::process::id()));
+    // An example has no folder of cargo's.
+    let root = option_env!("CARGO_TARGET_TMPDIR").map_or_else(std::env::temp_dir, PathBuf::from);
+    let folder = root.join(format!("tidemark-{name}-{}-{number}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
     folder
 }
@@ -386,8 +390,12 @@ impl Tidemark {
                 all.extend([flag.to_owned(), "127.0.0.1:0".to_owned()]);
             }
         }
-        let mut child =
-            spawn(Path::new(env!("CARGO_BIN_EXE_tidemark")), &all, &[], (Stdio::piped(), Stdio::piped()));
+        let mut child = spawn(
+            Path::new(BINARY.expect("a test has the binary")),
+            &all,
+            &[],
+            (Stdio::piped(), Stdio::piped()),
+        );
         let stderr = child.stderr.take().expect("stderr");
         thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {

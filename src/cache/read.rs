@@ -295,8 +295,7 @@ impl Cache {
         if !request.arm.waits_for_frontier() || request.is_away() || !missing.iter().any(worth) {
             return Ok(missing);
         }
-        let mut frontier = self.frontier.subscribe();
-        let reached = timeout(FRONTIER_WAIT, frontier.wait_for(|frontier| *frontier >= request.need));
+        let reached = timeout(FRONTIER_WAIT, self.frontier_at(request.need));
         if within(request.deadline, "feed", reached).await?.is_err() {
             return Ok(missing);
         }

@@ -45,7 +45,8 @@ impl Cache {
                 name: name.clone(),
                 field: why.field.clone(),
                 problem: why.problem.clone(),
-                token: Some(read.token),
+                read: Some(read.into()),
+                token: None,
             }),
             Value::Absent | Value::Page(_) => {
                 Err(Error::TodoNotFound { name: name.clone(), read: Some(read), token: None })

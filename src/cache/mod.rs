@@ -111,9 +111,22 @@ impl Cache {
         shared: Option<Arc<dyn Shared>>,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
+        Self::with_coherence(settings, clock, origin, shared, metrics, Coherence::default())
+    }
+
+    /// The same with a fence of another size: a simulation makes many of them.
+    #[must_use]
+    pub fn with_coherence(
+        settings: Settings,
+        clock: Clock,
+        origin: Arc<dyn Origin>,
+        shared: Option<Arc<dyn Shared>>,
+        metrics: Arc<Metrics>,
+        coherence: Coherence,
+    ) -> Arc<Self> {
         let keep = (settings.staleness_limit * 2).max(settings.stale_if_error.unwrap_or_default());
         Arc::new(Self {
-            coherence: Coherence::default(),
+            coherence,
             heart: Heart::new(clock, keep),
             near: Near::new(settings.near_capacity),
             hub: Hub::new(Arc::clone(&metrics)),

@@ -132,7 +132,8 @@ pub enum Error {
         /// So that the next read is not older than this refusal.
         token: Token,
     },
-    /// The stored document cannot be read as a todo.
+    /// The stored document cannot be read as a todo. `read` for a read, `token`
+    /// for a write.
     #[error("the stored document of {name} cannot be read as a todo: field {field} {problem}")]
     TodoUnreadable {
         /// Its name.
@@ -141,6 +142,8 @@ pub enum Error {
         field: String,
         /// What is wrong with it.
         problem: String,
+        /// What the reply would have said. Boxed, as it is rare and large.
+        read: Option<Box<ReadFacts>>,
         /// So that the next read is not older than this refusal.
         token: Option<Token>,
     },

@@ -59,7 +59,6 @@ impl Cache {
         let start = self.origin.replay_start(h0, self.settings.replay_window);
         self.coherence.place(start);
         self.hub.place(start);
-        self.frontier.send_replace(start);
         self.phase.send_replace(Phase::Started);
         let mut follower = Follower {
             cache: self,
@@ -206,12 +205,10 @@ impl Follower<'_> {
     }
 
     fn advance(&mut self, frontier: OriginTime) {
-        self.cache.coherence.advance(frontier);
-        self.cache.frontier.send_if_modified(|known| {
-            let moved = frontier > *known;
-            *known = frontier.max(*known);
-            moved
-        });
+        if frontier > self.cache.coherence.frontier() {
+            self.cache.coherence.advance(frontier);
+            self.cache.frontier_moved.notify_waiters();
+        }
         if self.replay_ends.is_some() && frontier >= self.h0.pred() {
             self.replay_ends = None;
             self.cache.phase.send_replace(Phase::CaughtUp);

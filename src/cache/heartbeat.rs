@@ -14,7 +14,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, watch},
+    sync::Notify,
     time::{sleep, timeout},
 };
 
@@ -52,7 +52,10 @@ pub(super) struct Heart {
     ledger: RwLock<Ledger>,
     /// How long the ledger remembers.
     keep: Duration,
-    newest: watch::Sender<Option<Beat>>,
+    newest: Mutex<Option<Beat>>,
+    /// A heartbeat ended. Those who wait go on in the order in which they
+    /// came, which a watch channel does not promise.
+    ended: Notify,
     wanted: Notify,
     down: AtomicBool,
     awaited: Mutex<Awaited>,
@@ -71,7 +74,8 @@ impl Heart {
             clock,
             ledger: RwLock::default(),
             keep,
-            newest: watch::Sender::new(None),
+            newest: Mutex::default(),
+            ended: Notify::new(),
             wanted: Notify::new(),
             down: AtomicBool::new(false),
             awaited: Mutex::default(),
@@ -99,25 +103,33 @@ impl Heart {
     /// # Errors
     /// What was seen of the origin, when that heartbeat failed.
     pub(super) async fn begun_since(&self, since: Mono) -> Result<OriginTime, Arc<str>> {
-        let mut newest = self.newest.subscribe();
         let wait = async {
             loop {
-                if let Some(beat) = newest.borrow_and_update().as_ref().filter(|beat| beat.begun >= since) {
-                    return beat.result.clone();
+                // Taken before the look, so that no end is missed.
+                let ended = self.ended.notified();
+                if let Some(beat) = self.newest().filter(|beat| beat.begun >= since) {
+                    return beat.result;
                 }
                 self.want();
-                if newest.changed().await.is_err() {
-                    return Err("this replica is shutting down".into());
-                }
+                ended.await;
             }
         };
         if !self.is_down() {
             return wait.await;
         }
-        let last = self.newest.borrow().as_ref().and_then(|beat| beat.result.clone().err());
+        let last = self.newest().and_then(|beat| beat.result.err());
         timeout(WAIT_WHEN_DOWN, wait)
             .await
             .unwrap_or_else(|_| Err(last.unwrap_or_else(|| "no heartbeat is answered".into())))
+    }
+
+    fn newest(&self) -> Option<Beat> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn end(&self, beat: Beat) {
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(beat);
+        self.ended.notify_waiters();
     }
 
     /// The feed brought a heartbeat back.
@@ -191,7 +203,7 @@ impl Cache {
             self.heart.acknowledged(number, begun, time);
         }
         let ok = result.is_ok();
-        self.heart.newest.send_replace(Some(Beat { begun, result }));
+        self.heart.end(Beat { begun, result });
         Ok(ok)
     }
 

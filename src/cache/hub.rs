@@ -2,7 +2,7 @@
 //! recent ones for those who come later with a cursor.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -20,19 +20,23 @@ use crate::{
 
 /// Watchers at once: at 12 KB each this is 240 MB.
 pub(super) const MAX_WATCHERS: usize = 20_000;
+/// Private feeds at once: each is a stream of its own at the origin.
+pub(super) const MAX_PRIVATE_FEEDS: usize = 16;
 
 /// Where changes meet watchers.
 pub(super) struct Hub {
     state: Mutex<State>,
     places: Arc<Semaphore>,
+    private_places: Arc<Semaphore>,
     metrics: Arc<Metrics>,
 }
 
 #[derive(Default)]
 struct State {
     ring: Ring,
-    /// Those of one list, by its name.
-    of_list: HashMap<ListName, Vec<Arc<Watcher>>>,
+    /// Those of one list, by its name; sorted, so that a reset reaches them in
+    /// the same order each time.
+    of_list: BTreeMap<ListName, Vec<Arc<Watcher>>>,
     /// Those of all lists.
     of_all: Vec<Arc<Watcher>>,
 }
@@ -104,7 +108,12 @@ impl Watcher {
 
 impl Hub {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { state: Mutex::default(), places: Arc::new(Semaphore::new(MAX_WATCHERS)), metrics }
+        Self {
+            state: Mutex::default(),
+            places: Arc::new(Semaphore::new(MAX_WATCHERS)),
+            private_places: Arc::new(Semaphore::new(MAX_PRIVATE_FEEDS)),
+            metrics,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -114,6 +123,11 @@ impl Hub {
     /// Begins after `start`. Once, before the first watcher.
     pub(super) fn place(&self, start: OriginTime) {
         self.state().ring = Ring::starting_at(start);
+    }
+
+    /// The right to one private feed. `None`: there are too many.
+    pub(super) fn private_place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.private_places).try_acquire_owned().ok()
     }
 
     /// A watcher that is not registered yet. `None`: there are too many.

@@ -18,7 +18,7 @@ use std::{collections::HashSet, future::Future, sync::Arc, time::Duration};
 use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
 use tokio::{
-    sync::{Semaphore, watch as channel},
+    sync::{Notify, Semaphore, watch as channel},
     task::JoinSet,
     time::{Instant, timeout_at},
 };
@@ -92,8 +92,8 @@ pub struct Cache {
     writes: Arc<Semaphore>,
     metrics: Arc<Metrics>,
     read_counters: ReadCounters,
-    /// Copies of the frontier, for those who wait for it.
-    frontier: channel::Sender<OriginTime>,
+    /// Tells those who wait for the frontier, in the order in which they came.
+    frontier_moved: Notify,
     phase: channel::Sender<Phase>,
     /// Ends the streams of watchers.
     shutdown: CancellationToken,
@@ -111,15 +111,28 @@ impl Cache {
         shared: Option<Arc<dyn Shared>>,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
+        Self::with_coherence(settings, clock, origin, shared, metrics, Coherence::default())
+    }
+
+    /// The same with a fence of another size: a simulation makes many of them.
+    #[must_use]
+    pub fn with_coherence(
+        settings: Settings,
+        clock: Clock,
+        origin: Arc<dyn Origin>,
+        shared: Option<Arc<dyn Shared>>,
+        metrics: Arc<Metrics>,
+        coherence: Coherence,
+    ) -> Arc<Self> {
         let keep = (settings.staleness_limit * 2).max(settings.stale_if_error.unwrap_or_default());
         Arc::new(Self {
-            coherence: Coherence::default(),
+            coherence,
             heart: Heart::new(clock, keep),
             near: Near::new(settings.near_capacity),
             hub: Hub::new(Arc::clone(&metrics)),
             loads: Loads::new(settings.max_origin_loads),
             writes: Arc::new(Semaphore::new(MAX_WRITES)),
-            frontier: channel::Sender::new(OriginTime::ZERO),
+            frontier_moved: Notify::new(),
             phase: channel::Sender::new(Phase::Starting),
             shutdown: CancellationToken::new(),
             read_counters: ReadCounters::new(&metrics),
@@ -154,6 +167,18 @@ impl Cache {
     /// Whether reads can be answered.
     fn started(&self) -> bool {
         *self.phase.borrow() >= Phase::Started
+    }
+
+    /// Waits until the frontier has reached `time`.
+    async fn frontier_at(&self, time: OriginTime) {
+        loop {
+            // Taken before the look, so that no move is missed.
+            let moved = self.frontier_moved.notified();
+            if self.coherence.frontier() >= time {
+                return;
+            }
+            moved.await;
+        }
     }
 
     /// Whose tokens these are.

@@ -45,7 +45,8 @@ impl Cache {
                 name: name.clone(),
                 field: why.field.clone(),
                 problem: why.problem.clone(),
-                token: Some(read.token),
+                read: Some(read.into()),
+                token: None,
             }),
             Value::Absent | Value::Page(_) => {
                 Err(Error::TodoNotFound { name: name.clone(), read: Some(read), token: None })
@@ -295,8 +296,7 @@ impl Cache {
         if !request.arm.waits_for_frontier() || request.is_away() || !missing.iter().any(worth) {
             return Ok(missing);
         }
-        let mut frontier = self.frontier.subscribe();
-        let reached = timeout(FRONTIER_WAIT, frontier.wait_for(|frontier| *frontier >= request.need));
+        let reached = timeout(FRONTIER_WAIT, self.frontier_at(request.need));
         if within(request.deadline, "feed", reached).await?.is_err() {
             return Ok(missing);
         }

@@ -1,20 +1,13 @@
 //! One watch: a cursor on the feed, and the messages of it.
 
-use std::{
-    pin::Pin,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures::Stream;
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     Cache, WatchEvent, WatchMessage, WatchRequest,
-    hub::{Hub, Watcher},
+    hub::{Hub, MAX_PRIVATE_FEEDS, Watcher},
 };
 use crate::{
     coherence::{Closing, Entry, Next, TooOld},
@@ -23,8 +16,6 @@ use crate::{
     origin::{Feed, FeedEvent, FeedItem, FeedStart},
 };
 
-/// Private feeds at once: each is a stream of its own at the origin.
-const MAX_PRIVATE_FEEDS: usize = 16;
 /// A private feed goes on when fewer names than this are pending: it paces
 /// itself by its client, and never overflows it.
 const PRIVATE_BACKLOG: usize = 1024;
@@ -88,9 +79,7 @@ impl Cache {
     /// What lies between an old cursor and the ring comes from a feed of its
     /// own, by a task that ends when it has reached the ring.
     fn serve_privately(self: &Arc<Self>, watcher: &Arc<Watcher>, after: OriginTime) -> Result<(), Error> {
-        static PLACES: OnceLock<Arc<Semaphore>> = OnceLock::new();
-        let places = PLACES.get_or_init(|| Arc::new(Semaphore::new(MAX_PRIVATE_FEEDS)));
-        let place = Arc::clone(places).try_acquire_owned().map_err(|_| Error::Overloaded {
+        let place = self.hub.private_place().ok_or(Error::Overloaded {
             what: "watches that begin before the recent changes",
             limit: MAX_PRIVATE_FEEDS,
             retry_after: RETRY_AFTER,
@@ -100,6 +89,7 @@ impl Cache {
             let _place = place;
             let gone = cache.shutdown.clone();
             tokio::select! {
+                biased;
                 () = gone.cancelled() => {}
                 () = cache.feed_privately(&watcher, after) => {}
             }
@@ -177,6 +167,7 @@ impl Watching {
             let shutdown = self.cache.shutdown.clone();
             let pushed = async {
                 tokio::select! {
+                    biased;
                     () = shutdown.cancelled() => true,
                     () = self.watcher.pushed.notified() => false,
                 }

@@ -80,7 +80,7 @@ impl Cache {
             }
             WriteError::Unreadable { field, problem, at } => {
                 let token = Some(self.raise_own(&name, true, at));
-                ("unreadable", Error::TodoUnreadable { name, field, problem, token })
+                ("unreadable", Error::TodoUnreadable { name, field, problem, read: None, token })
             }
             WriteError::RequestIdReused => ("invalid", request_id_reused()),
             WriteError::Invalid(problem) => ("invalid", problem.into()),

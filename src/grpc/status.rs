@@ -93,8 +93,9 @@ fn sorted(error: Error) -> (Code, ErrorReason, ErrorDetails) {
             values.extend(token_metadata(Some(token)));
             (Code::Aborted, ErrorReason::EtagMismatch, with(values))
         }
-        Error::TodoUnreadable { name, field, problem, token } => {
+        Error::TodoUnreadable { name, field, problem, read, token } => {
             let mut values = metadata([("name", name.to_string()), ("field", field), ("problem", problem)]);
+            values.extend(read.map(|read| read_metadata(*read)).unwrap_or_default());
             values.extend(token_metadata(token));
             (Code::DataLoss, ErrorReason::TodoUnreadable, with(values))
         }
@@ -242,7 +243,13 @@ mod tests {
                 &["token", "given", "current"],
             ),
             (
-                Error::TodoUnreadable { name: name(), field: text(), problem: text(), token: Some(token) },
+                Error::TodoUnreadable {
+                    name: name(),
+                    field: text(),
+                    problem: text(),
+                    read: Some(read.into()),
+                    token: None,
+                },
                 Code::DataLoss,
                 "TODO_UNREADABLE",
                 &["field", "problem", "token"],

@@ -1,0 +1,472 @@
+//! Clients: each goes from replica to replica, hands its token along, and
+//! checks what it is told.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tidemark::{
+    cache::{Answer, Arm, Listed, Want, Written},
+    error::{Error, ReadFacts},
+    model::{
+        Condition, Filter, ListName, Op, Order, OriginTime, PageQuery, RequestId, TodoName, Token,
+        Unreadable, Value, Write,
+    },
+    pb::{
+        Todo,
+        todo::{Priority, State},
+    },
+};
+use tokio::time::{Instant, sleep, timeout};
+use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::{
+    check::{Asked, CALL_LIMIT, name_of},
+    fleet::{Fleet, Replica},
+    world::World,
+    write,
+};
+
+pub struct Client {
+    pub id: u64,
+    world: Arc<World>,
+    fleet: Arc<Fleet>,
+    /// The newest time that any answer has seen: the token it hands along.
+    seen: OriginTime,
+    /// Since when what it was shown last was so, by name.
+    shown: BTreeMap<TodoName, OriginTime>,
+    /// Writes that were said to have had no effect and not tried again: no
+    /// version may have this title, ever.
+    undone: Vec<(TodoName, String)>,
+    writes: u64,
+    /// Waits without a deadline.
+    patient: bool,
+    replica: Arc<Replica>,
+}
+
+/// The call ended with its process.
+struct Lost;
+
+impl Client {
+    pub fn new(id: u64, world: &Arc<World>, fleet: &Arc<Fleet>) -> Self {
+        let (world, fleet) = (Arc::clone(world), Arc::clone(fleet));
+        let replica = fleet.any();
+        let (seen, shown, undone) = (OriginTime::ZERO, BTreeMap::new(), Vec::new());
+        Self { id, world, fleet, seen, shown, undone, writes: 0, patient: false, replica }
+    }
+
+    /// Reads and writes until the load ends.
+    pub async fn run(mut self) {
+        while !self.world.over() {
+            let pause = self.world.rng().of(1..self.world.config.think_ms);
+            sleep(Duration::from_millis(pause)).await;
+            if self.world.rng().chance(50) || self.replica.link.dead.is_cancelled() {
+                self.replica = self.fleet.any();
+            }
+            self.one_call().await;
+        }
+        for (name, title) in &self.undone {
+            if let Some(at) = self.world.history().titled(name, title) {
+                self.world.violated(
+                    "write",
+                    format!("{name} got the title {title} at {at}, of a write without effect"),
+                );
+            }
+        }
+    }
+
+    async fn one_call(&mut self) {
+        let call = self.world.rng().weighted(&[(45, 0), (10, 1), (20, 2), (24, 3), (1, 4)]);
+        match call {
+            0 => {
+                let (name, arm) = (self.a_name(), self.an_arm());
+                self.get(&name, arm).await;
+            }
+            1 => self.get_many().await,
+            2 => self.walk().await,
+            3 => self.write().await,
+            _ => self.present_a_forged_token().await,
+        }
+    }
+
+    fn a_name(&self) -> TodoName {
+        self.world.rng().pick(&self.world.config.names)
+    }
+
+    fn an_arm(&self) -> Arm {
+        let mut rng = self.world.rng();
+        let staleness = Duration::from_millis(rng.pick(&[0, 50, 300, 1_000, 5_000, 60_000]));
+        rng.weighted(&[
+            (30, Arm::MinimizeLatency),
+            (15, Arm::MaxStaleness(staleness)),
+            (30, Arm::AtLeastAsFresh(self.seen)),
+            (15, Arm::FullyConsistent),
+            (10, Arm::CachedOnly),
+        ])
+    }
+
+    fn a_deadline(&self) -> Option<Instant> {
+        let mut rng = self.world.rng();
+        (!self.patient && rng.chance(15)).then(|| Instant::now() + rng.ms(1..400))
+    }
+
+    /// Waits for a call as long as its process lives.
+    async fn call<T>(&self, what: &str, call: impl Future<Output = T>) -> Result<T, Lost> {
+        self.world.count("calls");
+        let replica = Arc::clone(&self.replica);
+        let either = async {
+            tokio::select! {
+                biased;
+                () = replica.link.dead.cancelled() => Err(Lost),
+                ended = call => Ok(ended),
+            }
+        };
+        timeout(CALL_LIMIT, either).await.unwrap_or_else(|_| {
+            self.world.violated("liveness", format!("client {}: no end of {what}", self.id));
+            Err(Lost)
+        })
+    }
+
+    fn asked<'a>(&self, replica: &'a Replica, what: String, want: &Want) -> Asked<'a> {
+        let (client, arm, deadline) = (self.id, want.arm, want.deadline);
+        let own = replica.own_writes();
+        Asked { client, replica, what, arm, begun: Instant::now(), deadline, carried: None, own }
+    }
+
+    fn say(&self, asked: &Asked<'_>, outcome: &dyn std::fmt::Debug, body: &[u8]) {
+        let (client, replica) = (self.id, self.replica.link.replica);
+        self.world.say(format_args!(
+            "client {client} replica {replica} {} {:?} -> {outcome:?} {:x}",
+            asked.what,
+            asked.arm,
+            xxh3_64(body)
+        ));
+    }
+
+    fn say_error(&self, asked: &Asked<'_>, error: &Error) {
+        self.world.count("failed reads");
+        self.say(asked, error, &[]);
+        asked.error(&self.world, error);
+    }
+
+    /// One todo. Returns whether it was answered.
+    pub async fn get(&mut self, name: &TodoName, arm: Arm) -> bool {
+        let want = Want { arm, deadline: self.a_deadline() };
+        let replica = Arc::clone(&self.replica);
+        let asked = self.asked(&replica, format!("get {name}"), &want);
+        let Ok(answer) = self.call(&asked.what, replica.cache.get(name, &want)).await else { return false };
+        let (value, read) = match answer {
+            Ok(Answer { body, read }) => (Value::Todo(body), read),
+            Err(Error::TodoNotFound { read: Some(read), .. }) => (Value::Absent, read),
+            Err(Error::TodoUnreadable { field, problem, read: Some(read), .. }) => {
+                (Value::Unreadable(Arc::new(Unreadable { field, problem })), *read)
+            }
+            Err(error) => {
+                self.say_error(&asked, &error);
+                return false;
+            }
+        };
+        self.say(&asked, &read, if let Value::Todo(raw) = &value { raw } else { &[] });
+        let owed = asked.facts(&self.world, &read);
+        asked.exact(&self.world, name, &value, &read);
+        self.learn(&asked, &[(name.clone(), value)], owed, &read);
+        true
+    }
+
+    /// Checks todos, and keeps in mind what was shown.
+    fn learn(&mut self, asked: &Asked<'_>, todos: &[(TodoName, Value)], owed: OriginTime, read: &ReadFacts) {
+        let handed = matches!(asked.arm, Arm::AtLeastAsFresh(_));
+        for (name, value) in todos {
+            let shown = self.shown.entry(name.clone()).or_default();
+            let owed = if handed { owed.max(*shown) } else { owed };
+            let since = asked.todo(&self.world, name, value, owed, read);
+            *shown = since.max(*shown);
+        }
+        self.seen = self.seen.max(read.token.seen);
+        self.world.count(match read.source {
+            tidemark::error::Source::Near => "from near",
+            tidemark::error::Source::Shared => "from shared",
+            tidemark::error::Source::Origin => "from the origin",
+        });
+    }
+
+    async fn get_many(&mut self) {
+        let names: Vec<_> = {
+            let mut rng = self.world.rng();
+            self.world.config.names.iter().filter(|_| rng.chance(50)).cloned().collect()
+        };
+        if names.is_empty() {
+            return;
+        }
+        let want = Want { arm: self.an_arm(), deadline: self.a_deadline() };
+        let replica = Arc::clone(&self.replica);
+        let asked = self.asked(&replica, format!("get {} todos", names.len()), &want);
+        let Ok(answer) = self.call(&asked.what, replica.cache.get_many(&names, &want)).await else { return };
+        let Answer { body, read } = match answer {
+            Ok(answer) => answer,
+            Err(error) => return self.say_error(&asked, &error),
+        };
+        self.say(&asked, &read, &body.todos.concat());
+        let mut found = body.todos.iter();
+        let value = |name: &TodoName| {
+            if body.missing.contains(name) {
+                Value::Absent
+            } else if body.unreadable.contains(name) {
+                crate::check::unreadable()
+            } else {
+                Value::Todo(found.next().cloned().unwrap_or_default())
+            }
+        };
+        let values: Vec<_> = names.iter().map(value).collect();
+        let todos: Vec<_> = names.into_iter().zip(values).collect();
+        let owed = asked.facts(&self.world, &read);
+        self.learn(&asked, &todos, owed, &read);
+    }
+
+    fn a_query(&self) -> PageQuery {
+        let mut rng = self.world.rng();
+        let conditions = [
+            Condition::State(Op::Eq, State::Completed),
+            Condition::State(Op::Ne, State::Completed),
+            Condition::Priority(Op::Ge, Priority::High),
+            Condition::Label("x".into()),
+        ];
+        let filter = Filter(conditions.into_iter().filter(|_| rng.chance(20)).collect());
+        let order =
+            rng.pick(&[Order::CreateTimeDesc, Order::CreateTime, Order::DueTime, Order::PriorityDesc]);
+        let size = u32::try_from(rng.pick(&[1_u64, 2, 3, 50])).expect("small");
+        PageQuery { list: rng.pick(&self.world.config.lists), filter, order, size, after: None }
+    }
+
+    /// All pages of a list, each from any replica, with one arm.
+    async fn walk(&mut self) {
+        let (mut query, arm) = (self.a_query(), self.an_arm());
+        let (mut carried, mut seen_names) = (None, Vec::new());
+        loop {
+            let Some((listed, token)) = self.page(&query, arm, carried).await else { return };
+            seen_names.extend(listed.todos.iter().map(name_of));
+            seen_names.extend(listed.unreadable.iter().cloned());
+            carried = Some(token.fresh_to);
+            let Some(next) = listed.next else { break };
+            query.after = Some(next);
+            if self.world.rng().chance(30) || self.replica.link.dead.is_cancelled() {
+                self.replica = self.fleet.any();
+            }
+        }
+        self.check_walk(&query, carried.unwrap_or_default(), &seen_names);
+    }
+
+    pub async fn page(
+        &mut self,
+        query: &PageQuery,
+        arm: Arm,
+        carried: Option<OriginTime>,
+    ) -> Option<(Listed, Token)> {
+        self.world.queries.lock().expect("no panic while locked").insert(query.to_string(), query.clone());
+        let want = Want { arm, deadline: self.a_deadline() };
+        let replica = Arc::clone(&self.replica);
+        let asked = Asked { carried, ..self.asked(&replica, format!("list {query}"), &want) };
+        let answer = self.call(&asked.what, replica.cache.list(query, carried, &want)).await.ok()?;
+        let Answer { body, read } = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.say_error(&asked, &error);
+                return None;
+            }
+        };
+        self.say(&asked, &read, &body.todos.concat());
+        let owed = asked.facts(&self.world, &read);
+        asked.page(&self.world, query, &body, owed, &read);
+        let todos: Vec<_> = body.todos.iter().map(|raw| (name_of(raw), Value::Todo(raw.clone()))).collect();
+        self.learn(&asked, &todos, owed, &read);
+        Some((body, read.token))
+    }
+
+    /// A todo that was there all along, at one place, is in the pages once.
+    fn check_walk(&self, query: &PageQuery, from: OriginTime, shown: &[TodoName]) {
+        let history = self.world.history();
+        let states = history.list_states_from(query.list.as_str(), from);
+        for name in self.world.config.names.iter().filter(|name| name.parent() == query.list.as_str()) {
+            let place = |at: &OriginTime| {
+                let doc = history.doc_at(name, *at)?;
+                doc.matches(&query.filter).then(|| doc.sort_key(query.order))
+            };
+            let first = place(&states[0]);
+            let stayed = first.is_some() && states.iter().all(|at| place(at) == first);
+            let times = shown.iter().filter(|other| *other == name).count();
+            if stayed && times != 1 {
+                let what = format!(
+                    "client {}: {name} was there from {from} on, and is {times} times in the pages of {query}",
+                    self.id
+                );
+                self.world.violated("walk", what);
+            }
+        }
+        self.world.count("walks");
+    }
+
+    async fn present_a_forged_token(&mut self) {
+        let ahead = OriginTime(self.world.history().last.0 + (1 << 40));
+        let want = Want { arm: Arm::AtLeastAsFresh(ahead), deadline: None };
+        let replica = Arc::clone(&self.replica);
+        let name = self.a_name();
+        let Ok(answer) = self.call("forged", replica.cache.get(&name, &want)).await else { return };
+        self.world.say(format_args!("client {} forged -> {}", self.id, answer.is_ok()));
+        if !matches!(answer, Err(Error::TokenInvalid { .. } | Error::OriginUnavailable { .. })) {
+            self.world.violated("token", format!("a token ahead of the origin was answered by {answer:?}"));
+        }
+    }
+
+    async fn write(&mut self) {
+        self.writes += 1;
+        let (name, title) = (self.a_name(), format!("c{}w{}", self.id, self.writes));
+        let (write, titled) = self.a_write(&name, &title);
+        let request = {
+            let mut rng = self.world.rng();
+            rng.chance(30)
+                .then(|| RequestId { id: Uuid::from_u64_pair(rng.draw(), rng.draw()), fingerprint: [1; 16] })
+        };
+        let repeats = if request.is_some() { self.world.rng().of(1..3) } else { 1 };
+        // Of what may have been done already, a refusal proves nothing.
+        let mut untried = titled;
+        for _ in 0..repeats {
+            let (replica, moves) = (Arc::clone(&self.replica), moves(&write));
+            let call = replica.cache.write(write.clone(), request, None);
+            let Ok(answer) = self.call("write", call).await else { return };
+            self.world.say(format_args!("client {} write {name} {title} -> {answer:?}", self.id));
+            let refused = matches!(answer, Err(Error::OriginUnavailable { .. }));
+            untried &= refused;
+            if let Some(token) = self.outcome(&name, titled.then_some(title.as_str()), answer) {
+                replica.wrote(name.as_str(), token.seen);
+                if moves {
+                    replica.wrote(name.parent(), token.seen);
+                }
+                self.seen = self.seen.max(token.seen);
+            }
+            self.replica = self.fleet.any();
+        }
+        if untried {
+            self.undone.push((name, title));
+        }
+    }
+
+    fn a_write(&self, name: &TodoName, title: &str) -> (Write, bool) {
+        let history = self.world.history();
+        let etag = history.doc_at(name, history.last).map(|doc| doc.etag());
+        drop(history);
+        let mut rng = self.world.rng();
+        let patch = write::fields(&mut rng, title);
+        let etag = etag.filter(|_| rng.chance(20));
+        let (name, allow_missing) = (name.clone(), rng.chance(50));
+        match rng.of(0..6) {
+            0 => {
+                let todo = patch.apply(Todo { name: name.to_string(), ..Todo::default() }, 0);
+                (Write::Create { name, todo }, true)
+            }
+            1 => (Write::Delete { name, etag, allow_missing }, false),
+            2 => {
+                let patch = tidemark::model::Patch { title: Some(title.to_owned()), ..Default::default() };
+                (Write::Update { name, patch, etag, allow_missing: false }, true)
+            }
+            _ => (Write::Update { name, patch, etag, allow_missing }, true),
+        }
+    }
+
+    /// The token of a write's answer.
+    fn outcome(
+        &mut self,
+        name: &TodoName,
+        title: Option<&str>,
+        answer: Result<Written, Error>,
+    ) -> Option<Token> {
+        match answer {
+            Ok(Written { token, .. }) => {
+                self.check_written(name, title, token);
+                self.world.count("writes");
+                Some(token)
+            }
+            Err(
+                Error::TodoAlreadyExists { token, .. }
+                | Error::EtagMismatch { token, .. }
+                | Error::TodoNotFound { token: Some(token), .. }
+                | Error::TodoUnreadable { token: Some(token), .. },
+            ) => Some(token),
+            Err(
+                Error::OriginUnavailable { .. } | Error::WriteOutcomeUnknown { .. } | Error::FieldInvalid(_),
+            ) => None,
+            Err(error) => {
+                self.world.violated("error", format!("a write must not fail so: {error:?}"));
+                None
+            }
+        }
+    }
+
+    /// What was said to be written is in the history, at the token's time or
+    /// before.
+    fn check_written(&mut self, name: &TodoName, title: Option<&str>, token: Token) {
+        let history = self.world.history();
+        let at = match title {
+            Some(title) => history.titled(name, title),
+            None => history.was_absent(name, OriginTime::ZERO, token.seen).then_some(OriginTime::ZERO),
+        };
+        let last = history.last;
+        drop(history);
+        let holds = at.is_some_and(|at| at <= token.seen) && token.seen <= last;
+        if !holds {
+            self.world.violated(
+                "write",
+                format!(
+                    "client {}: {name} {title:?} written at {at:?}, and its token is of {}",
+                    self.id, token.seen
+                ),
+            );
+        }
+        let shown = self.shown.entry(name.clone()).or_default();
+        *shown = at.unwrap_or_default().max(*shown);
+    }
+
+    /// After all faults: every kind of read works at this replica, and shows
+    /// the last state.
+    pub async fn check_recovery(&mut self, slot: usize, patience: Duration) {
+        self.replica = self.fleet.replica(slot);
+        self.patient = true;
+        let gives_up = Instant::now() + patience;
+        let first = self.world.config.names[0].clone();
+        while !self.get(&first, Arm::FullyConsistent).await {
+            if Instant::now() > gives_up {
+                return self.world.violated("liveness", format!("replica {slot} does not recover"));
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        for arm in [Arm::FullyConsistent, Arm::AtLeastAsFresh(self.seen), Arm::MinimizeLatency] {
+            for name in self.world.config.names.clone() {
+                let answered = self.get(&name, arm).await;
+                self.must(answered, slot);
+            }
+            for list in self.world.config.lists.clone() {
+                let answered = self.page(&whole(&list), arm, None).await.is_some();
+                self.must(answered, slot);
+            }
+        }
+    }
+
+    fn must(&self, answered: bool, slot: usize) {
+        if !answered {
+            self.world.violated("liveness", format!("a read at replica {slot} failed after all faults"));
+        }
+    }
+}
+
+fn whole(list: &ListName) -> PageQuery {
+    PageQuery {
+        list: list.clone(),
+        filter: Filter::default(),
+        order: Order::CreateTime,
+        size: 50,
+        after: None,
+    }
+}
+
+fn moves(write: &Write) -> bool {
+    let Write::Update { patch, allow_missing: false, .. } = write else { return true };
+    patch.state.is_some() || patch.priority.is_some() || patch.labels.is_some() || patch.due_time.is_some()
+}

@@ -1,0 +1,170 @@
+//! The real cache code in a simulated world: several replicas over one origin
+//! and one shared tier, on a paused clock, with one seeded random source. The
+//! same seed gives the same run, byte for byte.
+//!
+//! * one seed, with its log: `TIDEMARK_SEED=42 cargo test --test sim one_seed -- --nocapture`
+//! * a range of seeds: `TIDEMARK_SEEDS=1000..20000 cargo test --test sim many_seeds -- --nocapture`
+
+mod check;
+mod client;
+mod faults;
+mod feed;
+mod fleet;
+mod history;
+mod origin;
+mod rng;
+mod shared;
+mod watcher;
+mod world;
+mod write;
+
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use tokio::{task::JoinSet, time::sleep};
+
+use self::{
+    client::Client,
+    fleet::Fleet,
+    watcher::Watcher,
+    world::{Bug, Config, Report, World},
+};
+
+/// Seeds in an ordinary test run.
+const SEEDS: Range<u64> = 0..300;
+/// After all faults reads work again within this time.
+const RECOVERY: Duration = Duration::from_secs(8);
+
+/// One run. Returns what it found and its log.
+fn run(seed: u64, bug: Option<Bug>) -> (Report, String) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime").block_on(async {
+        let (mut config, rng) = Config::of(seed, bug);
+        config.faults.extend(bug.map(faults::needs).unwrap_or_default());
+        let world = World::new(config, rng);
+        live(&world).await;
+        world.results()
+    })
+}
+
+async fn live(world: &Arc<World>) {
+    world.say(format_args!("{:?}", world.config));
+    let fleet = Fleet::new(world);
+    let mut tasks = JoinSet::new();
+    for id in 0..world.config.readers {
+        tasks.spawn(Client::new(id as u64, world, &fleet).run());
+    }
+    for id in 0..world.config.writers {
+        tasks.spawn(faults::write_by_hand(Arc::clone(world), id));
+    }
+    for id in 0..world.config.watchers {
+        tasks.spawn(Watcher::new(id as u64, world, &fleet).run());
+    }
+    tasks.spawn(faults::happen(Arc::clone(world), Arc::clone(&fleet)));
+    let mut recovery = JoinSet::new();
+    sleep(world.config.length + Duration::from_millis(1)).await;
+    while fleet.is_restarting() {
+        sleep(Duration::from_millis(50)).await;
+    }
+    for slot in 0..world.config.replicas {
+        let mut client = Client::new(100 + slot as u64, world, &fleet);
+        recovery.spawn(async move { client.check_recovery(slot, RECOVERY).await });
+    }
+    while let Some(ended) = recovery.join_next().await {
+        ended.expect("no panic");
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended.expect("no panic");
+    }
+}
+
+fn again(seed: u64) -> String {
+    format!("run it again: TIDEMARK_SEED={seed} cargo test --test sim one_seed -- --nocapture")
+}
+
+/// Runs seeds on all cores; returns the failures and the sums.
+fn sweep(seeds: Range<u64>, bug: Option<Bug>) -> (BTreeMap<u64, Report>, BTreeMap<&'static str, u64>) {
+    let (next, failures, sums) = (AtomicU64::new(seeds.start), Mutex::default(), Mutex::default());
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return;
+            }
+            let (report, _) = run(seed, bug);
+            let mut sums: std::sync::MutexGuard<'_, BTreeMap<&'static str, u64>> =
+                sums.lock().expect("no panic");
+            for (what, count) in &report.counts {
+                *sums.entry(what).or_default() += count;
+            }
+            drop(sums);
+            if !report.violations.is_empty() {
+                let mut failures: std::sync::MutexGuard<'_, BTreeMap<u64, Report>> =
+                    failures.lock().expect("no panic");
+                failures.insert(seed, report);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    (failures.into_inner().expect("no panic"), sums.into_inner().expect("no panic"))
+}
+
+fn env_seeds() -> Option<Range<u64>> {
+    let text = std::env::var("TIDEMARK_SEEDS").ok()?;
+    let (from, to) = text.split_once("..").expect("TIDEMARK_SEEDS is like 1000..20000");
+    Some(from.parse().expect("a number")..to.parse().expect("a number"))
+}
+
+#[test]
+fn many_seeds() {
+    let seeds = env_seeds().unwrap_or(SEEDS);
+    let (failures, sums) = sweep(seeds.clone(), None);
+    println!("{seeds:?}: {sums:?}");
+    for (seed, report) in failures.iter().take(20) {
+        let (kind, what) = &report.violations[0];
+        println!(
+            "seed {seed}, {} violations, the first: {kind}: {what}\n  {}",
+            report.violations.len(),
+            again(*seed)
+        );
+    }
+    assert!(
+        failures.is_empty(),
+        "{} of {seeds:?} seeds failed: {:?}",
+        failures.len(),
+        failures.keys().take(50).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn one_seed() {
+    let seed =
+        std::env::var("TIDEMARK_SEED").map_or(42, |seed| seed.parse().expect("TIDEMARK_SEED is a number"));
+    let (report, log) = run(seed, None);
+    println!("{log}\n{report:#?}");
+    assert!(report.violations.is_empty(), "{}", again(seed));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in [1, 2, 3, 4, 5, 6, 7, 8] {
+        let ((_, first), (_, second)) = (run(seed, None), run(seed, None));
+        for (number, (a, b)) in first.lines().zip(second.lines()).enumerate() {
+            assert_eq!(a, b, "seed {seed}, line {number}");
+        }
+        assert_eq!(first.len(), second.len());
+        assert!(first.lines().count() > 100, "a run that does something");
+    }
+}

@@ -1,0 +1,271 @@
+//! Watchers: each follows the feed through one replica after the other by its
+//! cursor, and checks that it is told of every change.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use futures::StreamExt;
+use tidemark::{
+    cache::{WatchEvent, WatchMessage, WatchRequest},
+    error::Error,
+    model::{ChangeKind, ListName, OriginTime, TodoName, Value},
+};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{
+    fleet::{Fleet, Replica},
+    history::{Event, History, What},
+    world::World,
+};
+
+/// After all faults a watcher is up to date within this time.
+const CATCH_UP: Duration = Duration::from_secs(15);
+
+/// What one stream said, over all that its watcher was told before.
+pub struct Watcher {
+    id: u64,
+    world: Arc<World>,
+    fleet: Arc<Fleet>,
+    list: Option<ListName>,
+    names: HashSet<TodoName>,
+    include_todo: bool,
+    progress: Duration,
+    slow: bool,
+    /// The cursor that was told last; `None`: never begun.
+    cursor: Option<OriginTime>,
+    /// All wanted changes up to this are known to be covered.
+    verified: OriginTime,
+    /// The newest change told, by name.
+    told: BTreeMap<TodoName, OriginTime>,
+    /// The same of this stream: each begins with what others may have told.
+    told_here: BTreeMap<TodoName, OriginTime>,
+    /// All up to this was reset.
+    reset: OriginTime,
+}
+
+impl Watcher {
+    pub fn new(id: u64, world: &Arc<World>, fleet: &Arc<Fleet>) -> Self {
+        let mut rng = world.rng();
+        let list = rng.chance(60).then(|| rng.pick(&world.config.lists));
+        let few = rng.chance(30);
+        let names = world.config.names.iter().filter(|_| few && rng.chance(50)).cloned().collect();
+        Self {
+            id,
+            list,
+            names,
+            include_todo: rng.chance(30),
+            progress: rng.ms(1_000..2_000),
+            slow: rng.chance(40),
+            cursor: None,
+            verified: OriginTime::ZERO,
+            told: BTreeMap::new(),
+            told_here: BTreeMap::new(),
+            reset: OriginTime::ZERO,
+            world: Arc::clone(world),
+            fleet: Arc::clone(fleet),
+        }
+    }
+
+    /// Watches until the load has ended and all is known.
+    pub async fn run(mut self) {
+        loop {
+            let replica = self.fleet.any();
+            self.follow(&replica).await;
+            if self.is_done() {
+                return;
+            }
+            if Instant::now() > self.world.ends + CATCH_UP {
+                let what =
+                    format!("watcher {} stands at {:?}, {:?} after the end", self.id, self.cursor, CATCH_UP);
+                return self.world.violated("liveness", what);
+            }
+            let pause = self.world.rng().ms(1..100);
+            sleep(pause).await;
+        }
+    }
+
+    /// Nothing comes any more, and nothing is missing.
+    fn is_done(&self) -> bool {
+        if !self.world.over() {
+            return false;
+        }
+        let history = self.world.history();
+        let wanted = history.events.iter().rev().find(|event| self.wants(event));
+        wanted.is_none_or(|event| self.cursor.is_some_and(|cursor| event.time <= cursor))
+    }
+
+    fn wants(&self, event: &Event) -> bool {
+        match &event.what {
+            What::Heartbeat { .. } => false,
+            What::Reset { .. } => true,
+            What::Change(change) => {
+                self.list.as_ref().is_none_or(|list| list.as_str() == change.name.parent())
+                    && (self.names.is_empty() || self.names.contains(&change.name))
+            }
+        }
+    }
+
+    /// One stream.
+    async fn follow(&mut self, replica: &Replica) {
+        let request = WatchRequest {
+            list: self.list.clone(),
+            names: self.names.clone(),
+            after: self.cursor,
+            include_todo: self.include_todo,
+            progress_interval: self.progress,
+        };
+        let opened = Instant::now();
+        self.told_here.clear();
+        let mut stream = match replica.cache.watch(request) {
+            Ok(stream) => stream,
+            Err(Error::OriginUnavailable { .. } | Error::Draining | Error::Overloaded { .. }) => return,
+            Err(error) => {
+                return self.world.violated("error", format!("a watch must not fail so: {error:?}"));
+            }
+        };
+        self.world.count("watches");
+        let leaves = opened + self.world.rng().ms(500..6_000);
+        let mut ended_by_progress = false;
+        loop {
+            if self.is_done() || (Instant::now() > leaves && !self.world.over()) {
+                return;
+            }
+            if self.slow && !self.world.over() {
+                let pause = self.world.rng().ms(0..900);
+                sleep(pause).await;
+            }
+            let next = async {
+                tokio::select! {
+                    biased;
+                    () = replica.link.dead.cancelled() => Err(()),
+                    message = stream.next() => Ok(message),
+                }
+            };
+            let message = match timeout(self.progress * 4 + CATCH_UP, next).await {
+                Err(_) => {
+                    return self.world.violated("liveness", format!("watcher {} hears nothing", self.id));
+                }
+                Ok(Err(())) => return,
+                Ok(Ok(None)) if replica.draining.load(Ordering::Relaxed) && ended_by_progress => return,
+                Ok(Ok(None)) => {
+                    return self.world.violated("I6", format!("the stream of watcher {} just ends", self.id));
+                }
+                Ok(Ok(Some(message))) => message,
+            };
+            ended_by_progress = matches!(message.event, WatchEvent::Progress { .. });
+            self.hear(replica, &message, opened);
+        }
+    }
+
+    fn violated(&self, message: &WatchMessage, what: &str) {
+        self.world.violated(
+            "I6",
+            format!("watcher {} (told up to {:?}): {what}: {message:?}", self.id, self.cursor),
+        );
+    }
+
+    fn hear(&mut self, replica: &Replica, message: &WatchMessage, opened: Instant) {
+        let token = message.token;
+        self.world.say(format_args!("watcher {} replica {} {message:?}", self.id, replica.link.replica));
+        self.world.count("watch messages");
+        let first = self.cursor.is_none();
+        if first {
+            self.verified = token.fresh_to;
+        }
+        if self.cursor.is_some_and(|cursor| token.fresh_to < cursor) {
+            self.violated(message, "the cursor goes back");
+        }
+        let world = Arc::clone(&self.world);
+        let history = world.history();
+        if token.fresh_to > history.last || token.seen > history.last {
+            self.violated(message, "it is ahead of the origin");
+        }
+        match &message.event {
+            WatchEvent::Reset { .. } => {
+                self.world.count("watch resets");
+                self.reset = self.reset.max(token.seen);
+                self.told.clear();
+            }
+            WatchEvent::Change { name, kind, todo, .. } => {
+                self.check_order(&history, message, token.seen);
+                self.check_change(&history, message, name, *kind, todo.as_ref());
+                self.told.insert(name.clone(), token.seen);
+                self.told_here.insert(name.clone(), token.seen);
+            }
+            WatchEvent::Progress { staleness_bound } => {
+                // The first message is made when the watch is opened.
+                let made = if self.cursor == Some(token.fresh_to) || first { opened } else { Instant::now() };
+                let owed = staleness_bound.and_then(|bound| made.checked_sub(bound));
+                let owed = owed.map_or(OriginTime::ZERO, |at| history.acknowledged_before(at));
+                if token.fresh_to < owed {
+                    self.violated(message, &format!("by its bound it would reach {owed}"));
+                }
+            }
+        }
+        self.check_complete(&history, message, token.fresh_to);
+        self.cursor = Some(token.fresh_to);
+    }
+
+    /// Whether the watcher knows of this event.
+    fn knows(&self, event: &Event) -> bool {
+        let told = match &event.what {
+            What::Change(change) => self.told.get(&change.name).is_some_and(|told| *told >= event.time),
+            _ => false,
+        };
+        told || self.reset >= event.time
+    }
+
+    /// No cursor reaches a change that was not told.
+    fn check_complete(&mut self, history: &History, message: &WatchMessage, cursor: OriginTime) {
+        for event in history.events_after(self.verified) {
+            if event.time > cursor {
+                break;
+            }
+            if self.wants(event) && !self.knows(event) {
+                self.violated(message, &format!("its cursor passes what was not told: {event:?}"));
+            }
+        }
+        self.verified = self.verified.max(cursor);
+    }
+
+    /// Before a change of one time come all of earlier times, but for those
+    /// that a newer one of their name swallowed.
+    fn check_order(&self, history: &History, message: &WatchMessage, time: OriginTime) {
+        for event in history.events_after(self.verified).iter().take_while(|event| event.time < time) {
+            let What::Change(change) = &event.what else { continue };
+            let swallowed = history.last_change_of(&change.name) > event.time;
+            if self.wants(event) && !self.knows(event) && !swallowed {
+                self.violated(message, &format!("before it comes {event:?}"));
+            }
+        }
+    }
+
+    fn check_change(
+        &self,
+        history: &History,
+        message: &WatchMessage,
+        name: &TodoName,
+        kind: ChangeKind,
+        todo: Option<&bytes::Bytes>,
+    ) {
+        let seen = message.token.seen;
+        if !history.changed_at(name, seen) {
+            return self.violated(message, "there was no such change");
+        }
+        if history.doc_at(name, seen).is_none() != (kind == ChangeKind::Deleted) {
+            self.violated(message, "it is of another kind");
+        }
+        let below = self.cursor.is_some_and(|cursor| seen <= cursor);
+        if below || self.told_here.get(name).is_some_and(|told| *told >= seen) {
+            self.violated(message, "it was told before");
+        }
+        if let Some(todo) = todo
+            && history.valid_since(name, &Value::Todo(todo.clone()), seen).is_none()
+        {
+            self.violated(message, "its todo is older than the change");
+        }
+    }
+}

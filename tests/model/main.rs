@@ -1,0 +1,25 @@
+//! The coherence protocol as models that call the very code of
+//! `src/coherence/`: every way that their steps can interleave within small
+//! bounds, with the invariants I1 to I7 as properties; and teeth: for each
+//! known wrong turn a model that takes it, and must be caught.
+//!
+//! `TIDEMARK_MODEL=large` explores larger bounds, `TIDEMARK_MODEL_TRACES=1`
+//! prints the way to each wrong turn.
+
+mod fence;
+mod parts;
+mod run;
+mod turns;
+
+use run::{Size, catches, holds};
+
+#[test]
+fn fence_holds() {
+    let bounds = Size::asked().pick(fence::SMALL, fence::LARGE);
+    holds("fence", bounds, |bounds| fence::Fence::new(None, bounds));
+}
+
+#[test]
+fn fence_has_teeth() {
+    catches("fence", fence::TURNS, |turn, bounds| fence::Fence::new(Some(turn), bounds));
+}

@@ -1,0 +1,38 @@
+//! The wrong turns: each is a mistake that once looked right, or nearly. A
+//! model takes at most one of them, in its own steps round the real code.
+
+macro_rules! turns {
+    ($($name:ident $text:literal,)*) => {
+        /// One mistake.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Turn { $(#[doc = $text] $name,)* }
+
+        impl Turn {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// In words.
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+turns! {
+    NoFenceCheck "no fence check",
+    StampByOperationTime "stamp by operationTime",
+    StampByFrontierAtEnd "stamp by the frontier when the load ends",
+    FrontierInsideTransaction "frontier = t inside a transaction",
+    JoinAnyLoad "join any load of the key",
+    RenewalByLaterFrontier "renewal with a frontier read after the check",
+    FrontierAfterFence "frontier read after the fence",
+    NoAfterClusterTime "no afterClusterTime",
+    ResumeByTime "resume by time inside a transaction",
+    NoFloorAfterRestart "no floor check after restart",
+    NoFloorAfterLostHistory "no floor check after lost history",
+    FloorBeforeFrontier "floor read before the frontier",
+    FrontierBeforeFloor "frontier jumps before the floor",
+    DdlIgnored "DDL ignored",
+    ResumeClosesTime "resume closes a time",
+}

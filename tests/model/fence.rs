@@ -14,7 +14,7 @@ use tidemark::{
 };
 
 use crate::{
-    parts::{Bag, Checked, Fences, Stamp, Time, at, small, todo},
+    parts::{Bag, Checked, Fences, Stamp, Time, at, keep, small, todo},
     turns::Turn,
 };
 
@@ -377,13 +377,6 @@ impl Fence {
     }
 }
 
-/// The near tier keeps the newer one.
-fn keep(near: &mut Option<Stamp>, stamp: Stamp) {
-    if near.is_none_or(|kept| kept.as_of < stamp.as_of) {
-        *near = Some(stamp);
-    }
-}
-
 impl Model for Fence {
     type State = State;
     type Action = Action;
@@ -480,7 +473,7 @@ impl Model for Fence {
         fn answer(state: &State, is: impl Fn(&Answer) -> bool) -> bool {
             state.answers.iter().flatten().any(is)
         }
-        let mut properties = vec![
+        vec![
             Property::<Self>::always("I1 no answer misses a change up to what it is fresh to", |_, state| {
                 !answer(state, |given| given.stamp.version < state.latest(given.fresh_to))
             }),
@@ -510,22 +503,14 @@ impl Model for Fence {
                 "a transaction is held open while the other key is raised",
                 |_, state| state.fences.todos[OTHER] > state.fences.todos[KEY],
             ),
-        ];
-        if self.bounds.readers > 1 {
-            properties.push(Property::<Self>::sometimes("two readers share a load", |_, state| {
+            Property::<Self>::sometimes("two readers share a load", |_, state| {
                 state.answers.iter().all(Option::is_some)
-            }));
-        }
-        if self.bounds.restarts > 0 {
-            properties.push(Property::<Self>::sometimes(
-                "an entry from before the restart is answered",
-                |_, state| {
-                    let before =
-                        |given: &Answer| given.tier == Tier::Shared && given.stamp.as_of + 1 < state.now();
-                    state.restarts > 0 && state.log.last() == Some(&Event::Nothing) && answer(state, before)
-                },
-            ));
-        }
-        properties
+            }),
+            Property::<Self>::sometimes("an entry from before the restart is answered", |_, state| {
+                let before =
+                    |given: &Answer| given.tier == Tier::Shared && given.stamp.as_of + 1 < state.now();
+                state.restarts > 0 && state.log.last() == Some(&Event::Nothing) && answer(state, before)
+            }),
+        ]
     }
 }

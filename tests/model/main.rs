@@ -7,8 +7,10 @@
 //! prints the way to each wrong turn.
 
 mod fence;
+mod joins;
 mod parts;
 mod run;
+mod sessions;
 mod turns;
 
 use run::{Size, catches, holds};
@@ -22,4 +24,26 @@ fn fence_holds() {
 #[test]
 fn fence_has_teeth() {
     catches("fence", fence::TURNS, |turn, bounds| fence::Fence::new(Some(turn), bounds));
+}
+
+#[test]
+fn sessions_hold() {
+    let bounds = Size::asked().pick(sessions::SMALL, sessions::LARGE);
+    holds("sessions", bounds, |bounds| sessions::Sessions::new(None, bounds));
+}
+
+#[test]
+fn sessions_have_teeth() {
+    catches("sessions", sessions::TURNS, |turn, bounds| sessions::Sessions::new(Some(turn), bounds));
+}
+
+#[test]
+fn joins_hold() {
+    let bounds = Size::asked().pick(joins::SMALL, joins::LARGE);
+    holds("joins", bounds, |bounds| joins::Joins::new(None, bounds));
+}
+
+#[test]
+fn joins_have_teeth() {
+    catches("joins", joins::TURNS, |turn, bounds| joins::Joins::new(Some(turn), bounds));
 }

@@ -168,3 +168,10 @@ impl Bag {
             .map(|bit| Stamp { as_of: bit / 8, version: bit % 8 })
     }
 }
+
+/// The near tier keeps the newer one.
+pub fn keep(near: &mut Option<Stamp>, stamp: Stamp) {
+    if near.is_none_or(|kept| kept.as_of < stamp.as_of) {
+        *near = Some(stamp);
+    }
+}

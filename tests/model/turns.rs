@@ -34,5 +34,13 @@ turns! {
     FloorBeforeFrontier "floor read before the frontier",
     FrontierBeforeFloor "frontier jumps before the floor",
     DdlIgnored "DDL ignored",
+    LowerBoundStamps "lower-bound stamps (a session goes back)",
+    TokenBelowPresented "answer's token below the presented one",
+    TokenByNewerFrontier "token by a newer f",
+    ReadByFreshTo "read from a token's fresh_to",
+    NextFixedByFirst "next load's after fixed by its first waiter",
+    ForgedTokenJoins "forged token joins a load",
+    NoJoining "each reader loads for itself",
+    NoSecondLook "no second look into near before a load begins",
     ResumeClosesTime "resume closes a time",
 }

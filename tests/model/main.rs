@@ -8,6 +8,7 @@
 
 mod fence;
 mod joins;
+mod lists;
 mod parts;
 mod run;
 mod sessions;
@@ -46,4 +47,15 @@ fn joins_hold() {
 #[test]
 fn joins_have_teeth() {
     catches("joins", joins::TURNS, |turn, bounds| joins::Joins::new(Some(turn), bounds));
+}
+
+#[test]
+fn lists_hold() {
+    let bounds = Size::asked().pick(lists::SMALL, lists::LARGE);
+    holds("lists", bounds, |bounds| lists::Lists::new(None, bounds));
+}
+
+#[test]
+fn lists_have_teeth() {
+    catches("lists", lists::TURNS, |turn, bounds| lists::Lists::new(Some(turn), bounds));
 }

@@ -1,11 +1,14 @@
 //! What the models are made of: small numbers round the real code.
 
-use std::{collections::HashMap, sync::OnceLock};
+use std::{collections::HashMap, sync::OnceLock, time::Duration};
 
 use tidemark::{
     coherence::{Check, Coherence},
     model::{ListName, OriginTime, TodoName},
 };
+
+/// How long an overtaken page may be answered.
+pub const GRACE: Duration = Duration::from_nanos(1);
 
 /// A time of the origin, small.
 pub type Time = u8;

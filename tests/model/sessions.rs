@@ -16,14 +16,17 @@ use crate::{
     turns::Turn,
 };
 
-/// Times at which something is written.
+/// What is explored.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
+    /// Times at which something is written.
     times: Time,
+    /// Replicas through which the client writes.
+    writers: usize,
 }
 
-pub const SMALL: &[Bounds] = &[Bounds { times: 2 }];
-pub const LARGE: &[Bounds] = &[Bounds { times: 3 }];
+pub const SMALL: &[Bounds] = &[Bounds { times: 2, writers: 1 }];
+pub const LARGE: &[Bounds] = &[Bounds { times: 3, writers: 1 }, Bounds { times: 2, writers: 2 }];
 
 pub const TURNS: &[(Turn, &str, Bounds)] = &[
     (Turn::LowerBoundStamps, "I2", SMALL[0]),
@@ -232,7 +235,7 @@ impl Model for Sessions {
         for replica in 0..2 {
             let keys = [[true, false], [false, true], [true, true]];
             actions.extend(keys.map(|keys| Action::Read(replica, keys)));
-            if state.now() < self.bounds.times {
+            if state.now() < self.bounds.times && replica < self.bounds.writers {
                 actions.extend([0, 1].map(|key| Action::Write(replica, key)));
             }
         }

@@ -42,5 +42,13 @@ turns! {
     ForgedTokenJoins "forged token joins a load",
     NoJoining "each reader loads for itself",
     NoSecondLook "no second look into near before a load begins",
+    TornPage "torn page (majority scan)",
+    ListStripeNotRaised "list stripe not raised",
+    TokenOfPageAlone "token of the page without its todos",
+    GraceFreshToFrontier "grace: fresh to the frontier",
+    GraceOverOwnWrite "grace: over an own write",
+    GraceUnderToken "grace: under a token",
+    WriterRaisesNothing "writer raises nothing",
+    WriterRaisesTodoOnly "writer raises only the todo",
     ResumeClosesTime "resume closes a time",
 }

@@ -13,6 +13,7 @@ mod parts;
 mod run;
 mod sessions;
 mod turns;
+mod watch;
 
 use run::{Size, catches, holds};
 
@@ -58,4 +59,15 @@ fn lists_hold() {
 #[test]
 fn lists_have_teeth() {
     catches("lists", lists::TURNS, |turn, bounds| lists::Lists::new(Some(turn), bounds));
+}
+
+#[test]
+fn watch_holds() {
+    let bounds = Size::asked().pick(watch::SMALL, watch::LARGE);
+    holds("watch", bounds, |bounds| watch::Watch::new(None, bounds));
+}
+
+#[test]
+fn watch_has_teeth() {
+    catches("watch", watch::TURNS, |turn, bounds| watch::Watch::new(Some(turn), bounds));
 }

@@ -325,6 +325,9 @@ pub struct WatchRequest {
     pub names: HashSet<TodoName>,
     /// After this time (`fresh_to` of a token); `None`: from now on.
     pub after: Option<OriginTime>,
+    /// What that token has seen: no token of this watch has seen less, or a
+    /// client that keeps only its last one would read older than it knows.
+    pub seen: OriginTime,
     /// Send the todo with its change.
     pub include_todo: bool,
     /// How often to say where the stream stands.

@@ -29,6 +29,8 @@ pub type Watch = Pin<Box<dyn Stream<Item = WatchMessage> + Send>>;
 struct Watching {
     cache: Arc<Cache>,
     watcher: Arc<Watcher>,
+    /// What the token presented has seen.
+    seen: OriginTime,
     include_todo: bool,
     progress_interval: Duration,
     next_progress: Instant,
@@ -64,6 +66,7 @@ impl Cache {
         let watching = Watching {
             cache: Arc::clone(self),
             watcher,
+            seen: request.seen,
             include_todo: request.include_todo,
             progress_interval: request.progress_interval,
             next_progress: Instant::now() + request.progress_interval,
@@ -202,10 +205,7 @@ impl Watching {
     fn progress(&self, cursor: OriginTime) -> WatchMessage {
         // Infinite before the first heartbeat that proves anything of it.
         let staleness_bound = self.cache.bound_at(cursor);
-        WatchMessage {
-            token: Token { origin: self.cache.origin_id(), seen: cursor, fresh_to: cursor },
-            event: WatchEvent::Progress { staleness_bound },
-        }
+        WatchMessage { token: self.token(cursor, cursor), event: WatchEvent::Progress { staleness_bound } }
     }
 
     async fn message(&self, next: Next) -> WatchMessage {
@@ -222,9 +222,14 @@ impl Watching {
                 WatchEvent::Change { name, kind, todo, wall_ms }
             }
         };
-        let token =
-            Token { origin: self.cache.origin_id(), seen: next.seen.max(next.cursor), fresh_to: next.cursor };
-        WatchMessage { token, event }
+        WatchMessage { token: self.token(next.seen, next.cursor), event }
+    }
+
+    /// What the client is to keep: it resumes at `cursor`, and reads nothing
+    /// older than what it was told here and before.
+    fn token(&self, seen: OriginTime, cursor: OriginTime) -> Token {
+        let seen = seen.max(cursor).max(self.seen);
+        Token { origin: self.cache.origin_id(), seen, fresh_to: cursor }
     }
 }
 

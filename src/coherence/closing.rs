@@ -13,7 +13,7 @@ use crate::model::{Change, OriginTime};
 const MAX_HELD: usize = 65_536;
 
 /// What watchers are told of one event.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Entry {
     /// A todo changed.
     Change(Arc<Change>),
@@ -26,7 +26,7 @@ pub enum Entry {
 
 /// The open time, and what is held of it. Outlives a reconnect: a resume
 /// closes nothing.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Closing {
     open: Option<(OriginTime, Vec<Entry>)>,
     newest: OriginTime,

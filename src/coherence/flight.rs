@@ -4,31 +4,34 @@
 //! What it costs: a reader that comes too late for the running load waits for
 //! its end and then for the next one: two ends at most.
 
-use std::{collections::HashMap, hash::Hash};
+use std::{
+    collections::HashMap,
+    hash::{Hash, Hasher},
+};
 
 use crate::model::{Mono, OriginTime};
 
 /// Loads under way and those that wait to begin: for one key at most one of
 /// each.
-#[derive(Debug)]
-pub struct Flights<K, W> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flights<K: Hash + Eq, W> {
     table: HashMap<K, Slots<W>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Slots<W> {
     running: Option<Running<W>>,
     next: Option<Next<W>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Running<W> {
     after: OriginTime,
     began: Mono,
     waiters: Vec<W>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Next<W> {
     required: OriginTime,
     waiters: Vec<W>,
@@ -131,6 +134,15 @@ impl<K: Hash + Eq + Clone, W> Flights<K, W> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
+    }
+}
+
+/// In the order of the keys. For the model, which tells states apart by it.
+impl<K: Hash + Ord, W: Hash> Hash for Flights<K, W> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let mut slots: Vec<_> = self.table.iter().collect();
+        slots.sort_unstable_by_key(|(key, _)| *key);
+        slots.hash(state);
     }
 }
 

@@ -13,7 +13,7 @@ const KEPT_WHOLE: Duration = Duration::from_secs(1);
 const PARTS_OF_AGE: u64 = 64;
 
 /// One acknowledged heartbeat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Beat {
     /// Its time at the origin.
     time: OriginTime,
@@ -25,7 +25,7 @@ struct Beat {
 ///
 /// Every write that anyone had acknowledged before `begun` has a time below
 /// `time`. Any part of the ledger is sound, so it may be thinned at will.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ledger {
     beats: VecDeque<Beat>,
 }

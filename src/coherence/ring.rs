@@ -2,6 +2,7 @@
 //! it has not been given yet, merged by name.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::Entry;
@@ -15,7 +16,7 @@ const RING_ENTRIES: usize = 65_536;
 const MAX_PENDING: usize = 4096;
 
 /// The recent closed times, in order. Nothing above `start` is missing.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ring {
     times: VecDeque<(OriginTime, Arc<[Entry]>)>,
     entries: usize,
@@ -83,7 +84,7 @@ impl Ring {
 /// time of the oldest change it swallowed, and no cursor sent reaches the
 /// oldest time still pending. So a client that resumes from any cursor it was
 /// sent misses nothing.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pending {
     start: OriginTime,
     cursor: OriginTime,
@@ -94,7 +95,7 @@ pub struct Pending {
     next: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Item {
     entry: Entry,
     oldest: OriginTime,
@@ -223,6 +224,15 @@ impl Pending {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
+    }
+}
+
+/// Where it stands and what is pending, in order: what else there is follows
+/// from it. For the model, which tells states apart by it.
+impl Hash for Pending {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.start, self.cursor, self.items.len()).hash(state);
+        self.items.values().for_each(|item| item.hash(state));
     }
 }
 

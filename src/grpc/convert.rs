@@ -314,10 +314,11 @@ pub fn watch(request: &pb::WatchTodosRequest, origin: OriginId) -> Result<WatchR
         let problem = format!("is not in {list}; watch lists/- for todos of several lists");
         return Err(FieldProblem::new("names", other.as_str(), problem).into());
     }
-    let after = match &request.start {
-        Some(pb::watch_todos_request::Start::After(text)) => Some(token(text, origin)?.fresh_to),
+    let presented = match &request.start {
+        Some(pb::watch_todos_request::Start::After(text)) => Some(token(text, origin)?),
         None => None,
     };
+    let (after, seen) = (presented.map(|token| token.fresh_to), presented.map(|token| token.seen));
     let progress_interval = match &request.progress_interval {
         None => PROGRESS,
         Some(d) => duration("progress_interval", d)?.min(MAX_PROGRESS),
@@ -327,7 +328,8 @@ pub fn watch(request: &pb::WatchTodosRequest, origin: OriginId) -> Result<WatchR
         return Err(FieldProblem::new("progress_interval", value, "is too short; use 1s or more").into());
     }
     let names = names.into_iter().collect();
-    Ok(WatchRequest { list, names, after, include_todo: request.include_todo, progress_interval })
+    let seen = seen.unwrap_or_default();
+    Ok(WatchRequest { list, names, after, seen, include_todo: request.include_todo, progress_interval })
 }
 
 const _: () = assert!(LIMITS.title == 1024, "the texts here and in the proto name the limits");

@@ -178,7 +178,7 @@ impl TodoService for Todos {
         let watch = convert::watch(&request, cache.origin_id())?;
         if let (Some(after), Some(pb::watch_todos_request::Start::After(text))) =
             (watch.after, &request.start)
-            && cache.refuse_future(after, deadline).await?
+            && cache.refuse_future(after.max(watch.seen), deadline).await?
         {
             let problem = "is ahead of the database; present only tokens that this service gave".into();
             return Err(Error::TokenInvalid { value: crate::error::shorten(text), problem }.into());

@@ -3,7 +3,7 @@
 use super::{OriginTime, TodoName};
 
 /// One committed insert, update, replace or delete of one todo.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Change {
     /// Which todo.
     pub name: TodoName,
@@ -19,7 +19,7 @@ pub struct Change {
 }
 
 /// What happened to a todo.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ChangeKind {
     /// It was not there before.
     Created,
@@ -32,7 +32,7 @@ pub enum ChangeKind {
 }
 
 /// Which fields a change touched.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Touched {
     /// All of them, or unknown which.
     All,

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use mongodb::bson::doc;
-use tidemark::pb::{self, todo_change::Kind, watch_todos_request::Start, watch_todos_response::Event};
+use tidemark::{
+    model::Token,
+    pb::{self, todo_change::Kind, watch_todos_request::Start, watch_todos_response::Event},
+};
 use tokio::time::timeout;
 use tonic::{Code, Status, Streaming};
 
@@ -101,6 +104,24 @@ async fn every_change_on_the_embedded_store() {
 async fn every_change_on_mongodb() {
     let (_service, client) = real("watch").await;
     every_change(client).await;
+}
+
+/// An answer may have seen more than it is fresh to (a todo newer than its
+/// page). A watch from its token begins where the answer ends, and a client
+/// that keeps only its last token still reads nothing older than the answer.
+#[tokio::test]
+async fn a_watch_does_not_forget_what_its_token_has_seen() {
+    let (_service, mut client) = embedded().await;
+    let mut stream = watch(&mut client, "lists/home", None).await;
+    let start = next(&mut stream).await.expect("no error").expect("a message").token;
+    let written = create(&mut client, "a", "x").await.token;
+    let token = |text: &str| Token::decode(text).expect("a token");
+    let answer = Token { fresh_to: token(&start).fresh_to, ..token(&written) };
+    assert!(answer.seen > answer.fresh_to);
+    let mut stream = watch(&mut client, "lists/home", Some(&answer.encode())).await;
+    let first = token(&next(&mut stream).await.expect("no error").expect("a message").token);
+    assert_eq!(first, answer);
+    assert_eq!(change(&mut stream).await.0.name, "lists/home/todos/a", "it begins before the write");
 }
 
 #[tokio::test]

@@ -1,0 +1,73 @@
+//! The coherence protocol as models that call the very code of
+//! `src/coherence/`: every way that their steps can interleave within small
+//! bounds, with the invariants I1 to I7 as properties; and teeth: for each
+//! known wrong turn a model that takes it, and must be caught.
+//!
+//! `TIDEMARK_MODEL=large` explores larger bounds, `TIDEMARK_MODEL_TRACES=1`
+//! prints the way to each wrong turn.
+
+mod fence;
+mod joins;
+mod lists;
+mod parts;
+mod run;
+mod sessions;
+mod turns;
+mod watch;
+
+use run::{Size, catches, holds};
+
+#[test]
+fn fence_holds() {
+    let bounds = Size::asked().pick(fence::SMALL, fence::LARGE);
+    holds("fence", bounds, |bounds| fence::Fence::new(None, bounds));
+}
+
+#[test]
+fn fence_has_teeth() {
+    catches("fence", fence::TURNS, |turn, bounds| fence::Fence::new(Some(turn), bounds));
+}
+
+#[test]
+fn sessions_hold() {
+    let bounds = Size::asked().pick(sessions::SMALL, sessions::LARGE);
+    holds("sessions", bounds, |bounds| sessions::Sessions::new(None, bounds));
+}
+
+#[test]
+fn sessions_have_teeth() {
+    catches("sessions", sessions::TURNS, |turn, bounds| sessions::Sessions::new(Some(turn), bounds));
+}
+
+#[test]
+fn joins_hold() {
+    let bounds = Size::asked().pick(joins::SMALL, joins::LARGE);
+    holds("joins", bounds, |bounds| joins::Joins::new(None, bounds));
+}
+
+#[test]
+fn joins_have_teeth() {
+    catches("joins", joins::TURNS, |turn, bounds| joins::Joins::new(Some(turn), bounds));
+}
+
+#[test]
+fn lists_hold() {
+    let bounds = Size::asked().pick(lists::SMALL, lists::LARGE);
+    holds("lists", bounds, |bounds| lists::Lists::new(None, bounds));
+}
+
+#[test]
+fn lists_have_teeth() {
+    catches("lists", lists::TURNS, |turn, bounds| lists::Lists::new(Some(turn), bounds));
+}
+
+#[test]
+fn watch_holds() {
+    let bounds = Size::asked().pick(watch::SMALL, watch::LARGE);
+    holds("watch", bounds, |bounds| watch::Watch::new(None, bounds));
+}
+
+#[test]
+fn watch_has_teeth() {
+    catches("watch", watch::TURNS, |turn, bounds| watch::Watch::new(Some(turn), bounds));
+}

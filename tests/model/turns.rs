@@ -1,0 +1,64 @@
+//! The wrong turns: each is a mistake that once looked right, or nearly. A
+//! model takes at most one of them, in its own steps round the real code.
+
+macro_rules! turns {
+    ($($name:ident $text:literal,)*) => {
+        /// One mistake.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Turn { $(#[doc = $text] $name,)* }
+
+        impl Turn {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// In words.
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+turns! {
+    NoFenceCheck "no fence check",
+    StampByOperationTime "stamp by operationTime",
+    StampByFrontierAtEnd "stamp by the frontier when the load ends",
+    FrontierInsideTransaction "frontier = t inside a transaction",
+    JoinAnyLoad "join any load of the key",
+    RenewalByLaterFrontier "renewal with a frontier read after the check",
+    FrontierAfterFence "frontier read after the fence",
+    NoAfterClusterTime "no afterClusterTime",
+    ResumeByTime "resume by time inside a transaction",
+    NoFloorAfterRestart "no floor check after restart",
+    NoFloorAfterLostHistory "no floor check after lost history",
+    FloorBeforeFrontier "floor read before the frontier",
+    FrontierBeforeFloor "frontier jumps before the floor",
+    DdlIgnored "DDL ignored",
+    LowerBoundStamps "lower-bound stamps (a session goes back)",
+    TokenBelowPresented "answer's token below the presented one",
+    TokenByNewerFrontier "token by a newer f",
+    ReadByFreshTo "read from a token's fresh_to",
+    NextFixedByFirst "next load's after fixed by its first waiter",
+    ForgedTokenJoins "forged token joins a load",
+    NoJoining "each reader loads for itself",
+    NoSecondLook "no second look into near before a load begins",
+    TornPage "torn page (majority scan)",
+    ListStripeNotRaised "list stripe not raised",
+    TokenOfPageAlone "token of the page without its todos",
+    GraceFreshToFrontier "grace: fresh to the frontier",
+    GraceOverOwnWrite "grace: over an own write",
+    GraceUnderToken "grace: under a token",
+    WriterRaisesNothing "writer raises nothing",
+    WriterRaisesTodoOnly "writer raises only the todo",
+    CursorInsideTime "watch: cursor t inside a time",
+    MergedCursor "watch: merged cursor",
+    ProgressNotClamped "watch: progress not clamped",
+    MergeInPlace "watch: merge in place",
+    ProgressOvertakes "watch: progress overtakes a change",
+    ResetToConnectedOnly "reset only to those connected",
+    HubAfterFrontier "hub after frontier",
+    WatchFromSeen "watch from seen",
+    ReadWithCursor "read with a watch cursor",
+    WatchForgetsSeen "a watch forgets the seen of the token it began with",
+    ResumeClosesTime "resume closes a time",
+}

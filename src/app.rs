@@ -60,6 +60,7 @@ pub async fn run(config: Config) -> Result<(), Fatal> {
         cache: Arc::clone(&cell),
         health: told,
         metrics: Arc::clone(&metrics),
+        web: config.cors_allow_origins.clone(),
         shutdown: shutdown.clone(),
     };
     let mut server =

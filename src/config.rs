@@ -17,6 +17,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where metrics are served; `None`: nowhere.
     pub metrics_listen: Option<SocketAddr>,
+    /// Pages that may call by grpc-web; `None`: grpc-web is off.
+    pub cors_allow_origins: Option<AllowedOrigins>,
     /// The MongoDB origin; `None`: the embedded store in `data_dir`.
     pub mongodb_uri: Option<Secret>,
     /// The shared tier; `None`: without one.
@@ -41,6 +43,15 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Most loads at the origin at once.
     pub max_origin_loads: usize,
+}
+
+/// The pages in a browser that may call by grpc-web.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllowedOrigins {
+    /// Those of every origin.
+    Any,
+    /// Those of these origins, each as in `https://todos.example`.
+    These(Vec<String>),
 }
 
 /// A value with a password in it: never printed.
@@ -68,7 +79,7 @@ const fn setting(name: &'static str, default: &'static str, help: &'static str) 
 }
 
 /// All settings of `serve`.
-pub const SETTINGS: [Setting; 14] = [
+pub const SETTINGS: [Setting; 15] = [
     setting(
         "listen",
         "127.0.0.1:50051",
@@ -78,6 +89,11 @@ pub const SETTINGS: [Setting; 14] = [
         "metrics-listen",
         "127.0.0.1:9464",
         "Address and port for Prometheus metrics at /metrics, or `off`",
+    ),
+    setting(
+        "cors-allow-origins",
+        "off",
+        "Web pages that may call by grpc-web: origins such as https://todos.example, separated by commas, or `*`; `off` for no grpc-web",
     ),
     setting(
         "mongodb-uri",
@@ -224,6 +240,7 @@ impl Values {
         let config = Config {
             listen: self.one("listen", &mut wrong, address).unwrap_or(([127, 0, 0, 1], 0).into()),
             metrics_listen: self.one("metrics-listen", &mut wrong, off_or(address)).flatten(),
+            cors_allow_origins: self.one("cors-allow-origins", &mut wrong, off_or(origins)).flatten(),
             mongodb_uri: self.uri("mongodb-uri", &["mongodb", "mongodb+srv"], &mut wrong),
             redis_url: self.uri("redis-url", &crate::tier::redis::SCHEMES, &mut wrong),
             data_dir: self.of("data-dir").into(),
@@ -289,6 +306,23 @@ fn read_file(path: &Path) -> Result<HashMap<String, String>, Wrong> {
 
 fn address(value: &str) -> Result<SocketAddr, String> {
     value.parse().map_err(|_| "is no address and port such as 127.0.0.1:50051 or [::1]:50051".into())
+}
+
+/// Origins as browsers send them: scheme, host and port, nothing more.
+fn origins(value: &str) -> Result<AllowedOrigins, String> {
+    if value == "*" {
+        return Ok(AllowedOrigins::Any);
+    }
+    let is_origin = |origin: &str| {
+        let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);
+        host.is_some_and(|host| !host.is_empty() && host.bytes().all(allowed))
+    };
+    let origins: Vec<_> = value.split(',').map(|origin| origin.trim().to_ascii_lowercase()).collect();
+    if origins.iter().all(|origin| is_origin(origin)) {
+        return Ok(AllowedOrigins::These(origins));
+    }
+    Err("is no list of origins such as https://todos.example,http://localhost:5173, not `*`".into())
 }
 
 fn duration(value: &str) -> Result<Duration, String> {
@@ -434,10 +468,22 @@ mod tests {
             (&[("near-capacity", "1kB")], "near-capacity"),
             (&[("metrics-listen", "127.0.0.1:50051")], "metrics-listen"),
             (&[("drain-timeout", "0s")], "drain-timeout"),
+            (&[("cors-allow-origins", "todos.example")], "cors-allow-origins"),
+            (&[("cors-allow-origins", "https://todos.example/page")], "cors-allow-origins"),
+            (&[("cors-allow-origins", "https://a.example,*")], "cors-allow-origins"),
         ] {
             let Wrong(wrong) = values(flags).parse().expect_err(word);
             assert!(wrong.iter().any(|text| text.contains(word)), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn origins_are_read_as_browsers_send_them() {
+        let of = |value| values(&[("cors-allow-origins", value)]).parse().expect("right").cors_allow_origins;
+        assert_eq!(of("off"), None);
+        assert_eq!(of("*"), Some(AllowedOrigins::Any));
+        let two = vec!["https://a.example".to_owned(), "http://[::1]:5173".to_owned()];
+        assert_eq!(of("https://A.example, http://[::1]:5173"), Some(AllowedOrigins::These(two)));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod page_token;
 pub mod reply;
 mod service;
 mod status;
+mod web;
 
 use std::{
     sync::{Arc, OnceLock},
@@ -23,7 +24,7 @@ use tonic::{
 };
 
 use self::{health::HealthState, server::todo_service_server::TodoServiceServer, service::Todos};
-use crate::{cache::Cache, pb, telemetry::Metrics};
+use crate::{cache::Cache, config::AllowedOrigins, pb, telemetry::Metrics};
 
 /// The generated client.
 pub mod client {
@@ -59,6 +60,8 @@ pub struct Parts {
     pub health: watch::Receiver<HealthState>,
     /// Where calls are counted.
     pub metrics: Arc<Metrics>,
+    /// Pages that may call by grpc-web; `None`: grpc-web is off.
+    pub web: Option<AllowedOrigins>,
     /// No new connections and calls; those under way are finished.
     pub shutdown: CancellationToken,
 }
@@ -71,7 +74,8 @@ pub async fn serve(
     listener: TcpListener,
     parts: Parts,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let Parts { cache, health, metrics, shutdown } = parts;
+    let Parts { cache, health, metrics, web, shutdown } = parts;
+    let web = web::WebLayer::new(web.as_ref())?;
     let todos = TodoServiceServer::new(Todos::new(cache))
         .max_decoding_message_size(MAX_REQUEST_BYTES)
         .accept_compressed(Gzip)
@@ -90,6 +94,8 @@ pub async fn serve(
         .http2_max_header_list_size(Some(MAX_HEADER_BYTES))
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .accept_http1(web.is_on())
+        .layer(web)
         .layer(edge::EdgeLayer(metrics))
         .add_service(todos)
         .add_service(health::service(health, shutdown.clone()))

@@ -10,3 +10,4 @@ mod client;
 mod coherence;
 mod life;
 mod watch;
+mod web;

@@ -19,9 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cache::{Cache, Clock, Fatal, Phase, Settings},
-    cli,
+    cli::{self, Listening},
     config::Config,
-    grpc::{self, health::HealthState},
+    grpc::{self, health::HealthState, tls::Tls},
     origin::{
         Origin,
         embedded::Embedded,
@@ -44,22 +44,36 @@ const CONNECT_PAUSE: Duration = Duration::from_secs(1);
 pub async fn run(config: Config) -> Result<(), Fatal> {
     let metrics = Arc::new(Metrics::default());
     let listener = bind(config.listen, "listen").await?;
-    let listen = address(&listener)?;
-    let metrics_listener = match config.metrics_listen {
-        Some(address) => Some(bind(address, "metrics-listen").await?),
-        None => None,
+    let metrics_listener = bind_if(config.metrics_listen, "metrics-listen").await?;
+    let health_listener = bind_if(config.health_listen, "health-listen").await?;
+    let listening = Listening {
+        grpc: address(&listener)?,
+        tls: config.tls.is_some(),
+        metrics: metrics_listener.as_ref().map(address).transpose()?,
+        health: health_listener.as_ref().map(address).transpose()?,
     };
-    let metrics_listen = metrics_listener.as_ref().map(address).transpose()?;
+    let tls = config.tls.clone().map(|files| Tls::load(files, config.cors_allow_origins.is_some()));
+    let tls =
+        tls.transpose().map_err(|problem| Fatal(format!("tls-cert, tls-key, tls-client-ca: {problem}")))?;
     if let Some(listener) = metrics_listener {
         tokio::spawn(telemetry::serve_metrics(listener, Arc::new(metrics.registry())));
     }
     let shutdown = CancellationToken::new();
     let cell = Arc::new(OnceLock::new());
     let (health, told) = watch::channel(HealthState::default());
+    if let Some(listener) = health_listener {
+        let served = grpc::serve_health(listener, told.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            let ended = served.await;
+            tracing::error!(?ended, "health is not served any more");
+        });
+    }
     let parts = grpc::Parts {
         cache: Arc::clone(&cell),
         health: told,
         metrics: Arc::clone(&metrics),
+        tls,
+        web: config.cors_allow_origins.clone(),
         shutdown: shutdown.clone(),
     };
     let mut server =
@@ -67,7 +81,7 @@ pub async fn run(config: Config) -> Result<(), Fatal> {
     let mut keeping_up = tokio::spawn(keep_up(config.clone(), Arc::clone(&cell), Arc::clone(&metrics)));
     let telling =
         tokio::spawn(tell_health(config.clone(), Arc::clone(&cell), health.clone(), shutdown.clone()));
-    cli::banner(listen, metrics_listen);
+    cli::banner(&listening);
 
     let ended = tokio::select! {
         ended = &mut server => Err(Fatal(format!("the gRPC server ended: {ended:?}"))),
@@ -87,6 +101,13 @@ async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener, Fatal> 
     bound.map_err(|e| {
         Fatal(format!("{setting} {address} cannot be used: {e}; choose another port, or 0 for any"))
     })
+}
+
+async fn bind_if(address: Option<SocketAddr>, setting: &str) -> Result<Option<TcpListener>, Fatal> {
+    match address {
+        Some(address) => bind(address, setting).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 fn address(listener: &TcpListener) -> Result<SocketAddr, Fatal> {
@@ -143,7 +164,7 @@ async fn keep_up(config: Config, cell: Arc<OnceLock<Arc<Cache>>>, metrics: Arc<M
 
 fn shared_tier(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Arc<dyn Shared>>, String> {
     let Some(url) = &config.redis_url else { return Ok(None) };
-    Ok(Some(Arc::new(RedisTier::connect(&url.0, Arc::clone(metrics))?)))
+    Ok(Some(Arc::new(RedisTier::connect_with(&url.0, &config.redis_tls, Arc::clone(metrics))?)))
 }
 
 /// Opens the origin that the settings name.

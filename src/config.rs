@@ -1,6 +1,8 @@
 //! The settings: one table of them, parsed once and whole. A flag beats the
 //! environment, the environment beats the file, the file beats the default.
 
+mod files;
+
 use std::{
     collections::HashMap,
     fmt::{self, Write as _},
@@ -10,6 +12,8 @@ use std::{
     time::Duration,
 };
 
+use crate::tls::{ClientFiles, ServerFiles};
+
 /// What `tidemark serve` runs with.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -17,10 +21,18 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where metrics are served; `None`: nowhere.
     pub metrics_listen: Option<SocketAddr>,
+    /// Where health alone is served, without TLS; `None`: nowhere.
+    pub health_listen: Option<SocketAddr>,
+    /// TLS for gRPC; `None`: without.
+    pub tls: Option<ServerFiles>,
+    /// Pages that may call by grpc-web; `None`: grpc-web is off.
+    pub cors_allow_origins: Option<AllowedOrigins>,
     /// The MongoDB origin; `None`: the embedded store in `data_dir`.
     pub mongodb_uri: Option<Secret>,
     /// The shared tier; `None`: without one.
     pub redis_url: Option<Secret>,
+    /// TLS to the shared tier, if its URL asks for it.
+    pub redis_tls: ClientFiles,
     /// Where the embedded store lies.
     pub data_dir: PathBuf,
     /// Most bytes of the near tier.
@@ -41,6 +53,15 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Most loads at the origin at once.
     pub max_origin_loads: usize,
+}
+
+/// The pages in a browser that may call by grpc-web.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllowedOrigins {
+    /// Those of every origin.
+    Any,
+    /// Those of these origins, each as in `https://todos.example`.
+    These(Vec<String>),
 }
 
 /// A value with a password in it: never printed.
@@ -68,7 +89,7 @@ const fn setting(name: &'static str, default: &'static str, help: &'static str) 
 }
 
 /// All settings of `serve`.
-pub const SETTINGS: [Setting; 14] = [
+pub const SETTINGS: [Setting; 22] = [
     setting(
         "listen",
         "127.0.0.1:50051",
@@ -80,6 +101,23 @@ pub const SETTINGS: [Setting; 14] = [
         "Address and port for Prometheus metrics at /metrics, or `off`",
     ),
     setting(
+        "health-listen",
+        "off",
+        "Address and port for health alone, always without TLS, for probes that know none; or `off`",
+    ),
+    setting("tls-cert", "", "PEM file of the server's certificates, its own first. Not set: no TLS"),
+    setting("tls-key", "", "PEM file of the key to --tls-cert"),
+    setting(
+        "tls-client-ca",
+        "",
+        "PEM file of authorities: only clients with a certificate of one of them are served. Not set: all are",
+    ),
+    setting(
+        "cors-allow-origins",
+        "off",
+        "Web pages that may call by grpc-web: origins such as https://todos.example, separated by commas, or `*`; `off` for no grpc-web",
+    ),
+    setting(
         "mongodb-uri",
         "",
         "MongoDB replica set to use as the origin; its database, or `todos` if it names none. Not set: the embedded store",
@@ -89,6 +127,13 @@ pub const SETTINGS: [Setting; 14] = [
         "",
         "Redis for the shared tier: redis://, rediss://, redis-cluster:// or redis-sentinel://. Not set: no shared tier",
     ),
+    setting(
+        "redis-tls-ca",
+        "",
+        "PEM file of the authorities trusted for rediss:// URLs. Not set: those of this machine",
+    ),
+    setting("redis-tls-cert", "", "PEM file of the certificate shown to Redis, if it asks for one"),
+    setting("redis-tls-key", "", "PEM file of the key to --redis-tls-cert"),
     setting("data-dir", "tidemark-data", "Folder of the embedded store; not used with --mongodb-uri"),
     setting(
         "near-capacity",
@@ -224,8 +269,12 @@ impl Values {
         let config = Config {
             listen: self.one("listen", &mut wrong, address).unwrap_or(([127, 0, 0, 1], 0).into()),
             metrics_listen: self.one("metrics-listen", &mut wrong, off_or(address)).flatten(),
+            health_listen: self.one("health-listen", &mut wrong, off_or(address)).flatten(),
+            tls: self.server_files(&mut wrong),
+            cors_allow_origins: self.one("cors-allow-origins", &mut wrong, off_or(origins)).flatten(),
             mongodb_uri: self.uri("mongodb-uri", &["mongodb", "mongodb+srv"], &mut wrong),
             redis_url: self.uri("redis-url", &crate::tier::redis::SCHEMES, &mut wrong),
+            redis_tls: self.redis_files(&mut wrong),
             data_dir: self.of("data-dir").into(),
             near_capacity: self.one("near-capacity", &mut wrong, bytes).unwrap_or_default(),
             staleness_limit: self.one("staleness-limit", &mut wrong, duration).unwrap_or_default(),
@@ -289,6 +338,23 @@ fn read_file(path: &Path) -> Result<HashMap<String, String>, Wrong> {
 
 fn address(value: &str) -> Result<SocketAddr, String> {
     value.parse().map_err(|_| "is no address and port such as 127.0.0.1:50051 or [::1]:50051".into())
+}
+
+/// Origins as browsers send them: scheme, host and port, nothing more.
+fn origins(value: &str) -> Result<AllowedOrigins, String> {
+    if value == "*" {
+        return Ok(AllowedOrigins::Any);
+    }
+    let is_origin = |origin: &str| {
+        let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);
+        host.is_some_and(|host| !host.is_empty() && host.bytes().all(allowed))
+    };
+    let origins: Vec<_> = value.split(',').map(|origin| origin.trim().to_ascii_lowercase()).collect();
+    if origins.iter().all(|origin| is_origin(origin)) {
+        return Ok(AllowedOrigins::These(origins));
+    }
+    Err("is no list of origins such as https://todos.example,http://localhost:5173, not `*`".into())
 }
 
 fn duration(value: &str) -> Result<Duration, String> {
@@ -359,10 +425,15 @@ fn contradictions(config: &Config, wrong: &mut Vec<String>) {
         config.drain_timeout >= Duration::from_secs(1),
         format!("drain-timeout {:?} is too short to finish calls: use 1s or more", config.drain_timeout),
     );
-    rule(
-        config.metrics_listen.is_none_or(|metrics| metrics != config.listen || metrics.port() == 0),
-        format!("listen and metrics-listen are both {}: give each a port of its own", config.listen),
+    let (main, metrics, health) = (
+        ("listen", Some(config.listen)),
+        ("metrics-listen", config.metrics_listen),
+        ("health-listen", config.health_listen),
     );
+    for ((one, first), (other, second)) in [(main, metrics), (main, health), (metrics, health)] {
+        let both = first.filter(|first| Some(*first) == second && first.port() != 0);
+        rule(both.is_none(), format!("{one} and {other} are the same address: give each a port of its own"));
+    }
 }
 
 /// A URL with its password, if it has one, replaced by `***`.
@@ -434,10 +505,29 @@ mod tests {
             (&[("near-capacity", "1kB")], "near-capacity"),
             (&[("metrics-listen", "127.0.0.1:50051")], "metrics-listen"),
             (&[("drain-timeout", "0s")], "drain-timeout"),
+            (&[("health-listen", "127.0.0.1:50051")], "health-listen"),
+            (&[("health-listen", "127.0.0.1:9464")], "health-listen"),
+            (&[("tls-cert", "cert.pem")], "tls-key"),
+            (&[("tls-key", "key.pem")], "tls-cert"),
+            (&[("tls-client-ca", "ca.pem")], "tls-client-ca"),
+            (&[("redis-url", "rediss://h"), ("redis-tls-key", "key.pem")], "redis-tls-cert"),
+            (&[("redis-url", "redis://h"), ("redis-tls-ca", "ca.pem")], "redis-tls-"),
+            (&[("cors-allow-origins", "todos.example")], "cors-allow-origins"),
+            (&[("cors-allow-origins", "https://todos.example/page")], "cors-allow-origins"),
+            (&[("cors-allow-origins", "https://a.example,*")], "cors-allow-origins"),
         ] {
             let Wrong(wrong) = values(flags).parse().expect_err(word);
             assert!(wrong.iter().any(|text| text.contains(word)), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn origins_are_read_as_browsers_send_them() {
+        let of = |value| values(&[("cors-allow-origins", value)]).parse().expect("right").cors_allow_origins;
+        assert_eq!(of("off"), None);
+        assert_eq!(of("*"), Some(AllowedOrigins::Any));
+        let two = vec!["https://a.example".to_owned(), "http://[::1]:5173".to_owned()];
+        assert_eq!(of("https://A.example, http://[::1]:5173"), Some(AllowedOrigins::These(two)));
     }
 
     #[test]

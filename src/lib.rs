@@ -13,6 +13,7 @@ pub mod model;
 pub mod origin;
 pub mod telemetry;
 pub mod tier;
+pub mod tls;
 
 /// The messages of the public contract, as `proto/todo/v1/todo.proto` has
 /// them. Plain data: the service itself is known to `grpc` alone.

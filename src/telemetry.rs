@@ -127,6 +127,10 @@ metrics! {
     shared_rejected: Family<Kind, Counter> = "shared_rejected";
     /// Writes, by kind of outcome
     writes: Family<Kind, Counter> = "writes";
+    /// TLS handshakes of callers, by outcome (done, failed, slow, refused)
+    tls_handshakes: Family<Kind, Counter> = "tls_handshakes";
+    /// Times that changed TLS files were read, by outcome (loaded, failed)
+    tls_reloads: Family<Kind, Counter> = "tls_reloads";
     /// Panics of tasks, by task
     task_panics: Family<Kind, Counter> = "task_panics";
 }

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use client::exit;
-pub use serve::banner;
+pub use serve::{Listening, banner};
 
 /// Todos, read through two caches, with every answer saying how fresh it is.
 #[derive(Parser)]

@@ -105,19 +105,36 @@ pub async fn run(args: Args) -> ExitCode {
     }
 }
 
+/// Where the service listens.
+pub struct Listening {
+    /// gRPC.
+    pub grpc: SocketAddr,
+    /// gRPC comes by TLS.
+    pub tls: bool,
+    /// Metrics, if at all.
+    pub metrics: Option<SocketAddr>,
+    /// Health alone, if at all.
+    pub health: Option<SocketAddr>,
+}
+
 /// Says where the service listens, and how to try it.
-pub fn banner(listen: SocketAddr, metrics: Option<SocketAddr>) {
-    let mut text = format!("tidemark listens on http://{listen}\n");
+pub fn banner(listening: &Listening) {
+    let Listening { grpc, tls, metrics, health } = listening;
+    let (scheme, flag) = if *tls { ("https", "-cacert ca.pem") } else { ("http", "-plaintext") };
+    let mut text = format!("tidemark listens on {scheme}://{grpc}\n");
     match metrics {
         Some(metrics) => text += &format!("metrics on http://{metrics}/metrics\n"),
         None => text += "metrics are off\n",
     }
+    if let Some(health) = health {
+        text += &format!("health alone on http://{health}\n");
+    }
     text += &format!(
         r#"
 Try it:
-  grpcurl -plaintext -d '{{"parent": "lists/home", "todo_id": "milk", "todo": {{"title": "Buy milk"}}}}' {listen} todo.v1.TodoService/CreateTodo
-  grpcurl -plaintext -d '{{"name": "lists/home/todos/milk", "consistency": {{"fully_consistent": true}}}}' {listen} todo.v1.TodoService/GetTodo
-  grpcurl -plaintext -d '{{"parent": "lists/home"}}' {listen} todo.v1.TodoService/ListTodos
+  grpcurl {flag} -d '{{"parent": "lists/home", "todo_id": "milk", "todo": {{"title": "Buy milk"}}}}' {grpc} todo.v1.TodoService/CreateTodo
+  grpcurl {flag} -d '{{"name": "lists/home/todos/milk", "consistency": {{"fully_consistent": true}}}}' {grpc} todo.v1.TodoService/GetTodo
+  grpcurl {flag} -d '{{"parent": "lists/home"}}' {grpc} todo.v1.TodoService/ListTodos
 "#
     );
     // Nobody may be reading: then there is nobody to tell.

@@ -9,6 +9,8 @@ mod page_token;
 pub mod reply;
 mod service;
 mod status;
+pub mod tls;
+mod web;
 
 use std::{
     sync::{Arc, OnceLock},
@@ -23,7 +25,7 @@ use tonic::{
 };
 
 use self::{health::HealthState, server::todo_service_server::TodoServiceServer, service::Todos};
-use crate::{cache::Cache, pb, telemetry::Metrics};
+use crate::{cache::Cache, config::AllowedOrigins, pb, telemetry::Metrics};
 
 /// The generated client.
 pub mod client {
@@ -59,6 +61,10 @@ pub struct Parts {
     pub health: watch::Receiver<HealthState>,
     /// Where calls are counted.
     pub metrics: Arc<Metrics>,
+    /// TLS; `None`: without.
+    pub tls: Option<tls::Tls>,
+    /// Pages that may call by grpc-web; `None`: grpc-web is off.
+    pub web: Option<AllowedOrigins>,
     /// No new connections and calls; those under way are finished.
     pub shutdown: CancellationToken,
 }
@@ -71,7 +77,8 @@ pub async fn serve(
     listener: TcpListener,
     parts: Parts,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let Parts { cache, health, metrics, shutdown } = parts;
+    let Parts { cache, health, metrics, tls, web, shutdown } = parts;
+    let web = web::WebLayer::new(web.as_ref())?;
     let todos = TodoServiceServer::new(Todos::new(cache))
         .max_decoding_message_size(MAX_REQUEST_BYTES)
         .accept_compressed(Gzip)
@@ -84,18 +91,49 @@ pub async fn serve(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let router = Server::builder()
+        .max_concurrent_streams(Some(MAX_STREAMS))
+        .http2_max_header_list_size(Some(MAX_HEADER_BYTES))
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .accept_http1(web.is_on())
+        .layer(web)
+        .layer(edge::EdgeLayer(Arc::clone(&metrics)))
+        .add_service(todos)
+        .add_service(health::service(health, shutdown.clone()))
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?);
+    let until = shutdown.clone().cancelled_owned();
+    match tls {
+        None => router.serve_with_incoming_shutdown(plain(listener), until).await?,
+        Some(tls) => {
+            let incoming = tls.incoming(listener, metrics, shutdown);
+            router.serve_with_incoming_shutdown(incoming, until).await?;
+        }
+    }
+    Ok(())
+}
+
+fn plain(listener: TcpListener) -> TcpIncoming {
+    TcpIncoming::from(listener).with_nodelay(Some(true))
+}
+
+/// Serves health and nothing else, for as long as the process lives: probes
+/// need an answer during the drain, too. Its streams end with `shutdown`.
+///
+/// # Errors
+/// What the transport says of itself.
+pub async fn serve_health(
+    listener: TcpListener,
+    health: watch::Receiver<HealthState>,
+    shutdown: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
     Server::builder()
         .max_concurrent_streams(Some(MAX_STREAMS))
         .http2_max_header_list_size(Some(MAX_HEADER_BYTES))
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .layer(edge::EdgeLayer(metrics))
-        .add_service(todos)
-        .add_service(health::service(health, shutdown.clone()))
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
-        .serve_with_incoming_shutdown(incoming, async move { shutdown.cancelled().await })
-        .await?;
-    Ok(())
+        .add_service(health::service(health, shutdown))
+        .serve_with_incoming(plain(listener))
+        .await
 }

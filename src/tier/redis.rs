@@ -7,6 +7,7 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
@@ -20,7 +21,7 @@ use fred::{
     clients::Pool,
     prelude::{Builder, ClientLike, Config, Expiration, KeysInterface, Options, SetOptions},
     types::RespVersion,
-    types::config::{ReconnectPolicy, UnresponsiveConfig},
+    types::config::{ReconnectPolicy, TlsConfig, TlsHostMapping, UnresponsiveConfig},
 };
 use futures::future::join_all;
 use tokio::{
@@ -30,7 +31,10 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::shared::{Shared, SharedKey};
-use crate::telemetry::{Kind, Metrics};
+use crate::{
+    telemetry::{Kind, Metrics},
+    tls::ClientFiles,
+};
 
 /// What a URL may begin with: one node, a cluster, or what sentinels point at,
 /// plain or by TLS.
@@ -80,12 +84,20 @@ struct Put {
 }
 
 impl RedisTier {
-    /// A tier that connects in the background: it is down until it has, and
-    /// whenever Redis is.
+    /// [`RedisTier::connect_with`] what this machine trusts.
     ///
     /// # Errors
     /// What is wrong with the URL.
     pub fn connect(url: &str, metrics: Arc<Metrics>) -> Result<Self, String> {
+        Self::connect_with(url, &ClientFiles::default(), metrics)
+    }
+
+    /// A tier that connects in the background: it is down until it has, and
+    /// whenever Redis is.
+    ///
+    /// # Errors
+    /// What is wrong with the URL, or with the files of TLS.
+    pub fn connect_with(url: &str, tls: &ClientFiles, metrics: Arc<Metrics>) -> Result<Self, String> {
         let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
         if !SCHEMES.contains(&scheme) {
             return Err(format!(
@@ -93,7 +105,7 @@ impl RedisTier {
                 SCHEMES.join(", ")
             ));
         }
-        let mut config = Config::from_url(url).map_err(|e| e.to_string())?;
+        let mut config = config_of(url, tls)?;
         config.version = RespVersion::RESP3;
         config.fail_fast = false;
         let pool = Builder::from_config(config)
@@ -133,6 +145,24 @@ impl RedisTier {
         });
         Ok(Self { inner, queue, _tasks: stop.drop_guard() })
     }
+}
+
+/// A URL as settings. TLS is set up here, and not by the URL's scheme: that
+/// way would take the authorities of this machine only, and fail where one of
+/// them is broken.
+fn config_of(url: &str, tls: &ClientFiles) -> Result<Config, String> {
+    let Some(rest) = url.strip_prefix("rediss") else {
+        return Config::from_url(url).map_err(|e| e.to_string());
+    };
+    let mut config = Config::from_url(&format!("redis{rest}")).map_err(|e| e.to_string())?;
+    // The nodes of a cluster tell their addresses: their certificates will
+    // rather have the name that the URL has.
+    let by_name = config.server.hosts().iter().any(|host| host.host.parse::<IpAddr>().is_err());
+    config.tls = Some(TlsConfig {
+        connector: tls.config()?.into(),
+        hostnames: if by_name { TlsHostMapping::DefaultHost } else { TlsHostMapping::None },
+    });
+    Ok(config)
 }
 
 /// Commands fail at once while there is no connection.

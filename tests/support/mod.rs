@@ -105,7 +105,8 @@ pub struct Server {
 }
 
 impl Server {
-    fn start(program: PathBuf, port: u16, args: Vec<String>) -> Self {
+    /// Starts a program that is told elsewhere to listen on this port.
+    pub fn start(program: PathBuf, port: u16, args: Vec<String>) -> Self {
         let child = Mutex::new(spawn(&program, &args, &[], (Stdio::null(), Stdio::null())));
         Self { child, port, program, args }
     }
@@ -141,7 +142,7 @@ impl Server {
 }
 
 /// A binary by a variable, from PATH, or from the cache that `./test` fills.
-fn binary(name: &str) -> PathBuf {
+pub fn binary(name: &str) -> PathBuf {
     let on_path = std::env::var_os("PATH").and_then(|path| {
         std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
     });
@@ -187,7 +188,8 @@ impl Mongo {
         thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(initiate(port, config));
+            let uri = format!("mongodb://127.0.0.1:{port}/?directConnection=true");
+            runtime.block_on(initiate(&uri, config));
         })
         .join()
         .expect("initiated");
@@ -220,8 +222,8 @@ impl Mongo {
     }
 }
 
-async fn initiate(port: u16, config: Document) {
-    let uri = format!("mongodb://127.0.0.1:{port}/?directConnection=true");
+/// Makes a replica set, asking the node of this URI.
+pub async fn initiate(uri: &str, config: Document) {
     let client = mongodb::Client::with_uri_str(uri).await.expect("a client");
     let admin = client.database("admin");
     eventually("the start of all nodes", Duration::from_secs(60), async || {

@@ -9,4 +9,6 @@ mod calls;
 mod client;
 mod coherence;
 mod life;
+mod tls;
 mod watch;
+mod web;

@@ -53,7 +53,9 @@ impl From<Error> for ConnectError {
     fn from(error: Error) -> Self {
         let text = format!("MongoDB: {error}");
         match *error.kind {
-            ErrorKind::InvalidArgument { .. } | ErrorKind::Authentication { .. } => Self::Permanent(text),
+            ErrorKind::InvalidArgument { .. }
+            | ErrorKind::InvalidTlsConfig { .. }
+            | ErrorKind::Authentication { .. } => Self::Permanent(text),
             ErrorKind::Command(ref command) if [13, 18, 8000].contains(&command.code) => {
                 Self::Permanent(text)
             }

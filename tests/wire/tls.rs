@@ -1,0 +1,482 @@
+//! TLS and mutual TLS, to the service and from it to MongoDB and Redis, with
+//! certificates made on the spot.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use mongodb::bson::doc;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer,
+    ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth},
+    IsCa, KeyPair, date_time_ymd,
+};
+use tidemark::{
+    grpc::client::todo_service_client::TodoServiceClient,
+    pb::{self, Source},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+use tonic::{
+    Code, Status,
+    transport::{Certificate, Channel, ClientTlsConfig, Identity},
+};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+use crate::{
+    client::*,
+    support::{Server, Tidemark, binary, eventually, folder, free_port, initiate, redis_cli},
+};
+
+/// Whoever signs certificates.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+/// A certificate with its key.
+struct Signed {
+    cert: String,
+    key: String,
+}
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        Self(CertifiedIssuer::self_signed(params, key).expect("signed"))
+    }
+
+    fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// One for this machine, that ends with this year.
+    fn sign_until(&self, year: i32) -> Signed {
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let mut params = CertificateParams::new(names).expect("names");
+        params.distinguished_name.push(rcgen::DnType::CommonName, "tidemark test");
+        params.not_after = date_time_ymd(year, 12, 31);
+        params.extended_key_usages = vec![ServerAuth, ClientAuth];
+        let key = KeyPair::generate().expect("a key");
+        let cert = params.signed_by(&key, &self.0).expect("signed");
+        Signed { cert: cert.pem(), key: key.serialize_pem() }
+    }
+
+    fn sign(&self) -> Signed {
+        self.sign_until(2999)
+    }
+
+    fn sign_expired(&self) -> Signed {
+        self.sign_until(2020)
+    }
+}
+
+/// The files of a service.
+struct Files(PathBuf);
+
+impl Files {
+    fn new(signed: &Signed) -> Self {
+        let files = Self(folder("tls"));
+        files.put(signed);
+        files
+    }
+
+    fn put(&self, signed: &Signed) {
+        self.write("cert.pem", &signed.cert);
+        self.write("key.pem", &signed.key);
+    }
+
+    /// Whole or not at all, as a careful person does it.
+    fn write(&self, name: &str, text: &str) -> String {
+        let (new, place) = (self.0.join("new"), self.0.join(name));
+        fs::write(&new, text).expect("written");
+        fs::rename(&new, &place).expect("moved");
+        place.display().to_string()
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+fn serve(files: &Files, more: &[&str]) -> Tidemark {
+    let (dir, cert, key) =
+        (folder("data").display().to_string(), files.path("cert.pem"), files.path("key.pem"));
+    let mut args = vec!["--data-dir", &dir, "--tls-cert", &cert, "--tls-key", &key];
+    args.extend(more);
+    Tidemark::start(&args)
+}
+
+fn trusting(authority: &Authority) -> ClientTlsConfig {
+    ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority.pem()))
+}
+
+fn showing(authority: &Authority, signed: &Signed) -> ClientTlsConfig {
+    trusting(authority).identity(Identity::from_pem(&signed.cert, &signed.key))
+}
+
+async fn connect(service: &Tidemark, tls: ClientTlsConfig) -> Result<Channel, tonic::transport::Error> {
+    let endpoint = Channel::from_shared(service.address.clone()).expect("an address").tls_config(tls)?;
+    endpoint.connect().await
+}
+
+/// What health says of a name, over a channel.
+async fn asked(channel: Channel, name: &str) -> Result<i32, Status> {
+    let request = HealthCheckRequest { service: name.into() };
+    Ok(HealthClient::new(channel).check(request).await?.into_inner().status)
+}
+
+/// A call that gets through: with TLS 1.3 a client learns only then that its
+/// certificate was refused.
+async fn is_served(service: &Tidemark, tls: ClientTlsConfig) -> bool {
+    match connect(service, tls).await {
+        Ok(channel) => asked(channel, "liveness").await.is_ok(),
+        Err(_) => false,
+    }
+}
+
+async fn ready_by_tls(service: &Tidemark, tls: &ClientTlsConfig) -> Client {
+    let channel = eventually("readiness", Duration::from_secs(60), async || {
+        let channel = connect(service, tls.clone()).await.ok()?;
+        (asked(channel.clone(), "readiness").await.ok()? == SERVING).then_some(channel)
+    })
+    .await;
+    TodoServiceClient::new(channel)
+}
+
+/// A metric as it stands at `/metrics`; 0 if it is not there.
+async fn metric(service: &Tidemark, name: &str) -> u64 {
+    let address = service.metrics.trim_start_matches("http://").trim_end_matches("/metrics");
+    let mut stream = TcpStream::connect(address).await.expect("connected");
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.expect("sent");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.expect("read");
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    value.unwrap_or(0)
+}
+
+#[tokio::test]
+async fn right_and_wrong_certificates_of_the_server() {
+    let (ours, other) = (Authority::new("ours"), Authority::new("other"));
+    let service = serve(&Files::new(&ours.sign()), &[]);
+    assert!(service.address.starts_with("https://"));
+    let mut client = ready_by_tls(&service, &trusting(&ours)).await;
+    create(&mut client, "milk", "Buy milk").await;
+    assert_eq!(title(&mut client, "lists/home/todos/milk", strong()).await, "Buy milk");
+    assert!(!is_served(&service, trusting(&other)).await, "an unknown authority");
+    let plain = service.address.replace("https", "http");
+    let plain = Channel::from_shared(plain).expect("an address").connect().await;
+    let answered = match plain {
+        Ok(channel) => asked(channel, "liveness").await.is_ok(),
+        Err(_) => false,
+    };
+    assert!(!answered, "without TLS");
+
+    let expired = serve(&Files::new(&ours.sign_expired()), &[]);
+    assert!(!is_served(&expired, trusting(&ours)).await, "expired");
+}
+
+#[tokio::test]
+async fn clients_must_show_a_certificate_of_the_authority_named() {
+    let (ours, other) = (Authority::new("ours"), Authority::new("other"));
+    let files = Files::new(&ours.sign());
+    let ca = files.write("ca.pem", &ours.pem());
+    let service = serve(&files, &["--tls-client-ca", &ca]);
+    let right = showing(&ours, &ours.sign());
+    let mut client = ready_by_tls(&service, &right).await;
+    create(&mut client, "milk", "Buy milk").await;
+    assert!(!is_served(&service, trusting(&ours)).await, "no certificate");
+    assert!(!is_served(&service, showing(&ours, &other.sign())).await, "of another authority");
+    assert!(!is_served(&service, showing(&ours, &ours.sign_expired())).await, "expired");
+    assert!(is_served(&service, right).await);
+    eventually("three refusals", Duration::from_secs(5), async || {
+        (metric(&service, "tidemark_tls_handshakes_total{kind=\"failed\"}").await >= 3).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn changed_files_are_taken_and_broken_ones_are_not() {
+    let (first, second) = (Authority::new("first"), Authority::new("second"));
+    let files = Files::new(&first.sign());
+    let service = serve(&files, &[]);
+    let mut old_connection = ready_by_tls(&service, &trusting(&first)).await;
+
+    files.put(&second.sign());
+    eventually("the new certificate", Duration::from_secs(20), async || {
+        is_served(&service, trusting(&second)).await.then_some(())
+    })
+    .await;
+    assert!(!is_served(&service, trusting(&first)).await, "the old one is not shown any more");
+    create(&mut old_connection, "milk", "connections from before go on").await;
+
+    // A key that is not that of the certificate, then no certificate at all.
+    let failures = "tidemark_tls_reloads_total{kind=\"failed\"}";
+    let before = metric(&service, failures).await;
+    files.write("key.pem", &first.sign().key);
+    eventually("a refusal", Duration::from_secs(20), async || {
+        (metric(&service, failures).await > before).then_some(())
+    })
+    .await;
+    assert!(is_served(&service, trusting(&second)).await);
+    fs::remove_file(files.0.join("cert.pem")).expect("removed");
+    eventually("another refusal", Duration::from_secs(20), async || {
+        (metric(&service, failures).await > before + 1).then_some(())
+    })
+    .await;
+    assert!(is_served(&service, trusting(&second)).await);
+    files.put(&first.sign());
+    eventually("the first authority again", Duration::from_secs(20), async || {
+        is_served(&service, trusting(&first)).await.then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn files_that_cannot_be_used_end_the_start() {
+    let ours = Authority::new("ours");
+    let files = Files::new(&ours.sign());
+    files.write("key.pem", &ours.sign().key);
+    for (cert, key, word) in [
+        ("none.pem", "key.pem", "none.pem"),
+        ("cert.pem", "key.pem", "not that of the certificate"),
+        ("key.pem", "key.pem", "no certificate"),
+        ("cert.pem", "cert.pem", "key"),
+    ] {
+        let out = std::process::Command::new(env!("CARGO_BIN_EXE_tidemark"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "off"])
+            .args(["--tls-cert", &files.path(cert), "--tls-key", &files.path(key)])
+            .output()
+            .expect("run");
+        let told = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(1), "{told}");
+        assert!(told.contains("tls-cert") && told.contains(word), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn the_health_port_is_plain_and_serves_nothing_else() {
+    let ours = Authority::new("ours");
+    let files = Files::new(&ours.sign());
+    let (ca, port) = (files.write("ca.pem", &ours.pem()), free_port());
+    let health = format!("127.0.0.1:{port}");
+    let _service = serve(&files, &["--tls-client-ca", &ca, "--health-listen", &health]);
+    let plain = Channel::from_shared(format!("http://{health}")).expect("an address");
+    let plain =
+        eventually("the health port", Duration::from_secs(10), async || plain.connect().await.ok()).await;
+    eventually("readiness", Duration::from_secs(60), async || {
+        (asked(plain.clone(), "readiness").await.ok()? == SERVING).then_some(())
+    })
+    .await;
+    assert_eq!(asked(plain.clone(), "startup").await.expect("known"), SERVING);
+    let refused = get(&mut TodoServiceClient::new(plain.clone()), "lists/home/todos/milk", None).await;
+    assert_eq!(refused.expect_err("health alone").code(), Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn the_health_port_answers_during_the_drain() {
+    let (dir, health) = (folder("data").display().to_string(), format!("127.0.0.1:{}", free_port()));
+    let args = [
+        "--data-dir",
+        &dir,
+        "--health-listen",
+        &health,
+        "--cors-allow-origins",
+        "*",
+        "--drain-timeout",
+        "5s",
+    ];
+    let (service, _client) = ready(Tidemark::start(&args)).await;
+    let plain = Channel::from_shared(format!("http://{health}")).expect("an address");
+    let plain = plain.connect().await.expect("connected");
+    assert_eq!(asked(plain.clone(), "readiness").await.expect("known"), SERVING);
+    // A call whose body never ends keeps the drain going.
+    let mut call =
+        TcpStream::connect(service.address.trim_start_matches("http://")).await.expect("connected");
+    let head = "POST /todo.v1.TodoService/GetTodo HTTP/1.1\r\nHost: x\r\n\
+        Content-Type: application/grpc-web+proto\r\nContent-Length: 100\r\n\r\n";
+    call.write_all(head.as_bytes()).await.expect("sent");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    service.terminate();
+    eventually("not ready any more", Duration::from_secs(4), async || {
+        (asked(plain.clone(), "readiness").await.expect("an answer") != SERVING).then_some(())
+    })
+    .await;
+    assert_eq!(asked(plain, "liveness").await.expect("known"), SERVING);
+    assert_eq!(service.exit_code(Duration::from_secs(30)).await, Some(0));
+}
+
+#[tokio::test]
+async fn callers_that_say_nothing_keep_nobody_out() {
+    let ours = Authority::new("ours");
+    let service = serve(&Files::new(&ours.sign()), &[]);
+    ready_by_tls(&service, &trusting(&ours)).await;
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(
+            TcpStream::connect(service.address.trim_start_matches("https://")).await.expect("accepted"),
+        );
+    }
+    let served = tokio::time::timeout(Duration::from_secs(4), is_served(&service, trusting(&ours))).await;
+    assert_eq!(served, Ok(true), "while their handshakes are waited for");
+    eventually("the end of their time", Duration::from_secs(20), async || {
+        (metric(&service, "tidemark_tls_handshakes_total{kind=\"slow\"}").await == 200).then_some(())
+    })
+    .await;
+    let mut nothing = [0];
+    assert_eq!(silent[0].read(&mut nothing).await.unwrap_or(0), 0, "closed");
+}
+
+fn redis_by_tls(files: &Files) -> Server {
+    let (port, dir) = (free_port(), folder("redis").display().to_string());
+    let args = [
+        "--port",
+        "0",
+        "--tls-port",
+        &port.to_string(),
+        "--bind",
+        "127.0.0.1",
+        "--dir",
+        &dir,
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+        "--tls-cert-file",
+        &files.path("cert.pem"),
+        "--tls-key-file",
+        &files.path("key.pem"),
+        "--tls-ca-cert-file",
+        &files.path("ca.pem"),
+        "--tls-auth-clients",
+        "yes",
+    ];
+    Server::start(binary("redis-server"), port, args.iter().map(|arg| (*arg).to_owned()).collect())
+}
+
+fn redis_keys(files: &Files, port: u16) -> String {
+    let [cert, key, ca] = ["cert.pem", "key.pem", "ca.pem"].map(|name| files.path(name));
+    redis_cli(port, &["--tls", "--cert", &cert, "--key", &key, "--cacert", &ca, "keys", "*"])
+}
+
+#[tokio::test]
+async fn redis_by_tls_with_a_certificate_of_ours() {
+    let (ours, other) = (Authority::new("ours"), Authority::new("other"));
+    let files = Files::new(&ours.sign());
+    let ca = files.write("ca.pem", &ours.pem());
+    let redis = redis_by_tls(&files);
+    let (url, dir) = (format!("rediss://127.0.0.1:{}", redis.port), folder("data").display().to_string());
+    let [cert, key] = ["cert.pem", "key.pem"].map(|name| files.path(name));
+    let mine = ["--data-dir", &dir, "--redis-url", &url, "--redis-tls-cert", &cert, "--redis-tls-key", &key];
+    let right = [&mine[..], &["--redis-tls-ca", &ca]].concat();
+    let (service, mut client) = ready(Tidemark::start(&right)).await;
+    eventually("Redis", Duration::from_secs(20), async || {
+        (health(&service, "shared").await.ok()? == SERVING).then_some(())
+    })
+    .await;
+    create(&mut client, "milk", "Buy milk").await;
+    get(&mut client, "lists/home/todos/milk", strong()).await.expect("found");
+    eventually("an entry", Duration::from_secs(10), async || {
+        redis_keys(&files, redis.port).contains("lists/home").then_some(())
+    })
+    .await;
+    service.terminate();
+    service.exit_code(Duration::from_secs(30)).await;
+    // Another process, an empty near tier: the entry is used.
+    let (service, mut client) = ready(Tidemark::start(&right)).await;
+    eventually("an answer from Redis", Duration::from_secs(20), async || {
+        (health(&service, "shared").await.ok()? == SERVING).then_some(())?;
+        let read = get(&mut client, "lists/home/todos/milk", None).await.ok()?.read?;
+        (read.source() == Source::Shared).then_some(())
+    })
+    .await;
+    service.terminate();
+    service.exit_code(Duration::from_secs(30)).await;
+
+    // A server of an unknown authority is not spoken to.
+    let unknown = files.write("other.pem", &other.pem());
+    let (service, _client) =
+        ready(Tidemark::start(&[&mine[..], &["--redis-tls-ca", &unknown]].concat())).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_ne!(health(&service, "shared").await.expect("known"), SERVING);
+}
+
+fn mongod_by_tls(files: &Files) -> Server {
+    let (port, dir) = (free_port(), folder("mongod"));
+    let args = [
+        "--replSet",
+        "tls",
+        "--bind_ip",
+        "127.0.0.1",
+        "--port",
+        &port.to_string(),
+        "--dbpath",
+        &dir.display().to_string(),
+        "--logpath",
+        &dir.join("log").display().to_string(),
+        "--wiredTigerCacheSizeGB",
+        "0.25",
+        "--oplogSize",
+        "100",
+        "--quiet",
+        "--nounixsocket",
+        "--setParameter",
+        "diagnosticDataCollectionEnabled=false",
+        "--tlsMode",
+        "requireTLS",
+        "--tlsCertificateKeyFile",
+        &files.path("both.pem"),
+        "--tlsCAFile",
+        &files.path("ca.pem"),
+    ];
+    Server::start(binary("mongod"), port, args.iter().map(|arg| (*arg).to_owned()).collect())
+}
+
+/// How a service ends that is started with these arguments.
+async fn ends_with(args: &[&str]) -> (Option<i32>, String) {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_tidemark"));
+    command
+        .args(["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "off"])
+        .args(args)
+        .kill_on_drop(true);
+    let out = tokio::time::timeout(Duration::from_secs(20), command.output()).await;
+    let out = out.expect("an end").expect("run");
+    (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
+}
+
+#[tokio::test]
+async fn mongodb_by_tls_with_a_certificate_of_ours() {
+    let ours = Authority::new("ours");
+    let signed = ours.sign();
+    let files = Files::new(&signed);
+    let both = files.write("both.pem", &format!("{}{}", signed.cert, signed.key));
+    let ca = files.write("ca.pem", &ours.pem());
+    let mongod = mongod_by_tls(&files);
+    let (host, tls) = (
+        format!("127.0.0.1:{}", mongod.port),
+        format!("tls=true&tlsCAFile={ca}&tlsCertificateKeyFile={both}"),
+    );
+    let config = doc! { "_id": "tls", "members": [{ "_id": 0, "host": &host }] };
+    initiate(&format!("mongodb://{host}/?directConnection=true&{tls}"), config).await;
+    let uri = format!("mongodb://{host}/secured?replicaSet=tls&{tls}");
+    let (_service, mut client) = ready(Tidemark::start(&["--mongodb-uri", &uri])).await;
+    create(&mut client, "milk", "Buy milk").await;
+    assert_eq!(title(&mut client, "lists/home/todos/milk", strong()).await, "Buy milk");
+    // The feed comes by TLS, too.
+    let request = pb::WatchTodosRequest { parent: "lists/home".into(), ..Default::default() };
+    let mut watch = client.watch_todos(request).await.expect("a watch").into_inner();
+    watch.message().await.expect("well").expect("where it starts");
+    retitle(&mut client, "lists/home/todos/milk", "Buy two").await;
+    let change = watch.message().await.expect("well").expect("a change");
+    assert!(matches!(change.event, Some(pb::watch_todos_response::Event::Change(_))), "{change:?}");
+
+    assert!(Path::new(&ca).is_file());
+    let missing =
+        format!("mongodb://{host}/secured?replicaSet=tls&tls=true&tlsCAFile={}", files.path("none.pem"));
+    let (code, told) = ends_with(&["--mongodb-uri", &missing]).await;
+    assert!(code == Some(1) && told.contains("none.pem"), "{told}");
+}

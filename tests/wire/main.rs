@@ -9,4 +9,5 @@ mod calls;
 mod client;
 mod coherence;
 mod life;
+mod verify;
 mod watch;

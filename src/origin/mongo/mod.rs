@@ -3,7 +3,7 @@
 //! stream on the database.
 
 mod connect;
-mod document;
+pub(crate) mod document;
 mod feed;
 mod page;
 mod read;

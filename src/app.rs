@@ -197,6 +197,7 @@ fn settings(config: &Config) -> Settings {
         list_grace: config.list_grace,
         stale_if_error: config.stale_if_error,
         max_origin_loads: config.max_origin_loads,
+        verify_one_in: config.verify_one_in,
     }
 }
 

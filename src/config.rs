@@ -53,6 +53,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Most loads at the origin at once.
     pub max_origin_loads: usize,
+    /// One of so many cached answers is verified; 0: none.
+    pub verify_one_in: u64,
 }
 
 /// The pages in a browser that may call by grpc-web.
@@ -89,7 +91,7 @@ const fn setting(name: &'static str, default: &'static str, help: &'static str) 
 }
 
 /// All settings of `serve`.
-pub const SETTINGS: [Setting; 22] = [
+pub const SETTINGS: [Setting; 23] = [
     setting(
         "listen",
         "127.0.0.1:50051",
@@ -175,6 +177,11 @@ pub const SETTINGS: [Setting; 22] = [
         "max-origin-loads",
         "256",
         "Most loads at the database at once; 16 times as many keys may wait for one",
+    ),
+    setting(
+        "verify-one-in",
+        "1000",
+        "One of so many cached answers is compared with the database, off the way of requests; 0 for none. Some 100 reads a second of the database at 100,000 answers",
     ),
 ];
 
@@ -285,6 +292,7 @@ impl Values {
             stale_if_error: self.one("stale-if-error", &mut wrong, off_or(duration)).flatten(),
             drain_timeout: self.one("drain-timeout", &mut wrong, duration).unwrap_or_default(),
             max_origin_loads: self.one("max-origin-loads", &mut wrong, number).unwrap_or_default(),
+            verify_one_in: self.one("verify-one-in", &mut wrong, number).unwrap_or_default(),
         };
         if wrong.is_empty() {
             contradictions(&config, &mut wrong);

@@ -8,6 +8,8 @@ pub mod cli;
 pub mod coherence;
 pub mod config;
 pub mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod grpc;
 pub mod model;
 pub mod origin;

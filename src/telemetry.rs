@@ -125,6 +125,8 @@ metrics! {
     shared_dropped: Counter = "shared_dropped";
     /// Shared entries that were not what was asked for, by reason
     shared_rejected: Family<Kind, Counter> = "shared_rejected";
+    /// Sampled cached answers compared with the origin at the time they were said to be fresh to, by verdict (consistent, inconsistent, undecided)
+    verified: Family<Kind, Counter> = "verified";
     /// Writes, by kind of outcome
     writes: Family<Kind, Counter> = "writes";
     /// TLS handshakes of callers, by outcome (done, failed, slow, refused)

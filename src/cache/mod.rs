@@ -10,6 +10,7 @@ mod hub;
 mod load;
 mod part;
 mod read;
+mod verify;
 mod watch;
 mod write;
 
@@ -25,7 +26,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{clock::Clock, watch::Watch};
-use self::{heartbeat::Heart, hub::Hub, load::Loads};
+use self::{heartbeat::Heart, hub::Hub, load::Loads, verify::Verifier};
 pub use crate::coherence::Arm;
 use crate::{
     coherence::Coherence,
@@ -59,6 +60,8 @@ pub struct Settings {
     pub stale_if_error: Option<Duration>,
     /// Loads at the origin at once.
     pub max_origin_loads: usize,
+    /// One of so many cached answers is verified; 0: none.
+    pub verify_one_in: u64,
 }
 
 /// How far the start has come.
@@ -94,6 +97,7 @@ pub struct Cache {
     read_counters: ReadCounters,
     /// Tells those who wait for the frontier, in the order in which they came.
     frontier_moved: Notify,
+    verifier: Verifier,
     phase: channel::Sender<Phase>,
     /// Ends the streams of watchers.
     shutdown: CancellationToken,
@@ -136,6 +140,7 @@ impl Cache {
             phase: channel::Sender::new(Phase::Starting),
             shutdown: CancellationToken::new(),
             read_counters: ReadCounters::new(&metrics),
+            verifier: Verifier::new(settings.verify_one_in, &metrics),
             tasks: TaskTracker::new(),
             settings,
             clock,
@@ -145,13 +150,15 @@ impl Cache {
         })
     }
 
-    /// Keeps up with the origin: heartbeats and feed. Returns only when the
+    /// Keeps up with the origin: heartbeats and feed; and verifies a sample of
+    /// the answers. Returns only when the
     /// process must end.
     pub async fn run(self: Arc<Self>) -> Fatal {
         let mut parts = JoinSet::new();
-        let (beating, following) = (Arc::clone(&self), self);
+        let (beating, following, verifying) = (Arc::clone(&self), Arc::clone(&self), self);
         parts.spawn(async move { beating.beat().await });
         parts.spawn(async move { following.follow().await });
+        parts.spawn(async move { verifying.verify().await });
         match parts.join_next().await {
             Some(Ok(fatal)) => fatal,
             Some(Err(panic)) => Fatal(format!("a task that keeps up with the database ended: {panic}")),

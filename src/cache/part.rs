@@ -34,6 +34,7 @@ pub(super) struct Request {
 
 /// One part of an answer.
 pub(super) struct Part {
+    pub(super) key: Key,
     pub(super) value: Value,
     pub(super) hit: Hit,
     pub(super) source: Source,
@@ -61,7 +62,8 @@ impl Missing {
     pub(super) fn admit(mut self, stamped: Stamped, source: Source, request: &Request) -> Result<Part, Self> {
         let Some(hit) = self.check.admissible(stamped.as_of) else { return Err(self) };
         if hit.fresh_to >= request.need {
-            return Ok(Part { value: stamped.value, hit, source, stale: request.is_away() });
+            let stale = request.is_away();
+            return Ok(Part { key: self.key, value: stamped.value, hit, source, stale });
         }
         self.candidate = Some((stamped, source));
         Err(self)

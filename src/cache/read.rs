@@ -227,7 +227,7 @@ impl Cache {
     /// its list's fence is left out, nothing else. Fresh to its stamp only.
     fn page_in_grace(
         &self,
-        query: &PageQuery,
+        query: &Arc<PageQuery>,
         stamped: &Stamped,
         began: Option<Mono>,
         check: &Check,
@@ -237,6 +237,7 @@ impl Cache {
         let in_grace = stamped.as_of < check.bar && stamped.as_of >= bar && began? >= since;
         let hit = Hit { fresh_to: stamped.as_of, seen: stamped.as_of };
         in_grace.then(|| Part {
+            key: Key::Page(Arc::clone(query)),
             value: stamped.value.clone(),
             hit,
             source: Source::Near,
@@ -388,6 +389,7 @@ impl Cache {
         let wanted = missing.iter().map(required).collect();
         let loaded = within(request.deadline, "origin", self.loaded(wanted)).await??;
         let part = |(missing, stamped): (&Missing, Stamped)| Part {
+            key: missing.key.clone(),
             hit: missing.check.admissible(stamped.as_of).unwrap_or(Hit {
                 // A page within its grace, overtaken while it was loaded.
                 fresh_to: stamped.as_of,
@@ -418,7 +420,8 @@ impl Cache {
                 missing.candidate.as_ref().and_then(|(stamped, _)| missing.check.admissible(stamped.as_of));
             let hit = hit.filter(|hit| hit.fresh_to >= request.arm.regardless_of_age());
             let (Some(hit), Some((stamped, source))) = (hit, missing.candidate) else { return Err(refused) };
-            parts[missing.at] = Some(Part { value: stamped.value, hit, source, stale: true });
+            parts[missing.at] =
+                Some(Part { key: missing.key, value: stamped.value, hit, source, stale: true });
         }
         Ok(())
     }
@@ -451,7 +454,8 @@ impl Cache {
 
     fn count_reads(&self, parts: &[Part], stale: bool) {
         for part in parts {
-            self.read_counters.of(&part.value, part.source).inc();
+            let nth = self.read_counters.of(&part.value, part.source).inc();
+            self.sample(nth, part);
         }
         if stale {
             self.metrics.stale_answers.inc();

@@ -11,13 +11,14 @@ use std::{
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use prost_types::Timestamp;
 use tokio::task::JoinSet;
 
 use super::{client::todo_from_json, serve};
 use crate::{
     app,
     error::FieldProblem,
-    model::{ListName, Patch, TodoName, timestamp_from_ms, validate},
+    model::{ListName, Patch, TodoName, timestamp_from_ms, timestamp_ms, validate},
     origin::Origin,
     pb::Todo,
 };
@@ -139,7 +140,7 @@ fn now_ms() -> i64 {
 }
 
 /// The lines of the input, with their numbers from 1.
-struct Lines {
+pub(crate) struct Lines {
     input: Box<dyn BufRead + Send>,
     size: Option<u64>,
     number: u64,
@@ -158,8 +159,13 @@ impl Lines {
         Ok(Self { input, size, number: 0, bytes: 0 })
     }
 
+    /// Those of an input of unknown size.
+    pub(crate) fn of(input: Box<dyn BufRead + Send>) -> Self {
+        Self { input, size: None, number: 0, bytes: 0 }
+    }
+
     /// The next line; `Err` inside if it is too long or no UTF-8.
-    fn next(&mut self) -> Result<Option<Result<String, String>>, String> {
+    pub(crate) fn next(&mut self) -> Result<Option<Result<String, String>>, String> {
         let mut raw = Vec::new();
         let read = (&mut self.input).take(MAX_LINE_BYTES).read_until(b'\n', &mut raw);
         let read = read.map_err(|e| format!("the input cannot be read after line {}: {e}", self.number))?;
@@ -192,7 +198,7 @@ impl Lines {
 }
 
 /// The todo in a line; `None` if the line is empty.
-fn parse(line: &str, list: &ListName, now_ms: i64) -> Result<Option<Todo>, String> {
+pub(crate) fn parse(line: &str, list: &ListName, now_ms: i64) -> Result<Option<Todo>, String> {
     let line = line.trim_start_matches('\u{feff}').trim();
     if line.is_empty() {
         return Ok(None);
@@ -203,15 +209,26 @@ fn parse(line: &str, list: &ListName, now_ms: i64) -> Result<Option<Todo>, Strin
         format!("name {:?} is no todo name such as lists/home/todos/42", crate::error::shorten(&todo.name))
     })?;
     validate(&mut todo, "").map_err(|problems| told(&problems))?;
-    let create_time = todo.create_time.unwrap_or_else(|| timestamp_from_ms(now_ms));
-    let complete_time = todo.complete_time;
+    let create_time = to_ms("create_time", todo.create_time)?.unwrap_or_else(|| timestamp_from_ms(now_ms));
+    let update_time = to_ms("update_time", todo.update_time)?;
+    let complete_time = to_ms("complete_time", todo.complete_time)?;
     let mut new = Patch::all_of(&todo).create(name.as_str(), now_ms);
     new.create_time = Some(create_time);
-    new.update_time = todo.update_time.or(Some(create_time));
+    new.update_time = update_time.or(Some(create_time));
     if new.complete_time.is_some() && complete_time.is_some() {
         new.complete_time = complete_time;
     }
     Ok(Some(new))
+}
+
+/// A time as every origin keeps it.
+fn to_ms(field: &str, time: Option<Timestamp>) -> Result<Option<Timestamp>, String> {
+    let cut = |time: Timestamp| {
+        let ms =
+            timestamp_ms(&time).ok_or_else(|| format!("{field} is no time of the years 0001 to 9999"))?;
+        Ok(timestamp_from_ms(ms))
+    };
+    time.map(cut).transpose()
 }
 
 fn told(problems: &[FieldProblem]) -> String {
@@ -308,6 +325,18 @@ mod tests {
         assert!(one("\u{feff}{\"id\": 17, \"name\": \"x\"}\r").expect("right").is_some());
     }
 
+    /// MongoDB keeps milliseconds: finer times would be others once stored.
+    #[test]
+    fn times_are_cut_to_milliseconds() {
+        let line = r#"{"name":"lists/home/todos/1","title":"x","state":"STATE_COMPLETED",
+            "createTime":"2026-01-01T00:00:00.123456789Z","updateTime":"2026-01-01T00:00:00.000000001Z",
+            "completeTime":"2026-01-01T00:00:01.9999Z"}"#;
+        let todo = one(line).expect("right").expect("a todo");
+        let nanos =
+            [todo.create_time, todo.update_time, todo.complete_time].map(|time| time.expect("kept").nanos);
+        assert_eq!(nanos, [123_000_000, 0, 999_000_000]);
+    }
+
     #[test]
     fn bad_lines_say_why() {
         for (line, word) in [
@@ -332,7 +361,7 @@ mod tests {
         let mut text = b"{\"id\": \"1\", \"name\": \"x\"}\n".to_vec();
         text.extend(vec![b'x'; 3 << 20]);
         text.extend(b"\n\xff\xfe\n{\"id\": \"2\", \"name\": \"y\"}");
-        let mut lines = Lines { input: Box::new(io::Cursor::new(text)), size: None, number: 0, bytes: 0 };
+        let mut lines = Lines::of(Box::new(io::Cursor::new(text)));
         let mut well = Vec::new();
         while let Some(line) = lines.next().expect("readable") {
             well.push(line.is_ok());

@@ -1,8 +1,8 @@
 //! The command line: one file a command.
 
-mod client;
+pub(crate) mod client;
 mod generate;
-mod import;
+pub(crate) mod import;
 mod read;
 mod serve;
 mod watch;

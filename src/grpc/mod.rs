@@ -3,9 +3,9 @@
 mod convert;
 mod deadline;
 mod edge;
-mod filter;
+pub(crate) mod filter;
 pub mod health;
-mod page_token;
+pub(crate) mod page_token;
 pub mod reply;
 mod service;
 mod status;

@@ -67,8 +67,8 @@ pub fn decode(query: &PageQuery, token: &str) -> Result<(PagePosition, OriginTim
     let key = match content[HEAD] {
         0 => SortKey::Time(value.cast_signed()),
         1 => SortKey::Priority(u8::try_from(value).map_err(|_| malformed())?),
-        2 => SortKey::Missing,
-        3 => SortKey::Wrong,
+        2 if value == 0 => SortKey::Missing,
+        3 if value == 0 => SortKey::Wrong,
         _ => return Err(malformed()),
     };
     let name = std::str::from_utf8(&content[HEAD + SORT_KEY..]).ok().and_then(TodoName::parse);
@@ -96,6 +96,21 @@ mod tests {
             let again = decode(&query("lists/home", 99), &token).expect("another size is fine");
             assert_eq!(again, (position(key), OriginTime(9)));
             assert!(decode(&query("lists/work", 10), &token).is_err());
+        }
+    }
+
+    /// One text for one place: whoever can make a right checksum may not give
+    /// a key a value that it does not have.
+    #[test]
+    fn a_key_without_a_value_has_none() {
+        for key in [SortKey::Missing, SortKey::Wrong] {
+            let token = encode(&query("lists/home", 10), &position(key), OriginTime(9));
+            let mut raw = URL_SAFE_NO_PAD.decode(token).expect("base64");
+            raw[HEAD + 8] = 1;
+            let content = raw.len() - CHECKSUM;
+            let sum = xxh3_64(&raw[..content]).to_be_bytes();
+            raw[content..].copy_from_slice(&sum);
+            assert!(decode(&query("lists/home", 10), &URL_SAFE_NO_PAD.encode(raw)).is_err());
         }
     }
 

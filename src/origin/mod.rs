@@ -52,6 +52,22 @@ pub trait Origin: Send + Sync + 'static {
         limit: Duration,
     ) -> Result<(OriginTime, Page), OriginError>;
 
+    /// The state of this todo exactly at `at`, for the online verifier
+    /// (`cache/verify.rs`), encoded as `load_todos` has it: byte for byte what
+    /// a load at that time would have given. Never a guess: where the past
+    /// cannot be read or proven, it is an error. Returns within `limit`.
+    ///
+    /// # Errors
+    /// `Ahead` if the origin has not reached `at`; `Unavailable` for
+    /// everything else, a past that it does not remember included.
+    async fn todo_at(&self, name: &TodoName, at: OriginTime, limit: Duration) -> Result<Value, OriginError>;
+
+    /// The page exactly at `at`, as `load_page` has it. Never a guess.
+    ///
+    /// # Errors
+    /// As `todo_at`.
+    async fn page_at(&self, query: &PageQuery, at: OriginTime, limit: Duration) -> Result<Page, OriginError>;
+
     /// A small majority write to this replica's own document. Returns the time
     /// of the write: above every write that anyone had acknowledged before the
     /// call. It comes back in the feed under the same number. No retries;

@@ -111,6 +111,16 @@ impl Near {
         self.put(Key::Page(query), Entry { stamped, began });
     }
 
+    /// Keeps this todo no longer.
+    pub fn remove_todo(&self, name: &str) {
+        self.cache.remove(&KeyRef::Todo(name));
+    }
+
+    /// Keeps this page no longer.
+    pub fn remove_page(&self, query: &PageQuery) {
+        self.cache.remove(&KeyRef::Page(query));
+    }
+
     fn put(&self, key: Key, new: Entry) {
         if Bytes.weight(&key, &new) > self.largest {
             self.cache.remove(&key);

@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
-        Mutex, OnceLock,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU32, Ordering},
         mpsc,
     },
@@ -364,6 +364,7 @@ pub struct Tidemark {
     pub address: String,
     /// Where its metrics are.
     pub metrics: String,
+    log: Arc<Mutex<Vec<String>>>,
 }
 
 impl Drop for Server {
@@ -399,9 +400,12 @@ impl Tidemark {
             (Stdio::piped(), Stdio::piped()),
         );
         let stderr = child.stderr.take().expect("stderr");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&log);
         thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 eprintln!("  | {line}");
+                kept.lock().expect("the log").push(line);
             }
         });
         let mut out = BufReader::new(child.stdout.take().expect("stdout")).lines().map_while(Result::ok);
@@ -412,7 +416,13 @@ impl Tidemark {
         let (address, metrics) = (told("tidemark listens on "), told("metrics on "));
         // Somebody has to read on, or it would be told that nobody does.
         thread::spawn(move || out.count());
-        Self { child: Mutex::new(child), address, metrics }
+        Self { child: Mutex::new(child), address, metrics, log }
+    }
+
+    /// Lines of its log at this level, such as `ERROR`.
+    pub fn log(&self, level: &str) -> Vec<String> {
+        let level = format!("\"level\":\"{level}\"");
+        self.log.lock().expect("the log").iter().filter(|line| line.contains(&level)).cloned().collect()
     }
 
     fn signal(&self, signal: &str) {

@@ -10,5 +10,6 @@ mod client;
 mod coherence;
 mod life;
 mod tls;
+mod verify;
 mod watch;
 mod web;

@@ -20,7 +20,7 @@ use crate::{
 pub(super) const PRIORITIES: [&str; 4] = ["LOW", "NORMAL", "HIGH", "URGENT"];
 
 /// The value that a stored document is.
-pub(super) fn value(name: &TodoName, raw: &RawDocument) -> Value {
+pub(crate) fn value(name: &TodoName, raw: &RawDocument) -> Value {
     match todo(name, raw) {
         Ok(todo) => Value::Todo(encoded(todo)),
         Err(unreadable) => Value::Unreadable(Arc::new(unreadable)),
@@ -137,7 +137,7 @@ pub(super) fn date(time: &Timestamp) -> Bson {
 }
 
 /// The document of a new todo.
-pub(super) fn document(name: &TodoName, todo: &Todo) -> Document {
+pub(crate) fn document(name: &TodoName, todo: &Todo) -> Document {
     let mut document = doc! {
         "_id": name.as_str(),
         "parent": name.parent(),

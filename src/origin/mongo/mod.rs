@@ -3,7 +3,7 @@
 //! stream on the database.
 
 mod connect;
-mod document;
+pub(crate) mod document;
 mod feed;
 mod page;
 mod read;
@@ -23,6 +23,7 @@ use mongodb::{Client, Database};
 use xxhash_rust::xxh3::xxh3_64;
 
 pub use self::connect::ConnectError;
+use self::read::At;
 use super::{Feed, FeedStart, Origin};
 use crate::{
     error::{FeedError, OriginError, WriteError},
@@ -133,7 +134,15 @@ impl Origin for MongoDb {
         after: OriginTime,
         limit: Duration,
     ) -> Result<(OriginTime, Page), OriginError> {
-        self.inner.load_page(query, after, limit).await
+        self.inner.load_page(query, At::After(after), limit).await
+    }
+
+    async fn todo_at(&self, name: &TodoName, at: OriginTime, limit: Duration) -> Result<Value, OriginError> {
+        self.inner.todo_at(name, at, limit).await
+    }
+
+    async fn page_at(&self, query: &PageQuery, at: OriginTime, limit: Duration) -> Result<Page, OriginError> {
+        Ok(self.inner.load_page(query, At::Exactly(at), limit).await?.1)
     }
 
     async fn heartbeat(&self, number: u64, limit: Duration) -> Result<OriginTime, OriginError> {

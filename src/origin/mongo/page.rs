@@ -26,11 +26,10 @@ impl Inner {
     pub(super) async fn load_page(
         &self,
         query: &PageQuery,
-        after: OriginTime,
+        mut at: At,
         limit: Duration,
     ) -> Result<(OriginTime, Page), OriginError> {
         let wanted = usize::try_from(query.size).unwrap_or(usize::MAX);
-        let mut at = At::After(after);
         let mut found: Vec<PagePosition> = Vec::new();
         for segment in segments(query) {
             let rest = wanted + 1 - found.len();
@@ -44,6 +43,7 @@ impl Inner {
             };
             let (time, documents) = self.find(find, at, limit).await?;
             at = At::Exactly(time);
+            let Some(documents) = documents else { break };
             found
                 .extend(documents.iter().filter_map(|document| position(query.order, segment.key, document)));
             if found.len() > wanted {

@@ -22,7 +22,8 @@ const SNAPSHOT_UNAVAILABLE: i32 = 246;
 pub(super) enum At {
     /// Any, if not before this.
     After(OriginTime),
-    /// Exactly this.
+    /// Exactly this, of a collection that is there: where there is none now,
+    /// that says nothing of what was.
     Exactly(OriginTime),
 }
 
@@ -41,6 +42,7 @@ impl Inner {
             "batchSize": i32::try_from(names.len() + 1).unwrap_or(i32::MAX),
         };
         let (time, documents) = self.find(find, At::After(after), limit).await?;
+        let documents = documents.unwrap_or_default();
         let mut found: HashMap<&str, &RawDocumentBuf> = HashMap::with_capacity(documents.len());
         for document in &documents {
             if let Ok(id) = document.get_str("_id") {
@@ -53,13 +55,27 @@ impl Inner {
         Ok((time, names.iter().map(value).collect()))
     }
 
-    /// All documents of a find, and the exact time of the state they are from.
+    /// A todo exactly as it was at this time.
+    pub(super) async fn todo_at(
+        &self,
+        name: &TodoName,
+        at: OriginTime,
+        limit: Duration,
+    ) -> Result<Value, OriginError> {
+        let find = doc! { "find": TODOS, "filter": { "_id": name.as_str() }, "limit": 1, "batchSize": 2 };
+        let (_, documents) = self.find(find, At::Exactly(at), limit).await?;
+        let document = documents.and_then(|documents| documents.into_iter().next());
+        Ok(document.map_or(Value::Absent, |document| document::value(name, &document)))
+    }
+
+    /// All documents of a find, and the exact time of the state they are from;
+    /// `None` if there was no collection at that time.
     pub(super) async fn find(
         &self,
         find: Document,
         at: At,
         limit: Duration,
-    ) -> Result<(OriginTime, Vec<RawDocumentBuf>), OriginError> {
+    ) -> Result<(OriginTime, Option<Vec<RawDocumentBuf>>), OriginError> {
         let mut tried = false;
         loop {
             let error = match self.find_or_nothing(&find, at, limit).await {
@@ -69,7 +85,7 @@ impl Inner {
             let code = code(&error);
             if tried || ![Some(INVALID_OPTIONS), Some(SNAPSHOT_UNAVAILABLE)].contains(&code) {
                 return Err(match (code, at) {
-                    (Some(INVALID_OPTIONS), At::After(time)) => OriginError::Ahead(time),
+                    (Some(INVALID_OPTIONS), At::After(time) | At::Exactly(time)) => OriginError::Ahead(time),
                     _ => OriginError::Unavailable(error.to_string()),
                 });
             }
@@ -85,11 +101,11 @@ impl Inner {
         find: &Document,
         at: At,
         limit: Duration,
-    ) -> Result<(OriginTime, Vec<RawDocumentBuf>), Error> {
+    ) -> Result<(OriginTime, Option<Vec<RawDocumentBuf>>), Error> {
         let found = self.find_once(find.clone(), at, limit).await?;
         let at = match (found.at, at) {
-            (Some(time), _) => return Ok((time, found.documents)),
-            (None, At::Exactly(time)) => return Ok((time, Vec::new())),
+            (Some(time), _) => return Ok((time, Some(found.documents))),
+            (None, At::Exactly(_)) => return Err(no_stamp()),
             (None, At::After(after)) => At::After(after.max(found.operation_time)),
         };
         let any = doc! { "find": HEARTBEATS, "projection": { "_id": 1 }, "limit": 1 };
@@ -100,10 +116,9 @@ impl Inner {
             self.writes.run_command(heartbeats).await?;
             time = self.find_once(any, at, limit).await?.at;
         }
-        let time = time
-            .ok_or_else(|| Error::from(std::io::Error::other("the server tells no time of its snapshot")))?;
+        let time = time.ok_or_else(no_stamp)?;
         let again = self.find_once(find.clone(), At::Exactly(time), limit).await?;
-        Ok((time, again.documents))
+        Ok((time, again.at.map(|_| again.documents)))
     }
 
     async fn find_once(&self, mut find: Document, at: At, limit: Duration) -> Result<Found, Error> {
@@ -129,6 +144,10 @@ impl Inner {
         }
         Ok(found)
     }
+}
+
+fn no_stamp() -> Error {
+    std::io::Error::other("the server tells no time of its snapshot").into()
 }
 
 /// What one find gave.

@@ -1,0 +1,60 @@
+//! Doors for `fuzz/`, and for the test of its seeds, to what reads bytes from
+//! outside and is private otherwise. Nobody else goes through them.
+
+use std::io::Cursor;
+
+use bson::RawDocument;
+
+use crate::{
+    cli::{client, import},
+    error::Error,
+    grpc::{filter, page_token},
+    model::{Filter, ListName, Order, OriginTime, PagePosition, PageQuery, TodoName, Value},
+    origin::mongo::document,
+    pb::Todo,
+};
+
+/// A filter's text.
+pub fn parse_filter(text: &str) -> Result<Filter, Error> {
+    filter::parse_filter(text)
+}
+
+/// An order's text.
+pub fn parse_order(text: &str) -> Result<Order, Error> {
+    filter::parse_order(text)
+}
+
+/// A page token's text.
+pub fn decode_page_token(query: &PageQuery, text: &str) -> Result<(PagePosition, OriginTime), Error> {
+    page_token::decode(query, text)
+}
+
+/// The text of a page token.
+pub fn encode_page_token(query: &PageQuery, next: &PagePosition, fresh_to: OriginTime) -> String {
+    page_token::encode(query, next, fresh_to)
+}
+
+/// The value that a stored document is; `None` if the bytes are no document.
+pub fn read_document(name: &TodoName, raw: &[u8]) -> Option<Value> {
+    RawDocument::from_bytes(raw).ok().map(|raw| document::value(name, raw))
+}
+
+/// The stored document of a todo.
+pub fn write_document(name: &TodoName, todo: &Todo) -> Vec<u8> {
+    bson::serialize_to_vec(&document::document(name, todo)).unwrap_or_default()
+}
+
+/// What `tidemark import` makes of an input, line by line.
+pub fn import(input: Vec<u8>, list: &ListName, now_ms: i64) -> Vec<Result<Option<Todo>, String>> {
+    let mut lines = import::Lines::of(Box::new(Cursor::new(input)));
+    let mut read = Vec::new();
+    while let Ok(Some(line)) = lines.next() {
+        read.push(line.and_then(|line| import::parse(&line, list, now_ms)));
+    }
+    read
+}
+
+/// A todo as a line of JSON, as the API writes it.
+pub fn json_line(todo: &Todo) -> Option<String> {
+    client::json("todo.v1.Todo", todo).ok()
+}

@@ -43,6 +43,8 @@ const CONNECT_PAUSE: Duration = Duration::from_secs(1);
 /// Why it could not start or go on: for a person, and exit code 1.
 pub async fn run(config: Config) -> Result<(), Fatal> {
     let metrics = Arc::new(Metrics::default());
+    tell_panics(Arc::clone(&metrics));
+    raise_open_files();
     let listener = bind(config.listen, "listen").await?;
     let metrics_listener = bind_if(config.metrics_listen, "metrics-listen").await?;
     let health_listener = bind_if(config.health_listen, "health-listen").await?;
@@ -94,6 +96,29 @@ pub async fn run(config: Config) -> Result<(), Fatal> {
     tracing::info!("draining");
     shutdown.cancel();
     drained(cell.get(), server, config.drain_timeout).await
+}
+
+/// Every panic, of whatever task, is an error in the log and a metric. Whether
+/// the service can live without the task is decided where it is waited for.
+fn tell_panics(metrics: Arc<Metrics>) {
+    std::panic::set_hook(Box::new(move |panic| {
+        metrics.panics.inc();
+        let location = panic.location().map(ToString::to_string).unwrap_or_default();
+        let text = panic.payload_as_str().unwrap_or_default();
+        tracing::error!(location, text, "a panic: this is a bug of the service");
+    }));
+}
+
+/// Each client and each watcher is an open file: as many as the system allows,
+/// and not the 1024 that a shell begins with.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(problem) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%problem, "the limit of open files stays as it is");
+    }
 }
 
 async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener, Fatal> {

@@ -133,7 +133,9 @@ metrics! {
     tls_handshakes: Family<Kind, Counter> = "tls_handshakes";
     /// Times that changed TLS files were read, by outcome (loaded, failed)
     tls_reloads: Family<Kind, Counter> = "tls_reloads";
-    /// Panics of tasks, by task
+    /// Panics of whatever task: bugs
+    panics: Counter = "panics";
+    /// Tasks that ended in a panic, by task
     task_panics: Family<Kind, Counter> = "task_panics";
 }
 

@@ -110,7 +110,7 @@ fn code_of(headers: &HeaderMap) -> Code {
 /// What the framework refuses before a call is reached.
 fn translated(response: Response<Body>) -> Response<Body> {
     let code = code_of(response.headers());
-    if !matches!(code, Code::OutOfRange | Code::Internal) {
+    if !matches!(code, Code::OutOfRange | Code::Internal | Code::ResourceExhausted) {
         return response;
     }
     let Some(status) = Status::from_header_map(response.headers()) else { return response };
@@ -119,9 +119,11 @@ fn translated(response: Response<Body>) -> Response<Body> {
         Code::OutOfRange if status.details().is_empty() => {
             status::message_too_large(MAX_REQUEST_BYTES).into_http()
         }
-        Code::Internal
-            if text.contains("decode") || text.contains("Protobuf") || text.contains("compression") =>
-        {
+        // Small as it was sent, and too large once it is unpacked.
+        Code::ResourceExhausted if status.details().is_empty() && text.contains("decompress") => {
+            status::message_too_large(MAX_REQUEST_BYTES).into_http()
+        }
+        Code::Internal if ["decode", "Protobuf", "compress"].iter().any(|word| text.contains(word)) => {
             status::malformed(text).into_http()
         }
         _ => response,

@@ -74,9 +74,13 @@ fn texts(names: &[TodoName]) -> Vec<String> {
     names.iter().map(ToString::to_string).collect()
 }
 
-/// The todo in a reply to a write. It is encoded already, and encoded again
-/// here: writes are few, and their replies plain messages.
+/// The todo in a reply to a write; none, if the write was repeated under its
+/// request id and the todo was deleted since. It is encoded already, and
+/// encoded again here: writes are few, and their replies plain messages.
 fn written(todo: Bytes) -> Result<Option<pb::Todo>, Status> {
+    if todo.is_empty() {
+        return Ok(None);
+    }
     prost::Message::decode(todo)
         .map(Some)
         .map_err(|e| Status::internal(format!("a stored todo is damaged: {e}")))

@@ -10,6 +10,7 @@ mod client;
 mod coherence;
 mod life;
 mod tls;
+mod tour;
 mod verify;
 mod watch;
 mod web;

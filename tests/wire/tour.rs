@@ -19,7 +19,7 @@ fn steps(readme: &str) -> Vec<(String, Vec<String>)> {
     steps
 }
 
-/// A line without what is different each time: ages, tokens, and how far an
+/// A line without what is different each time: ages, tokens, etags, and how far an
 /// import has come.
 fn lasting(line: &str) -> Option<String> {
     if line.ends_with(" a second") {
@@ -27,7 +27,7 @@ fn lasting(line: &str) -> Option<String> {
     }
     let word = |word: &str| {
         let is_age = word.ends_with('s') && word.trim_end_matches('s').parse::<f64>().is_ok();
-        let is_token = word.len() >= 40 && !word.contains('/');
+        let is_token = word.len() >= 32 && !word.contains('/');
         if is_age {
             "AGE".into()
         } else if is_token {

@@ -124,6 +124,13 @@ impl Link {
         timeout(limit, work).await.map_err(late)?
     }
 
+    /// What is asked of the past, exactly.
+    async fn past<T>(&self, at: OriginTime, read: impl FnOnce(&History) -> T) -> Result<T, OriginError> {
+        self.hop().await.map_err(OriginError::Unavailable)?;
+        let history = self.world.history();
+        if at > history.last { Err(OriginError::Ahead(at)) } else { Ok(read(&history)) }
+    }
+
     /// Any time from `after` on that was reached is right.
     fn snapshot_time(&self, history: &History, after: OriginTime) -> OriginTime {
         let mut rng = self.world.rng();
@@ -220,6 +227,14 @@ impl Origin for SimOrigin {
             page
         };
         self.0.load(after, limit, read).await
+    }
+
+    async fn todo_at(&self, name: &TodoName, at: OriginTime, _: Duration) -> Result<Value, OriginError> {
+        self.0.past(at, |history| history.value_at(name, at)).await
+    }
+
+    async fn page_at(&self, query: &PageQuery, at: OriginTime, _: Duration) -> Result<Page, OriginError> {
+        self.0.past(at, |history| history.page_at(query, at)).await
     }
 
     async fn heartbeat(&self, number: u64, limit: Duration) -> Result<OriginTime, OriginError> {

@@ -114,6 +114,7 @@ impl Watcher {
             list: self.list.clone(),
             names: self.names.clone(),
             after: self.cursor,
+            seen: self.cursor.unwrap_or_default(),
             include_todo: self.include_todo,
             progress_interval: self.progress,
         };

@@ -145,6 +145,7 @@ impl Config {
                 list_grace: Duration::from_millis(rng.pick(&[0, 200, 500])),
                 stale_if_error: rng.pick(&[None, None, Some(Duration::from_secs(30))]),
                 max_origin_loads: rng.pick(&[1, 2, 256]),
+                verify_one_in: 0,
             },
             with_shared: rng.chance(85),
             stripes: rng.pick(&[(4, 1), (64, 8), (1 << 12, 1 << 8)]),

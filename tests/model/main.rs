@@ -6,6 +6,7 @@
 //! `TIDEMARK_MODEL=large` explores larger bounds, `TIDEMARK_MODEL_TRACES=1`
 //! prints the way to each wrong turn.
 
+mod ages;
 mod fence;
 mod joins;
 mod lists;
@@ -16,6 +17,7 @@ mod turns;
 mod watch;
 
 use run::{Size, catches, holds};
+use turns::Turn;
 
 #[test]
 fn fence_holds() {
@@ -70,4 +72,32 @@ fn watch_holds() {
 #[test]
 fn watch_has_teeth() {
     catches("watch", watch::TURNS, |turn, bounds| watch::Watch::new(Some(turn), bounds));
+}
+
+#[test]
+fn ages_hold() {
+    let bounds = Size::asked().pick(ages::SMALL, ages::LARGE);
+    holds("ages", bounds, |bounds| ages::Ages::new(None, bounds));
+}
+
+#[test]
+fn ages_have_teeth() {
+    catches("ages", ages::TURNS, |turn, bounds| ages::Ages::new(Some(turn), bounds));
+}
+
+/// Each wrong turn has its place in a model.
+#[test]
+fn every_wrong_turn_is_taken() {
+    let taken: Vec<Turn> = [
+        fence::TURNS.iter().map(|turn| turn.0).collect::<Vec<_>>(),
+        sessions::TURNS.iter().map(|turn| turn.0).collect(),
+        joins::TURNS.iter().map(|turn| turn.0).collect(),
+        lists::TURNS.iter().map(|turn| turn.0).collect(),
+        watch::TURNS.iter().map(|turn| turn.0).collect(),
+        ages::TURNS.iter().map(|turn| turn.0).collect(),
+    ]
+    .concat();
+    for turn in Turn::ALL {
+        assert!(taken.contains(turn), "no model takes this turn: {}", turn.text());
+    }
 }

@@ -118,7 +118,7 @@ fn lose_history(world: &World) {
     });
 }
 
-async fn restart(world: &World, fleet: &Fleet, slot: usize, after: Duration) {
+async fn restart(world: &World, fleet: &Arc<Fleet>, slot: usize, after: Duration) {
     if fleet.replica(slot).link.dead.is_cancelled() {
         return;
     }
@@ -128,7 +128,7 @@ async fn restart(world: &World, fleet: &Fleet, slot: usize, after: Duration) {
     world.count("restarts");
 }
 
-async fn drain(world: &World, fleet: &Fleet, slot: usize, after: Duration) {
+async fn drain(world: &World, fleet: &Arc<Fleet>, slot: usize, after: Duration) {
     let replica = fleet.replica(slot);
     if replica.draining.swap(true, Ordering::Relaxed) {
         return;

@@ -9,7 +9,7 @@ use tidemark::{
     model::Touched,
     origin::{Feed, FeedEvent, FeedItem, FeedPosition, FeedStart},
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::{
     history::{Event, What},
@@ -27,6 +27,9 @@ pub struct SimFeed {
     next: usize,
     /// After the last event that was given.
     position: Option<usize>,
+    /// The next batch is on its way until then: a batch may end within a
+    /// transaction, and others look in between.
+    arrives: Instant,
 }
 
 impl SimFeed {
@@ -51,7 +54,7 @@ impl SimFeed {
         if next < history.forgotten {
             return Err(FeedError::HistoryLost("the log begins later".into()));
         }
-        Ok(Self { link: Arc::clone(link), number, next, position: None })
+        Ok(Self { link: Arc::clone(link), number, next, position: None, arrives: Instant::now() })
     }
 
     fn is_broken(&self) -> bool {
@@ -135,8 +138,14 @@ impl Feed for SimFeed {
             if self.is_broken() || link.world.weather().refuses(link.replica) {
                 return Err(FeedError::Broken("the cursor was closed".into()));
             }
+            if Instant::now() < self.arrives {
+                sleep_until(self.arrives).await;
+                continue;
+            }
             match self.arrived() {
                 Ok(items) => {
+                    self.arrives =
+                        Instant::now() + Duration::from_millis(link.world.rng().pick(&[0, 0, 1, 3, 20]));
                     self.position = Some(self.next);
                     if items.iter().any(|item| matches!(item.event, FeedEvent::Reset { .. })) {
                         link.learn_collection();

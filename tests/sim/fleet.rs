@@ -57,14 +57,16 @@ pub struct Fleet {
 impl Fleet {
     pub fn new(world: &Arc<World>) -> Arc<Self> {
         let world = Arc::clone(world);
-        let fleet = Self { world, slots: Mutex::default(), incarnations: AtomicU64::new(0) };
-        let slots = (0..fleet.world.config.replicas).map(|slot| fleet.process(slot)).collect();
-        *fleet.slots.lock().expect("no panic while locked") = slots;
-        Arc::new(fleet)
+        let fleet = Arc::new(Self { world, slots: Mutex::default(), incarnations: AtomicU64::new(0) });
+        for slot in 0..fleet.world.config.replicas {
+            let process = fleet.process(slot);
+            fleet.slots.lock().expect("no panic while locked").push(process);
+        }
+        fleet
     }
 
     /// A new process for a slot.
-    fn process(&self, slot: usize) -> Arc<Replica> {
+    fn process(self: &Arc<Self>, slot: usize) -> Arc<Replica> {
         let world = &self.world;
         let incarnation = self.incarnations.fetch_add(1, Ordering::Relaxed);
         let link = Link::new(world, slot, incarnation);
@@ -79,10 +81,12 @@ impl Fleet {
             Arc::new(Metrics::default()),
             Coherence::new(todo_stripes, list_stripes),
         );
-        let (running, at, told) = (Arc::clone(&cache), Arc::clone(&link), Arc::clone(world));
+        let (running, fleet) = (Arc::clone(&cache), Arc::clone(self));
         let run = tokio::spawn(async move {
             let fatal = running.run().await;
-            told.violated("fatal", format!("replica {} ended: {fatal}", at.replica));
+            fleet.world.violated("fatal", format!("replica {slot} ended: {fatal}"));
+            fleet.kill(slot);
+            fleet.start(slot);
         });
         let (born, run) = (Instant::now(), run.abort_handle());
         Arc::new(Replica { cache, link, born, draining: AtomicBool::new(false), own: Mutex::default(), run })
@@ -114,7 +118,7 @@ impl Fleet {
             .any(|replica| replica.link.dead.is_cancelled() || replica.draining.load(Ordering::Relaxed))
     }
 
-    pub fn start(&self, slot: usize) {
+    pub fn start(self: &Arc<Self>, slot: usize) {
         let new = self.process(slot);
         self.slots.lock().expect("no panic while locked")[slot] = new;
     }

@@ -152,7 +152,10 @@ fn many_seeds() {
 fn one_seed() {
     let seed =
         std::env::var("TIDEMARK_SEED").map_or(42, |seed| seed.parse().expect("TIDEMARK_SEED is a number"));
-    let (report, log) = run(seed, None);
+    let bug = std::env::var("TIDEMARK_BUG").ok();
+    let bug =
+        bug.map(|bug| TEETH.iter().find(|(known, _)| format!("{known:?}") == bug).expect("a known bug").0);
+    let (report, log) = run(seed, bug);
     println!("{log}\n{report:#?}");
     assert!(report.violations.is_empty(), "{}", again(seed));
 }
@@ -166,5 +169,39 @@ fn the_same_seed_gives_the_same_run() {
         }
         assert_eq!(first.len(), second.len());
         assert!(first.lines().count() > 100, "a run that does something");
+    }
+}
+
+/// Deliberate errors of the simulated origin and shared tier, and by which
+/// invariants they must be caught.
+const TEETH: [(Bug, &[&str]); 12] = [
+    (Bug::SharedStampForged, &["I1"]),
+    (Bug::FeedSwallowsChange, &["I1"]),
+    (Bug::FeedHidesTouched, &["I1"]),
+    (Bug::FeedSwallowsReset, &["I1"]),
+    (Bug::FeedCutsTransactions, &["I1", "I6"]),
+    (Bug::FeedResumesByTime, &["I1", "I6"]),
+    (Bug::LoadOlderThanStamp, &["I1"]),
+    (Bug::LoadTearsPage, &["I1"]),
+    (Bug::LoadIgnoresAfter, &["I1", "I2", "I3", "I4 limit"]),
+    (Bug::HeartbeatTooLow, &["I3", "I4 bound", "I4 limit"]),
+    (Bug::HeartbeatNotMajority, &["I3", "I4 bound", "I4 limit"]),
+    (Bug::WriteTimeTooLow, &["write", "I2", "own"]),
+];
+/// Within so many seeds.
+const TEETH_SEEDS: u64 = 30;
+
+#[test]
+fn every_planted_bug_is_caught() {
+    for (bug, kinds) in TEETH {
+        let caught = (1_000..1_000 + TEETH_SEEDS).find_map(|seed| {
+            let (report, _) = run(seed, Some(bug));
+            let mut found = report.violations.into_iter();
+            found.find(|(kind, _)| kinds.contains(kind)).map(|(kind, what)| (seed, kind, what))
+        });
+        let Some((seed, kind, what)) = caught else {
+            panic!("nothing catches {bug:?} in {TEETH_SEEDS} seeds")
+        };
+        println!("{bug:?}: by seed {seed}: {kind}: {}", &what[..what.len().min(160)]);
     }
 }

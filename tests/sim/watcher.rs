@@ -131,7 +131,8 @@ impl Watcher {
         let leaves = opened + self.world.rng().ms(500..6_000);
         let mut ended_by_progress = false;
         loop {
-            if self.is_done() || (Instant::now() > leaves && !self.world.over()) {
+            let late = Instant::now() > self.world.ends + CATCH_UP;
+            if self.is_done() || late || (Instant::now() > leaves && !self.world.over()) {
                 return;
             }
             if self.slow && !self.world.over() {

@@ -38,9 +38,9 @@ const MAX_WAITING: usize = 256;
 const PAUSE: Duration = Duration::from_millis(2);
 /// Time for one read at the origin, as for a load.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often a wrong entry is looked for again after it was dropped, and after
-/// which pause: a write to the shared tier takes a few milliseconds, and a
-/// reader may have brought the entry back from there.
+/// How often a wrong entry is dropped, and the pause after which it is looked
+/// for: a write to the shared tier takes a few milliseconds, and a reader may
+/// bring the entry back from there meanwhile.
 const DROP_TRIES: u32 = 10;
 const DROP_PAUSE: Duration = Duration::from_millis(50);
 /// Characters of a version in the log: most of any todo.
@@ -188,10 +188,25 @@ impl Cache {
     /// Sees to it that no reader of this replica gets the wrong value again,
     /// and that the shared tier has a right one in its place.
     async fn drop_entry(self: &Arc<Self>, claim: &Claim) -> Result<(), Error> {
+        let mut problem = self.unavailable("it comes back each time that it is dropped".into());
+        for _ in 0..DROP_TRIES {
+            match self.replace_entry(claim).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) => problem = error,
+            }
+            sleep(DROP_PAUSE).await;
+        }
+        Err(problem)
+    }
+
+    /// Whether a moment later it was gone.
+    async fn replace_entry(self: &Arc<Self>, claim: &Claim) -> Result<bool, Error> {
         self.forget_near(&claim.key);
         let now = self.heart.begun_since(self.clock.now()).await;
         let now = now.map_err(|problem| self.unavailable(problem.to_string()))?;
-        if claim.fresh_to < now {
+        let from_the_future = claim.fresh_to >= now;
+        if !from_the_future {
             // As for a change at this time: whatever copy of the entry comes
             // back is below its fence.
             match &claim.key {
@@ -199,20 +214,17 @@ impl Cache {
                 Key::Page(query) => self.coherence.raise_list(query.list.as_str(), now),
             }
         }
-        for _ in 0..DROP_TRIES {
-            self.forget_near(&claim.key);
-            // A load puts what it finds into both caches.
-            let required = Required { after: now, grace: None };
-            let loaded = self.loaded(vec![(claim.key.clone(), required)]).await?;
-            sleep(DROP_PAUSE).await;
-            let is_right = |held: &Stamped| {
-                held.value != claim.value || loaded.iter().any(|loaded| loaded.value == held.value)
-            };
-            if self.held(&claim.key).await.iter().all(is_right) {
-                return Ok(());
-            }
-        }
-        Err(self.unavailable("it comes back each time that it is dropped".into()))
+        // A load puts what it finds into both caches; near, though, the larger
+        // stamp wins, and a reader may bring the entry back from shared.
+        let required = Required { after: now, grace: None };
+        let loaded = self.loaded(vec![(claim.key.clone(), required)]).await?;
+        sleep(DROP_PAUSE).await;
+        let held = self.held(&claim.key).await;
+        Ok(!loaded.iter().any(|right| {
+            let wrong_value = |held: &Stamped| held.value == claim.value && held.value != right.value;
+            let wrong_stamp = |held: &Stamped| from_the_future && held.as_of > right.as_of.max(now);
+            held.iter().any(|held| wrong_value(held) || wrong_stamp(held))
+        }))
     }
 
     fn forget_near(&self, key: &Key) {

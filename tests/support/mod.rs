@@ -101,13 +101,19 @@ pub struct Server {
 }
 
 impl Server {
-    fn start(program: PathBuf, port: u16, args: Vec<String>) -> Self {
+    /// Starts a server whose arguments make it listen on this port.
+    pub fn start(program: PathBuf, port: u16, args: Vec<String>) -> Self {
         let child = Mutex::new(spawn(&program, &args, &[], (Stdio::null(), Stdio::null())));
         Self { child, port, program, args }
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.lock().expect("the child").id()
+    }
+
     fn signal(&self, signal: &str) {
-        let pid = self.child.lock().expect("the child").id().to_string();
+        let pid = self.pid().to_string();
         let sent = Command::new("kill").args([signal, &pid]).status().expect("kill");
         assert!(sent.success());
     }
@@ -137,7 +143,7 @@ impl Server {
 }
 
 /// A binary by a variable, from PATH, or from the cache that `./test` fills.
-fn binary(name: &str) -> PathBuf {
+pub fn binary(name: &str) -> PathBuf {
     let on_path = std::env::var_os("PATH").and_then(|path| {
         std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
     });
@@ -151,12 +157,15 @@ fn binary(name: &str) -> PathBuf {
 /// A replica set of three.
 pub struct Mongo {
     pub nodes: Vec<Server>,
+    /// The port of each node in the set's configuration, where everybody
+    /// looks for it: its own, or that of a proxy.
+    pub ports: Vec<u16>,
 }
 
 impl Mongo {
     /// The URI with a database of this name.
     pub fn uri(&self, database: &str) -> String {
-        let hosts: Vec<_> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+        let hosts: Vec<_> = self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         format!("mongodb://{}/{database}?replicaSet=tests", hosts.join(","))
     }
 
@@ -172,10 +181,18 @@ impl Mongo {
 
     /// A set of its own, of this many nodes with an oplog of this many MB.
     pub fn start(nodes: usize, oplog_mb: u32) -> Self {
+        Self::start_behind(nodes, oplog_mb, |port| port)
+    }
+
+    /// The same behind proxies: `front` gives the port of the one before a
+    /// node.
+    pub fn start_behind(nodes: usize, oplog_mb: u32, front: impl FnMut(u16) -> u16) -> Self {
         let nodes: Vec<_> = (0..nodes).map(|_| Self::node(oplog_mb)).collect();
-        let members = nodes.iter().zip(0..).map(|(node, id): (&Server, i32)| {
-            doc! { "_id": id, "host": format!("127.0.0.1:{}", node.port) }
-        });
+        let ports: Vec<_> = nodes.iter().map(|node| node.port).map(front).collect();
+        let members = ports
+            .iter()
+            .zip(0..)
+            .map(|(port, id): (&u16, i32)| doc! { "_id": id, "host": format!("127.0.0.1:{port}") });
         let members: Vec<_> = members.collect();
         let port = nodes[0].port;
         let config =
@@ -187,7 +204,7 @@ impl Mongo {
         })
         .join()
         .expect("initiated");
-        Self { nodes }
+        Self { nodes, ports }
     }
 
     fn node(oplog_mb: u32) -> Server {
@@ -245,10 +262,12 @@ pub fn mongo() -> &'static Mongo {
 /// A Redis Cluster of three masters with a replica each.
 pub struct RedisCluster {
     pub nodes: Vec<Server>,
+    /// The port that each node announces: its own, or that of a proxy.
+    pub ports: Vec<u16>,
 }
 
-fn redis_node(cluster: bool) -> Server {
-    let (port, folder) = (free_port(), folder("redis"));
+fn redis_node(port: u16, announced: Option<u16>) -> Server {
+    let folder = folder("redis");
     let mut args: Vec<String> = [
         "--port",
         &port.to_string(),
@@ -264,7 +283,7 @@ fn redis_node(cluster: bool) -> Server {
     .iter()
     .map(|arg| (*arg).to_owned())
     .collect();
-    if cluster {
+    if let Some(announced) = announced {
         let more = [
             "--cluster-enabled",
             "yes",
@@ -274,6 +293,10 @@ fn redis_node(cluster: bool) -> Server {
             "no",
             "--cluster-port",
             &free_port().to_string(),
+            "--cluster-announce-ip",
+            "127.0.0.1",
+            "--cluster-announce-port",
+            &announced.to_string(),
         ];
         args.extend(more.iter().map(|arg| (*arg).to_owned()));
     }
@@ -288,8 +311,15 @@ pub fn redis_cli(port: u16, args: &[&str]) -> String {
 }
 
 impl RedisCluster {
-    fn start() -> Self {
-        let nodes: Vec<_> = (0..6).map(|_| redis_node(true)).collect();
+    /// A cluster behind proxies: `front` gives the port of the one before a
+    /// node.
+    pub fn start_behind(mut front: impl FnMut(u16) -> u16) -> Self {
+        let (mut nodes, mut ports) = (Vec::new(), Vec::new());
+        for _ in 0..6 {
+            let port = free_port();
+            ports.push(front(port));
+            nodes.push(redis_node(port, ports.last().copied()));
+        }
         let began = Instant::now();
         while nodes.iter().any(|node| redis_cli(node.port, &["ping"]) != "PONG") {
             assert!(began.elapsed() < Duration::from_secs(30), "the Redis nodes do not answer");
@@ -310,12 +340,13 @@ impl RedisCluster {
             assert!(began.elapsed() < Duration::from_secs(60), "the Redis Cluster does not come up");
             thread::sleep(Duration::from_millis(50));
         }
-        Self { nodes }
+        Self { nodes, ports }
     }
 
     /// The URL for the service.
     pub fn url(&self) -> String {
-        format!("redis-cluster://127.0.0.1:{}", self.nodes[0].port)
+        let more: Vec<_> = self.ports[1..].iter().map(|port| format!("node=127.0.0.1:{port}")).collect();
+        format!("redis-cluster://127.0.0.1:{}?{}", self.ports[0], more.join("&"))
     }
 
     /// Every key with its raw value, by the node that has it.
@@ -337,12 +368,12 @@ impl RedisCluster {
 /// The cluster of this test binary.
 pub fn redis_cluster() -> &'static RedisCluster {
     static CLUSTER: OnceLock<RedisCluster> = OnceLock::new();
-    CLUSTER.get_or_init(RedisCluster::start)
+    CLUSTER.get_or_init(|| RedisCluster::start_behind(|port| port))
 }
 
 /// A standalone Redis of its own.
 pub fn redis() -> Server {
-    let node = redis_node(false);
+    let node = redis_node(free_port(), None);
     let began = Instant::now();
     while redis_cli(node.port, &["ping"]) != "PONG" {
         assert!(began.elapsed() < Duration::from_secs(30), "Redis does not answer");
@@ -379,6 +410,11 @@ impl Drop for Tidemark {
 impl Tidemark {
     /// Starts `tidemark serve` with these arguments, on ports of its own.
     pub fn start(args: &[&str]) -> Self {
+        Self::start_logged(args, |line| eprintln!("  | {line}"))
+    }
+
+    /// The same, with every line of its log handed on.
+    pub fn start_logged(args: &[&str], log: impl Fn(&str) + Send + 'static) -> Self {
         let mut all: Vec<String> = vec!["serve".into()];
         all.extend(args.iter().map(|arg| (*arg).to_owned()));
         for flag in ["--listen", "--metrics-listen"] {
@@ -391,7 +427,7 @@ impl Tidemark {
         let stderr = child.stderr.take().expect("stderr");
         thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                eprintln!("  | {line}");
+                log(&line);
             }
         });
         let mut out = BufReader::new(child.stdout.take().expect("stdout")).lines().map_while(Result::ok);
@@ -405,8 +441,13 @@ impl Tidemark {
         Self { child: Mutex::new(child), address, metrics }
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.lock().expect("the child").id()
+    }
+
     fn signal(&self, signal: &str) {
-        let pid = self.child.lock().expect("the child").id().to_string();
+        let pid = self.pid().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().expect("kill").success());
     }
 

@@ -111,8 +111,13 @@ impl Server {
         Self { child, port, program, args }
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.lock().expect("the child").id()
+    }
+
     fn signal(&self, signal: &str) {
-        let pid = self.child.lock().expect("the child").id().to_string();
+        let pid = self.pid().to_string();
         let sent = Command::new("kill").args([signal, &pid]).status().expect("kill");
         assert!(sent.success());
     }
@@ -156,12 +161,15 @@ pub fn binary(name: &str) -> PathBuf {
 /// A replica set of three.
 pub struct Mongo {
     pub nodes: Vec<Server>,
+    /// The port of each node in the set's configuration, where everybody
+    /// looks for it: its own, or that of a proxy.
+    pub ports: Vec<u16>,
 }
 
 impl Mongo {
     /// The URI with a database of this name.
     pub fn uri(&self, database: &str) -> String {
-        let hosts: Vec<_> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+        let hosts: Vec<_> = self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         format!("mongodb://{}/{database}?replicaSet=tests", hosts.join(","))
     }
 
@@ -177,10 +185,18 @@ impl Mongo {
 
     /// A set of its own, of this many nodes with an oplog of this many MB.
     pub fn start(nodes: usize, oplog_mb: u32) -> Self {
+        Self::start_behind(nodes, oplog_mb, |port| port)
+    }
+
+    /// The same behind proxies: `front` gives the port of the one before a
+    /// node.
+    pub fn start_behind(nodes: usize, oplog_mb: u32, front: impl FnMut(u16) -> u16) -> Self {
         let nodes: Vec<_> = (0..nodes).map(|_| Self::node(oplog_mb)).collect();
-        let members = nodes.iter().zip(0..).map(|(node, id): (&Server, i32)| {
-            doc! { "_id": id, "host": format!("127.0.0.1:{}", node.port) }
-        });
+        let ports: Vec<_> = nodes.iter().map(|node| node.port).map(front).collect();
+        let members = ports
+            .iter()
+            .zip(0..)
+            .map(|(port, id): (&u16, i32)| doc! { "_id": id, "host": format!("127.0.0.1:{port}") });
         let members: Vec<_> = members.collect();
         let port = nodes[0].port;
         let config =
@@ -193,7 +209,7 @@ impl Mongo {
         })
         .join()
         .expect("initiated");
-        Self { nodes }
+        Self { nodes, ports }
     }
 
     fn node(oplog_mb: u32) -> Server {
@@ -251,10 +267,12 @@ pub fn mongo() -> &'static Mongo {
 /// A Redis Cluster of three masters with a replica each.
 pub struct RedisCluster {
     pub nodes: Vec<Server>,
+    /// The port that each node announces: its own, or that of a proxy.
+    pub ports: Vec<u16>,
 }
 
-fn redis_node(cluster: bool) -> Server {
-    let (port, folder) = (free_port(), folder("redis"));
+fn redis_node(port: u16, announced: Option<u16>) -> Server {
+    let folder = folder("redis");
     let mut args: Vec<String> = [
         "--port",
         &port.to_string(),
@@ -270,7 +288,7 @@ fn redis_node(cluster: bool) -> Server {
     .iter()
     .map(|arg| (*arg).to_owned())
     .collect();
-    if cluster {
+    if let Some(announced) = announced {
         let more = [
             "--cluster-enabled",
             "yes",
@@ -280,6 +298,10 @@ fn redis_node(cluster: bool) -> Server {
             "no",
             "--cluster-port",
             &free_port().to_string(),
+            "--cluster-announce-ip",
+            "127.0.0.1",
+            "--cluster-announce-port",
+            &announced.to_string(),
         ];
         args.extend(more.iter().map(|arg| (*arg).to_owned()));
     }
@@ -294,8 +316,15 @@ pub fn redis_cli(port: u16, args: &[&str]) -> String {
 }
 
 impl RedisCluster {
-    fn start() -> Self {
-        let nodes: Vec<_> = (0..6).map(|_| redis_node(true)).collect();
+    /// A cluster behind proxies: `front` gives the port of the one before a
+    /// node.
+    pub fn start_behind(mut front: impl FnMut(u16) -> u16) -> Self {
+        let (mut nodes, mut ports) = (Vec::new(), Vec::new());
+        for _ in 0..6 {
+            let port = free_port();
+            ports.push(front(port));
+            nodes.push(redis_node(port, ports.last().copied()));
+        }
         let began = Instant::now();
         while nodes.iter().any(|node| redis_cli(node.port, &["ping"]) != "PONG") {
             assert!(began.elapsed() < Duration::from_secs(30), "the Redis nodes do not answer");
@@ -316,12 +345,13 @@ impl RedisCluster {
             assert!(began.elapsed() < Duration::from_secs(60), "the Redis Cluster does not come up");
             thread::sleep(Duration::from_millis(50));
         }
-        Self { nodes }
+        Self { nodes, ports }
     }
 
     /// The URL for the service.
     pub fn url(&self) -> String {
-        format!("redis-cluster://127.0.0.1:{}", self.nodes[0].port)
+        let more: Vec<_> = self.ports[1..].iter().map(|port| format!("node=127.0.0.1:{port}")).collect();
+        format!("redis-cluster://127.0.0.1:{}?{}", self.ports[0], more.join("&"))
     }
 
     /// Every key with its raw value, by the node that has it.
@@ -343,12 +373,12 @@ impl RedisCluster {
 /// The cluster of this test binary.
 pub fn redis_cluster() -> &'static RedisCluster {
     static CLUSTER: OnceLock<RedisCluster> = OnceLock::new();
-    CLUSTER.get_or_init(RedisCluster::start)
+    CLUSTER.get_or_init(|| RedisCluster::start_behind(|port| port))
 }
 
 /// A standalone Redis of its own.
 pub fn redis() -> Server {
-    let node = redis_node(false);
+    let node = redis_node(free_port(), None);
     let began = Instant::now();
     while redis_cli(node.port, &["ping"]) != "PONG" {
         assert!(began.elapsed() < Duration::from_secs(30), "Redis does not answer");
@@ -386,6 +416,18 @@ impl Drop for Tidemark {
 impl Tidemark {
     /// Starts `tidemark serve` with these arguments, on ports of its own.
     pub fn start(args: &[&str]) -> Self {
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&log);
+        let mut started = Self::start_logged(args, move |line| {
+            eprintln!("  | {line}");
+            kept.lock().expect("the log").push(line.to_owned());
+        });
+        started.log = log;
+        started
+    }
+
+    /// The same, with every line of its log handed on.
+    pub fn start_logged(args: &[&str], log: impl Fn(&str) + Send + 'static) -> Self {
         let mut all: Vec<String> = vec!["serve".into()];
         all.extend(args.iter().map(|arg| (*arg).to_owned()));
         for flag in ["--listen", "--metrics-listen"] {
@@ -400,12 +442,9 @@ impl Tidemark {
             (Stdio::piped(), Stdio::piped()),
         );
         let stderr = child.stderr.take().expect("stderr");
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let kept = Arc::clone(&log);
         thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                eprintln!("  | {line}");
-                kept.lock().expect("the log").push(line);
+                log(&line);
             }
         });
         let mut out = BufReader::new(child.stdout.take().expect("stdout")).lines().map_while(Result::ok);
@@ -416,7 +455,7 @@ impl Tidemark {
         let (address, metrics) = (told("tidemark listens on "), told("metrics on "));
         // Somebody has to read on, or it would be told that nobody does.
         thread::spawn(move || out.count());
-        Self { child: Mutex::new(child), address, metrics, log }
+        Self { child: Mutex::new(child), address, metrics, log: Arc::default() }
     }
 
     /// Lines of its log at this level, such as `ERROR`.
@@ -425,8 +464,13 @@ impl Tidemark {
         self.log.lock().expect("the log").iter().filter(|line| line.contains(&level)).cloned().collect()
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.lock().expect("the child").id()
+    }
+
     fn signal(&self, signal: &str) {
-        let pid = self.child.lock().expect("the child").id().to_string();
+        let pid = self.pid().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().expect("kill").success());
     }
 

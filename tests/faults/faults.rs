@@ -1,0 +1,393 @@
+//! The faults: each is brought in, held, taken back, and waited out; and what
+//! must hold meanwhile is said.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use mongodb::bson::doc;
+use tidemark::pb::consistency::Requirement;
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    api,
+    proxy::Mode,
+    readers::Shift,
+    report::{CALM, Window, p99_of_failures},
+    support::{Server, redis_cli},
+    world::{Random, STALE_IF_ERROR, World, is_primary},
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    RedisMasterKilled,
+    RedisMasterFrozen,
+    RedisFlushed,
+    RedisOldValues,
+    RedisDown,
+    RedisSlow,
+    RedisStalled,
+    PrimarySteppedDown,
+    PrimaryKilled,
+    PrimaryFrozen,
+    MongoKilled,
+    MongoFrozen,
+    ReplicaCutOff,
+    ReplicaFrozen,
+    ReplicaKilled,
+}
+
+use Fault::{
+    MongoFrozen, MongoKilled, PrimaryFrozen, PrimaryKilled, PrimarySteppedDown, RedisDown, RedisFlushed,
+    RedisMasterFrozen, RedisMasterKilled, RedisOldValues, RedisSlow, RedisStalled, ReplicaCutOff,
+    ReplicaFrozen, ReplicaKilled,
+};
+
+pub const ALL: [Fault; 15] = [
+    RedisMasterKilled,
+    RedisMasterFrozen,
+    RedisFlushed,
+    RedisOldValues,
+    RedisDown,
+    RedisSlow,
+    RedisStalled,
+    PrimarySteppedDown,
+    PrimaryKilled,
+    PrimaryFrozen,
+    MongoKilled,
+    MongoFrozen,
+    ReplicaCutOff,
+    ReplicaFrozen,
+    ReplicaKilled,
+];
+
+/// Those of the short form.
+pub const SHORT: [Fault; 7] =
+    [RedisOldValues, RedisDown, PrimaryFrozen, ReplicaCutOff, PrimarySteppedDown, MongoKilled, ReplicaKilled];
+
+/// Arms that must all be answered while only Redis is in trouble.
+const ARMS: [&str; 12] = [
+    "cached",
+    "cached, stale allowed",
+    "default",
+    "max_staleness",
+    "token",
+    "strong",
+    "batch default",
+    "batch token",
+    "batch strong",
+    "list default",
+    "list token",
+    "list strong",
+];
+/// How soon UNAVAILABLE must be said, also on a busy machine.
+const SOON: Duration = Duration::from_millis(200);
+/// From a new primary to reads of all arms: a second, and slack for a busy
+/// machine.
+const AFTER_NEW_PRIMARY: Duration = Duration::from_millis(2500);
+/// How long everything may take to be well again after a fault.
+const RECOVERY: Duration = Duration::from_secs(60);
+/// Past the staleness limit, to see what is said then.
+const BEYOND: Duration = Duration::from_secs(4);
+
+impl Fault {
+    pub const fn name(self) -> &'static str {
+        match self {
+            RedisMasterKilled => "Redis: a master killed",
+            RedisMasterFrozen => "Redis: a master frozen",
+            RedisFlushed => "Redis: flushed",
+            RedisOldValues => "Redis: old values back",
+            RedisDown => "Redis: all killed",
+            RedisSlow => "Redis: slow",
+            RedisStalled => "Redis: stalled",
+            PrimarySteppedDown => "MongoDB: primary steps down",
+            PrimaryKilled => "MongoDB: primary killed",
+            PrimaryFrozen => "MongoDB: primary frozen",
+            MongoKilled => "MongoDB: all killed",
+            MongoFrozen => "MongoDB: all frozen",
+            ReplicaCutOff => "a replica cut off from MongoDB",
+            ReplicaFrozen => "a replica frozen",
+            ReplicaKilled => "a replica killed",
+        }
+    }
+
+    const fn is_of_redis(self) -> bool {
+        matches!(
+            self,
+            RedisMasterKilled
+                | RedisMasterFrozen
+                | RedisFlushed
+                | RedisOldValues
+                | RedisDown
+                | RedisSlow
+                | RedisStalled
+        )
+    }
+}
+
+/// Who brings the faults in.
+pub struct Chaos {
+    pub world: Arc<World>,
+    pub shift: Arc<Shift>,
+    pub random: Random,
+    pub hold: Duration,
+    pub calm: Duration,
+    /// From each new primary to strong reads at each replica.
+    pub after_new_primary: Vec<Duration>,
+    pub faults: usize,
+}
+
+impl Chaos {
+    /// One fault from its beginning to the calm after it.
+    pub async fn run(&mut self, fault: Fault) {
+        let target = self.random.below(self.world.replicas.len());
+        let at_replica = matches!(fault, ReplicaCutOff | ReplicaFrozen | ReplicaKilled);
+        let memory: Vec<_> = self.world.replicas.iter().map(|r| r.memory().0 / 1024).collect();
+        println!(
+            "fault {}: {} (replica {target}; MiB of each replica {memory:?})",
+            self.faults,
+            fault.name()
+        );
+        let began = Instant::now();
+        let window = self.shift.recorder.enter(fault.name(), at_replica.then_some(target));
+        self.faults += 1;
+        match fault {
+            RedisMasterKilled => self.redis_master(Server::kill, Server::restart).await,
+            RedisMasterFrozen => self.redis_master(Server::freeze, Server::thaw).await,
+            RedisFlushed => self.redis_flushed().await,
+            RedisOldValues => self.redis_old_values().await,
+            RedisDown => self.redis_down().await,
+            RedisSlow => self.redis_way(Mode::Slow(Duration::from_millis(15))).await,
+            RedisStalled => self.redis_way(Mode::Stall).await,
+            PrimarySteppedDown => self.primary_steps_down(&window).await,
+            PrimaryKilled => self.primary(&window, Server::kill, Server::restart).await,
+            PrimaryFrozen => self.primary(&window, Server::freeze, Server::thaw).await,
+            MongoKilled => self.mongo_down(&window, Server::kill, Server::restart).await,
+            MongoFrozen => self.mongo_down(&window, Server::freeze, Server::thaw).await,
+            ReplicaCutOff => self.replica_cut_off(&window, target).await,
+            ReplicaFrozen => self.replica_frozen(target).await,
+            ReplicaKilled => self.replica_killed(target).await,
+        }
+        let held = began.elapsed();
+        self.well_again(fault).await;
+        println!("  held {held:.1?}, well again after {:.1?}", began.elapsed().saturating_sub(held));
+        self.shift.recorder.enter(CALM, None);
+        if fault.is_of_redis() {
+            for arm in ARMS {
+                let failed = self.shift.recorder.window(&window, arm, false).failed;
+                self.must(failed.is_empty(), || format!("{}: {arm}: {failed:?}", fault.name()));
+            }
+        }
+        sleep(self.calm).await;
+    }
+
+    fn must(&self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            self.shift.history.violation(what());
+        }
+    }
+
+    /// Waits until each replica does strong reads and Redis is whole.
+    async fn well_again(&self, fault: Fault) {
+        let began = Instant::now();
+        for index in 0..self.world.replicas.len() {
+            if !self.strong_read_by(index, began + RECOVERY).await {
+                self.must(false, || format!("{}: replica {index} is not well again", fault.name()));
+            }
+        }
+        while self
+            .world
+            .redis
+            .nodes
+            .iter()
+            .any(|node| !redis_cli(node.port, &["cluster", "info"]).contains("cluster_state:ok"))
+        {
+            if began.elapsed() > RECOVERY {
+                return self.must(false, || format!("{}: Redis is not well again", fault.name()));
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn strong_read_by(&self, index: usize, deadline: Instant) -> bool {
+        let mut client = self.world.replicas[index].client();
+        while Instant::now() < deadline {
+            let how = api::arm(Requirement::FullyConsistent(true));
+            if api::get(&mut client, &self.shift.still[0], how).await.is_ok() {
+                return true;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        false
+    }
+
+    async fn redis_master(&mut self, down: impl Fn(&Server), up: impl Fn(&Server)) {
+        let masters = self.world.redis.masters();
+        let master = *self.random.pick(&masters);
+        down(master);
+        sleep(self.hold).await;
+        up(master);
+        sleep(self.hold / 4).await;
+    }
+
+    async fn redis_flushed(&self) {
+        for _ in 0..3 {
+            for node in self.world.redis.masters() {
+                redis_cli(node.port, &["flushall"]);
+            }
+            sleep(self.hold / 3).await;
+        }
+    }
+
+    async fn redis_old_values(&self) {
+        const ASIDE: &str = "for _, k in ipairs(redis.call('keys', 'tidemark:*')) do \
+                             if string.sub(k, -5) ~= '-kept' then redis.call('copy', k, k .. '-kept', 'REPLACE') end end";
+        const BACK: &str = "local n = 0 for _, k in ipairs(redis.call('keys', 'tidemark:*-kept')) do \
+                            n = n + redis.call('copy', k, string.sub(k, 1, -6), 'REPLACE') end return n";
+        let all = |script: &str| -> usize {
+            let masters = self.world.redis.masters().into_iter();
+            masters.map(|node| redis_cli(node.port, &["eval", script, "0"]).parse().unwrap_or(0)).sum()
+        };
+        all(ASIDE);
+        let mut back = 0;
+        for _ in 0..4 {
+            sleep(self.hold / 4).await;
+            back += all(BACK);
+        }
+        println!("  {back} old values put back");
+        self.must(back > 0, || "no old value was put back".into());
+    }
+
+    async fn redis_down(&self) {
+        let nodes = &self.world.redis.nodes;
+        nodes.iter().for_each(Server::kill);
+        sleep(self.hold).await;
+        nodes.iter().for_each(Server::restart);
+    }
+
+    async fn redis_way(&self, mode: Mode) {
+        self.world.redis_way.set(mode);
+        sleep(self.hold).await;
+        self.world.redis_way.set(Mode::Pass);
+    }
+
+    async fn primary_steps_down(&mut self, window: &Arc<Window>) {
+        let old = self.world.primary().await;
+        let node = self.world.node(old).await;
+        let lost = Instant::now();
+        // It answers only by closing its connections, or not at all.
+        let step_down = doc! { "replSetStepDown": 10, "secondaryCatchUpPeriodSecs": 5 };
+        let _ = node.database("admin").run_command(step_down).await;
+        self.new_primary(window, old, lost).await;
+        sleep(self.hold / 2).await;
+    }
+
+    async fn primary(&mut self, window: &Arc<Window>, down: impl Fn(&Server), up: impl Fn(&Server)) {
+        let old = self.world.primary().await;
+        let lost = Instant::now();
+        down(&self.world.mongo.nodes[old]);
+        self.new_primary(window, old, lost).await;
+        sleep(self.hold / 2).await;
+        up(&self.world.mongo.nodes[old]);
+        sleep(self.hold / 2).await;
+    }
+
+    /// Waits until another node takes writes from a plain driver, and then
+    /// until each replica does strong reads.
+    async fn new_primary(&mut self, window: &Arc<Window>, old: usize, lost: Instant) {
+        let mut others = Vec::new();
+        for index in (0..self.world.mongo.nodes.len()).filter(|index| *index != old) {
+            others.push(self.world.node(index).await);
+        }
+        let writable = async {
+            loop {
+                for node in &others {
+                    if is_primary(node).await {
+                        let probe = node.database("probe").collection::<mongodb::bson::Document>("probe");
+                        let write = probe.insert_one(doc! {});
+                        if matches!(timeout(Duration::from_secs(1), async { write.await }).await, Ok(Ok(_))) {
+                            return Instant::now();
+                        }
+                    }
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let Ok(new) = timeout(RECOVERY, writable).await else {
+            return self.must(false, || "no new primary was elected".into());
+        };
+        let replicas = (0..self.world.replicas.len()).map(|index| {
+            let this = &*self;
+            async move { this.strong_read_by(index, new + RECOVERY).await.then(|| new.elapsed()) }
+        });
+        let took: Vec<_> = futures::future::join_all(replicas).await.into_iter().flatten().collect();
+        println!("  new primary after {:.2?}; strong reads {took:.2?} after that", new - lost);
+        let most = took.iter().max().copied().unwrap_or(RECOVERY);
+        self.must(took.len() == self.world.replicas.len() && most <= AFTER_NEW_PRIMARY, || {
+            format!("{}: strong reads {took:?} after the new primary", window.fault)
+        });
+        let away = lost.elapsed() + Duration::from_secs(1);
+        self.after_new_primary.extend(took);
+        if away < self.world.limit {
+            for arm in ["cached", "cached, stale allowed"] {
+                let failed = self.shift.recorder.window(window, arm, false).failed;
+                self.must(failed.is_empty(), || format!("{}: {arm}: {failed:?}", window.fault));
+            }
+        }
+    }
+
+    async fn mongo_down(&self, window: &Arc<Window>, down: impl Fn(&Server), up: impl Fn(&Server)) {
+        let nodes = &self.world.mongo.nodes;
+        nodes.iter().for_each(down);
+        // A second for the last heartbeat before, and one for a busy machine.
+        sleep(self.world.limit.saturating_sub(Duration::from_secs(2))).await;
+        let failed = self.shift.recorder.window(window, "cached", false).failed;
+        self.must(failed.is_empty(), || {
+            format!("{}: cached reads before the limit: {failed:?}", window.fault)
+        });
+        sleep(Duration::from_secs(2) + BEYOND).await;
+        nodes.iter().for_each(up);
+        let cell = self.shift.recorder.window(window, "cached", false);
+        let p99 = p99_of_failures(&cell);
+        self.must(cell.failed.keys().all(|reason| reason == "ORIGIN_UNAVAILABLE"), || {
+            format!("{}: cached reads failed by {:?}", window.fault, cell.failed.keys())
+        });
+        self.must(cell.failures() > 0, || format!("{}: reads went on past the limit", window.fault));
+        self.must(p99 < SOON, || format!("{}: UNAVAILABLE after {p99:?}", window.fault));
+        let stale = self.shift.recorder.window(window, "cached, stale allowed", false);
+        self.must(stale.failed.is_empty(), || format!("{}: stale: {:?}", window.fault, stale.failed));
+    }
+
+    async fn replica_cut_off(&self, window: &Arc<Window>, target: usize) {
+        self.world.mongo_ways[target].set(Mode::Stall);
+        sleep(self.world.limit + BEYOND).await;
+        self.world.mongo_ways[target].set(Mode::Pass);
+        let arm = if target == STALE_IF_ERROR { "cached, stale allowed" } else { "cached" };
+        let cell = self.shift.recorder.window(window, arm, true);
+        if target == STALE_IF_ERROR {
+            self.must(cell.failed.is_empty(), || format!("{}: stale: {:?}", window.fault, cell.failed));
+        } else {
+            let p99 = p99_of_failures(&cell);
+            self.must(cell.failures() > 0 && p99 < SOON, || {
+                format!("{}: {} failures, p99 {p99:?}", window.fault, cell.failures())
+            });
+        }
+    }
+
+    async fn replica_frozen(&self, target: usize) {
+        let service = self.world.replicas[target].service();
+        service.freeze();
+        sleep(self.world.limit + BEYOND).await;
+        service.thaw();
+        sleep(self.hold / 4).await;
+    }
+
+    async fn replica_killed(&self, target: usize) {
+        let replica = &self.world.replicas[target];
+        replica.service().kill();
+        sleep(self.hold / 4).await;
+        replica.start().await;
+        sleep(self.hold / 2).await;
+    }
+}

@@ -8,7 +8,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -31,6 +31,10 @@ const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause after a failed heartbeat: short, so that readers go on soon after the
 /// origin is back, and long enough not to burden one that is coming up.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Heartbeats that fail in a row before the origin is taken to be away. One
+/// alone may have met a slow moment or the very instant of a step-down: those
+/// who wait for it get the next one's outcome instead.
+const FAILURES_UNTIL_DOWN: u32 = 2;
 /// While the origin is known to be away, readers wait no longer than this for
 /// a heartbeat: they get their UNAVAILABLE in milliseconds.
 const WAIT_WHEN_DOWN: Duration = Duration::from_millis(50);
@@ -57,7 +61,8 @@ pub(super) struct Heart {
     /// came, which a watch channel does not promise.
     ended: Notify,
     wanted: Notify,
-    down: AtomicBool,
+    /// Heartbeats that failed in a row.
+    failures: AtomicU32,
     awaited: Mutex<Awaited>,
 }
 
@@ -77,7 +82,7 @@ impl Heart {
             newest: Mutex::default(),
             ended: Notify::new(),
             wanted: Notify::new(),
-            down: AtomicBool::new(false),
+            failures: AtomicU32::new(0),
             awaited: Mutex::default(),
         }
     }
@@ -87,9 +92,9 @@ impl Heart {
         read(&self.ledger.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether the newest heartbeat failed: the origin cannot be reached.
+    /// Whether the newest heartbeats failed: the origin cannot be reached.
     pub(super) fn is_down(&self) -> bool {
-        self.down.load(Ordering::Relaxed)
+        self.failures.load(Ordering::Relaxed) >= FAILURES_UNTIL_DOWN
     }
 
     /// Asks for a heartbeat now, beside those of the interval.
@@ -101,13 +106,15 @@ impl Heart {
     /// All that wait share it.
     ///
     /// # Errors
-    /// What was seen of the origin, when that heartbeat failed.
+    /// What was seen of the origin, when that heartbeat failed and was not
+    /// alone in that.
     pub(super) async fn begun_since(&self, since: Mono) -> Result<OriginTime, Arc<str>> {
         let wait = async {
             loop {
-                // Taken before the look, so that no end is missed.
+// Taken before the look, so that no end is missed.
                 let ended = self.ended.notified();
-                if let Some(beat) = self.newest().filter(|beat| beat.begun >= since) {
+                let beat = self.newest().filter(|beat| beat.begun >= since);
+                if let Some(beat) = beat.filter(|beat| beat.result.is_ok() || self.is_down()) {
                     return beat.result;
                 }
                 self.want();
@@ -210,12 +217,57 @@ impl Cache {
     fn note_reachable(&self, problem: Option<&Arc<str>>) {
         let kind = if problem.is_some() { "failed" } else { "acknowledged" };
         self.metrics.heartbeats.get_or_create(&Kind { kind }).inc();
-        match (self.heart.down.swap(problem.is_some(), Ordering::Relaxed), problem) {
-            (false, Some(problem)) => {
+        let failures = match problem {
+            Some(problem) => {
+                tracing::debug!(%problem, "a heartbeat failed");
+                self.heart.failures.load(Ordering::Relaxed).saturating_add(1)
+            }
+            None => 0,
+        };
+        let was_down = self.heart.is_down();
+        self.heart.failures.store(failures, Ordering::Relaxed);
+        match (was_down, self.heart.is_down(), problem) {
+            (false, true, Some(problem)) => {
                 tracing::warn!(%problem, "the database does not acknowledge heartbeats");
             }
-            (true, None) => tracing::info!("the database acknowledges heartbeats again"),
+            (true, false, _) => tracing::info!("the database acknowledges heartbeats again"),
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn ended(heart: &Heart, failures: u32, result: Result<OriginTime, Arc<str>>) {
+        heart.failures.store(failures, Ordering::Relaxed);
+        heart.end(Beat { begun: heart.clock.now(), result });
+    }
+
+    /// One heartbeat may meet a slow moment: those who wait get the next one's
+    /// outcome. Two in a row are an outage, and say so at once.
+    #[tokio::test]
+    async fn one_failed_heartbeat_fails_nobody() {
+        let heart = Arc::new(Heart::new(Clock::Tokio(Instant::now()), Duration::from_secs(30)));
+        let waiting = |heart: &Arc<Heart>| {
+            let (heart, since) = (Arc::clone(heart), heart.clock.now());
+            tokio::spawn(async move { heart.begun_since(since).await })
+        };
+        let first = waiting(&heart);
+        sleep(Duration::from_millis(20)).await;
+        ended(&heart, 1, Err("slow".into()));
+        sleep(Duration::from_millis(20)).await;
+        assert!(!first.is_finished() && !heart.is_down());
+        ended(&heart, 0, Ok(OriginTime(7)));
+        assert_eq!(first.await.expect("waited"), Ok(OriginTime(7)));
+        let second = waiting(&heart);
+        sleep(Duration::from_millis(20)).await;
+        ended(&heart, 1, Err("slow".into()));
+        sleep(Duration::from_millis(20)).await;
+        ended(&heart, 2, Err("gone".into()));
+        assert_eq!(second.await.expect("waited"), Err("gone".into()));
     }
 }

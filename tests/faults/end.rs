@@ -80,6 +80,17 @@ async fn origin(world: &World) -> (HashMap<String, u64>, u64) {
     (all.into_iter().map(row).collect(), u64::from(time) << 32 | u64::from(increment))
 }
 
+/// Asks again: on a busy machine a strong read may be refused.
+async fn patiently<T>(mut ask: impl AsyncFnMut() -> Result<T, api::Failed>) -> Option<T> {
+    for _ in 0..TRIES {
+        if let Ok(answer) = ask().await {
+            return Some(answer);
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+    None
+}
+
 /// What the replicas show by strong reads and lists that the origin does not.
 async fn differences(world: &World, shift: &Shift, origin: &HashMap<String, u64>) -> Vec<String> {
     let names: Vec<String> = shift.history.names().iter().map(ToString::to_string).collect();
@@ -87,8 +98,12 @@ async fn differences(world: &World, shift: &Shift, origin: &HashMap<String, u64>
     let mut found = Vec::new();
     for (replica, mut client) in world.clients().into_iter().enumerate() {
         for names in names.chunks(BATCH) {
-            let answer = api::batch(&mut client, names.to_vec(), strong()).await;
-            let (rows, _) = answer.expect("an answer when all is well");
+            let Some(rows) =
+                patiently(async || Ok(api::batch(&mut client, names.to_vec(), strong()).await?.0)).await
+            else {
+                found.push(format!("at the end replica {replica} does not answer"));
+                continue;
+            };
             for (name, shown) in rows {
                 let there = origin.get(&name).map_or(Shown::Absent, |version| Shown::At(*version));
                 if shown != there {
@@ -101,8 +116,12 @@ async fn differences(world: &World, shift: &Shift, origin: &HashMap<String, u64>
         for list in &shift.lists {
             let (mut next, mut listed) = (String::new(), Vec::new());
             loop {
-                let page = api::page(&mut client, list, next, 100, strong()).await;
-                let page = page.expect("an answer when all is well");
+                let page =
+                    patiently(async || api::page(&mut client, list, next.clone(), 100, strong()).await).await;
+                let Some(page) = page else {
+                    found.push(format!("at the end replica {replica} does not list {list}"));
+                    break;
+                };
                 listed.extend(page.rows.into_iter().map(|(name, _)| name));
                 next = page.next;
                 if next.is_empty() {

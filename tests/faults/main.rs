@@ -82,7 +82,7 @@ impl Plan {
 async fn answers_keep_their_word_under_faults() {
     let plan = Plan::read();
     println!("TIDEMARK_FAULTS_SEED={} {:?} minutes of {:?}", plan.seed, plan.minutes, plan.faults);
-    let limit = Duration::from_secs(if plan.minutes.is_some() { 15 } else { 6 });
+    let limit = Duration::from_secs(if plan.minutes.is_some() { 15 } else { 8 });
     let world = World::start(limit).await;
     let mut random = Random(plan.seed);
     let shift = Arc::new(Shift {
@@ -103,6 +103,8 @@ async fn answers_keep_their_word_under_faults() {
         let writer = Writer::new(&shift, world.clients(), driver, number, WRITER_PAUSE, random.next());
         at_work.spawn(writer.run());
     }
+    let pulses = faults::Pulses::default();
+    at_work.spawn(faults::pulse(world.plain.clone(), Arc::clone(&shift), Arc::clone(&pulses)));
     let end = tokio::sync::watch::Sender::new(None);
     let mut watching = tokio::task::JoinSet::new();
     for (number, list) in shift.lists.iter().chain(&shift.lists).enumerate() {
@@ -120,6 +122,7 @@ async fn answers_keep_their_word_under_faults() {
         calm: Duration::from_secs(if plan.minutes.is_some() { 5 } else { 1 }),
         after_new_primary: Vec::new(),
         faults: 0,
+        pulses: Arc::clone(&pulses),
     };
     let lasts = plan.minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
     loop {

@@ -102,6 +102,16 @@ impl Recorder {
         all
     }
 
+    /// What was noted in all windows of a fault, by arm, the target left out.
+    pub fn fault(&self, fault: &str, arm: &str) -> Cell {
+        let cells = self.cells.lock().expect("the cells");
+        let mut all = Cell::default();
+        for (_, cell) in cells.iter().filter(|((w, a, t), _)| w.fault == fault && *a == arm && !t) {
+            all.add(cell);
+        }
+        all
+    }
+
     /// How many calls there were.
     pub fn calls(&self) -> usize {
         let cells = self.cells.lock().expect("the cells");

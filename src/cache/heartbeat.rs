@@ -111,7 +111,7 @@ impl Heart {
     pub(super) async fn begun_since(&self, since: Mono) -> Result<OriginTime, Arc<str>> {
         let wait = async {
             loop {
-// Taken before the look, so that no end is missed.
+                // Taken before the look, so that no end is missed.
                 let ended = self.ended.notified();
                 let beat = self.newest().filter(|beat| beat.begun >= since);
                 if let Some(beat) = beat.filter(|beat| beat.result.is_ok() || self.is_down()) {

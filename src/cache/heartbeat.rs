@@ -113,9 +113,8 @@ impl Heart {
             loop {
                 // Taken before the look, so that no end is missed.
                 let ended = self.ended.notified();
-                if let Some(beat) = self.newest().filter(|beat| beat.begun >= since)
-                    && (beat.result.is_ok() || self.is_down())
-                {
+                let beat = self.newest().filter(|beat| beat.begun >= since);
+                if let Some(beat) = beat.filter(|beat| beat.result.is_ok() || self.is_down()) {
                     return beat.result;
                 }
                 self.want();
@@ -245,9 +244,7 @@ mod tests {
 
     fn ended(heart: &Heart, failures: u32, result: Result<OriginTime, Arc<str>>) {
         heart.failures.store(failures, Ordering::Relaxed);
-        let beat = Beat { begun: heart.clock.now(), result };
-        *heart.newest.lock().expect("no panic while locked") = Some(beat);
-        heart.ended.notify_waiters();
+        heart.end(Beat { begun: heart.clock.now(), result });
     }
 
     /// One heartbeat may meet a slow moment: those who wait get the next one's

@@ -416,11 +416,18 @@ impl Drop for Tidemark {
 impl Tidemark {
     /// Starts `tidemark serve` with these arguments, on ports of its own.
     pub fn start(args: &[&str]) -> Self {
-        Self::start_logged(args, |line| eprintln!("  | {line}"))
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&log);
+        let mut started = Self::start_logged(args, move |line| {
+            eprintln!("  | {line}");
+            kept.lock().expect("the log").push(line.to_owned());
+        });
+        started.log = log;
+        started
     }
 
     /// The same, with every line of its log handed on.
-    pub fn start_logged(args: &[&str], hand_on: impl Fn(&str) + Send + 'static) -> Self {
+    pub fn start_logged(args: &[&str], log: impl Fn(&str) + Send + 'static) -> Self {
         let mut all: Vec<String> = vec!["serve".into()];
         all.extend(args.iter().map(|arg| (*arg).to_owned()));
         for flag in ["--listen", "--metrics-listen"] {
@@ -435,12 +442,9 @@ impl Tidemark {
             (Stdio::piped(), Stdio::piped()),
         );
         let stderr = child.stderr.take().expect("stderr");
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let kept = Arc::clone(&log);
         thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                hand_on(&line);
-                kept.lock().expect("the log").push(line);
+                log(&line);
             }
         });
         let mut out = BufReader::new(child.stdout.take().expect("stdout")).lines().map_while(Result::ok);
@@ -451,7 +455,7 @@ impl Tidemark {
         let (address, metrics) = (told("tidemark listens on "), told("metrics on "));
         // Somebody has to read on, or it would be told that nobody does.
         thread::spawn(move || out.count());
-        Self { child: Mutex::new(child), address, metrics, log }
+        Self { child: Mutex::new(child), address, metrics, log: Arc::default() }
     }
 
     /// Lines of its log at this level, such as `ERROR`.

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     coherence::{Closing, Entry, Next, TooOld},
     error::{Error, FeedError},
-    model::{Change, OriginTime, Token},
+    model::{OriginTime, Token},
     origin::{Feed, FeedEvent, FeedItem, FeedStart},
 };
 
@@ -227,8 +227,7 @@ impl Watching {
                 } else {
                     None
                 };
-                let Change { name, kind, wall_ms, .. } = (*change).clone();
-                WatchEvent::Change { name, kind, todo, wall_ms }
+                WatchEvent::Change { change, todo }
             }
         };
         let token =

@@ -349,7 +349,7 @@ impl Ages {
                 _ => state.reader = Reader::Idle,
             },
             Reader::AwaitingHeartbeat(request, since) if begun >= since => {
-                self.after_heartbeat(state, request, result)
+                self.after_heartbeat(state, request, result);
             }
             _ => {}
         }
@@ -407,7 +407,7 @@ impl Ages {
         request: Request,
         as_of: Time,
         hit: Hit,
-        stale: bool,
+        is_stale: bool,
         began: Option<Instant>,
     ) {
         state.reader = Reader::Idle;
@@ -419,7 +419,7 @@ impl Ages {
         }
         let fresh_to = small(hit.fresh_to);
         let loaded = began.is_some();
-        state.answer = Some(Answer { request, as_of, fresh_to, proven, stale, loaded });
+        state.answer = Some(Answer { request, as_of, fresh_to, proven, stale: is_stale, loaded });
     }
 
     fn acknowledged(&self, state: &mut State, time: Time) {

@@ -405,16 +405,16 @@ impl Model for Fence {
             let events = [Event::Write, Event::Nothing, Event::Transaction, Event::Drop];
             actions.extend(events.map(Action::Commit));
         }
-        match state.then {
-            Some(_) => actions.push(Action::Then),
-            None => {
-                actions.extend(state.next_event().map(|_| Action::Feed));
-                if state.position.0 > 0 {
-                    actions.push(Action::Resume);
-                }
-                if state.losses < self.bounds.losses {
-                    actions.push(Action::LoseHistory);
-                }
+        if state.then.is_some() {
+            actions.push(Action::Then);
+        } else {
+            actions.extend(state.next_event().map(|_| Action::Feed));
+            let resumes_wrong = self.took(Turn::ResumeByTime) || self.took(Turn::ResumeClosesTime);
+            if resumes_wrong && state.position.0 > 0 {
+                actions.push(Action::Resume);
+            }
+            if state.losses < self.bounds.losses {
+                actions.push(Action::LoseHistory);
             }
         }
         if state.restarts < self.bounds.restarts {

@@ -143,12 +143,11 @@ impl Sessions {
             let check = fences.check_todo(key);
             let hit =
                 near[key].and_then(|stamp| Some((stamp, check.real().admit(at(stamp.as_of), at(need))?)));
-            reading.parts[key] = match hit {
-                Some((stamp, hit)) => found(stamp.version, hit),
-                None => {
-                    flights.join(&key, Required { after: at(check.bar.max(need)), grace: None }, ());
-                    Part::Missing(check)
-                }
+            reading.parts[key] = if let Some((stamp, hit)) = hit {
+                found(stamp.version, hit)
+            } else {
+                flights.join(&key, Required { after: at(check.bar.max(need)), grace: None }, ());
+                Part::Missing(check)
             };
         }
         if flights.is_empty() {
@@ -196,8 +195,8 @@ impl Sessions {
         let token = Token { seen, fresh_to: least };
         state.answer =
             Some(Answer { versions, presented: state.token.seen, known: state.known, token, loaded });
-        for key in 0..2 {
-            state.known[key] = state.known[key].max(versions[key].unwrap_or(0));
+        for (known, version) in state.known.iter_mut().zip(versions) {
+            *known = version.unwrap_or(0).max(*known);
         }
         state.token = token;
     }

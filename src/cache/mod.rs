@@ -153,8 +153,7 @@ impl Cache {
     }
 
     /// Keeps up with the origin: heartbeats and feed; and verifies a sample of
-    /// the answers. Returns only when the
-    /// process must end.
+    /// the answers. Returns only when the process must end.
     pub async fn run(self: Arc<Self>) -> Fatal {
         let mut parts = JoinSet::new();
         let (beating, following, verifying) = (Arc::clone(&self), Arc::clone(&self), self);

@@ -224,7 +224,7 @@ impl Cache {
         let held = self.held(&claim.key).await;
         Ok(!loaded.iter().any(|(right, _)| {
             let wrong_value = |held: &Stamped| held.value == claim.value && held.value != right.value;
-            let wrong_stamp = |held: &Stamped| from_the_future && held.as_of > right.as_of.max(now);
+            let wrong_stamp = |held: &Stamped| from_the_future && held.as_of >= claim.fresh_to;
             held.iter().any(|held| wrong_value(held) || wrong_stamp(held))
         }))
     }

@@ -229,11 +229,13 @@ impl Chaos {
         }
     }
 
-    /// Waits until each replica does strong reads and Redis is whole.
+    /// Waits until each replica does strong reads and has the todos that never
+    /// change in its caches (a new process has none), and Redis is whole.
     async fn well_again(&self, fault: Fault) {
         let began = Instant::now();
         for index in 0..self.world.replicas.len() {
-            if !self.strong_read_by(index, began + RECOVERY).await {
+            let well = self.strong_read_by(index, began + RECOVERY).await;
+            if !well || !self.warm_by(index, began + RECOVERY).await {
                 self.must(false, || format!("{}: replica {index} is not well again", fault.name()));
             }
         }
@@ -259,6 +261,17 @@ impl Chaos {
                 return true;
             }
             sleep(Duration::from_millis(10)).await;
+        }
+        false
+    }
+
+    async fn warm_by(&self, index: usize, deadline: Instant) -> bool {
+        let mut client = self.world.replicas[index].client();
+        while Instant::now() < deadline {
+            if api::batch(&mut client, self.shift.still.clone(), None).await.is_ok() {
+                return true;
+            }
+            sleep(Duration::from_millis(50)).await;
         }
         false
     }

@@ -96,6 +96,8 @@ const RECOVERY: Duration = Duration::from_secs(120);
 const PULSE_LIMIT: Duration = Duration::from_millis(700);
 /// Time between those writes.
 const PULSE_PAUSE: Duration = Duration::from_millis(100);
+/// How long the service's driver takes to see that a server is frozen.
+const FROZEN_IS_SEEN: Duration = Duration::from_secs(5);
 /// Before the staleness limit: a second for the last heartbeat, and two for a
 /// busy machine.
 const MARGIN: Duration = Duration::from_secs(3);
@@ -342,9 +344,21 @@ impl Chaos {
         let lost = Instant::now();
         down(&self.world.mongo.nodes[old]);
         self.new_primary(window, Some(old), lost).await;
+        let away = lost.elapsed();
         sleep(self.hold / 2).await;
         up(&self.world.mongo.nodes[old]);
         sleep(self.hold / 2).await;
+        let limit = FROZEN_IS_SEEN.max(away) + FROZEN_IS_SEEN;
+        for kind in ["create", "update", "delete"] {
+            let mut micros = self.shift.recorder.window(window, kind, false).micros;
+            let [.., slowest] = percentiles(&mut micros);
+            self.must(Duration::from_secs_f64(slowest / 1000.0) < limit, || {
+                format!(
+                    "{}: a {kind} took {slowest} ms, though a primary was there after {away:?}",
+                    window.fault
+                )
+            });
+        }
     }
 
     /// Waits until a node, not the old primary, takes writes from a plain

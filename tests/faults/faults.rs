@@ -96,6 +96,8 @@ const RECOVERY: Duration = Duration::from_secs(120);
 const PULSE_LIMIT: Duration = Duration::from_millis(700);
 /// Time between those writes.
 const PULSE_PAUSE: Duration = Duration::from_millis(100);
+/// How long the service's driver takes to see that a server is frozen.
+const FROZEN_IS_SEEN: Duration = Duration::from_secs(5);
 /// Before the staleness limit: a second for the last heartbeat, and two for a
 /// busy machine.
 const MARGIN: Duration = Duration::from_secs(3);
@@ -229,11 +231,13 @@ impl Chaos {
         }
     }
 
-    /// Waits until each replica does strong reads and Redis is whole.
+    /// Waits until each replica does strong reads and has the todos that never
+    /// change in its caches (a new process has none), and Redis is whole.
     async fn well_again(&self, fault: Fault) {
         let began = Instant::now();
         for index in 0..self.world.replicas.len() {
-            if !self.strong_read_by(index, began + RECOVERY).await {
+            let well = self.strong_read_by(index, began + RECOVERY).await;
+            if !well || !self.warm_by(index, began + RECOVERY).await {
                 self.must(false, || format!("{}: replica {index} is not well again", fault.name()));
             }
         }
@@ -259,6 +263,17 @@ impl Chaos {
                 return true;
             }
             sleep(Duration::from_millis(10)).await;
+        }
+        false
+    }
+
+    async fn warm_by(&self, index: usize, deadline: Instant) -> bool {
+        let mut client = self.world.replicas[index].client();
+        while Instant::now() < deadline {
+            if api::batch(&mut client, self.shift.still.clone(), None).await.is_ok() {
+                return true;
+            }
+            sleep(Duration::from_millis(50)).await;
         }
         false
     }
@@ -329,9 +344,21 @@ impl Chaos {
         let lost = Instant::now();
         down(&self.world.mongo.nodes[old]);
         self.new_primary(window, Some(old), lost).await;
+        let away = lost.elapsed();
         sleep(self.hold / 2).await;
         up(&self.world.mongo.nodes[old]);
         sleep(self.hold / 2).await;
+        let limit = FROZEN_IS_SEEN.max(away) + FROZEN_IS_SEEN;
+        for kind in ["create", "update", "delete"] {
+            let mut micros = self.shift.recorder.window(window, kind, false).micros;
+            let [.., slowest] = percentiles(&mut micros);
+            self.must(Duration::from_secs_f64(slowest / 1000.0) < limit, || {
+                format!(
+                    "{}: a {kind} took {slowest} ms, though a primary was there after {away:?}",
+                    window.fault
+                )
+            });
+        }
     }
 
     /// Waits until a node, not the old primary, takes writes from a plain

@@ -24,7 +24,12 @@ const DEFAULT_DATABASE: &str = "todos";
 const READ_SELECTION: Duration = Duration::from_secs(2);
 /// How long a write and the feed look for one: longer than an election takes.
 const WRITE_SELECTION: Duration = Duration::from_secs(30);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often a server has to say that it is there. With the time for a
+/// connection this is how long a call waits on a server that froze: 5 s. (By
+/// the driver's own 10 s it was 15, in which no write to it was answered,
+/// though a new primary was there after 2.)
+const MONITOR_INTERVAL: Duration = Duration::from_secs(2);
 /// Connections of the client for writes: each costs the server a thread.
 const WRITE_CONNECTIONS: u32 = 64;
 /// Connections of the client for reads: loads are gathered, few run at once.
@@ -107,6 +112,7 @@ fn client(options: &ClientOptions, selection: Duration, connections: u32) -> Res
     options.app_name.get_or_insert_with(|| "tidemark".into());
     options.server_selection_timeout = Some(selection);
     options.connect_timeout.get_or_insert(CONNECT_TIMEOUT);
+    options.heartbeat_freq.get_or_insert(MONITOR_INTERVAL);
     options.max_pool_size = Some(connections);
     options.retry_writes = Some(true);
     options.write_concern = Some(WriteConcern::majority());

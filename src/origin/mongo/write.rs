@@ -34,8 +34,13 @@ const TRY_PAUSE: Duration = Duration::from_millis(2);
 const IMPORT_TIMEOUT: Duration = Duration::from_secs(60);
 
 const DUPLICATE_KEY: i32 = 11000;
-/// The server refuses before it does anything: it is no primary.
+/// The server is no primary.
 const NOT_PRIMARY: [i32; 3] = [10107, 13435, 10058];
+/// The server's word that it wrote nothing. Where the driver tried twice it
+/// gives an error with this only if the first try wrote nothing either.
+const NO_WRITES: &str = "NoWritesPerformed";
+/// A commit may have taken place, whatever its last try met.
+const UNKNOWN_COMMIT: &str = "UnknownTransactionCommitResult";
 
 /// Why a try ended without an answer.
 enum Failed {
@@ -299,7 +304,7 @@ async fn commit(session: &mut ClientSession) -> Result<(), Error> {
     let mut tries = 0;
     loop {
         match session.commit_transaction().await {
-            Err(error) if error.contains_label("UnknownTransactionCommitResult") && tries < 2 => tries += 1,
+            Err(error) if error.contains_label(UNKNOWN_COMMIT) && tries < 2 => tries += 1,
             done => return done,
         }
     }
@@ -335,12 +340,14 @@ fn answered(outcome: Outcome, at: Option<OriginTime>) -> Result<WriteDone, Write
 /// sent, is it known that not.
 fn failed(error: &Error, at: Option<OriginTime>) -> WriteError {
     let problem = error.to_string();
+    let not_primary = code(error).is_some_and(|code| NOT_PRIMARY.contains(&code));
     match *error.kind {
+        _ if error.contains_label(UNKNOWN_COMMIT) => WriteError::OutcomeUnknown { problem, at: None },
         ErrorKind::ServerSelection { .. }
         | ErrorKind::Authentication { .. }
         | ErrorKind::DnsResolve { .. } => WriteError::Unavailable(problem),
         ErrorKind::Write(WriteFailure::WriteConcernError(_)) => WriteError::OutcomeUnknown { problem, at },
-        _ if code(error).is_some_and(|code| NOT_PRIMARY.contains(&code)) => WriteError::Unavailable(problem),
+        _ if not_primary && error.contains_label(NO_WRITES) => WriteError::Unavailable(problem),
         _ => WriteError::OutcomeUnknown { problem, at: None },
     }
 }
@@ -359,4 +366,19 @@ fn taken(error: &Error) -> Option<usize> {
     let errors = many.write_errors.as_deref().unwrap_or_default();
     let only = many.write_concern_error.is_none() && errors.iter().all(|error| error.code == DUPLICATE_KEY);
     only.then_some(errors.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The driver tries a write twice and tells what the second try met. That
+    /// one found no primary; the first may have written.
+    #[test]
+    fn no_primary_at_the_second_try_says_nothing_of_the_first() {
+        let reply = doc! { "code": 10107, "codeName": "NotWritablePrimary", "errmsg": "not primary" };
+        let error =
+            Error::from(ErrorKind::Command(bson::deserialize_from_document(reply).expect("an error")));
+        assert!(matches!(failed(&error, None), WriteError::OutcomeUnknown { .. }));
+    }
 }

@@ -119,3 +119,13 @@ async fn python_tour() {
 async fn python_mirror() {
     mirror(Language::Python, "python_mirror").await;
 }
+
+#[tokio::test]
+async fn java_tour() {
+    tour(Language::Java, "java_tour").await;
+}
+
+#[tokio::test]
+async fn java_mirror() {
+    mirror(Language::Java, "java_mirror").await;
+}

@@ -18,6 +18,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug)]
 pub enum Language {
     Go,
+    Java,
     Python,
 }
 
@@ -40,6 +41,7 @@ impl Language {
         };
         let (program, args): (String, Vec<PathBuf>) = match self {
             Self::Go => (built("go/bin/todos").display().to_string(), vec![]),
+            Self::Java => ("java".into(), vec!["-jar".into(), built("java/target/todos.jar")]),
             Self::Python => (told("TIDEMARK_PYTHON"), vec![built("python/todos.py")]),
         };
         let mut command = dies_with_this_thread(&program);

@@ -148,7 +148,7 @@ func tooShortADeadline(ctx context.Context, client todov1.TodoServiceClient, par
 	ctx, cancel := context.WithTimeout(ctx, time.Microsecond)
 	defer cancel()
 	_, err := client.ListTodos(ctx, &todov1.ListTodosRequest{Parent: parent})
-	fmt.Printf("in a microsecond: %s\n", codeName(err))
+	fmt.Printf("too short a deadline: %s\n", codeName(err))
 	return nil
 }
 

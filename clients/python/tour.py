@@ -97,7 +97,7 @@ def too_short_a_deadline(client: TodoServiceStub, parent: str) -> None:
     try:
         client.ListTodos(pb.ListTodosRequest(parent=parent), timeout=1e-6)
     except grpc.RpcError as error:
-        print(f"in a microsecond: {error.code().name}")
+        print(f"too short a deadline: {error.code().name}")
 
 
 def on_another_replica(parent: str, addresses: list[str]) -> None:

@@ -10,3 +10,4 @@ mod support;
 mod languages;
 mod program;
 mod replicas;
+mod unavailable;

@@ -1,7 +1,7 @@
 //! A client program under test: its lines as they come, its exit code.
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     sync::{Arc, Mutex},
@@ -20,6 +20,7 @@ pub enum Language {
     Go,
     Java,
     Python,
+    TypeScript,
 }
 
 pub fn root() -> &'static Path {
@@ -43,6 +44,7 @@ impl Language {
             Self::Go => (built("go/bin/todos").display().to_string(), vec![]),
             Self::Java => ("java".into(), vec!["-jar".into(), built("java/target/todos.jar")]),
             Self::Python => (told("TIDEMARK_PYTHON"), vec![built("python/todos.py")]),
+            Self::TypeScript => ("node".into(), vec![built("typescript/dist/src/todos.js")]),
         };
         let mut command = dies_with_this_thread(&program);
         command.args(args);
@@ -99,6 +101,12 @@ impl Program {
     /// How many lines so far hold this text.
     pub fn count(&self, text: &str) -> usize {
         self.lines().iter().filter(|line| line.contains(text)).count()
+    }
+
+    /// Writes a line to its input.
+    pub fn hears(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().expect("its input is open");
+        writeln!(stdin, "{line}").and_then(|()| stdin.flush()).expect("written");
     }
 
     /// Waits until so many lines hold this text.

@@ -142,7 +142,7 @@ final class Tour {
           .withDeadlineAfter(1, TimeUnit.MICROSECONDS)
           .listTodos(ListTodosRequest.newBuilder().setParent(parent).build());
     } catch (StatusRuntimeException error) {
-      System.out.println("in a microsecond: " + Errors.code(error));
+      System.out.println("too short a deadline: " + Errors.code(error));
     }
   }
 

@@ -7,6 +7,7 @@ mod client;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod grpcurl;
 mod languages;
 mod program;
 mod replicas;

@@ -54,7 +54,7 @@ impl Default for RpcLatencies {
 }
 
 macro_rules! metrics {
-    ($($(#[doc = $help:literal])+ $field:ident : $kind:ty = $name:literal $(, $unit:expr)? ;)+) => {
+    ($($(#[doc = $help:literal])+ $field:ident : $kind:ty = $name:literal $(, $unit:expr)? $(=> $kinds:expr)? ;)+) => {
         /// Every metric of the process. Cheap to clone handles inside; one
         /// instance for the process (or for a test).
         #[derive(Debug, Default)]
@@ -70,6 +70,12 @@ macro_rules! metrics {
                 registry.register_with_unit("rpc_duration", "Finished calls with their latency, by call and code; a stream counts when it ends", Unit::Seconds, self.rpc.0.clone());
                 $( metrics!(@one registry, $name, concat!($($help),+), self.$field.clone() $(, $unit)?); )+
             }
+
+            /// Every kind is there from the start, with 0: the first of a kind
+            /// would otherwise be no increase to Prometheus, but a new series.
+            fn begin_at_zero(&self) {
+                $($( for kind in $kinds { drop(self.$field.get_or_create(&Kind { kind })); } )?)+
+            }
         }
     };
     (@one $registry:ident, $name:literal, $help:expr, $metric:expr) => {
@@ -84,7 +90,7 @@ metrics! {
     /// Reads answered, by kind (todo, page) and by the tier that had the value
     reads: Family<ReadLabels, Counter> = "reads";
     /// Loads begun at the origin, by kind (todos, page)
-    origin_loads: Family<Kind, Counter> = "origin_loads";
+    origin_loads: Family<Kind, Counter> = "origin_loads" => ["todos", "page"];
     /// Keys asked of the origin in those loads
     origin_load_keys: Counter = "origin_load_keys";
     /// Loads that failed
@@ -92,7 +98,7 @@ metrics! {
     /// Readers that joined a load which another had begun
     joined_loads: Counter = "joined_loads";
     /// Requests refused because a bound was reached, by bound
-    overloaded: Family<Kind, Counter> = "overloaded";
+    overloaded: Family<Kind, Counter> = "overloaded" => ["keys waiting to be loaded", "writes under way", "open watches", "watches that begin before the recent changes"];
     /// Answers marked stale because the origin could not be asked
     stale_answers: Counter = "stale_answers";
     /// Time from the newest acknowledged heartbeat back to the frontier, by the origin's clock
@@ -100,11 +106,11 @@ metrics! {
     /// No write acknowledged longer ago is missing from what the caches answer
     staleness_bound: FloatGauge = "staleness_bound", Unit::Seconds;
     /// Heartbeats, by kind (acknowledged, failed)
-    heartbeats: Family<Kind, Counter> = "heartbeats";
+    heartbeats: Family<Kind, Counter> = "heartbeats" => ["acknowledged", "failed"];
     /// Changes applied from the feed
     feed_changes: Counter = "feed_changes";
     /// Times that the feed was opened again, by kind (broken, hung, lost)
-    feed_reopened: Family<Kind, Counter> = "feed_reopened";
+    feed_reopened: Family<Kind, Counter> = "feed_reopened" => ["broken", "hung", "lost"];
     /// Times that the floor was raised by something no stripe could be pinned to
     resets: Counter = "resets";
     /// Open watches
@@ -112,7 +118,7 @@ metrics! {
     /// Changes sent to watchers
     watch_changes: Counter = "watch_changes";
     /// Resets sent to watchers, by kind (overflow, forgotten, origin)
-    watch_resets: Family<Kind, Counter> = "watch_resets";
+    watch_resets: Family<Kind, Counter> = "watch_resets" => ["overflow", "forgotten", "origin"];
     /// Bytes held by the near tier
     near_bytes: IntGauge = "near", Unit::Bytes;
     /// Entries held by the near tier
@@ -120,23 +126,23 @@ metrics! {
     /// 1 while the breaker keeps reads away from the shared tier
     shared_breaker_open: IntGauge = "shared_breaker_open";
     /// Calls of the shared tier that failed or took too long, by kind (get, put, lease)
-    shared_failures: Family<Kind, Counter> = "shared_failures";
+    shared_failures: Family<Kind, Counter> = "shared_failures" => ["get", "put", "lease"];
     /// Entries not written to the shared tier because its queue was full
     shared_dropped: Counter = "shared_dropped";
     /// Shared entries that were not what was asked for, by reason
-    shared_rejected: Family<Kind, Counter> = "shared_rejected";
+    shared_rejected: Family<Kind, Counter> = "shared_rejected" => ["damaged", "version", "scope", "key", "future"];
     /// Sampled cached answers compared with the origin at the time they were said to be fresh to, by verdict (consistent, inconsistent, undecided)
-    verified: Family<Kind, Counter> = "verified";
+    verified: Family<Kind, Counter> = "verified" => ["consistent", "inconsistent", "undecided"];
     /// Writes, by kind of outcome
-    writes: Family<Kind, Counter> = "writes";
+    writes: Family<Kind, Counter> = "writes" => ["done", "not_found", "already_exists", "etag_mismatch", "unreadable", "invalid", "unavailable", "unknown"];
     /// TLS handshakes of callers, by outcome (done, failed, slow, refused)
-    tls_handshakes: Family<Kind, Counter> = "tls_handshakes";
+    tls_handshakes: Family<Kind, Counter> = "tls_handshakes" => ["done", "failed", "slow", "refused"];
     /// Times that changed TLS files were read, by outcome (loaded, failed)
-    tls_reloads: Family<Kind, Counter> = "tls_reloads";
+    tls_reloads: Family<Kind, Counter> = "tls_reloads" => ["loaded", "failed"];
     /// Panics of whatever task: bugs
     panics: Counter = "panics";
     /// Tasks that ended in a panic, by task
-    task_panics: Family<Kind, Counter> = "task_panics";
+    task_panics: Family<Kind, Counter> = "task_panics" => ["call", "load", "verify", "keep_up"];
 }
 
 impl Metrics {
@@ -144,6 +150,7 @@ impl Metrics {
     /// `tidemark_`.
     #[must_use]
     pub fn registry(&self) -> Registry {
+        self.begin_at_zero();
         let mut registry = Registry::with_prefix("tidemark");
         self.register(&mut registry);
         registry
@@ -251,5 +258,24 @@ pub async fn serve_metrics(listener: tokio::net::TcpListener, registry: std::syn
     };
     if let Err(problem) = axum::serve(listener, Router::new().route("/metrics", get(text))).await {
         tracing::error!(%problem, "metrics are not served any more");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_there_before_it_happens() {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &Metrics::default().registry())
+            .expect("a String takes everything");
+        for series in [
+            "tidemark_feed_reopened_total{kind=\"lost\"} 0",
+            "tidemark_task_panics_total{kind=\"call\"} 0",
+            "tidemark_writes_total{kind=\"unknown\"} 0",
+        ] {
+            assert!(text.contains(series), "{series} is not in\n{text}");
+        }
     }
 }

@@ -13,7 +13,6 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     coherence::{Entry, Next, Pending, Ring, TooOld},
-    error::Error,
     model::{ListName, OriginTime, TodoName},
     telemetry::{Kind, Metrics},
 };
@@ -239,10 +238,5 @@ impl Hub {
 
     fn count_reset(&self, kind: &'static str) {
         self.metrics.watch_resets.get_or_create(&Kind { kind }).inc();
-    }
-
-    /// That there are too many watchers.
-    pub(super) fn full(retry_after: std::time::Duration) -> Error {
-        Error::Overloaded { what: "open watches", limit: MAX_WATCHERS, retry_after }
     }
 }

@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     Cache, WatchEvent, WatchMessage, WatchRequest,
-    hub::{Hub, MAX_PRIVATE_FEEDS, Watcher},
+    hub::{MAX_PRIVATE_FEEDS, MAX_WATCHERS, Watcher},
 };
 use crate::{
     coherence::{Closing, Entry, Next, TooOld},
@@ -52,8 +52,10 @@ impl Cache {
             return Err(Error::Draining);
         }
         let after = request.after.unwrap_or_else(|| self.coherence.frontier());
-        let watcher =
-            self.hub.watcher(request.list, request.names, after).ok_or_else(|| Hub::full(RETRY_AFTER))?;
+        let watcher = self
+            .hub
+            .watcher(request.list, request.names, after)
+            .ok_or_else(|| self.overloaded("open watches", MAX_WATCHERS))?;
         match self.hub.register(&watcher, after) {
             Ok(()) => {}
             Err(TooOld::ResetSince) => {
@@ -82,10 +84,8 @@ impl Cache {
     /// What lies between an old cursor and the ring comes from a feed of its
     /// own, by a task that ends when it has reached the ring.
     fn serve_privately(self: &Arc<Self>, watcher: &Arc<Watcher>, after: OriginTime) -> Result<(), Error> {
-        let place = self.hub.private_place().ok_or(Error::Overloaded {
-            what: "watches that begin before the recent changes",
-            limit: MAX_PRIVATE_FEEDS,
-            retry_after: RETRY_AFTER,
+        let place = self.hub.private_place().ok_or_else(|| {
+            self.overloaded("watches that begin before the recent changes", MAX_PRIVATE_FEEDS)
         })?;
         let (cache, watcher) = (Arc::clone(self), Arc::clone(watcher));
         self.tasks.spawn(async move {

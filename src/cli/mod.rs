@@ -8,7 +8,7 @@ mod serve;
 mod watch;
 mod write;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -48,6 +48,13 @@ enum Command {
         /// bash, elvish, fish, powershell or zsh
         shell: clap_complete::Shell,
     },
+    /// Do nothing for a while: the preStop hook of an image that has no `sleep`
+    #[command(hide = true)]
+    Pause {
+        /// How long, such as 5s
+        #[arg(value_parser = humantime::parse_duration)]
+        time: Duration,
+    },
 }
 
 /// Runs the command that the arguments name. Exit codes: 0 done, 1 failed, 2
@@ -65,6 +72,10 @@ pub async fn run() -> ExitCode {
         Command::Watch(args) => exit(watch::run(args).await),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tidemark", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+        Command::Pause { time } => {
+            tokio::time::sleep(time).await;
             ExitCode::SUCCESS
         }
     }

@@ -11,6 +11,7 @@ mod coherence;
 mod life;
 mod tls;
 mod tour;
+mod traces;
 mod verify;
 mod watch;
 mod web;

@@ -6,6 +6,7 @@ mod support;
 
 mod bad_input;
 mod calls;
+mod cli;
 mod client;
 mod coherence;
 mod life;

@@ -197,6 +197,19 @@ impl Drop for Guard {
 /// a runtime.
 #[must_use]
 pub fn init() -> Guard {
+    use tracing_subscriber::util::SubscriberInitExt as _;
+
+    let provider = span_provider();
+    // A second call in one process (tests) changes nothing.
+    let _ = subscriber(provider.as_ref()).try_init();
+    Guard(provider)
+}
+
+/// Who takes events and spans. Without an exporter there is no layer for spans
+/// at all: a layer of `None` would let every span be made for nobody.
+fn subscriber(
+    provider: Option<&opentelemetry_sdk::trace::SdkTracerProvider>,
+) -> Box<dyn tracing::Subscriber + Send + Sync> {
     use std::io::IsTerminal as _;
 
     use opentelemetry::trace::TracerProvider as _;
@@ -204,21 +217,17 @@ pub fn init() -> Guard {
         EnvFilter, Layer as _,
         filter::{FilterExt as _, filter_fn},
         layer::SubscriberExt as _,
-        util::SubscriberInitExt as _,
     };
 
     let level = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let events_only = level.and(filter_fn(|metadata| metadata.is_event()));
     let fmt = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let logs = if std::io::stderr().is_terminal() { fmt.boxed() } else { fmt.json().boxed() };
-    let provider = span_provider();
-    let spans = provider.as_ref().map(|provider| {
-        let ours = filter_fn(|metadata| metadata.is_span() && metadata.target().starts_with("tidemark"));
-        tracing_opentelemetry::layer().with_tracer(provider.tracer("tidemark")).with_filter(ours)
-    });
-    // A second call in one process (tests) changes nothing.
-    let _ = tracing_subscriber::registry().with(logs.with_filter(events_only)).with(spans).try_init();
-    Guard(provider)
+    let logs = tracing_subscriber::registry().with(logs.with_filter(events_only));
+    let Some(provider) = provider else { return Box::new(logs) };
+    let ours = filter_fn(|metadata| metadata.is_span() && metadata.target().starts_with("tidemark"));
+    let spans = tracing_opentelemetry::layer().with_tracer(provider.tracer("tidemark")).with_filter(ours);
+    Box::new(logs.with(spans))
 }
 
 /// The exporter of spans, if one is wanted.
@@ -277,5 +286,16 @@ mod tests {
         ] {
             assert!(text.contains(series), "{series} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn spans_are_off_without_an_exporter() {
+        let on = || !tracing::info_span!("near").is_disabled();
+        tracing::subscriber::with_default(subscriber(None), || assert!(!on()));
+        let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder().build();
+        tracing::subscriber::with_default(subscriber(Some(&provider)), || {
+            tracing::callsite::rebuild_interest_cache();
+            assert!(on());
+        });
     }
 }

@@ -9,6 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
+use tracing::{Instrument as _, Span, info_span};
 
 use super::{
     Answer, Arm, Cache, Listed, Many, Want,
@@ -29,6 +30,12 @@ use crate::{
 const FRONTIER_WAIT: Duration = Duration::from_millis(50);
 /// Time for the read of a todo that goes with a change to a watcher.
 const WATCH_READ_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The look into the near tier. Spans cost a look at an atomic each while
+/// nobody takes them.
+fn near_span(keys: usize) -> Span {
+    info_span!("near", tidemark.tier = "near", tidemark.keys = keys)
+}
 
 impl Cache {
     /// One todo, encoded.
@@ -141,7 +148,11 @@ impl Cache {
             Needed::Heartbeat(_) if arm == Arm::CachedOnly => {
                 Error::CacheOnlyMiss { what: "anything".into() }
             }
-            Needed::Heartbeat(since) => match self.heartbeat_since(since, deadline).await? {
+            Needed::Heartbeat(since) => match self
+                .heartbeat_since(since, deadline)
+                .instrument(info_span!("heartbeat", tidemark.tier = "origin"))
+                .await?
+            {
                 Ok(heartbeat) => return request(heartbeat.pred().max(arm.regardless_of_age()), None),
                 Err(away) => away,
             },
@@ -169,7 +180,8 @@ impl Cache {
     }
 
     async fn todo(self: &Arc<Self>, name: &TodoName, request: &Request) -> Result<Part, Error> {
-        match self.todo_in_near(0, name, request) {
+        let near = near_span(1).in_scope(|| self.todo_in_near(0, name, request));
+        match near {
             Ok(part) => Ok(part),
             Err(missing) => self.one_beyond_near(missing, request).await,
         }
@@ -177,21 +189,24 @@ impl Cache {
 
     async fn todos(self: &Arc<Self>, names: &[TodoName], request: &Request) -> Result<Vec<Part>, Error> {
         let (mut parts, mut missing) = (Vec::with_capacity(names.len()), Vec::new());
-        for (at, name) in names.iter().enumerate() {
-            match self.todo_in_near(at, name, request) {
-                Ok(part) => parts.push(Some(part)),
-                Err(not_here) => {
-                    parts.push(None);
-                    missing.push(not_here);
+        near_span(names.len()).in_scope(|| {
+            for (at, name) in names.iter().enumerate() {
+                match self.todo_in_near(at, name, request) {
+                    Ok(part) => parts.push(Some(part)),
+                    Err(not_here) => {
+                        parts.push(None);
+                        missing.push(not_here);
+                    }
                 }
             }
-        }
+        });
         self.beyond_near(missing, &mut parts, request).await?;
         Ok(parts.into_iter().flatten().collect())
     }
 
     async fn page(self: &Arc<Self>, query: &Arc<PageQuery>, request: &Request) -> Result<Part, Error> {
-        match self.page_in_near(0, query, request) {
+        let near = near_span(1).in_scope(|| self.page_in_near(0, query, request));
+        match near {
             Ok(part) => Ok(part),
             Err(missing) => self.one_beyond_near(missing, request).await,
         }
@@ -299,6 +314,7 @@ impl Cache {
             return Ok(missing);
         }
         let reached = timeout(FRONTIER_WAIT, self.frontier_at(request.need));
+        let reached = reached.instrument(info_span!("wait for the frontier", tidemark.tier = "feed"));
         if within(request.deadline, "feed", reached).await?.is_err() {
             return Ok(missing);
         }
@@ -329,7 +345,8 @@ impl Cache {
         }
         let scope = self.origin.entry_scope();
         let keys: Vec<_> = asked.iter().map(|m| m.key.shared(scope)).collect();
-        let entries = within(request.deadline, "shared", shared.get(&keys)).await?;
+        let span = info_span!("shared", tidemark.tier = "shared", tidemark.keys = keys.len());
+        let entries = within(request.deadline, "shared", shared.get(&keys).instrument(span)).await?;
         for ((missing, key), entry) in asked.into_iter().zip(&keys).zip(entries) {
             let Some(stamped) = entry.and_then(|raw| self.opened(scope, &missing.key, &raw)) else {
                 rest.push(missing);
@@ -389,7 +406,8 @@ impl Cache {
             Wanted { key: m.key.clone(), required, leased: m.leased(request) }
         };
         let wanted = missing.iter().map(wanted).collect();
-        let loaded = within(request.deadline, "origin", self.loaded(wanted)).await??;
+        let span = info_span!("origin", tidemark.tier = "origin", tidemark.keys = missing.len());
+        let loaded = within(request.deadline, "origin", self.loaded(wanted).instrument(span)).await??;
         let part = |(missing, (stamped, source)): (&Missing, (Stamped, Source))| Part {
             key: missing.key.clone(),
             hit: missing.check.admissible(stamped.as_of).unwrap_or(Hit {

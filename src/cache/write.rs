@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use tokio::{sync::TryAcquireError, time::Instant};
+use tracing::{Instrument as _, info_span};
 
 use super::{Cache, MAX_WRITES, Written, within};
 use crate::{
@@ -33,6 +34,7 @@ impl Cache {
             let _permit = permit;
             cache.write_through(write, request).await
         });
+        let task = task.instrument(info_span!("write", tidemark.tier = "origin"));
         within(deadline, "origin", task).await?.unwrap_or_else(|panic| {
             tracing::error!(%panic, "a write ended in a panic");
             Err(Error::WriteOutcomeUnknown { problem: "the task that did it ended".into() })

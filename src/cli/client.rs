@@ -1,11 +1,20 @@
 //! What the client commands share: the connection, JSON, how an error is told.
 
-use std::{io::Write as _, process::ExitCode, sync::LazyLock, time::Duration};
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::LazyLock,
+    time::Duration,
+};
 
 use clap::{Args, ValueEnum};
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
-use tonic::{Request, Status, transport::Channel};
+use tonic::{
+    Request, Status,
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+};
 use tonic_types::StatusExt;
 
 use crate::{
@@ -26,6 +35,15 @@ pub struct Server {
     /// Address of the service
     #[arg(long, env = "TIDEMARK_SERVER", default_value = "http://127.0.0.1:50051")]
     server: String,
+    /// PEM file of the authorities to trust with https; else Mozilla's list
+    #[arg(long, env = "TIDEMARK_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// PEM file of the certificate to show, where the service asks for one
+    #[arg(long, env = "TIDEMARK_CERT", value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// PEM file of its key
+    #[arg(long, env = "TIDEMARK_KEY", value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
     /// Longest wait for an answer
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     timeout: Duration,
@@ -95,6 +113,9 @@ pub enum Failed {
     /// Everything else.
     #[error("{0}")]
     Other(String),
+    /// Arguments that cannot be right.
+    #[error("{0}")]
+    Usage(String),
 }
 
 impl From<Status> for Failed {
@@ -103,10 +124,37 @@ impl From<Status> for Failed {
     }
 }
 
+/// An error with all that caused it: the first alone says "transport error".
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let told = error.to_string();
+        if !text.ends_with(&told) {
+            text += &format!(": {told}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn is_of_certificates(cause: &str) -> bool {
+    cause.to_lowercase().contains("certificate")
+}
+
 fn status_text(status: &Status) -> String {
     let details = status.get_error_details();
     let reason = details.error_info().map(|info| format!(" {}", info.reason)).unwrap_or_default();
     let mut text = format!("{:?}{reason}: {}", status.code(), status.message());
+    // The service did not say this, the connection did. (In TLS 1.3 a client
+    // learns with its first call that its certificate was refused.)
+    if let Some(cause) = std::error::Error::source(status) {
+        let cause = causes(cause);
+        text += &format!(
+            ": {cause}{}",
+            if is_of_certificates(&cause) { "; see --ca, --cert and --key" } else { "" }
+        );
+    }
     for (key, value) in details.error_info().map(|info| &info.metadata).into_iter().flatten() {
         text += &format!("\n  {key}: {value}");
     }
@@ -119,7 +167,7 @@ pub fn exit(result: Result<(), Failed>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
             eprintln!("error: {failed}");
-            ExitCode::FAILURE
+            if matches!(failed, Failed::Usage(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -127,21 +175,52 @@ pub fn exit(result: Result<(), Failed>) -> ExitCode {
 impl Server {
     /// A connected client.
     pub async fn connect(&self) -> Result<TodoServiceClient<Channel>, Failed> {
-        let wrong = |e: tonic::transport::Error| {
-            let cause = std::error::Error::source(&e).map(|cause| format!(": {cause}")).unwrap_or_default();
-            Failed::Other(format!(
-                "{} cannot be reached: {e}{cause}; is `tidemark serve` running there?",
-                self.server
+        let endpoint = self.endpoint()?.connect_timeout(self.timeout);
+        let channel = endpoint.connect().await.map_err(|e| self.unreachable(&e))?;
+        Ok(TodoServiceClient::new(channel).max_decoding_message_size(MAX_REPLY_BYTES))
+    }
+
+    fn endpoint(&self) -> Result<Endpoint, Failed> {
+        let wrong = |problem: &dyn std::fmt::Display| {
+            let server = &self.server;
+            Failed::Usage(format!(
+                "--server {server:?} is no address such as http://127.0.0.1:50051: {problem}"
             ))
         };
-        let endpoint = Channel::from_shared(self.server.clone()).map_err(|e| {
-            Failed::Other(format!(
-                "--server {:?} is no address such as http://127.0.0.1:50051: {e}",
-                self.server
-            ))
-        })?;
-        let channel = endpoint.connect_timeout(self.timeout).connect().await.map_err(wrong)?;
-        Ok(TodoServiceClient::new(channel).max_decoding_message_size(MAX_REPLY_BYTES))
+        let endpoint = Channel::from_shared(self.server.clone()).map_err(|e| wrong(&e))?;
+        let tls = match endpoint.uri().scheme_str() {
+            Some("https") => self.tls()?,
+            Some("http") if self.ca.is_some() || self.cert.is_some() => {
+                return Err(Failed::Usage("--ca and --cert are for https: change --server".into()));
+            }
+            Some("http") => return Ok(endpoint),
+            _ => return Err(wrong(&"it begins with http:// or https://")),
+        };
+        endpoint.tls_config(tls).map_err(|e| Failed::Usage(format!("--ca, --cert, --key: {}", causes(&e))))
+    }
+
+    fn tls(&self) -> Result<ClientTlsConfig, Failed> {
+        let read = |file: &Path| {
+            std::fs::read(file).map_err(|e| Failed::Usage(format!("{} cannot be read: {e}", file.display())))
+        };
+        let tls = match &self.ca {
+            Some(ca) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?)),
+            None => ClientTlsConfig::new().with_webpki_roots(),
+        };
+        match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => Ok(tls.identity(Identity::from_pem(read(cert)?, read(key)?))),
+            _ => Ok(tls),
+        }
+    }
+
+    fn unreachable(&self, error: &tonic::transport::Error) -> Failed {
+        let (server, causes) = (&self.server, causes(error));
+        let hint = if is_of_certificates(&causes) {
+            "see --ca, --cert and --key"
+        } else {
+            "is `tidemark serve` running there?"
+        };
+        Failed::Other(format!("{server} cannot be reached: {causes}; {hint}"))
     }
 
     /// A request with the deadline.

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use super::{client::todo_from_json, serve};
 use crate::{
     app,
+    config::Config,
     error::FieldProblem,
     model::{ListName, Patch, TodoName, timestamp_from_ms, timestamp_ms, validate},
     origin::Origin,
@@ -63,7 +64,14 @@ struct Counts {
 
 /// Imports; exit code 1 if any line was bad.
 pub async fn run(args: Import) -> ExitCode {
-    match import(args).await {
+    let (list, config) = match checked(&args) {
+        Ok(checked) => checked,
+        Err(wrong) => {
+            eprintln!("error: {wrong}");
+            return ExitCode::from(2);
+        }
+    };
+    match import(&args.file, &list, &config).await {
         Ok(counts) => {
             let had = counts.read - counts.new;
             eprintln!("{} imported, {had} were there already, {} bad lines left out", counts.new, counts.bad);
@@ -76,12 +84,17 @@ pub async fn run(args: Import) -> ExitCode {
     }
 }
 
-async fn import(args: Import) -> Result<Counts, String> {
+/// What the arguments and settings say.
+fn checked(args: &Import) -> Result<(ListName, Config), String> {
     let list = ListName::parse(&format!("lists/{}", args.list))
         .ok_or_else(|| format!("--list {:?} is no list id such as seed", args.list))?;
-    let config = args.settings.config().map_err(|wrong| wrong.to_string())?;
-    let mut lines = Lines::open(&args.file)?;
-    let origin = app::open_origin(&config).await.map_err(|e| e.to_string())?;
+    let config = args.settings.config().map_err(|wrong| format!("wrong settings\n{wrong}"))?;
+    Ok((list, config))
+}
+
+async fn import(file: &Path, list: &ListName, config: &Config) -> Result<Counts, String> {
+    let mut lines = Lines::open(file)?;
+    let origin = app::open_origin(config).await.map_err(|e| e.to_string())?;
     let progress = Progress::new(lines.size);
     let (mut counts, mut batches) = (Counts::default(), JoinSet::new());
     let now_ms = now_ms();
@@ -90,7 +103,7 @@ async fn import(args: Import) -> Result<Counts, String> {
         while batch.len() < BATCH
             && let Some(line) = lines.next()?
         {
-            match line.and_then(|line| parse(&line, &list, now_ms)) {
+            match line.and_then(|line| parse(&line, list, now_ms)) {
                 Ok(Some(todo)) => batch.push(todo),
                 Ok(None) => {}
                 Err(problem) => {

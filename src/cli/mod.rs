@@ -3,6 +3,7 @@
 pub(crate) mod client;
 mod generate;
 pub(crate) mod import;
+mod man;
 mod read;
 mod serve;
 mod watch;
@@ -15,9 +16,18 @@ use clap::{CommandFactory, Parser, Subcommand};
 use client::exit;
 pub use serve::{Listening, banner};
 
+const AFTER_HELP: &str = "Examples:
+  tidemark serve                                   a service with a store of its own, on port 50051
+  tidemark create lists/home --title 'Buy milk'    write a todo
+  tidemark list lists/home                         read them
+  tidemark watch lists/home                        see changes as they come
+  tidemark man | man -l -                          the whole manual
+
+Exit codes: 0 done, 1 failed, 2 wrong arguments or settings.";
+
 /// Todos, read through two caches, with every answer saying how fresh it is.
 #[derive(Parser)]
-#[command(name = "tidemark", version, about, propagate_version = true)]
+#[command(name = "tidemark", version, about, propagate_version = true, after_help = AFTER_HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -44,6 +54,9 @@ enum Command {
     /// Print changes as they come
     Watch(watch::Watch),
     /// Print completions for a shell
+    #[command(
+        after_help = "Example:\n  tidemark completions bash > ~/.local/share/bash-completion/completions/tidemark"
+    )]
     Completions {
         /// bash, elvish, fish, powershell or zsh
         shell: clap_complete::Shell,
@@ -55,6 +68,11 @@ enum Command {
         #[arg(value_parser = humantime::parse_duration)]
         time: Duration,
     },
+    /// Print the man page
+    #[command(
+        after_help = "Examples:\n  tidemark man | man -l -\n  tidemark man > /usr/local/share/man/man1/tidemark.1"
+    )]
+    Man,
 }
 
 /// Runs the command that the arguments name. Exit codes: 0 done, 1 failed, 2
@@ -78,5 +96,6 @@ pub async fn run() -> ExitCode {
             tokio::time::sleep(time).await;
             ExitCode::SUCCESS
         }
+        Command::Man => exit(man::run(Cli::command())),
     }
 }

@@ -160,7 +160,7 @@ pub async fn update(args: Update) -> Result<(), Failed> {
     let mut client = args.server.connect().await?;
     let mask = args.fields.mask();
     if mask.paths.is_empty() && !args.allow_missing {
-        return Err(Failed::Other(
+        return Err(Failed::Usage(
             "nothing to change: give at least one of --title, --notes, --state, --priority, --label, --due"
                 .into(),
         ));

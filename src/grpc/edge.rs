@@ -91,6 +91,9 @@ where
             };
             let code = code_of(response.headers());
             recorded.record("rpc.grpc.status_code", code as i32);
+            if is_our_fault(code) {
+                recorded.record("otel.status_code", "ERROR");
+            }
             calls.ended(call, code, began);
             Ok(response)
         };
@@ -102,7 +105,6 @@ where
 
 /// The span of a call, under that of the caller if there is one.
 fn span(request: &Request<Body>) -> Span {
-    let (service, method) = request.uri().path()[1..].split_once('/').unwrap_or_default();
     let span = tracing::info_span!(
         "rpc",
         otel.name = Empty,
@@ -111,8 +113,11 @@ fn span(request: &Request<Body>) -> Span {
         rpc.service = Empty,
         rpc.method = Empty,
         rpc.grpc.status_code = Empty,
+        otel.status_code = Empty,
     );
     if !span.is_disabled() {
+        let path = request.uri().path().trim_start_matches('/');
+        let (service, method) = path.split_once('/').unwrap_or((path, ""));
         span.record("otel.name", format!("{service}/{method}"));
         span.record("rpc.service", service);
         span.record("rpc.method", method);
@@ -139,6 +144,20 @@ fn call_number(path: &str) -> usize {
     let method = path.strip_prefix("/todo.v1.TodoService/");
     let known = method.and_then(|method| CALLS.iter().position(|call| *call == method));
     known.unwrap_or(CALLS.len() - 1)
+}
+
+/// What the conventions for traces count as an error of the server; the other
+/// codes say what the caller did.
+const fn is_our_fault(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::Unavailable
+            | Code::DataLoss
+    )
 }
 
 fn code_of(headers: &HeaderMap) -> Code {

@@ -442,6 +442,15 @@ impl Tidemark {
 
     /// The same, with every line of its log handed on.
     pub fn start_logged(args: &[&str], log: impl Fn(&str) + Send + 'static) -> Self {
+        Self::launch(args, &[], log)
+    }
+
+    /// The same with these environment variables.
+    pub fn start_with(args: &[&str], envs: &[(String, String)]) -> Self {
+        Self::launch(args, envs, |line| eprintln!("  | {line}"))
+    }
+
+    fn launch(args: &[&str], envs: &[(String, String)], log: impl Fn(&str) + Send + 'static) -> Self {
         let mut all: Vec<String> = vec!["serve".into()];
         all.extend(args.iter().map(|arg| (*arg).to_owned()));
         for flag in ["--listen", "--metrics-listen"] {
@@ -452,7 +461,7 @@ impl Tidemark {
         let mut child = spawn(
             Path::new(BINARY.expect("a test has the binary")),
             &all,
-            &[],
+            envs,
             (Stdio::piped(), Stdio::piped()),
         );
         let stderr = child.stderr.take().expect("stderr");

@@ -6,11 +6,13 @@ mod support;
 
 mod bad_input;
 mod calls;
+mod cli;
 mod client;
 mod coherence;
 mod life;
 mod tls;
 mod tour;
+mod traces;
 mod verify;
 mod watch;
 mod web;

@@ -33,16 +33,16 @@ use crate::{
 };
 
 /// Whoever signs certificates.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate with its key.
-struct Signed {
-    cert: String,
-    key: String,
+pub struct Signed {
+    pub cert: String,
+    pub key: String,
 }
 
 impl Authority {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -50,7 +50,7 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, key).expect("signed"))
     }
 
-    fn pem(&self) -> String {
+    pub fn pem(&self) -> String {
         self.0.pem()
     }
 
@@ -66,7 +66,7 @@ impl Authority {
         Signed { cert: cert.pem(), key: key.serialize_pem() }
     }
 
-    fn sign(&self) -> Signed {
+    pub fn sign(&self) -> Signed {
         self.sign_until(2999)
     }
 
@@ -76,10 +76,10 @@ impl Authority {
 }
 
 /// The files of a service.
-struct Files(PathBuf);
+pub struct Files(PathBuf);
 
 impl Files {
-    fn new(signed: &Signed) -> Self {
+    pub fn new(signed: &Signed) -> Self {
         let files = Self(folder("tls"));
         files.put(signed);
         files
@@ -91,19 +91,19 @@ impl Files {
     }
 
     /// Whole or not at all, as a careful person does it.
-    fn write(&self, name: &str, text: &str) -> String {
+    pub fn write(&self, name: &str, text: &str) -> String {
         let (new, place) = (self.0.join("new"), self.0.join(name));
         fs::write(&new, text).expect("written");
         fs::rename(&new, &place).expect("moved");
         place.display().to_string()
     }
 
-    fn path(&self, name: &str) -> String {
+    pub fn path(&self, name: &str) -> String {
         self.0.join(name).display().to_string()
     }
 }
 
-fn serve(files: &Files, more: &[&str]) -> Tidemark {
+pub fn serve(files: &Files, more: &[&str]) -> Tidemark {
     let (dir, cert, key) =
         (folder("data").display().to_string(), files.path("cert.pem"), files.path("key.pem"));
     let mut args = vec!["--data-dir", &dir, "--tls-cert", &cert, "--tls-key", &key];
@@ -115,7 +115,7 @@ fn trusting(authority: &Authority) -> ClientTlsConfig {
     ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority.pem()))
 }
 
-fn showing(authority: &Authority, signed: &Signed) -> ClientTlsConfig {
+pub fn showing(authority: &Authority, signed: &Signed) -> ClientTlsConfig {
     trusting(authority).identity(Identity::from_pem(&signed.cert, &signed.key))
 }
 
@@ -139,7 +139,7 @@ async fn is_served(service: &Tidemark, tls: ClientTlsConfig) -> bool {
     }
 }
 
-async fn ready_by_tls(service: &Tidemark, tls: &ClientTlsConfig) -> Client {
+pub async fn ready_by_tls(service: &Tidemark, tls: &ClientTlsConfig) -> Client {
     let channel = eventually("readiness", Duration::from_secs(60), async || {
         let channel = connect(service, tls.clone()).await.ok()?;
         (asked(channel.clone(), "readiness").await.ok()? == SERVING).then_some(channel)

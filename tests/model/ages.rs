@@ -214,7 +214,8 @@ pub struct State {
     beat: Option<Beat>,
     /// How the newest finished heartbeat ended.
     newest: Option<(Instant, Option<Time>)>,
-    down: bool,
+    /// Heartbeats that failed in a row; more than two are as two.
+    failures: u8,
     /// The time of a heartbeat that was given up, and came back too late.
     late: Option<Time>,
     reader: Reader,
@@ -272,6 +273,11 @@ impl State {
     fn has_begun(&self) -> bool {
         let newest = self.newest.map(|(begun, _)| begun);
         [self.beat.map(|beat| beat.begun), newest].contains(&Some(self.clock))
+    }
+
+    /// One failed heartbeat says nothing, two say that the origin is away.
+    fn is_down(&self) -> bool {
+        self.failures >= 2
     }
 
     fn newest_known(&self) -> Time {
@@ -343,6 +349,9 @@ impl Ages {
     /// late enough goes on.
     fn heard(&self, state: &mut State) {
         let Some((begun, result)) = state.newest else { return };
+        if result.is_none() && !state.is_down() {
+            return;
+        }
         match state.reader {
             Reader::AskingFuture(request) if begun >= request.arrival => match (result, request.want) {
                 (Some(time), Want::Token(seen)) if seen < time => self.need(state, request),
@@ -363,7 +372,7 @@ impl Ages {
                 regardless = OriginTime::ZERO;
             }
             state.reader = Reader::Idle;
-            if arm.allows_stale() && state.down {
+            if arm.allows_stale() && state.is_down() {
                 self.look(state, request, small(regardless), true);
             }
             return;
@@ -427,7 +436,7 @@ impl Ages {
         let begun = if self.took(Turn::BegunAtAcknowledgement) { state.clock } else { beat.begun };
         state.ledger.record(at(time), mono(begun), mono(state.clock), KEEP);
         state.newest = Some((begun, Some(time)));
-        state.down = false;
+        state.failures = 0;
         self.heard(state);
     }
 
@@ -454,7 +463,7 @@ impl Model for Ages {
             ledger: Ledger::default(),
             beat: None,
             newest: None,
-            down: false,
+            failures: 0,
             late: None,
             reader: Reader::Idle,
             answer: None,
@@ -497,7 +506,7 @@ impl Model for Ages {
             Reader::Idle if state.has_begun() && state.clock % IN_A_SECOND == IN_A_SECOND - 1 => {}
             Reader::Idle => actions.extend(self.bounds.wants.iter().copied().map(Action::Read)),
             Reader::AskingFuture(_) | Reader::AwaitingHeartbeat(..) => {
-                if state.down {
+                if state.is_down() {
                     actions.push(Action::GiveUp);
                 }
             }
@@ -512,7 +521,7 @@ impl Model for Ages {
                 if !away && request.want != Want::CachedOnly {
                     actions.push(Action::Load);
                 }
-                if state.down {
+                if state.is_down() {
                     actions.push(Action::Stale);
                 }
                 if away || request.want == Want::CachedOnly {
@@ -559,7 +568,7 @@ impl Model for Ages {
                 let beat = state.beat.take()?;
                 state.late = beat.time.or(state.late);
                 state.newest = Some((beat.begun, None));
-                state.down = true;
+                state.failures = (state.failures + 1).min(2);
                 self.heard(&mut state);
             }
             Action::Read(want) => self.begin(&mut state, want),

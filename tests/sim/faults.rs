@@ -6,10 +6,12 @@ use std::{
     time::Duration,
 };
 
+use tidemark::model::{ChangeKind, Patch, TodoName, Touched};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     fleet::Fleet,
+    history::{Doc, Edit},
     world::{Bug, Fault, Weather, World},
     write,
 };
@@ -150,7 +152,7 @@ fn replace(world: &World, drop: bool) {
                 let title = format!("restored {}", history.last);
                 let todo = write::fields(&mut rng, &title).create(name.as_str(), wall);
                 if rng.chance(50) {
-                    docs.push((name.clone(), crate::history::Doc::new(todo, false)));
+                    docs.push((name.clone(), Doc::new(todo, false)));
                 }
             }
         }
@@ -179,6 +181,25 @@ pub async fn write_by_hand(world: Arc<World>, id: usize) {
         n += 1;
         behind_the_back(&world, &format!("hand {id} {n}"));
     }
+}
+
+/// Another title for a todo, straight in the database.
+pub fn retitle(world: &World, name: &TodoName, title: &str) {
+    world.commit(|history, at| {
+        let patch = Patch { title: Some(title.to_owned()), ..Patch::default() };
+        let wall = history.wall_ms(at);
+        let old = history.doc_at(name, history.last);
+        let kind = if old.is_some() { ChangeKind::Updated } else { ChangeKind::Created };
+        let todo = match old {
+            Some(old) => patch.apply(old.todo.clone(), wall),
+            None => patch.create(name.as_str(), wall),
+        };
+        let touched = Touched::Paths(vec!["title".into()]);
+        let edit = Edit { name: name.clone(), doc: Some(Doc::new(todo, false)), kind, touched };
+        let time = history.commit(at, vec![edit]);
+        history.acknowledge(at, time);
+        time
+    });
 }
 
 fn behind_the_back(world: &World, title: &str) {

@@ -13,7 +13,7 @@ use tidemark::{
     cache::{Cache, Clock},
     coherence::Coherence,
     model::OriginTime,
-    telemetry::Metrics,
+    telemetry::{Kind, Metrics},
     tier::shared::Shared,
 };
 use tokio::{task::AbortHandle, time::Instant};
@@ -33,12 +33,27 @@ pub struct Replica {
     /// The highest times of its own writes, by the name of a todo or list: its
     /// reads from then on are not older, with no token.
     pub own: Mutex<BTreeMap<String, OriginTime>>,
+    metrics: Arc<Metrics>,
     run: AbortHandle,
 }
 
 impl Replica {
     pub fn own_writes(&self) -> BTreeMap<String, OriginTime> {
         self.own.lock().expect("no panic while locked").clone()
+    }
+
+    /// What its own verifier found: it raises no false alarm.
+    pub fn count_verified(&self, world: &World) {
+        for kind in ["consistent", "inconsistent", "undecided"] {
+            let count = self.metrics.verified.get_or_create(&Kind { kind }).get();
+            world.count_more(kind, count);
+            if kind == "inconsistent" && count > 0 {
+                world.violated(
+                    "verify",
+                    format!("replica {} finds {count} of its answers wrong", self.link.replica),
+                );
+            }
+        }
     }
 
     pub fn wrote(&self, name: &str, time: OriginTime) {
@@ -72,13 +87,14 @@ impl Fleet {
         let link = Link::new(world, slot, incarnation);
         let shared =
             world.config.with_shared.then(|| Arc::new(SimShared(Arc::clone(&link))) as Arc<dyn Shared>);
+        let metrics = Arc::new(Metrics::default());
         let (todo_stripes, list_stripes) = world.config.stripes;
         let cache = Cache::with_coherence(
             world.config.settings.clone(),
             Clock::Tokio(world.start),
             Arc::new(SimOrigin(Arc::clone(&link))),
             shared,
-            Arc::new(Metrics::default()),
+            Arc::clone(&metrics),
             Coherence::new(todo_stripes, list_stripes),
         );
         let (running, fleet) = (Arc::clone(&cache), Arc::clone(self));
@@ -89,7 +105,15 @@ impl Fleet {
             fleet.start(slot);
         });
         let (born, run) = (Instant::now(), run.abort_handle());
-        Arc::new(Replica { cache, link, born, draining: AtomicBool::new(false), own: Mutex::default(), run })
+        Arc::new(Replica {
+            cache,
+            link,
+            born,
+            draining: AtomicBool::new(false),
+            own: Mutex::default(),
+            metrics,
+            run,
+        })
     }
 
     pub fn replica(&self, slot: usize) -> Arc<Replica> {
@@ -105,6 +129,7 @@ impl Fleet {
     /// its way.
     pub fn kill(&self, slot: usize) {
         let old = self.replica(slot);
+        old.count_verified(&self.world);
         old.link.dead.cancel();
         old.run.abort();
         self.world.changed.notify_waiters();

@@ -10,6 +10,7 @@ mod client;
 mod faults;
 mod feed;
 mod fleet;
+mod herd;
 mod history;
 mod origin;
 mod rng;
@@ -83,6 +84,9 @@ async fn live(world: &Arc<World>) {
     }
     while let Some(ended) = tasks.join_next().await {
         ended.expect("no panic");
+    }
+    for slot in 0..world.config.replicas {
+        fleet.replica(slot).count_verified(world);
     }
 }
 

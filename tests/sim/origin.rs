@@ -36,6 +36,8 @@ pub struct Link {
     pub dead: CancellationToken,
     /// Loads under way, by key.
     loading: Mutex<BTreeMap<String, u64>>,
+    /// Loads that were ever begun, by key.
+    begun: Mutex<BTreeMap<String, u64>>,
     /// Of which making of the collection this process knows.
     collection: Mutex<u64>,
 }
@@ -44,12 +46,25 @@ impl Link {
     pub fn new(world: &Arc<World>, replica: usize, incarnation: u64) -> Arc<Self> {
         let collection = Mutex::new(world.history().collection);
         let (world, dead) = (Arc::clone(world), CancellationToken::new());
-        Arc::new(Self { world, replica, incarnation, dead, loading: Mutex::default(), collection })
+        Arc::new(Self {
+            world,
+            replica,
+            incarnation,
+            dead,
+            loading: Mutex::default(),
+            begun: Mutex::default(),
+            collection,
+        })
     }
 
     /// The process has read of a drop in its feed.
     pub fn learn_collection(&self) {
         *self.collection.lock().expect("no panic while locked") = self.world.history().collection;
+    }
+
+    /// How often a key was loaded.
+    pub fn loads_of(&self, key: &str) -> u64 {
+        self.begun.lock().expect("no panic while locked").get(key).copied().unwrap_or_default()
     }
 
     /// Waits while nothing comes through.
@@ -91,6 +106,10 @@ impl Link {
                     .violated("I7", format!("{count} loads of {key} under way in replica {}", self.replica));
             }
         }
+        let mut begun = self.begun.lock().expect("no panic while locked");
+        for key in &keys {
+            *begun.entry(key.clone()).or_default() += 1;
+        }
         self.world.count("loads");
         UnderWay { link: Arc::clone(self), keys }
     }
@@ -124,11 +143,20 @@ impl Link {
         timeout(limit, work).await.map_err(late)?
     }
 
-    /// What is asked of the past, exactly.
-    async fn past<T>(&self, at: OriginTime, read: impl FnOnce(&History) -> T) -> Result<T, OriginError> {
-        self.hop().await.map_err(OriginError::Unavailable)?;
-        let history = self.world.history();
-        if at > history.last { Err(OriginError::Ahead(at)) } else { Ok(read(&history)) }
+    /// The state at exactly this time.
+    async fn past<T>(
+        &self,
+        at: OriginTime,
+        limit: Duration,
+        read: impl FnOnce(&History) -> T,
+    ) -> Result<T, OriginError> {
+        let work = async {
+            self.hop().await.map_err(OriginError::Unavailable)?;
+            let history = self.world.history();
+            if at > history.last { Err(OriginError::Ahead(at)) } else { Ok(read(&history)) }
+        };
+        let late = |_| OriginError::Unavailable(format!("no answer within {limit:?}"));
+        timeout(limit, work).await.map_err(late)?
     }
 
     /// Any time from `after` on that was reached is right.
@@ -229,12 +257,12 @@ impl Origin for SimOrigin {
         self.0.load(after, limit, read).await
     }
 
-    async fn todo_at(&self, name: &TodoName, at: OriginTime, _: Duration) -> Result<Value, OriginError> {
-        self.0.past(at, |history| history.value_at(name, at)).await
+    async fn todo_at(&self, name: &TodoName, at: OriginTime, limit: Duration) -> Result<Value, OriginError> {
+        self.0.past(at, limit, |history| history.value_at(name, at)).await
     }
 
-    async fn page_at(&self, query: &PageQuery, at: OriginTime, _: Duration) -> Result<Page, OriginError> {
-        self.0.past(at, |history| history.page_at(query, at)).await
+    async fn page_at(&self, query: &PageQuery, at: OriginTime, limit: Duration) -> Result<Page, OriginError> {
+        self.0.past(at, limit, |history| history.page_at(query, at)).await
     }
 
     async fn heartbeat(&self, number: u64, limit: Duration) -> Result<OriginTime, OriginError> {

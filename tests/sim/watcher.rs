@@ -34,6 +34,9 @@ pub struct Watcher {
     include_todo: bool,
     progress: Duration,
     slow: bool,
+    /// Presents also what its last token has seen.
+    keeps_seen: bool,
+    seen: OriginTime,
     /// The cursor that was told last; `None`: never begun.
     cursor: Option<OriginTime>,
     /// All wanted changes up to this are known to be covered.
@@ -59,6 +62,8 @@ impl Watcher {
             include_todo: rng.chance(30),
             progress: rng.ms(1_000..2_000),
             slow: rng.chance(40),
+            keeps_seen: rng.chance(50),
+            seen: OriginTime::ZERO,
             cursor: None,
             verified: OriginTime::ZERO,
             told: BTreeMap::new(),
@@ -114,7 +119,7 @@ impl Watcher {
             list: self.list.clone(),
             names: self.names.clone(),
             after: self.cursor,
-            seen: self.cursor.unwrap_or_default(),
+            seen: if self.keeps_seen { self.seen } else { OriginTime::ZERO },
             include_todo: self.include_todo,
             progress_interval: self.progress,
         };
@@ -171,6 +176,9 @@ impl Watcher {
 
     fn hear(&mut self, replica: &Replica, message: &WatchMessage, opened: Instant) {
         let token = message.token;
+        if self.keeps_seen && token.seen < self.seen {
+            self.violated(message, "it has seen less than the token before");
+        }
         self.world.say(format_args!("watcher {} replica {} {message:?}", self.id, replica.link.replica));
         self.world.count("watch messages");
         let first = self.cursor.is_none();
@@ -191,11 +199,12 @@ impl Watcher {
                 self.reset = self.reset.max(token.seen);
                 self.told.clear();
             }
-            WatchEvent::Change { name, kind, todo, .. } => {
-                self.check_order(&history, message, token.seen);
-                self.check_change(&history, message, name, *kind, todo.as_ref());
-                self.told.insert(name.clone(), token.seen);
-                self.told_here.insert(name.clone(), token.seen);
+            WatchEvent::Change { name, wall_ms, .. } => {
+                let time = self.time_of(&history, message, name, *wall_ms);
+                self.check_order(&history, message, time);
+                self.check_change(&history, message, time);
+                self.told.insert(name.clone(), time);
+                self.told_here.insert(name.clone(), time);
             }
             WatchEvent::Progress { staleness_bound } => {
                 // The first message is made when the watch is opened.
@@ -209,6 +218,28 @@ impl Watcher {
         }
         self.check_complete(&history, message, token.fresh_to);
         self.cursor = Some(token.fresh_to);
+        self.seen = token.seen.max(self.seen);
+    }
+
+    /// The time of the change that is told: that which the message has seen,
+    /// unless the token presented has seen more. Then its wall clock tells.
+    fn time_of(
+        &self,
+        history: &History,
+        message: &WatchMessage,
+        name: &TodoName,
+        wall_ms: i64,
+    ) -> OriginTime {
+        let seen = message.token.seen;
+        if !self.keeps_seen || seen > self.seen {
+            return seen;
+        }
+        let is_it = |event: &&Event| matches!(&event.what, What::Change(change) if change.name == *name && change.wall_ms == wall_ms);
+        let told = history
+            .events_after(self.cursor.unwrap_or_default())
+            .iter()
+            .take_while(|event| event.time <= seen);
+        told.filter(is_it).last().map_or(OriginTime::ZERO, |event| event.time)
     }
 
     /// Whether the watcher knows of this event.
@@ -245,19 +276,12 @@ impl Watcher {
         }
     }
 
-    fn check_change(
-        &self,
-        history: &History,
-        message: &WatchMessage,
-        name: &TodoName,
-        kind: ChangeKind,
-        todo: Option<&bytes::Bytes>,
-    ) {
-        let seen = message.token.seen;
+    fn check_change(&self, history: &History, message: &WatchMessage, seen: OriginTime) {
+        let WatchEvent::Change { name, kind, todo, .. } = &message.event else { return };
         if !history.changed_at(name, seen) {
             return self.violated(message, "there was no such change");
         }
-        if history.doc_at(name, seen).is_none() != (kind == ChangeKind::Deleted) {
+        if history.doc_at(name, seen).is_none() != (*kind == ChangeKind::Deleted) {
             self.violated(message, "it is of another kind");
         }
         let below = self.cursor.is_some_and(|cursor| seen <= cursor);

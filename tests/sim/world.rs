@@ -145,13 +145,39 @@ impl Config {
                 list_grace: Duration::from_millis(rng.pick(&[0, 200, 500])),
                 stale_if_error: rng.pick(&[None, None, Some(Duration::from_secs(30))]),
                 max_origin_loads: rng.pick(&[1, 2, 256]),
-                verify_one_in: 0,
+                verify_one_in: rng.pick(&[0, 1, 7]),
             },
             with_shared: rng.chance(85),
             stripes: rng.pick(&[(4, 1), (64, 8), (1 << 12, 1 << 8)]),
             alone_is_known: rng.chance(60),
             faults,
             bug,
+        };
+        (config, rng)
+    }
+}
+
+impl Config {
+    /// A world in which nothing goes wrong.
+    pub fn calm(replicas: usize) -> (Self, Rng) {
+        let (config, rng) = Self::of(7, None);
+        let settings = Settings {
+            near_capacity: 4 << 20,
+            staleness_limit: Duration::from_secs(3),
+            heartbeat_interval: Duration::from_millis(500),
+            replay_window: Duration::from_secs(600),
+            list_grace: Duration::from_millis(200),
+            stale_if_error: None,
+            max_origin_loads: 256,
+            verify_one_in: 0,
+        };
+        let config = Self {
+            replicas,
+            faults: Vec::new(),
+            with_shared: true,
+            stripes: (1 << 12, 1 << 8),
+            settings,
+            ..config
         };
         (config, rng)
     }
@@ -283,7 +309,11 @@ impl World {
     }
 
     pub fn count(&self, what: &'static str) {
-        *lock(&self.report).counts.entry(what).or_default() += 1;
+        self.count_more(what, 1);
+    }
+
+    pub fn count_more(&self, what: &'static str, many: u64) {
+        *lock(&self.report).counts.entry(what).or_default() += many;
     }
 
     /// The contract is broken. `kind` is the invariant.

@@ -1,0 +1,152 @@
+//! Thundering herds: how many loads reach the origin when many readers want
+//! the same at once, when a hot todo changes all the time, and when the feed
+//! is silent.
+
+use std::{sync::Arc, time::Duration};
+
+use tidemark::{
+    cache::{Arm, Want},
+    error::Error,
+    model::TodoName,
+};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    faults::retitle,
+    fleet::{Fleet, Replica},
+    world::{Config, World},
+};
+
+/// Readers that come at once.
+const HERD: usize = 10_000;
+/// Pause of each of the steady readers, and how many there are of them for
+/// each replica.
+const PACE: Duration = Duration::from_millis(7);
+const STEADY: usize = 20;
+
+fn in_calm<T, F: Future<Output = T>>(replicas: usize, story: impl FnOnce(Arc<World>, Arc<Fleet>) -> F) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime").block_on(async {
+        let (config, rng) = Config::calm(replicas);
+        let world = World::new(config, rng);
+        let fleet = Fleet::new(&world);
+        // All know the origin's time, and have read something.
+        sleep(Duration::from_secs(1)).await;
+        let told = story(Arc::clone(&world), fleet).await;
+        let (report, _) = world.results();
+        assert!(report.violations.is_empty(), "{:?}", report.violations);
+        told
+    })
+}
+
+async fn read(replica: &Replica, name: &TodoName, arm: Arm) {
+    let want = Want { arm, deadline: None };
+    match replica.cache.get(name, &want).await {
+        Ok(_) | Err(Error::TodoNotFound { .. }) => {}
+        Err(error) => panic!("a read failed: {error}"),
+    }
+}
+
+/// All at once, each with this arm. Returns how often the origin was asked.
+async fn stampede(fleet: &Fleet, name: &TodoName, arm: Arm) -> u64 {
+    let replica = fleet.replica(0);
+    let before = replica.link.loads_of(name.as_str());
+    let mut herd = JoinSet::new();
+    for _ in 0..HERD {
+        let (replica, name) = (Arc::clone(&replica), name.clone());
+        herd.spawn(async move { read(&replica, &name, arm).await });
+    }
+    while let Some(ended) = herd.join_next().await {
+        ended.expect("no panic");
+    }
+    replica.link.loads_of(name.as_str()) - before
+}
+
+#[test]
+fn ten_thousand_readers_of_a_cold_todo_are_one_load() {
+    for arm in [Arm::MinimizeLatency, Arm::FullyConsistent, Arm::MaxStaleness(Duration::from_millis(100))] {
+        let loads = in_calm(1, async |world, fleet| {
+            let name = world.config.names[0].clone();
+            retitle(&world, &name, "before");
+            sleep(Duration::from_secs(1)).await;
+            stampede(&fleet, &name, arm).await
+        });
+        assert_eq!(loads, 1, "{arm:?}");
+    }
+}
+
+#[test]
+fn ten_thousand_readers_of_a_changed_todo_are_one_load() {
+    let loads = in_calm(1, async |world, fleet| {
+        let name = world.config.names[0].clone();
+        retitle(&world, &name, "before");
+        sleep(Duration::from_secs(1)).await;
+        read(&fleet.replica(0), &name, Arm::MinimizeLatency).await;
+        retitle(&world, &name, "after");
+        sleep(Duration::from_secs(1)).await;
+        stampede(&fleet, &name, Arm::MinimizeLatency).await
+    });
+    assert_eq!(loads, 1);
+}
+
+/// Reads one todo at all replicas until `ends`.
+async fn read_steadily(fleet: &Arc<Fleet>, name: &TodoName, arms: &[Arm], ends: Instant, replicas: usize) {
+    let mut readers = JoinSet::new();
+    for n in 0..STEADY * replicas {
+        let (replica, name, arm) = (fleet.replica(n % replicas), name.clone(), arms[n % arms.len()]);
+        readers.spawn(async move {
+            while Instant::now() < ends {
+                read(&replica, &name, arm).await;
+                sleep(PACE).await;
+            }
+        });
+    }
+    while let Some(ended) = readers.join_next().await {
+        ended.expect("no panic");
+    }
+}
+
+#[test]
+fn a_hot_todo_that_changes_20_times_a_second_costs_a_load_for_each_change() {
+    let (changes, loads) = in_calm(2, async |world, fleet| {
+        let name = world.config.names[0].clone();
+        let ends = Instant::now() + Duration::from_secs(5);
+        let (hand, hot) = (Arc::clone(&world), name.clone());
+        let writer = tokio::spawn(async move {
+            let mut changes = 0;
+            while Instant::now() < ends {
+                sleep(Duration::from_millis(50)).await;
+                changes += 1;
+                retitle(&hand, &hot, &format!("hot {changes}"));
+            }
+            changes
+        });
+        let arms = [Arm::MinimizeLatency, Arm::MinimizeLatency, Arm::FullyConsistent];
+        read_steadily(&fleet, &name, &arms, ends, 2).await;
+        let changes: u64 = writer.await.expect("no panic");
+        (changes, [0, 1].map(|slot| fleet.replica(slot).link.loads_of(name.as_str())))
+    });
+    for loads in loads {
+        // One for each change, and the first one.
+        assert!(loads <= changes + 1 && loads > 10, "{loads} loads for {changes} changes");
+    }
+    println!("{changes} changes, loads by replica: {loads:?}");
+}
+
+#[test]
+fn with_a_silent_feed_a_todo_costs_a_load_for_each_limit() {
+    let length = Duration::from_secs(15);
+    let (loads, limit) = in_calm(1, async |world, fleet| {
+        let name = world.config.names[0].clone();
+        retitle(&world, &name, "before");
+        world.weather().links[0].hung_upto = u64::MAX;
+        let ends = Instant::now() + length;
+        read_steadily(&fleet, &name, &[Arm::MinimizeLatency], ends, 1).await;
+        (fleet.replica(0).link.loads_of(name.as_str()), world.config.settings.staleness_limit)
+    });
+    let most = u64::try_from(length.as_millis() / limit.as_millis()).expect("small") + 2;
+    assert!(loads <= most, "{loads} loads in {length:?} with a limit of {limit:?}");
+}

@@ -183,6 +183,16 @@ pub async fn write_by_hand(world: Arc<World>, id: usize) {
     }
 }
 
+/// Makes the document of a todo unreadable.
+pub fn spoil(world: &World, name: &TodoName) {
+    world.commit(|history, at| {
+        let todo = Patch::default().create(name.as_str(), history.wall_ms(at));
+        let (doc, touched) = (Some(Doc::new(todo, true)), Touched::All);
+        let edit = Edit { name: name.clone(), doc, kind: ChangeKind::Created, touched };
+        history.commit(at, vec![edit])
+    });
+}
+
 /// Another title for a todo, straight in the database.
 pub fn retitle(world: &World, name: &TodoName, title: &str) {
     world.commit(|history, at| {

@@ -17,7 +17,7 @@ use tokio::{
 use crate::{
     faults::retitle,
     fleet::{Fleet, Replica},
-    world::{Config, World},
+    stories::in_calm,
 };
 
 /// Readers that come at once.
@@ -26,21 +26,6 @@ const HERD: usize = 10_000;
 /// each replica.
 const PACE: Duration = Duration::from_millis(7);
 const STEADY: usize = 20;
-
-fn in_calm<T, F: Future<Output = T>>(replicas: usize, story: impl FnOnce(Arc<World>, Arc<Fleet>) -> F) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.expect("a runtime").block_on(async {
-        let (config, rng) = Config::calm(replicas);
-        let world = World::new(config, rng);
-        let fleet = Fleet::new(&world);
-        // All know the origin's time, and have read something.
-        sleep(Duration::from_secs(1)).await;
-        let told = story(Arc::clone(&world), fleet).await;
-        let (report, _) = world.results();
-        assert!(report.violations.is_empty(), "{:?}", report.violations);
-        told
-    })
-}
 
 async fn read(replica: &Replica, name: &TodoName, arm: Arm) {
     let want = Want { arm, deadline: None };

@@ -15,6 +15,7 @@ mod history;
 mod origin;
 mod rng;
 mod shared;
+mod stories;
 mod watcher;
 mod world;
 mod write;
@@ -178,8 +179,10 @@ fn the_same_seed_gives_the_same_run() {
 
 /// Deliberate errors of the simulated origin and shared tier, and by which
 /// invariants they must be caught.
-const TEETH: [(Bug, &[&str]); 12] = [
+const TEETH: [(Bug, &[&str]); 13] = [
     (Bug::SharedStampForged, &["I1"]),
+    // Also by the service's own verifier.
+    (Bug::SharedStampForged, &["verify"]),
     (Bug::FeedSwallowsChange, &["I1"]),
     (Bug::FeedHidesTouched, &["I1"]),
     (Bug::FeedSwallowsReset, &["I1"]),

@@ -167,7 +167,7 @@ impl Config {
             heartbeat_interval: Duration::from_millis(500),
             replay_window: Duration::from_secs(600),
             list_grace: Duration::from_millis(200),
-            stale_if_error: None,
+            stale_if_error: Some(Duration::from_secs(30)),
             max_origin_loads: 256,
             verify_one_in: 0,
         };

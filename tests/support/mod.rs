@@ -72,11 +72,16 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// Removes the databases of test processes that are gone: a gigabyte each.
-fn clear_databases() {
-    for entry in std::fs::read_dir(env!("CARGO_TARGET_TMPDIR")).into_iter().flatten().flatten() {
+/// Where the folders of the servers lie. An example has no folder of cargo's.
+fn scratch() -> PathBuf {
+    option_env!("CARGO_TARGET_TMPDIR").map_or_else(std::env::temp_dir, PathBuf::from)
+}
+
+/// Removes what test processes that are gone have left: a gigabyte each.
+fn clear_leftovers() {
+    for entry in std::fs::read_dir(scratch()).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let pid = name.strip_prefix("mongod-").and_then(|rest| rest.split('-').next());
+        let pid = name.strip_prefix("tidemark-").and_then(|name| name.rsplit('-').nth(1));
         if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
             // Another test process may be about to do the same.
             let _ = std::fs::remove_dir_all(entry.path());
@@ -84,15 +89,13 @@ fn clear_databases() {
     }
 }
 
-/// A folder of its own for each caller, under the target folder.
+/// A folder of its own for each caller.
 pub fn folder(name: &str) -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     static CLEARED: OnceLock<()> = OnceLock::new();
-    CLEARED.get_or_init(clear_databases);
+    CLEARED.get_or_init(clear_leftovers);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    // An example has no folder of cargo's.
-    let root = option_env!("CARGO_TARGET_TMPDIR").map_or_else(std::env::temp_dir, PathBuf::from);
-    let folder = root.join(format!("tidemark-{name}-{}-{number}", std::process::id()));
+    let folder = scratch().join(format!("tidemark-{name}-{}-{number}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
     folder
 }

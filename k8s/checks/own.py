@@ -1,0 +1,398 @@
+"""Checks of our own: what no linter sees, because it asks the running server.
+
+    own.py rules RENDERED.yaml FOLDER     write rules and their tests for promtool
+    own.py check TIDEMARK RENDERED_DIR    all checks
+
+Every problem is told, each with where it is; the exit code is 1 if there is any.
+"""
+
+import base64
+import contextlib
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+import yaml
+
+OVERLAYS = ("dev", "prod")
+METRIC = re.compile(r"\btidemark_[a-z_]+\b")
+MATCHERS = re.compile(r"(tidemark_[a-z_]+)\{([^}]*)\}")
+MATCHER = re.compile(r'([a-z_]+)(!~|=~|!=|=)"([^"]*)"')
+# Labels that Prometheus or Kubernetes adds, not the server.
+OUTSIDE_LABELS = {"pod", "namespace", "job", "le"}
+# What Grafana puts in.
+GRAFANA = {"$__rate_interval": "1m", "$pod": ".*"}
+START_SECONDS = 60
+
+problems = []
+
+
+def want(holds, text):
+    if not holds:
+        problems.append(text)
+
+
+def seconds(text):
+    value, unit = re.fullmatch(r"([0-9.]+)(ms|s|m)", text).groups()
+    return float(value) * {"ms": 0.001, "s": 1, "m": 60}[unit]
+
+
+def rendered(folder, overlay):
+    with open(pathlib.Path(folder) / f"{overlay}.yaml") as file:
+        return [document for document in yaml.safe_load_all(file) if document]
+
+
+def one(documents, kind, name="tidemark"):
+    found = [d for d in documents if d["kind"] == kind and d["metadata"]["name"].startswith(name)]
+    if not found:
+        raise SystemExit(f"no {kind} {name}")
+    return found[0]
+
+
+def container(documents):
+    return one(documents, "Deployment")["spec"]["template"]["spec"]["containers"][0]
+
+
+def environment(documents):
+    return {variable["name"]: variable["value"] for variable in container(documents)["env"]}
+
+
+def addresses(documents, overlay):
+    """What the Secret holds, as TOML: made by the overlay, or its example."""
+    for document in documents:
+        if document["kind"] == "Secret":
+            return base64.b64decode(document["data"]["tidemark.toml"]).decode()
+    return pathlib.Path(f"k8s/overlays/{overlay}/tidemark.toml.example").read_text()
+
+
+# What the program says of its settings, run with the pod's environment.
+def settings(tidemark, documents, overlay):
+    env = environment(documents)
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+        file.write(addresses(documents, overlay))
+        file.flush()
+        asked = subprocess.run(
+            [tidemark, *container(documents)["args"], "--print-config"],
+            env={**env, "TIDEMARK_CONFIG": file.name},
+            capture_output=True,
+            text=True,
+        )
+        want(asked.returncode == 0, f"{overlay}: the settings are refused: {asked.stderr}")
+        lines = [re.match(r"(\S+)\s+(.*?)\s+# (.*)", line) for line in asked.stdout.splitlines()]
+        told = {line[1]: (line[2], line[3]) for line in lines if line}
+        for name in ("mongodb-uri", "redis-url"):
+            want(told.get(name, ("", ""))[1] == file.name, f"{overlay}: {name} does not come from the Secret")
+    for variable in env:
+        if variable.startswith("TIDEMARK_") and variable != "TIDEMARK_CONFIG":
+            name = variable.removeprefix("TIDEMARK_").lower().replace("_", "-")
+            want(told.get(name, ("", ""))[1] == "environment", f"{overlay}: {variable} is no setting")
+    return {name: value for name, (value, _) in told.items()}
+
+
+def config_variable(tidemark, documents, overlay):
+    usage = subprocess.run([tidemark, "serve", "--help"], capture_output=True, text=True).stdout
+    want("TIDEMARK_CONFIG" in usage, f"{overlay}: TIDEMARK_CONFIG is not known to `serve`")
+    mounts = [mount["mountPath"] for mount in container(documents)["volumeMounts"]]
+    config = environment(documents)["TIDEMARK_CONFIG"]
+    want(os.path.dirname(config) in mounts, f"{overlay}: {config} is not mounted")
+
+
+def grace(tidemark, documents, told, overlay):
+    program, *arguments = container(documents)["lifecycle"]["preStop"]["exec"]["command"]
+    began = time.monotonic()
+    # As the kubelet would run it, and as long.
+    ended = subprocess.run([tidemark, *arguments])
+    pause = time.monotonic() - began
+    want(program == "/tidemark" and ended.returncode == 0, f"{overlay}: preStop does not work")
+    drain = seconds(told["drain-timeout"])
+    limit = one(documents, "Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    want(pause >= 3, f"{overlay}: preStop takes only {pause:.1f} s: too short for endpoints to be known")
+    want(limit > pause + drain, f"{overlay}: grace {limit} s is not above preStop {pause:.1f} s + drain {drain} s")
+
+
+def ports(documents, told, overlay):
+    listening = {told[name].rsplit(":", 1)[1] for name in ("listen", "metrics-listen")}
+    named = {port["name"]: port["containerPort"] for port in container(documents)["ports"]}
+    want({str(port) for port in named.values()} == listening, f"{overlay}: ports {named}, but it listens on {listening}")
+    labels = one(documents, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    for service in (d for d in documents if d["kind"] == "Service" and "tidemark" in d["metadata"]["name"]):
+        name = service["metadata"]["name"]
+        want(service["spec"]["selector"].items() <= labels.items(), f"{overlay}: Service {name} selects nothing")
+        for port in service["spec"]["ports"]:
+            want(port["targetPort"] in named, f"{overlay}: Service {name}: no port {port['targetPort']}")
+
+
+def monitored(documents):
+    """The Prometheus operator's kinds have no schema here: by hand."""
+    monitor = one(documents, "ServiceMonitor")
+    selected = [
+        d
+        for d in documents
+        if d["kind"] == "Service"
+        and monitor["spec"]["selector"]["matchLabels"].items() <= d["metadata"]["labels"].items()
+    ]
+    want(len(selected) == 1, f"the ServiceMonitor selects {len(selected)} Services: each replica is scraped so often")
+    for endpoint in monitor["spec"]["endpoints"]:
+        names = {port["name"] for service in selected for port in service["spec"]["ports"]}
+        want(endpoint["port"] in names, f"the ServiceMonitor's port {endpoint['port']} is not in its Service")
+        want(set(endpoint) <= {"port", "path", "interval", "scrapeTimeout"}, f"unknown fields: {endpoint}")
+        want(seconds(endpoint["scrapeTimeout"]) < seconds(endpoint["interval"]), "a scrape may outlive its interval")
+    want(set(monitor["spec"]) == {"selector", "endpoints"}, f"unknown fields: {set(monitor['spec'])}")
+    want(set(one(documents, "PrometheusRule")["spec"]) == {"groups"}, "a PrometheusRule has groups and nothing else")
+
+
+def crate():
+    text = pathlib.Path("Cargo.toml").read_text()
+    return {key: re.search(rf'^{key} = "(.*)"', text, re.M)[1] for key in ("version", "rust-version")}
+
+
+def versions(all_documents):
+    version, rust = crate()["version"], crate()["rust-version"]
+    for overlay, documents in all_documents.items():
+        image = container(documents)["image"]
+        want(image.endswith(f":{version}"), f"{overlay}: image {image}, but the crate is {version}")
+    services = yaml.safe_load(pathlib.Path("compose.yaml").read_text())["services"]
+    for name in (name for name in services if name.startswith("tidemark-")):
+        image = services[name]["image"]
+        want(image == f"tidemark:{version}", f"compose.yaml: image {image}, but the crate is {version}")
+    dockerfile = pathlib.Path("Dockerfile").read_text()
+    toolchain = re.search(r'channel = "(.*)"', pathlib.Path("rust-toolchain.toml").read_text())[1]
+    want(toolchain.startswith(rust), f"rust-toolchain.toml has {toolchain}, Cargo.toml {rust}")
+    want(f"FROM rust:{toolchain}-" in dockerfile, f"the Dockerfile does not build with Rust {toolchain}")
+    for overlay, documents in all_documents.items():
+        user = one(documents, "Deployment")["spec"]["template"]["spec"]["securityContext"]["runAsUser"]
+        want(f"USER {user}:{user}" in dockerfile, f"{overlay}: the image has another user than {user}")
+
+
+def alerts(documents):
+    groups = one(documents, "PrometheusRule")["spec"]["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def panels():
+    board = json.loads(pathlib.Path("k8s/dashboard.json").read_text())
+    numbers = [panel["id"] for panel in board["panels"]]
+    want(len(numbers) == len(set(numbers)), "dashboard: two panels with one number")
+    for panel in board["panels"]:
+        if panel["type"] == "row":
+            continue
+        queries = [target.get("expr", "") for target in panel.get("targets", [])]
+        want(queries and all(queries), f"dashboard: panel {panel['title']!r} has no query")
+        want(panel.get("description"), f"dashboard: panel {panel['title']!r} does not say what it shows")
+        for query in queries:
+            for word, value in GRAFANA.items():
+                query = query.replace(word, value)
+            want("$" not in query, f"dashboard: {query} has a variable that nobody sets")
+            yield f"panel {panel['title']!r}", query
+
+
+def documented(documents):
+    page = pathlib.Path("docs/operations.md").read_text()
+    for rule in alerts(documents):
+        want(f"`{rule['alert']}`" in page, f"docs/operations.md does not say what to do on {rule['alert']}")
+        want(rule["annotations"].get("summary"), f"{rule['alert']} has no summary")
+        want(rule["labels"].get("severity") in ("page", "ticket"), f"{rule['alert']} has no severity")
+    known = {rule["alert"] for rule in alerts(documents)}
+    for name in re.findall(r"`(Tidemark[A-Z]\w+)`", page):
+        want(name in known, f"docs/operations.md speaks of {name}, which is no alert")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def running(command, **more):
+    """A process that is gone at the end, whatever happens."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+
+
+def read(url):
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return answer.read().decode()
+
+
+def eventually(what, look):
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError):
+            if found := look():
+                return found
+        time.sleep(0.1)
+    raise SystemExit(f"{what}: not within {START_SECONDS} s")
+
+
+def probe_one(address, service):
+    command = ["grpc-health-probe", f"-addr={address}", f"-service={service}", "-connect-timeout=5s", "-rpc-timeout=5s"]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+def probes(documents, address, overlay):
+    for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
+        probe = container(documents)[kind]["grpc"]
+        name = probe["service"]
+        want(name == kind.removesuffix("Probe"), f"{overlay}: {kind} asks for {name}")
+        eventually(f"{overlay}: {kind} asks for {name!r}, which", lambda: probe_one(address, name))
+        want(str(probe["port"]) == environment(documents)["TIDEMARK_LISTEN"].rsplit(":", 1)[1], f"{overlay}: {kind}: port")
+    want(not probe_one(address, "no-such-name"), "the probe finds everything well, also a name that is not there")
+
+
+def exported(text):
+    """Series of the server: {name: {label: values}}. Histograms by their parts."""
+    series = {}
+    for line in text.splitlines():
+        if line.startswith("#"):
+            continue
+        name, labels = re.match(r"([a-z_]+)(?:\{(.*?)\})? ", line).groups()
+        known = series.setdefault(name, {})
+        for label, _, value in MATCHER.findall(labels or ""):
+            known.setdefault(label, set()).add(value)
+    return series
+
+
+# Calls have a series only once such a call was made: these are in the source.
+def code_values(label):
+    source = pathlib.Path("src/grpc/edge.rs").read_text()
+    names = re.findall(r'"([A-Z_]+)"', source) if label == "code" else re.findall(r'"([A-Z]\w+Todos?)"', source)
+    return {*names, "other"}
+
+
+def query_fits(where, query, series):
+    for name in METRIC.findall(query):
+        want(name in series, f"{where}: {name} is not exported")
+    for name, matchers in MATCHERS.findall(query):
+        for label, _, value in MATCHER.findall(matchers):
+            if label in OUTSIDE_LABELS or name not in series:
+                continue
+            values = series[name].get(label)
+            want(values is not None, f"{where}: {name} has no label {label}")
+            if label in ("code", "call"):
+                values = code_values(label)
+            for part in value.split("|"):
+                want(part in (values or set()), f"{where}: {name} never has {label}={part!r}, but {sorted(values or [])}")
+
+
+def asked_of_prometheus(folder, metrics, queries):
+    """Every query, by a real Prometheus that scrapes the real server."""
+    port = free_port()
+    config = pathlib.Path(folder) / "prometheus.yaml"
+    target = {"static_configs": [{"targets": [metrics]}], "job_name": "tidemark"}
+    config.write_text(json.dumps({"global": {"scrape_interval": "500ms"}, "scrape_configs": [target]}))
+    command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder}/tsdb", f"--web.listen-address=127.0.0.1:{port}"]
+
+    def ask(query):
+        url = f"http://127.0.0.1:{port}/api/v1/query?" + urllib.parse.urlencode({"query": query})
+        try:
+            return json.loads(read(url))["data"]["result"]
+        except urllib.error.HTTPError as error:
+            if error.code in (400, 422):
+                problems.append(f"Prometheus refuses {query}: {error.read().decode()}")
+                return []
+            raise
+
+    with running(command):
+        eventually("Prometheus has scraped the server", lambda: ask("count_over_time(tidemark_watchers[1m]) > 2"))
+        for where, query in queries:
+            ask(query)
+            # `and on () up`: a comparison that is false is no error; a name that
+            # Prometheus did not take over from the server is.
+            for name in set(METRIC.findall(query)):
+                want(ask(f"count({name})"), f"{where}: Prometheus has no {name}")
+
+
+def served(tidemark, all_documents):
+    production = all_documents["prod"]
+    queries = [(rule["alert"], rule["expr"]) for rule in alerts(production)] + list(panels())
+    with tempfile.TemporaryDirectory() as folder:
+        listen, metrics = (f"127.0.0.1:{free_port()}" for _ in range(2))
+        command = [tidemark, "serve", "--data-dir", f"{folder}/data", "--listen", listen, "--metrics-listen", metrics]
+        with running(command):
+            for overlay, documents in all_documents.items():
+                probes(documents, listen, overlay)
+            text = eventually("metrics", lambda: read(f"http://{metrics}/metrics"))
+            series = exported(text)
+            want(len(series) > 20, "hardly any metric is exported")
+            for where, query in queries:
+                query_fits(where, query, series)
+            if any(os.access(os.path.join(p, "prometheus"), os.X_OK) for p in os.environ["PATH"].split(":")):
+                asked_of_prometheus(folder, metrics, queries)
+            else:
+                print("NOT RUN: the queries by a real Prometheus, because it is not here")
+
+
+def check(tidemark, folder):
+    all_documents = {overlay: rendered(folder, overlay) for overlay in OVERLAYS}
+    for overlay, documents in all_documents.items():
+        told = settings(tidemark, documents, overlay)
+        config_variable(tidemark, documents, overlay)
+        grace(tidemark, documents, told, overlay)
+        ports(documents, told, overlay)
+    monitored(all_documents["prod"])
+    versions(all_documents)
+    documented(all_documents["prod"])
+    served(tidemark, all_documents)
+
+
+def promtool_test(test, rules):
+    """One of k8s/checks/alerts.yaml: also what is not named is expected, not to fire."""
+    expected = []
+    for rule in rules:
+        fires = rule["alert"] in test["fires"]
+        labels = {**rule["labels"], **test["fires"].get(rule["alert"], {})}
+        alert = [{"exp_labels": labels}] if fires else []
+        expected.append({"eval_time": test["at"], "alertname": rule["alert"], "exp_alerts": alert})
+    series = [{**one_series, "values": str(one_series["values"])} for one_series in test["input_series"]]
+    return {"name": test["name"], "interval": test["interval"], "input_series": series, "alert_rule_test": expected}
+
+
+def rules_for_promtool(file, folder):
+    folder = pathlib.Path(folder)
+    documents = list(yaml.safe_load_all(pathlib.Path(file).read_text()))
+    spec = one(documents, "PrometheusRule")["spec"]
+    (folder / "rules.yaml").write_text(yaml.safe_dump(spec))
+    rules = alerts(documents)
+    # promtool would compare the texts too, numbers and all.
+    bare = [{key: value for key, value in rule.items() if key != "annotations"} for rule in rules]
+    (folder / "bare.yaml").write_text(yaml.safe_dump({"groups": [{"name": "tidemark", "rules": bare}]}))
+    tests = yaml.safe_load(pathlib.Path("k8s/checks/alerts.yaml").read_text())
+    for rule in rules:
+        want(any(rule["alert"] in test["fires"] for test in tests), f"{rule['alert']} fires in no test")
+    (folder / "tests.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "rule_files": ["bare.yaml"],
+                "evaluation_interval": "30s",
+                "tests": [promtool_test(test, rules) for test in tests],
+            }
+        )
+    )
+
+
+if sys.argv[1] == "rules":
+    rules_for_promtool(*sys.argv[2:4])
+else:
+    check(*sys.argv[2:4])
+for problem in problems:
+    print(f"k8s/checks/own.py: {problem}", file=sys.stderr)
+raise SystemExit(1 if problems else 0)

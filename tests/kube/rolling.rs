@@ -1,0 +1,240 @@
+//! Three replicas are replaced one after the other, as the Deployment does it,
+//! while a client goes on that does what gRPC does with the published service
+//! config: round robin over the replicas that are ready, and one more try
+//! elsewhere on UNAVAILABLE.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tidemark::{
+    grpc::client::todo_service_client::TodoServiceClient,
+    pb::{self, consistency::Requirement},
+};
+use tokio::time::sleep;
+use tonic::{Code, Status, transport::Channel};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+use crate::support::{Tidemark, eventually, free_port, mongo, redis_cluster};
+
+type Client = TodoServiceClient<Channel>;
+
+const REPLICAS: usize = 3;
+const CALLERS: usize = 6;
+/// `maxAttempts` and `initialBackoff` of the service config.
+const ATTEMPTS: usize = 4;
+const BACKOFF: Duration = Duration::from_millis(50);
+/// preStop: longer than the callers need to see that a replica is leaving.
+const PRE_STOP: Duration = Duration::from_secs(1);
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A replica as a balancer sees it: its connection, and whether it is ready.
+struct Endpoint {
+    port: u16,
+    client: Client,
+    ready: AtomicBool,
+    answered: AtomicU64,
+}
+
+impl Endpoint {
+    fn new(port: u16) -> Self {
+        let channel = Channel::from_shared(format!("http://127.0.0.1:{port}")).expect("an address");
+        let client = TodoServiceClient::new(channel.connect_lazy());
+        Self { port, client, ready: AtomicBool::new(false), answered: AtomicU64::new(0) }
+    }
+
+    /// Follows health on a connection of its own, as gRPC's health checking does.
+    async fn follow_health(&self) {
+        loop {
+            let _ = self.watch_health().await;
+            self.ready.store(false, Ordering::Relaxed);
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn watch_health(&self) -> Result<(), Status> {
+        let address = format!("http://127.0.0.1:{}", self.port);
+        let channel = Channel::from_shared(address).expect("an address").connect().await;
+        let mut health = HealthClient::new(channel.map_err(|e| Status::unavailable(e.to_string()))?);
+        let request = HealthCheckRequest { service: "todo.v1.TodoService".into() };
+        let mut told = health.watch(request).await?.into_inner();
+        while let Some(told) = told.message().await? {
+            self.ready.store(told.status() == ServingStatus::Serving, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+struct Balancer {
+    endpoints: Vec<Endpoint>,
+    next: AtomicU64,
+    retried: AtomicU64,
+}
+
+impl Balancer {
+    fn new(ports: &[u16]) -> Arc<Self> {
+        let endpoints = ports.iter().map(|port| Endpoint::new(*port)).collect();
+        Arc::new(Self { endpoints, next: AtomicU64::new(0), retried: AtomicU64::new(0) })
+    }
+
+    fn pick(&self) -> Option<&Endpoint> {
+        (0..REPLICAS).find_map(|_| {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let endpoint = &self.endpoints[usize::try_from(number).expect("small") % REPLICAS];
+            endpoint.ready.load(Ordering::Relaxed).then_some(endpoint)
+        })
+    }
+
+    /// One call, on the next ready replica; again on another one while the
+    /// answer is UNAVAILABLE, at most as often as the service config says.
+    async fn call<T, F>(&self, one: impl Fn(Client) -> F) -> Result<T, Status>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        let mut last = Status::unavailable("no replica is ready");
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 {
+                self.retried.fetch_add(1, Ordering::Relaxed);
+                sleep(BACKOFF * 3_u32.pow(u32::try_from(attempt).expect("small") - 1)).await;
+            }
+            let Some(endpoint) = self.pick() else { continue };
+            match one(endpoint.client.clone()).await {
+                // On a write too it means that nothing was done (the contract).
+                Err(status) if status.code() == Code::Unavailable || never_sent(&status) => last = status,
+                answer => {
+                    endpoint.answered.fetch_add(1, Ordering::Relaxed);
+                    return answer;
+                }
+            }
+        }
+        Err(last)
+    }
+}
+
+/// The connection was closed before the call was on it. gRPC libraries send such
+/// a call again by themselves, whatever the service config says; tonic tells.
+fn never_sent(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.to_string().contains("connection closed") {
+            return status.code() == Code::Cancelled;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+fn name(caller: usize) -> String {
+    format!("lists/rolling/todos/of-{caller}")
+}
+
+fn at_least(token: &str) -> Option<pb::Consistency> {
+    Some(pb::Consistency { requirement: Some(Requirement::AtLeastAsFresh(token.into())) })
+}
+
+/// Writes and reads in turn; what it wrote last must be in what it reads next,
+/// whatever replica answers.
+async fn caller(balancer: Arc<Balancer>, number: usize, stop: Arc<AtomicBool>) -> (u64, Vec<String>) {
+    let (mut calls, mut failed) = (0, Vec::new());
+    for round in 0_u64.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let title = round.to_string();
+        let todo = pb::Todo { name: name(number), title: title.clone(), ..Default::default() };
+        let update = pb::UpdateTodoRequest { todo: Some(todo), allow_missing: true, ..Default::default() };
+        let written = balancer
+            .call(|mut client| {
+                let update = update.clone();
+                async move { client.update_todo(update).await }
+            })
+            .await;
+        calls += 1;
+        let token = match written {
+            Ok(written) => written.into_inner().token,
+            Err(status) => {
+                failed.push(format!("write {round}: {status:?}"));
+                continue;
+            }
+        };
+        for _ in 0..5 {
+            let get = pb::GetTodoRequest { name: name(number), consistency: at_least(&token) };
+            calls += 1;
+            let read = balancer.call(|mut client| {
+                let get = get.clone();
+                async move { client.get_todo(get).await }
+            });
+            match read.await {
+                Ok(read) => {
+                    let read = read.into_inner().todo.expect("a todo").title;
+                    assert_eq!(read, title, "a read with a token went back");
+                }
+                Err(status) => failed.push(format!("read {round}: {status:?}")),
+            }
+        }
+    }
+    (calls, failed)
+}
+
+fn replica(port: u16) -> Tidemark {
+    let (uri, url) = (mongo().uri("rolling"), redis_cluster().url());
+    let listen = format!("127.0.0.1:{port}");
+    Tidemark::start(&["--mongodb-uri", &uri, "--redis-url", &url, "--listen", &listen])
+}
+
+async fn ready(balancer: &Balancer, index: usize) {
+    eventually("readiness", LIMIT, async || {
+        balancer.endpoints[index].ready.load(Ordering::Relaxed).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_restart_loses_no_call() {
+    let ports: Vec<_> = (0..REPLICAS).map(|_| free_port()).collect();
+    let mut replicas: Vec<_> = ports.iter().map(|port| replica(*port)).collect();
+    let balancer = Balancer::new(&ports);
+    for index in 0..REPLICAS {
+        let balancer = Arc::clone(&balancer);
+        tokio::spawn(async move { balancer.endpoints[index].follow_health().await });
+    }
+    for index in 0..REPLICAS {
+        ready(&balancer, index).await;
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let callers: Vec<_> =
+        (0..CALLERS).map(|n| tokio::spawn(caller(Arc::clone(&balancer), n, Arc::clone(&stop)))).collect();
+    sleep(Duration::from_secs(1)).await;
+
+    for index in 0..REPLICAS {
+        // The kubelet: preStop, SIGTERM, and the end within the grace period.
+        sleep(PRE_STOP).await;
+        replicas[index].terminate();
+        assert_eq!(replicas[index].exit_code(LIMIT).await, Some(0), "the drain of replica {index}");
+        let before = balancer.endpoints[index].answered.load(Ordering::Relaxed);
+        replicas[index] = replica(ports[index]);
+        ready(&balancer, index).await;
+        eventually("calls on the new replica", LIMIT, async || {
+            (balancer.endpoints[index].answered.load(Ordering::Relaxed) > before + 50).then_some(())
+        })
+        .await;
+    }
+
+    stop.store(true, Ordering::Relaxed);
+    let (mut calls, mut failed) = (0, Vec::new());
+    for caller in callers {
+        let (more, problems) = caller.await.expect("no caller saw its own write undone");
+        calls += more;
+        failed.extend(problems);
+    }
+    let retried = balancer.retried.load(Ordering::Relaxed);
+    println!("{calls} calls, {retried} tried again elsewhere, {} failed", failed.len());
+    assert!(calls > 200, "only {calls} calls: too few to say anything");
+    assert_eq!(failed.len(), 0, "of {calls} calls: {:#?}", &failed[..failed.len().min(10)]);
+}

@@ -199,8 +199,11 @@ impl Watcher {
                 self.reset = self.reset.max(token.seen);
                 self.told.clear();
             }
-            WatchEvent::Change { name, wall_ms, .. } => {
-                let time = self.time_of(&history, message, name, *wall_ms);
+            WatchEvent::Change { change, .. } => {
+                let (name, time) = (&change.name, change.time);
+                if token.seen < time {
+                    self.violated(message, "it has not seen its own change");
+                }
                 self.check_order(&history, message, time);
                 self.check_change(&history, message, time);
                 self.told.insert(name.clone(), time);
@@ -219,27 +222,6 @@ impl Watcher {
         self.check_complete(&history, message, token.fresh_to);
         self.cursor = Some(token.fresh_to);
         self.seen = token.seen.max(self.seen);
-    }
-
-    /// The time of the change that is told: that which the message has seen,
-    /// unless the token presented has seen more. Then its wall clock tells.
-    fn time_of(
-        &self,
-        history: &History,
-        message: &WatchMessage,
-        name: &TodoName,
-        wall_ms: i64,
-    ) -> OriginTime {
-        let seen = message.token.seen;
-        if !self.keeps_seen || seen > self.seen {
-            return seen;
-        }
-        let is_it = |event: &&Event| matches!(&event.what, What::Change(change) if change.name == *name && change.wall_ms == wall_ms);
-        let told = history
-            .events_after(self.cursor.unwrap_or_default())
-            .iter()
-            .take_while(|event| event.time <= seen);
-        told.filter(is_it).last().map_or(OriginTime::ZERO, |event| event.time)
     }
 
     /// Whether the watcher knows of this event.
@@ -277,11 +259,12 @@ impl Watcher {
     }
 
     fn check_change(&self, history: &History, message: &WatchMessage, seen: OriginTime) {
-        let WatchEvent::Change { name, kind, todo, .. } = &message.event else { return };
+        let WatchEvent::Change { change, todo } = &message.event else { return };
+        let (name, kind) = (&change.name, change.kind);
         if !history.changed_at(name, seen) {
             return self.violated(message, "there was no such change");
         }
-        if history.doc_at(name, seen).is_none() != (*kind == ChangeKind::Deleted) {
+        if history.doc_at(name, seen).is_none() != (kind == ChangeKind::Deleted) {
             self.violated(message, "it is of another kind");
         }
         let below = self.cursor.is_some_and(|cursor| seen <= cursor);

@@ -205,7 +205,7 @@ impl Chaos {
             ReplicaKilled => self.replica_killed(target).await,
         }
         let held = began.elapsed();
-        self.well_again(fault).await;
+        self.well_again(fault.name()).await;
         println!("  held {held:.1?}, well again after {:.1?}", began.elapsed().saturating_sub(held));
         self.shift.recorder.enter(CALM, None);
         if fault.is_of_redis() {
@@ -233,12 +233,12 @@ impl Chaos {
 
     /// Waits until each replica does strong reads and has the todos that never
     /// change in its caches (a new process has none), and Redis is whole.
-    async fn well_again(&self, fault: Fault) {
+    pub async fn well_again(&self, after: &str) {
         let began = Instant::now();
         for index in 0..self.world.replicas.len() {
             let well = self.strong_read_by(index, began + RECOVERY).await;
             if !well || !self.warm_by(index, began + RECOVERY).await {
-                self.must(false, || format!("{}: replica {index} is not well again", fault.name()));
+                self.must(false, || format!("{after}: replica {index} is not well again"));
             }
         }
         while self
@@ -249,7 +249,7 @@ impl Chaos {
             .any(|node| !redis_cli(node.port, &["cluster", "info"]).contains("cluster_state:ok"))
         {
             if began.elapsed() > RECOVERY {
-                return self.must(false, || format!("{}: Redis is not well again", fault.name()));
+                return self.must(false, || format!("{after}: Redis is not well again"));
             }
             sleep(Duration::from_millis(100)).await;
         }

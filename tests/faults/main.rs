@@ -124,6 +124,7 @@ async fn answers_keep_their_word_under_faults() {
         faults: 0,
         pulses: Arc::clone(&pulses),
     };
+    chaos.well_again("the start").await;
     let lasts = plan.minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
     loop {
         let mut faults = plan.faults.clone();

@@ -53,7 +53,9 @@ pub(super) fn todo(name: &TodoName, raw: &RawDocument) -> Result<Todo, Unreadabl
     todo.set_priority(Priority::Normal);
     let mut parent = None;
     for element in raw {
-        let (key, value) = element.map_err(|e| unreadable("document", format!("is damaged: {e}")))?;
+        let (key, value) = element.map_err(|e| {
+            unreadable("document", format!("is damaged: {}", crate::error::shorten(&e.to_string())))
+        })?;
         match key.as_str() {
             "parent" => parent = Some(text("parent", value)?),
             "title" => todo.title = text("title", value)?,
@@ -109,7 +111,9 @@ fn labels(value: RawBsonRef<'_>) -> Result<Vec<String>, Unreadable> {
     let array = value.as_array().ok_or_else(|| wrong_type("labels", value, "an array of strings"))?;
     let label = |(at, label): (usize, bson::error::Result<RawBsonRef<'_>>)| {
         let field = format!("labels[{at}]");
-        let label = label.map_err(|e| unreadable(&field, format!("is damaged: {e}")))?;
+        let label = label.map_err(|e| {
+            unreadable(&field, format!("is damaged: {}", crate::error::shorten(&e.to_string())))
+        })?;
         text(&field, label)
     };
     array.into_iter().enumerate().map(label).collect()

@@ -1,0 +1,98 @@
+//! Measures Tidemark against two yardsticks, in turns, on this machine, and
+//! writes BENCHMARKS.md.
+//!
+//! `cargo bench --bench compare -- short` takes minutes, `-- long` hours.
+//! `-- short near_hit memory` measures some rows only, and writes nothing.
+
+#![expect(clippy::cast_precision_loss, reason = "counts of calls are far below 2^52")]
+
+mod http2;
+mod load;
+mod near;
+mod plot;
+mod report;
+mod servers;
+mod start;
+#[path = "../../tests/support/mod.rs"]
+mod support;
+mod tiers;
+mod watch;
+mod yardstick;
+
+use std::time::Duration;
+
+use report::Report;
+
+/// How long and how often.
+struct Form {
+    round: Duration,
+    rounds: usize,
+    long: bool,
+}
+
+/// One run.
+struct Bench {
+    form: Form,
+    report: Report,
+}
+
+/// The rows by name, in the order of the report.
+const ROWS: [(&str, Measure); 11] = [
+    ("near_hit", Bench::near_hit),
+    ("shared", Bench::shared),
+    ("strong", Bench::strong),
+    ("hot_key", Bench::hot_key),
+    ("hot_list", Bench::hot_list),
+    ("write_read", Bench::write_read),
+    ("watchers", Bench::watchers),
+    ("replay", Bench::replay),
+    ("memory", Bench::memory),
+    ("growth", Bench::growth),
+    ("embedded", Bench::embedded),
+];
+
+type Measure = fn(&mut Bench);
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let serve = |work: std::pin::Pin<Box<dyn Future<Output = ()>>>| {
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime").block_on(work);
+    };
+    match args.as_slice() {
+        ["limit", get, page] => serve(Box::pin(yardstick::limit(get, page))),
+        ["plain", redis, mongo] => serve(Box::pin(yardstick::plain(redis, mongo))),
+        ["short", rows @ ..] => {
+            let form = Form { round: Duration::from_millis(1500), rounds: 5, long: false };
+            measure(Bench { form, report: Report::new("short") }, rows);
+        }
+        ["long", rows @ ..] => {
+            let form = Form { round: Duration::from_secs(5), rounds: 11, long: true };
+            measure(Bench { form, report: Report::new("long") }, rows);
+        }
+        _ => {
+            println!("usage: cargo bench --bench compare -- short|long [ROW...]\nrows: {}", names().join(" "))
+        }
+    }
+}
+
+fn names() -> Vec<&'static str> {
+    ROWS.iter().map(|(name, _)| *name).collect()
+}
+
+fn measure(mut bench: Bench, wanted: &[&str]) {
+    report::enter_repository();
+    if let Some(wrong) = wanted.iter().find(|name| !names().contains(name)) {
+        eprintln!("no row {wrong:?}; there are: {}", names().join(" "));
+        std::process::exit(2);
+    }
+    for (name, row) in ROWS {
+        if wanted.is_empty() || wanted.contains(&name) {
+            println!("== {name}");
+            row(&mut bench);
+        }
+    }
+    if wanted.is_empty() {
+        bench.report.write();
+    }
+}

@@ -1,0 +1,166 @@
+//! BENCHMARKS.md: what was wanted, what was measured, and on what.
+
+use std::{fmt::Write as _, path::Path, process::Command};
+
+use super::plot::Plot;
+
+/// One line of the table.
+pub struct Row {
+    pub work: &'static str,
+    pub target: String,
+    pub measured: String,
+    pub reached: bool,
+}
+
+/// What this run has found so far.
+#[derive(Default)]
+pub struct Report {
+    form: &'static str,
+    rows: Vec<Row>,
+    plots: Vec<(String, &'static str)>,
+    /// Figures behind the rows, one line each.
+    details: Vec<String>,
+}
+
+/// Texts that are written by hand: what was tried and did not help, and which
+/// limits were found.
+const NOTES: &str = include_str!("../notes.md");
+
+impl Report {
+    pub fn new(form: &'static str) -> Self {
+        Self { form, ..Self::default() }
+    }
+
+    pub fn row(&mut self, work: &'static str, target: impl Into<String>, measured: String, reached: bool) {
+        let target = target.into();
+        println!("{} {work}: {measured} (target: {target})", verdict(reached));
+        self.rows.push(Row { work, target, measured, reached });
+    }
+
+    pub fn detail(&mut self, line: String) {
+        println!("  {line}");
+        self.details.push(line);
+    }
+
+    pub fn plot(&mut self, plot: &Plot) {
+        let file = format!("benches/plots/{}.svg", plot.name);
+        std::fs::create_dir_all("benches/plots").expect("a folder");
+        std::fs::write(&file, plot.svg()).expect("written");
+        self.plots.push((file, plot.title));
+    }
+
+    pub fn write(&self) {
+        let mut text = String::from(HEAD);
+        let _ = writeln!(text, "\n## This run\n\n{}\n", machine(self.form));
+        text += "| work | target | measured | reached |\n| --- | --- | --- | --- |\n";
+        for row in &self.rows {
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} |",
+                row.work,
+                row.target,
+                row.measured,
+                verdict(row.reached)
+            );
+        }
+        text += "\n## Figures behind it\n\n";
+        for line in &self.details {
+            let _ = writeln!(text, "- {line}");
+        }
+        for (file, title) in &self.plots {
+            let _ = write!(text, "\n![{title}]({file})\n");
+        }
+        text += "\n";
+        text += NOTES;
+        std::fs::write("BENCHMARKS.md", text).expect("written");
+        println!("written: BENCHMARKS.md");
+    }
+}
+
+const fn verdict(reached: bool) -> &'static str {
+    if reached { "yes" } else { "NO" }
+}
+
+const HEAD: &str = "# Benchmarks
+
+Written by `cargo bench --bench compare -- short` (minutes) or `-- long`. Two yardsticks run in the same
+run, in turns: `limit` is a tonic server that answers one prebuilt todo with ordinary generated code: what
+the framework costs. `plain` is what a good engineer writes in an afternoon: tonic, fred and mongodb,
+cache-aside with a TTL, no near tier. CPU is user and system time of the server process, from the kernel.
+The load generator (`benches/compare/http2.rs`) shares the machine with the server. Figures are medians of
+the rounds; a spread is the least and the greatest of them. Latency at a fixed rate is counted from the
+instant at which a call was due.
+";
+
+fn machine(form: &str) -> String {
+    let first = |file: &str, key: &str| {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let line = text.lines().find(|line| line.starts_with(key)).unwrap_or_default().to_owned();
+        line.split_once(':').map_or(line.clone(), |(_, value)| value.trim().to_owned())
+    };
+    let run = |program: &str, args: &[&str]| {
+        let out = Command::new(program).args(args).output();
+        out.map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned()).unwrap_or_default()
+    };
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or_default().to_owned();
+    format!(
+        "The {form} form, on {cores} cores of {} with {} of memory, kernel {}, {}, Redis {}, MongoDB 6.0.5. \
+         Load average of the machine at the end of the run: {load} (more than the cores means that others \
+         were at work, and latencies and rates are worse than they are on a quiet machine; ratios of CPU time hold).",
+        first("/proc/cpuinfo", "model name"),
+        first("/proc/meminfo", "MemTotal"),
+        run("uname", &["-r"]),
+        run("rustc", &["--version"]),
+        run("redis-server", &["--version"]).split_whitespace().nth(2).unwrap_or("?").trim_start_matches("v="),
+    )
+}
+
+/// The median, and in brackets the least and the greatest.
+pub struct Spread {
+    pub median: f64,
+    least: f64,
+    greatest: f64,
+}
+
+impl Spread {
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Self {
+        let mut values: Vec<_> = values.into_iter().collect();
+        values.sort_by(f64::total_cmp);
+        let at = |n: usize| values.get(n).copied().unwrap_or(f64::NAN);
+        Self { median: at(values.len() / 2), least: at(0), greatest: at(values.len().saturating_sub(1)) }
+    }
+}
+
+impl std::fmt::Display for Spread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({} to {})", short(self.median), short(self.least), short(self.greatest))
+    }
+}
+
+/// Three digits or so.
+pub fn short(value: f64) -> String {
+    match value.abs() {
+        v if v >= 1000.0 => {
+            let whole = format!("{value:.0}");
+            let cut = whole.len() % 3;
+            let mut text = whole[..cut].to_owned();
+            for part in whole.as_bytes()[cut..].chunks(3) {
+                if !text.is_empty() {
+                    text.push(',');
+                }
+                text += &String::from_utf8_lossy(part);
+            }
+            text
+        }
+        v if v >= 100.0 => format!("{value:.0}"),
+        v if v >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+/// The root of the repository is where the report goes.
+pub fn enter_repository() {
+    std::env::set_current_dir(Path::new(env!("CARGO_MANIFEST_DIR"))).expect("the repository");
+}

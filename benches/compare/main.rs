@@ -71,7 +71,10 @@ fn main() {
             measure(Bench { form, report: Report::new("long") }, rows);
         }
         _ => {
-            println!("usage: cargo bench --bench compare -- short|long [ROW...]\nrows: {}", names().join(" "))
+            println!(
+                "usage: cargo bench --bench compare -- short|long [ROW...]\nrows: {}",
+                names().join(" ")
+            );
         }
     }
 }

@@ -57,8 +57,9 @@ impl Cache {
     pub(super) async fn follow(&self) -> Fatal {
         let h0 = self.heartbeat_now().await;
         let start = self.origin.replay_start(h0, self.settings.replay_window);
-        self.coherence.place(start);
+        // The hub first: with the floor calls begin to be answered.
         self.hub.place(start);
+        self.coherence.place(start);
         self.phase.send_replace(Phase::Started);
         let mut follower = Follower {
             cache: self,

@@ -14,7 +14,7 @@ use tokio::{sync::oneshot, time::timeout};
 use super::{Cache, part::Key};
 use crate::{
     coherence::{Flights, Joined, Required},
-    error::{Error, OriginError},
+    error::{Error, OriginError, Source},
     model::{Mono, OriginTime, PageQuery, Stamped, TodoName, Value},
     telemetry::Kind,
     tier::{entry, shared::SharedKey},
@@ -40,8 +40,8 @@ const PAGE_LOADS: usize = 16;
 /// that the origin may be asked to do at once.
 const WAITING_PER_LOAD: usize = 16;
 
-/// A loaded value, or why the load failed.
-type Outcome = Result<Stamped, Arc<OriginError>>;
+/// A value and where it was found in the end, or why the load failed.
+type Outcome = Result<(Stamped, Source), Arc<OriginError>>;
 
 /// The loads under way and those that wait.
 pub(super) struct Loads {
@@ -51,9 +51,17 @@ pub(super) struct Loads {
     max_waiting: usize,
 }
 
+/// What a reader asks to be loaded.
+pub(super) struct Wanted {
+    pub(super) key: Key,
+    pub(super) required: Required,
+    /// The fence that a kept todo is below: one replica is to load it.
+    pub(super) leased: Option<OriginTime>,
+}
+
 #[derive(Default)]
-struct State {
-    flights: Flights<Key, oneshot::Sender<Outcome>>,
+pub(super) struct State {
+    pub(super) flights: Flights<Key, oneshot::Sender<Outcome>>,
     todos: VecDeque<TodoName>,
     pages: VecDeque<Arc<PageQuery>>,
     todo_loads: usize,
@@ -70,7 +78,7 @@ impl Loads {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -80,15 +88,15 @@ impl Cache {
     /// under way where that began late enough.
     pub(super) async fn loaded(
         self: &Arc<Self>,
-        wanted: Vec<(Key, Required)>,
-    ) -> Result<Vec<Stamped>, Error> {
+        wanted: Vec<Wanted>,
+    ) -> Result<Vec<(Stamped, Source)>, Error> {
         let outcomes = self.join(wanted)?;
         futures::future::try_join_all(outcomes.into_iter().map(|outcome| self.outcome(outcome))).await
     }
 
-    async fn outcome(&self, outcome: oneshot::Receiver<Outcome>) -> Result<Stamped, Error> {
+    async fn outcome(&self, outcome: oneshot::Receiver<Outcome>) -> Result<(Stamped, Source), Error> {
         match outcome.await {
-            Ok(Ok(stamped)) => Ok(stamped),
+            Ok(Ok(found)) => Ok(found),
             Ok(Err(error)) => Err(self.unavailable(error.to_string())),
             Err(_) => Err(self.unavailable("the load was given up".into())),
         }
@@ -105,19 +113,16 @@ impl Cache {
         Error::Overloaded { what, limit, retry_after: RETRY_AFTER }
     }
 
-    fn join(
-        self: &Arc<Self>,
-        wanted: Vec<(Key, Required)>,
-    ) -> Result<Vec<oneshot::Receiver<Outcome>>, Error> {
+    fn join(self: &Arc<Self>, wanted: Vec<Wanted>) -> Result<Vec<oneshot::Receiver<Outcome>>, Error> {
         let mut state = self.loads.state();
-        let new = wanted.iter().filter(|(key, _)| !state.flights.has(key)).count();
+        let new = wanted.iter().filter(|wanted| !state.flights.has(&wanted.key)).count();
         // A single request may be larger than the bound; it is then alone.
         if new > 0 && !state.flights.is_empty() && state.flights.len() + new > self.loads.max_waiting {
             drop(state);
             return Err(self.overloaded("keys waiting to be loaded", self.loads.max_waiting));
         }
         let mut outcomes = Vec::with_capacity(wanted.len());
-        for (key, required) in wanted {
+        for Wanted { key, required, leased } in wanted {
             let (sender, receiver) = oneshot::channel();
             outcomes.push(receiver);
             if let Some(brought) = self.brought(&state, &key, &required) {
@@ -126,7 +131,7 @@ impl Cache {
                 continue;
             }
             match state.flights.join(&key, required, sender) {
-                Joined::First => state.enqueue(key),
+                Joined::First => self.begin_one(&mut state, key, leased),
                 Joined::Running | Joined::Next => drop(self.metrics.joined_loads.inc()),
             }
         }
@@ -138,7 +143,7 @@ impl Cache {
     /// shared tier meanwhile. Or the readers that a change sends here at once
     /// would begin a load each time that one of them is late. A load keeps its
     /// value before it ends, so under the lock of the loads nothing is missed.
-    fn brought(&self, state: &State, key: &Key, required: &Required) -> Option<Stamped> {
+    fn brought(&self, state: &State, key: &Key, required: &Required) -> Option<(Stamped, Source)> {
         if state.flights.has(key) {
             return None;
         }
@@ -146,11 +151,23 @@ impl Cache {
             Key::Todo(name) => self.near.todo(name.as_str()),
             Key::Page(query) => self.near.page(query).map(|(stamped, _)| stamped),
         };
-        kept.filter(|stamped| stamped.as_of >= required.after)
+        let kept = kept.filter(|stamped| stamped.as_of >= required.after)?;
+        Some((kept, Source::Origin))
+    }
+
+    /// Lets the load of a key wait for its turn, or for its lease.
+    fn begin_one(self: &Arc<Self>, state: &mut State, key: Key, leased: Option<OriginTime>) {
+        match (key, leased, self.shared.as_ref().filter(|shared| shared.is_up())) {
+            (Key::Todo(name), Some(bar), Some(shared)) => {
+                let (cache, shared) = (Arc::clone(self), Arc::clone(shared));
+                self.tasks.spawn(cache.load_by_lease(shared, name, bar));
+            }
+            (key, ..) => state.enqueue(key),
+        }
     }
 
     /// Begins as many of the waiting loads as may be under way.
-    fn begin_loads(self: &Arc<Self>, state: &mut State) {
+    pub(super) fn begin_loads(self: &Arc<Self>, state: &mut State) {
         while state.todo_loads < self.loads.todo_loads && !state.todos.is_empty() {
             let some = state.todos.len().min(LOAD_KEYS);
             let names: Vec<_> = state.todos.drain(..some).collect();
@@ -184,11 +201,13 @@ impl Cache {
         let limit = self.load_timeout();
         let outcome = self.bounded(limit, self.origin.load_todos(&names, after, limit)).await;
         let outcomes: Vec<Outcome> = match outcome {
-            Ok((as_of, values)) => values.into_iter().map(|value| Ok(Stamped { as_of, value })).collect(),
+            Ok((as_of, values)) => {
+                values.into_iter().map(|value| Ok((Stamped { as_of, value }, Source::Origin))).collect()
+            }
             Err(error) => vec![Err(error); keys.len()],
         };
         for (name, outcome) in names.iter().zip(&outcomes) {
-            let Ok(stamped) = outcome else { continue };
+            let Ok((stamped, _)) = outcome else { continue };
             self.keep_todo(name, stamped);
         }
         let mut state = self.loads.state();
@@ -203,8 +222,9 @@ impl Cache {
         self.count_load("page", 1);
         let limit = self.load_timeout();
         let outcome = self.bounded(limit, self.origin.load_page(&query, after, limit)).await;
-        let outcome = outcome.map(|(as_of, page)| Stamped { as_of, value: Value::Page(Arc::new(page)) });
-        if let Ok(stamped) = &outcome {
+        let outcome = outcome
+            .map(|(as_of, page)| (Stamped { as_of, value: Value::Page(Arc::new(page)) }, Source::Origin));
+        if let Ok((stamped, _)) = &outcome {
             self.keep_page(&query, stamped, began);
         }
         let mut state = self.loads.state();
@@ -273,7 +293,7 @@ impl Cache {
 }
 
 impl State {
-    fn enqueue(&mut self, key: Key) {
+    pub(super) fn enqueue(&mut self, key: Key) {
         match key {
             Key::Todo(name) => self.todos.push_back(name),
             Key::Page(query) => self.pages.push_back(query),

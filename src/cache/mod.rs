@@ -1,5 +1,6 @@
 //! The service proper: one struct, cut by verb. `read.rs` is the way of a
-//! read, from top to bottom; `load.rs` asks the origin for what no cache has;
+//! read, from top to bottom; `load.rs` asks the origin for what no cache has,
+//! `lease.rs` lets one replica do so for all;
 //! `write.rs` is the way of a write; `heartbeat.rs` and `follow.rs` keep up
 //! with the origin; `hub.rs` and `watch.rs` tell the watchers.
 
@@ -7,6 +8,7 @@ mod clock;
 mod follow;
 mod heartbeat;
 mod hub;
+mod lease;
 mod load;
 mod part;
 mod read;
@@ -31,7 +33,7 @@ pub use crate::coherence::Arm;
 use crate::{
     coherence::Coherence,
     error::{Error, ReadFacts, Source},
-    model::{ChangeKind, ListName, OriginId, OriginTime, PagePosition, TodoName, Token, Value},
+    model::{Change, ListName, OriginId, OriginTime, PagePosition, TodoName, Token, Value},
     origin::Origin,
     telemetry::{Metrics, ReadLabels},
     tier::{near::Near, shared::Shared},
@@ -171,9 +173,10 @@ impl Cache {
         self.phase.subscribe()
     }
 
-    /// Whether reads can be answered.
+    /// Whether reads can be answered: the floor is placed. One atomic, as it
+    /// is asked by every call.
     fn started(&self) -> bool {
-        *self.phase.borrow() >= Phase::Started
+        self.coherence.floor() < OriginTime::MAX
     }
 
     /// Waits until the frontier has reached `time`.
@@ -356,14 +359,10 @@ pub struct WatchMessage {
 pub enum WatchEvent {
     /// A todo changed.
     Change {
-        /// Which.
-        name: TodoName,
-        /// How.
-        kind: ChangeKind,
+        /// Which, how and when. All watchers are told of the same one.
+        change: Arc<Change>,
         /// The todo as it is now, encoded, if asked for and still there.
         todo: Option<Bytes>,
-        /// The origin's wall clock at the commit, in milliseconds since 1970.
-        wall_ms: i64,
     },
     /// Nothing was missed up to the token's cursor.
     Progress {

@@ -49,6 +49,8 @@ pub(super) struct Missing {
     pub(super) check: Check,
     /// A value that passes the fence but is not fresh enough.
     pub(super) candidate: Option<(Stamped, Source)>,
+    /// The near tier has a value that the fence has overtaken.
+    pub(super) overtaken: bool,
 }
 
 impl Request {
@@ -57,13 +59,22 @@ impl Request {
     }
 }
 
+impl Part {
+    pub(super) fn of(key: Key, stamped: Stamped, hit: Hit, source: Source, request: &Request) -> Self {
+        Self { key, value: stamped.value, hit, source, stale: request.is_away() }
+    }
+}
+
 impl Missing {
+    pub(super) const fn new(at: usize, key: Key, check: Check, overtaken: bool) -> Self {
+        Self { at, key, check, candidate: None, overtaken }
+    }
+
     /// The one rule.
     pub(super) fn admit(mut self, stamped: Stamped, source: Source, request: &Request) -> Result<Part, Self> {
         let Some(hit) = self.check.admissible(stamped.as_of) else { return Err(self) };
         if hit.fresh_to >= request.need {
-            let stale = request.is_away();
-            return Ok(Part { key: self.key, value: stamped.value, hit, source, stale });
+            return Ok(Part::of(self.key, stamped, hit, source, request));
         }
         self.candidate = Some((stamped, source));
         Err(self)

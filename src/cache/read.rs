@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     Answer, Arm, Cache, Listed, Many, Want,
+    load::Wanted,
     part::{Key, Missing, Part, Request, gather},
     within,
 };
@@ -205,17 +206,17 @@ impl Cache {
 
     fn todo_in_near(&self, at: usize, name: &TodoName, request: &Request) -> Result<Part, Missing> {
         let check = self.coherence.check_todo(name.as_str());
-        let value = self.near.todo(name.as_str());
-        let missing = Missing { at, key: Key::Todo(name.clone()), check, candidate: None };
-        match value {
-            Some(stamped) => missing.admit(stamped, Source::Near, request),
-            None => Err(missing),
+        let missing = |overtaken| Missing::new(at, Key::Todo(name.clone()), check, overtaken);
+        let stamped = self.near.todo(name.as_str()).ok_or_else(|| missing(false))?;
+        match check.admit(stamped.as_of, request.need) {
+            Some(hit) => Ok(Part::of(Key::Todo(name.clone()), stamped, hit, Source::Near, request)),
+            None => missing(stamped.as_of < check.bar).admit(stamped, Source::Near, request),
         }
     }
 
     fn page_in_near(&self, at: usize, query: &Arc<PageQuery>, request: &Request) -> Result<Part, Missing> {
         let check = self.coherence.check_list(query.list.as_str());
-        let missing = Missing { at, key: Key::Page(Arc::clone(query)), check, candidate: None };
+        let missing = Missing::new(at, Key::Page(Arc::clone(query)), check, false);
         let Some((stamped, began)) = self.near.page(query) else { return Err(missing) };
         if let Some(part) = self.page_in_grace(query, &stamped, began, &check, request) {
             return Ok(part);
@@ -330,7 +331,7 @@ impl Cache {
         let keys: Vec<_> = asked.iter().map(|m| m.key.shared(scope)).collect();
         let entries = within(request.deadline, "shared", shared.get(&keys)).await?;
         for ((missing, key), entry) in asked.into_iter().zip(&keys).zip(entries) {
-            let Some(stamped) = entry.and_then(|raw| self.opened(scope, &missing, &raw)) else {
+            let Some(stamped) = entry.and_then(|raw| self.opened(scope, &missing.key, &raw)) else {
                 rest.push(missing);
                 continue;
             };
@@ -347,17 +348,17 @@ impl Cache {
     }
 
     /// The value in a shared entry, if it is what was asked for.
-    fn opened(&self, scope: u64, missing: &Missing, raw: &Bytes) -> Option<Stamped> {
+    pub(super) fn opened(&self, scope: u64, key: &Key, raw: &Bytes) -> Option<Stamped> {
         let reject = |kind| {
             self.metrics.shared_rejected.get_or_create(&Kind { kind }).inc();
             None
         };
-        let stamped = match entry::decode(scope, &missing.key.to_string(), raw) {
+        let stamped = match entry::decode(scope, &key.to_string(), raw) {
             Ok(stamped) => stamped,
             Err(rejected) => return reject(rejected.label()),
         };
         let is_page = matches!(stamped.value, Value::Page(_));
-        if is_page != matches!(missing.key, Key::Page(_)) {
+        if is_page != matches!(key, Key::Page(_)) {
             return reject("key");
         }
         let least = self.origin.replay_start(stamped.as_of, self.settings.staleness_limit);
@@ -379,16 +380,17 @@ impl Cache {
     }
 
     async fn load(self: &Arc<Self>, missing: &[Missing], request: &Request) -> Result<Vec<Part>, Error> {
-        let required = |m: &Missing| {
+        let wanted = |m: &Missing| {
             let grace = match &m.key {
                 Key::Page(query) => self.grace(query, request),
                 Key::Todo(_) => None,
             };
-            (m.key.clone(), Required { after: m.check.bar.max(request.need), grace })
+            let required = Required { after: m.check.bar.max(request.need), grace };
+            Wanted { key: m.key.clone(), required, leased: m.leased(request) }
         };
-        let wanted = missing.iter().map(required).collect();
+        let wanted = missing.iter().map(wanted).collect();
         let loaded = within(request.deadline, "origin", self.loaded(wanted)).await??;
-        let part = |(missing, stamped): (&Missing, Stamped)| Part {
+        let part = |(missing, (stamped, source)): (&Missing, (Stamped, Source))| Part {
             key: missing.key.clone(),
             hit: missing.check.admissible(stamped.as_of).unwrap_or(Hit {
                 // A page within its grace, overtaken while it was loaded.
@@ -396,7 +398,7 @@ impl Cache {
                 seen: stamped.as_of,
             }),
             value: stamped.value,
-            source: Source::Origin,
+            source,
             stale: false,
         };
         Ok(missing.iter().zip(loaded).map(part).collect())

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     coherence::{Closing, Entry, Next, TooOld},
     error::{Error, FeedError},
-    model::{Change, OriginTime, Token},
+    model::{OriginTime, Token},
     origin::{Feed, FeedEvent, FeedItem, FeedStart},
 };
 
@@ -218,8 +218,7 @@ impl Watching {
                 } else {
                     None
                 };
-                let Change { name, kind, wall_ms, .. } = (*change).clone();
-                WatchEvent::Change { name, kind, todo, wall_ms }
+                WatchEvent::Change { change, todo }
             }
         };
         WatchMessage { token: self.token(next.seen, next.cursor), event }

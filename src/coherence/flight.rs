@@ -112,6 +112,18 @@ impl<K: Hash + Eq + Clone, W> Flights<K, W> {
         after
     }
 
+    /// Answers those who wait for the next load of this key with a value that
+    /// somebody else loaded, if no load is under way and the value's `as_of`
+    /// is at least what each of them requires of a load's `after`.
+    pub fn settle(&mut self, key: &K, as_of: OriginTime) -> Option<Vec<W>> {
+        let slots = self.table.get(key)?;
+        let next = slots.next.as_ref().filter(|_| slots.running.is_none())?;
+        if as_of < next.required {
+            return None;
+        }
+        self.table.remove(key)?.next.map(|next| next.waiters)
+    }
+
     /// Ends the load under way of this key: those who wait for it, and whether
     /// a next one is to be begun.
     pub fn end(&mut self, key: &K) -> (Vec<W>, bool) {
@@ -178,6 +190,21 @@ mod tests {
         assert_eq!(flights.join(&"a", required(9), 3), Joined::Running);
         assert_eq!(flights.end(&"a"), (vec![1, 3], false));
         assert_eq!(flights.end(&"b"), (vec![2], false));
+    }
+
+    #[test]
+    fn a_value_from_elsewhere_settles_only_what_it_is_new_enough_for() {
+        let mut flights = Flights::default();
+        flights.join(&"k", required(5), 1);
+        flights.join(&"k", required(7), 2);
+        assert_eq!(flights.settle(&"k", OriginTime(6)), None, "one of them requires more");
+        assert_eq!(flights.settle(&"k", OriginTime(7)), Some(vec![1, 2]));
+        assert!(flights.is_empty());
+        assert_eq!(flights.settle(&"k", OriginTime(7)), None);
+        flights.join(&"k", required(5), 3);
+        flights.begin(&["k"], OriginTime(6), Mono(0));
+        flights.join(&"k", required(9), 4);
+        assert_eq!(flights.settle(&"k", OriginTime(9)), None, "a load is under way");
     }
 
     #[test]

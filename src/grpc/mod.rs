@@ -1,5 +1,6 @@
 //! The only place that knows tonic and protobuf's services.
 
+mod codec;
 mod convert;
 mod deadline;
 mod edge;
@@ -9,10 +10,12 @@ pub(crate) mod page_token;
 pub mod reply;
 mod service;
 mod status;
+mod told;
 pub mod tls;
 mod web;
 
 use std::{
+    convert::Infallible,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -20,9 +23,12 @@ use std::{
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{
+    body::Body,
     codec::CompressionEncoding::{Gzip, Zstd},
     transport::{Server, server::TcpIncoming},
 };
+
+use tower::Layer as _;
 
 use self::{health::HealthState, server::todo_service_server::TodoServiceServer, service::Todos};
 use crate::{cache::Cache, config::AllowedOrigins, pb, telemetry::Metrics};
@@ -69,6 +75,15 @@ pub struct Parts {
     pub shutdown: CancellationToken,
 }
 
+/// The calls of the contract without a transport: for the guard, which counts
+/// their instructions.
+pub fn calls(
+    cache: Arc<OnceLock<Arc<Cache>>>,
+    metrics: Arc<Metrics>,
+) -> impl tower::Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible> + Clone {
+    edge::EdgeLayer::new(metrics).layer(TodoServiceServer::new(Todos::new(cache)))
+}
+
 /// Serves until `shutdown`, and then until the last call is finished.
 ///
 /// # Errors
@@ -98,7 +113,7 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .accept_http1(web.is_on())
         .layer(web)
-        .layer(edge::EdgeLayer(Arc::clone(&metrics)))
+        .layer(edge::EdgeLayer::new(Arc::clone(&metrics)))
         .add_service(todos)
         .add_service(health::service(health, shutdown.clone()))
         .add_service(reflection().build_v1()?)

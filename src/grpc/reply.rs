@@ -65,9 +65,9 @@ pub struct WatchTodosResponse {
 /// `todo.v1.WatchTodosResponse.event`.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum WatchEvent {
-    /// A todo changed.
-    #[prost(message, tag = "2")]
-    Change(TodoChange),
+    /// A todo changed: a `TodoChange`, encoded once for all watchers.
+    #[prost(bytes = "bytes", tag = "2")]
+    Change(Bytes),
     /// Nothing was missed up to the token.
     #[prost(message, tag = "3")]
     Progress(pb::WatchProgress),
@@ -152,7 +152,10 @@ mod tests {
             let plain = pb::WatchTodosResponse { token: "t".into(), event: Some(event) };
             let todo = if with_todo { bytes() } else { Bytes::new() };
             let change = TodoChange { name: "n".into(), kind: 2, todo, commit_time };
-            let ours = WatchTodosResponse { token: "t".into(), event: Some(WatchEvent::Change(change)) };
+            let ours = WatchTodosResponse {
+                token: "t".into(),
+                event: Some(WatchEvent::Change(change.encode_to_vec().into())),
+            };
             assert_eq!(ours.encode_to_vec(), plain.encode_to_vec());
         }
     }

@@ -16,12 +16,13 @@ use super::{
     reply::{self, BatchGetTodosResponse, GetTodoResponse, ListTodosResponse, WatchTodosResponse},
     server::todo_service_server::TodoService,
     status,
+    told::Told,
 };
 use crate::{
     cache::{Cache, WatchEvent, WatchMessage},
     error::{Error, FieldProblem, ReadFacts},
-    model::{ChangeKind, TodoName, timestamp_from_ms},
-    pb::{self, todo_change::Kind},
+    model::TodoName,
+    pb,
 };
 
 /// When a caller should try again while this replica waits for its database.
@@ -30,13 +31,14 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The service. The cache is set once the origin is reached.
 pub struct Todos {
     cache: Arc<OnceLock<Arc<Cache>>>,
+    told: Arc<Told>,
 }
 
 impl Todos {
     /// A service that answers `UNAVAILABLE` until the cache is set.
     #[must_use]
-    pub const fn new(cache: Arc<OnceLock<Arc<Cache>>>) -> Self {
-        Self { cache }
+    pub fn new(cache: Arc<OnceLock<Arc<Cache>>>) -> Self {
+        Self { cache, told: Arc::default() }
     }
 
     fn cache(&self) -> Result<&Arc<Cache>, Error> {
@@ -191,18 +193,16 @@ impl TodoService for Todos {
         // The cache ends a stream only when it shuts down, after a last
         // progress message.
         let end = futures::stream::once(async { Err(Status::from(Error::Draining)) });
-        Ok(Response::new(Box::pin(messages.map(|message| Ok(watch_message(message))).chain(end))))
+        let told = Arc::clone(&self.told);
+        Ok(Response::new(Box::pin(messages.map(move |message| Ok(watch_message(message, &told))).chain(end))))
     }
 }
 
-fn watch_message(message: WatchMessage) -> WatchTodosResponse {
+fn watch_message(message: WatchMessage, told: &Told) -> WatchTodosResponse {
     let event = match message.event {
-        WatchEvent::Change { name, kind, todo, wall_ms } => reply::WatchEvent::Change(reply::TodoChange {
-            name: name.to_string(),
-            kind: change_kind(kind).into(),
-            todo: todo.unwrap_or_default(),
-            commit_time: Some(timestamp_from_ms(wall_ms)),
-        }),
+        WatchEvent::Change { change, todo } => {
+            reply::WatchEvent::Change(told.encoded(&change, todo.unwrap_or_default()))
+        }
         WatchEvent::Progress { staleness_bound } => {
             reply::WatchEvent::Progress(pb::WatchProgress { staleness_bound: staleness_bound.map(duration) })
         }
@@ -211,14 +211,6 @@ fn watch_message(message: WatchMessage) -> WatchTodosResponse {
         }
     };
     WatchTodosResponse { token: message.token.encode(), event: Some(event) }
-}
-
-const fn change_kind(kind: ChangeKind) -> Kind {
-    match kind {
-        ChangeKind::Created => Kind::Created,
-        ChangeKind::Updated | ChangeKind::Replaced => Kind::Updated,
-        ChangeKind::Deleted => Kind::Deleted,
-    }
 }
 
 /// So that a wrong name is one error type for all calls.

@@ -43,6 +43,10 @@ use crate::{
 
 /// Jobs that may wait for the writer: a second or so of its work.
 const MAX_QUEUED: usize = 4096;
+/// Pages that the store keeps in memory: the upper levels of its trees, for
+/// millions of todos. The rest is the near tier's work and the kernel's cache.
+/// (The library's own default is 1 GiB.)
+const CACHE_BYTES: usize = 32 << 20;
 /// The file in the data directory.
 const FILE: &str = "todos.redb";
 
@@ -72,7 +76,8 @@ impl Embedded {
     pub fn open(dir: &Path, cache_epoch: u64) -> Result<Self, OpenError> {
         let error = |problem: String| OpenError { dir: dir.to_owned(), problem };
         fs::create_dir_all(dir).map_err(|e| error(e.to_string()))?;
-        let database = Database::create(dir.join(FILE)).map_err(|e| match e {
+        let database = Database::builder().set_cache_size(CACHE_BYTES).create(dir.join(FILE));
+        let database = database.map_err(|e| match e {
             DatabaseError::DatabaseAlreadyOpen => error(
                 "another process has it open; stop that one, or give this one a --data-dir of its own".into(),
             ),

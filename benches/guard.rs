@@ -1,0 +1,182 @@
+//! The guard against slow decay: counts the instructions of what is done most
+//! often, under callgrind. Counts don't depend on what else the machine does.
+//! Without arguments it measures every case and compares with its limit; each
+//! is run twice, with few and with many rounds, and the difference counts, so
+//! that starting and ending cost nothing.
+
+#![expect(clippy::cast_precision_loss, reason = "counts of instructions are far below 2^52")]
+
+use std::{
+    hint::black_box,
+    process::{Command, ExitCode},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use prost::Message as _;
+use tidemark::{
+    cache::{Arm, Cache, Clock, Phase, Settings, Want},
+    coherence::Coherence,
+    grpc,
+    model::{OriginTime, Stamped, TodoName, Value},
+    origin::{Origin, embedded::Embedded},
+    pb,
+    telemetry::Metrics,
+    tier::entry,
+};
+use tower::ServiceExt as _;
+
+const FEW: u64 = 500;
+const MANY: u64 = 2500;
+
+/// A case, and how many instructions one round of it may take: some 5 % above
+/// what it took when the limit was set. Raise one only with the reason in the
+/// commit's message.
+const CASES: [(&str, u64); 5] = [
+    ("near hit, in the cache", 4000),
+    ("near hit, whole call without the transport", 12_000),
+    ("page of 50, whole call without the transport", 80_000),
+    ("fence check", 300),
+    ("entry decode", 1500),
+];
+
+fn main() -> ExitCode {
+    let args: Vec<_> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    if let [case, rounds] = args.as_slice() {
+        run(case.parse().expect("a case"), rounds.parse().expect("a number"));
+        return ExitCode::SUCCESS;
+    }
+    let mut failed = false;
+    for (at, (name, limit)) in CASES.iter().enumerate() {
+        let each = (count(at, MANY) - count(at, FEW)) as f64 / (MANY - FEW) as f64;
+        let over = each > *limit as f64;
+        failed |= over;
+        println!("{} {each:9.0} instructions, limit {limit:6}: {name}", if over { "OVER" } else { "ok  " });
+    }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Instructions of a case with so many rounds, all in all.
+fn count(case: usize, rounds: u64) -> u64 {
+    let out = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(std::env::current_exe().expect("this program"))
+        .args([case.to_string(), rounds.to_string()])
+        .output()
+        .expect("valgrind is installed");
+    let told = String::from_utf8_lossy(&out.stderr);
+    let collected =
+        told.lines().find_map(|line| line.split_once("Collected : ").map(|(_, count)| count.trim()));
+    collected.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("no count in:\n{told}"))
+}
+
+fn run(case: usize, rounds: u64) {
+    match case {
+        0..=2 => {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(calls(case, rounds));
+        }
+        3 => fence_check(rounds),
+        _ => entry_decode(rounds),
+    }
+}
+
+fn name(number: u64) -> String {
+    format!("lists/home/todos/{number:04}")
+}
+
+/// A todo of about 400 bytes.
+fn todo(number: u64) -> pb::Todo {
+    let create_time = Some(prost_types::Timestamp { seconds: i64::try_from(number).unwrap_or(0), nanos: 0 });
+    pb::Todo {
+        name: name(number),
+        title: "Buy milk".into(),
+        notes: "n".repeat(320),
+        create_time,
+        ..pb::Todo::default()
+    }
+}
+
+/// A service of a hundred todos, with nothing going on beside.
+async fn service() -> (tempfile::TempDir, Arc<Cache>, Arc<Metrics>) {
+    const NEVER: Duration = Duration::from_secs(24 * 3600);
+    let dir = tempfile::tempdir().expect("a folder");
+    let origin = Embedded::open(dir.path(), 0).expect("opened");
+    origin.import((0..100).map(todo).collect()).await.expect("imported");
+    let settings = Settings {
+        near_capacity: 64 << 20,
+        staleness_limit: NEVER,
+        heartbeat_interval: NEVER,
+        replay_window: Duration::from_secs(600),
+        list_grace: Duration::from_millis(200),
+        stale_if_error: None,
+        max_origin_loads: 256,
+    };
+    let metrics = Arc::new(Metrics::default());
+    let cache = Cache::new(settings, Clock::Boottime, Arc::new(origin), None, Arc::clone(&metrics));
+    tokio::spawn(Arc::clone(&cache).run());
+    cache.phase().wait_for(|phase| *phase == Phase::CaughtUp).await.expect("caught up");
+    (dir, cache, metrics)
+}
+
+async fn calls(case: usize, rounds: u64) {
+    let (_dir, cache, metrics) = service().await;
+    if case == 0 {
+        let want = Want { arm: Arm::MinimizeLatency, deadline: None };
+        for round in 0..rounds + 100 {
+            let name = TodoName::parse(&name(round % 100)).expect("a name");
+            black_box(cache.get(&name, &want).await.expect("a todo"));
+        }
+        return;
+    }
+    let cell = Arc::new(OnceLock::new());
+    assert!(cell.set(cache).is_ok());
+    let service = grpc::calls(cell, metrics);
+    for round in 0..rounds + 100 {
+        let (method, message) = if case == 1 {
+            let request = pb::GetTodoRequest { name: name(round % 100), consistency: None };
+            ("GetTodo", request.encode_to_vec())
+        } else {
+            let request =
+                pb::ListTodosRequest { parent: "lists/home".into(), ..pb::ListTodosRequest::default() };
+            ("ListTodos", request.encode_to_vec())
+        };
+        let request = request(method, &message);
+        let reply = service.clone().oneshot(request).await.expect("a reply");
+        assert!(!reply.headers().contains_key("grpc-status"), "refused");
+        let body = reply.into_body().collect().await.expect("a body").to_bytes();
+        assert!(black_box(body).len() > 400);
+    }
+}
+
+/// What the transport would hand over.
+fn request(method: &str, message: &[u8]) -> http::Request<tonic::body::Body> {
+    let length = u32::try_from(message.len()).expect("short").to_be_bytes();
+    let framed: Bytes = [&[0], &length[..], message].concat().into();
+    http::Request::post(format!("http://localhost/todo.v1.TodoService/{method}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(tonic::body::Body::new(Full::new(framed)))
+        .expect("a request")
+}
+
+fn fence_check(rounds: u64) {
+    let coherence = Coherence::default();
+    coherence.place(OriginTime(5));
+    let names: Vec<_> = (0..100).map(name).collect();
+    for round in 0..rounds {
+        let check = coherence.check_todo(&names[usize::try_from(round % 100).unwrap_or(0)]);
+        assert!(black_box(check).admit(OriginTime(7), OriginTime(3)).is_some());
+    }
+}
+
+fn entry_decode(rounds: u64) {
+    let stamped = Stamped { as_of: OriginTime(7), value: Value::Todo(todo(1).encode_to_vec().into()) };
+    let raw = entry::encode(5, &name(1), &stamped);
+    for _ in 0..rounds {
+        assert!(black_box(entry::decode(5, &name(1), black_box(&raw))).is_ok());
+    }
+}

@@ -114,6 +114,7 @@ async fn service() -> (tempfile::TempDir, Arc<Cache>, Arc<Metrics>) {
         list_grace: Duration::from_millis(200),
         stale_if_error: None,
         max_origin_loads: 256,
+        verify_one_in: 0,
     };
     let metrics = Arc::new(Metrics::default());
     let cache = Cache::new(settings, Clock::Boottime, Arc::new(origin), None, Arc::clone(&metrics));

@@ -68,6 +68,7 @@ async fn replica(origin: &Arc<Embedded>, shared: Arc<Slow>) -> Replica {
         list_grace: Duration::ZERO,
         stale_if_error: None,
         max_origin_loads: 256,
+        verify_one_in: 0,
     };
     let metrics = Arc::new(Metrics::default());
     let origin: Arc<dyn Origin> = Arc::clone(origin) as _;

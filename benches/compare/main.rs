@@ -2,7 +2,8 @@
 //! writes BENCHMARKS.md.
 //!
 //! `cargo bench --bench compare -- short` takes minutes, `-- long` hours.
-//! `-- short near_hit memory` measures some rows only, and writes nothing.
+//! `-- short near_hit memory` measures some rows only, and writes nothing;
+//! with `write` among them it writes those, and names the others as not run.
 
 #![expect(clippy::cast_precision_loss, reason = "counts of calls are far below 2^52")]
 
@@ -83,8 +84,9 @@ fn names() -> Vec<&'static str> {
     ROWS.iter().map(|(name, _)| *name).collect()
 }
 
-fn measure(mut bench: Bench, wanted: &[&str]) {
+fn measure(mut bench: Bench, args: &[&str]) {
     report::enter_repository();
+    let (write, wanted): (Vec<_>, Vec<_>) = args.iter().copied().partition(|arg| *arg == "write");
     if let Some(wrong) = wanted.iter().find(|name| !names().contains(name)) {
         eprintln!("no row {wrong:?}; there are: {}", names().join(" "));
         std::process::exit(2);
@@ -93,9 +95,11 @@ fn measure(mut bench: Bench, wanted: &[&str]) {
         if wanted.is_empty() || wanted.contains(&name) {
             println!("== {name}");
             row(&mut bench);
+        } else {
+            bench.report.not_run(name);
         }
     }
-    if wanted.is_empty() {
+    if wanted.is_empty() || !write.is_empty() {
         bench.report.write();
     }
 }

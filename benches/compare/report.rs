@@ -20,6 +20,8 @@ pub struct Report {
     plots: Vec<(String, &'static str)>,
     /// Figures behind the rows, one line each.
     details: Vec<String>,
+    /// Rows that this run left out.
+    not_run: Vec<&'static str>,
 }
 
 /// Texts that are written by hand: what was tried and did not help, and which
@@ -35,6 +37,10 @@ impl Report {
         let target = target.into();
         println!("{} {work}: {measured} (target: {target})", verdict(reached));
         self.rows.push(Row { work, target, measured, reached });
+    }
+
+    pub fn not_run(&mut self, name: &'static str) {
+        self.not_run.push(name);
     }
 
     pub fn detail(&mut self, line: String) {
@@ -62,6 +68,9 @@ impl Report {
                 row.measured,
                 verdict(row.reached)
             );
+        }
+        if !self.not_run.is_empty() {
+            let _ = write!(text, "\nNot run this time: {}.\n", self.not_run.join(", "));
         }
         text += "\n## Figures behind it\n\n";
         for line in &self.details {

@@ -19,6 +19,7 @@ use tokio::{
 
 use super::{
     Cache, Fatal,
+    load::Wanted,
     part::{Key, Part},
 };
 use crate::{
@@ -217,10 +218,10 @@ impl Cache {
         // A load puts what it finds into both caches; near, though, the larger
         // stamp wins, and a reader may bring the entry back from shared.
         let required = Required { after: now, grace: None };
-        let loaded = self.loaded(vec![(claim.key.clone(), required)]).await?;
+        let loaded = self.loaded(vec![Wanted { key: claim.key.clone(), required, leased: None }]).await?;
         sleep(DROP_PAUSE).await;
         let held = self.held(&claim.key).await;
-        Ok(!loaded.iter().any(|right| {
+        Ok(!loaded.iter().any(|(right, _)| {
             let wrong_value = |held: &Stamped| held.value == claim.value && held.value != right.value;
             let wrong_stamp = |held: &Stamped| from_the_future && held.as_of > right.as_of.max(now);
             held.iter().any(|held| wrong_value(held) || wrong_stamp(held))

@@ -10,8 +10,8 @@ pub(crate) mod page_token;
 pub mod reply;
 mod service;
 mod status;
-mod told;
 pub mod tls;
+mod told;
 mod web;
 
 use std::{

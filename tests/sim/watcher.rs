@@ -191,9 +191,10 @@ impl Watcher {
                 self.reset = self.reset.max(token.seen);
                 self.told.clear();
             }
-            WatchEvent::Change { name, kind, todo, .. } => {
+            WatchEvent::Change { change, todo } => {
+                let name = &change.name;
                 self.check_order(&history, message, token.seen);
-                self.check_change(&history, message, name, *kind, todo.as_ref());
+                self.check_change(&history, message, name, change.kind, todo.as_ref());
                 self.told.insert(name.clone(), token.seen);
                 self.told_here.insert(name.clone(), token.seen);
             }

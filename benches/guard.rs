@@ -67,6 +67,7 @@ fn count(case: usize, rounds: u64) -> u64 {
         .output()
         .expect("valgrind is installed");
     let told = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "the case failed:\n{told}");
     let collected =
         told.lines().find_map(|line| line.split_once("Collected : ").map(|(_, count)| count.trim()));
     collected.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("no count in:\n{told}"))

@@ -69,11 +69,12 @@ impl Cache {
     async fn found_instead(&self, shared: &dyn Shared, key: &Key, at: &SharedKey) -> bool {
         let Some(raw) = shared.get(std::slice::from_ref(at)).await.pop().flatten() else { return false };
         let Some(stamped) = self.opened(self.origin.entry_scope(), key, &raw) else { return false };
-        let waiters = self.loads.state().flights.settle(key, stamped.as_of);
-        let Some(waiters) = waiters else { return false };
+        // Kept before they are answered: who comes later finds it near.
         if let Key::Todo(name) = key {
             self.near.put_todo(name.clone(), stamped.clone());
         }
+        let waiters = self.loads.state().flights.settle(key, stamped.as_of);
+        let Some(waiters) = waiters else { return false };
         for waiter in waiters {
             // A reader that went away needs no answer.
             let _ = waiter.send(Ok((stamped.clone(), crate::error::Source::Shared)));

@@ -143,7 +143,7 @@ impl Cache {
     /// shared tier meanwhile. Or the readers that a change sends here at once
     /// would begin a load each time that one of them is late. A load keeps its
     /// value before it ends, so under the lock of the loads nothing is missed.
-    fn brought(&self, state: &State, key: &Key, required: &Required) -> Option<Stamped> {
+    fn brought(&self, state: &State, key: &Key, required: &Required) -> Option<(Stamped, Source)> {
         if state.flights.has(key) {
             return None;
         }
@@ -151,7 +151,19 @@ impl Cache {
             Key::Todo(name) => self.near.todo(name.as_str()),
             Key::Page(query) => self.near.page(query).map(|(stamped, _)| stamped),
         };
-        kept.filter(|stamped| stamped.as_of >= required.after)
+        let kept = kept.filter(|stamped| stamped.as_of >= required.after)?;
+        Some((kept, Source::Origin))
+    }
+
+    /// Lets the load of a key wait for its turn, or for its lease.
+    fn begin_one(self: &Arc<Self>, state: &mut State, key: Key, leased: Option<OriginTime>) {
+        match (key, leased, self.shared.as_ref().filter(|shared| shared.is_up())) {
+            (Key::Todo(name), Some(bar), Some(shared)) => {
+                let (cache, shared) = (Arc::clone(self), Arc::clone(shared));
+                self.tasks.spawn(cache.load_by_lease(shared, name, bar));
+            }
+            (key, ..) => state.enqueue(key),
+        }
     }
 
     /// Lets the load of a key wait for its turn, or for its lease.

@@ -127,7 +127,7 @@ impl Cache {
             outcomes.push(receiver);
             if let Some(brought) = self.brought(&state, &key, &required) {
                 // The receiver is still here.
-                let _ = sender.send(Ok((brought, Source::Near)));
+                let _ = sender.send(Ok(brought));
                 continue;
             }
             match state.flights.join(&key, required, sender) {
@@ -153,17 +153,6 @@ impl Cache {
         };
         let kept = kept.filter(|stamped| stamped.as_of >= required.after)?;
         Some((kept, Source::Origin))
-    }
-
-    /// Lets the load of a key wait for its turn, or for its lease.
-    fn begin_one(self: &Arc<Self>, state: &mut State, key: Key, leased: Option<OriginTime>) {
-        match (key, leased, self.shared.as_ref().filter(|shared| shared.is_up())) {
-            (Key::Todo(name), Some(bar), Some(shared)) => {
-                let (cache, shared) = (Arc::clone(self), Arc::clone(shared));
-                self.tasks.spawn(cache.load_by_lease(shared, name, bar));
-            }
-            (key, ..) => state.enqueue(key),
-        }
     }
 
     /// Lets the load of a key wait for its turn, or for its lease.

@@ -8,10 +8,12 @@ use std::{
 
 use bson::{Document, doc};
 use mongodb::{
-    Client,
+    Client, ServerType,
     error::{Error, ErrorKind},
+    event::{EventHandler, sdam::SdamEvent},
     options::{ClientOptions, WriteConcern},
 };
+use tokio::sync::watch;
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -77,10 +79,13 @@ impl MongoDb {
     /// `Permanent`: not a replica set of MongoDB 5.0 or later, a wrong URI or
     /// password. `Transient`: it cannot be reached at present.
     pub async fn connect(uri: &str, cache_epoch: u64, max_loads: usize) -> Result<Self, ConnectError> {
-        let options = ClientOptions::parse(uri).await?;
+        let mut options = ClientOptions::parse(uri).await?;
         let database = options.default_database.clone().unwrap_or_else(|| DEFAULT_DATABASE.into());
         let loads = u32::try_from(max_loads).unwrap_or(READ_CONNECTIONS).clamp(4, READ_CONNECTIONS);
+        let (elected, primary) = watch::channel(None);
+        options.sdam_event_handler = Some(tell_primary(elected));
         let reads = client(&options, READ_SELECTION, loads)?;
+        options.sdam_event_handler = None;
         let writes_client = client(&options, WRITE_SELECTION, WRITE_CONNECTIONS)?;
         let admin = reads.database("admin");
         let hello = admin.run_command(doc! { "hello": 1 }).await?;
@@ -99,6 +104,7 @@ impl MongoDb {
             writes: writes_client.database(&database),
             writes_client,
             alone_is_known: wire < SHARED_TIMES_WIRE_VERSION,
+            primary,
             scope: AtomicU64::new(0),
             unprepared: AtomicBool::new(true),
         };
@@ -119,6 +125,17 @@ fn client(options: &ClientOptions, selection: Duration, connections: u32) -> Res
     options.read_concern = None;
     options.selection_criteria = None;
     Ok(Client::with_options(options)?)
+}
+
+/// Tells which node is the primary, each time that it is another one.
+fn tell_primary(elected: watch::Sender<Option<String>>) -> EventHandler<SdamEvent> {
+    EventHandler::callback(move |event| {
+        let SdamEvent::ServerDescriptionChanged(change) = event else { return };
+        if change.new_description.server_type() == ServerType::RsPrimary {
+            let address = Some(change.address.to_string());
+            elected.send_if_modified(|known| std::mem::replace(known, address.clone()) != address);
+        }
+    })
 }
 
 /// What kind of server it is, by its greeting: the wire version.

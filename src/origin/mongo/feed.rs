@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use bson::{Bson, Document, RawDocument, doc};
 use futures::StreamExt;
 use mongodb::{error::Error, options::CursorType, raw_batch_cursor::RawBatchCursor};
+use tokio::sync::watch;
 
 use super::{HEARTBEATS, Inner, TODOS, origin_time, read::code, timestamp};
 use crate::{
@@ -37,6 +38,9 @@ struct Position {
 pub(super) struct MongoFeed {
     inner: Arc<Inner>,
     batches: RawBatchCursor,
+    /// The primary that it was opened at; another one is elected where that
+    /// one froze, too, and then nothing comes from it any more.
+    primary: watch::Receiver<Option<String>>,
     position: Option<Arc<Position>>,
     /// What was read of a batch before something in it needed the server.
     ready: VecDeque<FeedItem>,
@@ -59,6 +63,8 @@ impl MongoFeed {
             "pipeline": pipeline(stream, &inner.replica),
             "cursor": { "batchSize": BATCH },
         };
+        let mut primary = inner.primary.clone();
+        primary.mark_unchanged();
         let opened = inner
             .writes
             .run_cursor_command(command)
@@ -68,11 +74,16 @@ impl MongoFeed {
             .batch()
             .await;
         let batches = opened.map_err(broken)?;
-        Ok(Self { inner, batches, position, ready: VecDeque::new() })
+        Ok(Self { inner, batches, primary, position, ready: VecDeque::new() })
     }
 
     async fn read(&mut self) -> Result<(), FeedError> {
-        let batch = self.batches.next().await;
+        let elected = async { self.primary.changed().await };
+        let batch = tokio::select! {
+            biased;
+            batch = self.batches.next() => batch,
+            Ok(()) = elected => return Err(FeedError::Broken("another node is the primary now".into())),
+        };
         let batch = batch.ok_or_else(|| FeedError::Broken("the stream ended".into()))?.map_err(broken)?;
         let mut unpinned = false;
         for event in batch.doc_slices().map_err(broken)? {

@@ -20,6 +20,7 @@ use std::{
 use async_trait::async_trait;
 use bson::{Bson, Document, doc};
 use mongodb::{Client, Database};
+use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
 
 pub use self::connect::ConnectError;
@@ -61,6 +62,8 @@ struct Inner {
     writes_client: Client,
     /// An event is known to be alone at its time: servers before 8.0.
     alone_is_known: bool,
+    /// The newest primary that the driver knows of.
+    primary: watch::Receiver<Option<String>>,
     scope: AtomicU64,
     /// The collection was gone when it was last looked at.
     unprepared: AtomicBool,
@@ -77,6 +80,19 @@ const fn origin_time(timestamp: bson::Timestamp) -> OriginTime {
 }
 
 impl Inner {
+    /// What `work` comes to; `None`, if another node was elected primary before
+    /// it was done. A primary that froze does not answer, and whoever waits for
+    /// it is to ask the new one.
+    async fn at_this_primary<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let mut primary = self.primary.clone();
+        primary.mark_unchanged();
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            Ok(()) = primary.changed() => None,
+        }
+    }
+
     /// Makes the collection's indexes, if there is a collection or `create` is
     /// set, and reads its identity.
     async fn prepare(&self, create: bool) -> Result<(), mongodb::error::Error> {
@@ -161,7 +177,9 @@ impl Origin for MongoDb {
             "writeConcern": { "w": "majority", "wtimeout": i64::try_from(limit.as_millis()).unwrap_or(1000) },
         };
         let reply = loop {
-            let answer = inner.reads.run_command(update.clone()).await;
+            let answer = inner.at_this_primary(async { inner.reads.run_command(update.clone()).await });
+            // The same heartbeat may be sent twice: it was begun before either.
+            let Some(answer) = answer.await else { continue };
             let reply = answer.map_err(|error| unavailable(error.to_string()))?;
             if !refused_for_a_drop(&reply) {
                 break reply;

@@ -121,7 +121,16 @@ impl Inner {
         Ok((time, again.at.map(|_| again.documents)))
     }
 
-    async fn find_once(&self, mut find: Document, at: At, limit: Duration) -> Result<Found, Error> {
+    /// Asks a new primary where the one that was asked froze.
+    async fn find_once(&self, find: Document, at: At, limit: Duration) -> Result<Found, Error> {
+        loop {
+            if let Some(found) = self.at_this_primary(self.find_at(find.clone(), at, limit)).await {
+                return found;
+            }
+        }
+    }
+
+    async fn find_at(&self, mut find: Document, at: At, limit: Duration) -> Result<Found, Error> {
         let (field, time) = match at {
             At::After(time) => ("afterClusterTime", time),
             At::Exactly(time) => ("atClusterTime", time),

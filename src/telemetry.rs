@@ -215,12 +215,15 @@ fn subscriber(
     use opentelemetry::trace::TracerProvider as _;
     use tracing_subscriber::{
         EnvFilter, Layer as _,
-        filter::{FilterExt as _, filter_fn},
+        filter::{FilterExt as _, LevelFilter, filter_fn},
         layer::SubscriberExt as _,
     };
 
     let level = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let events_only = level.and(filter_fn(|metadata| metadata.is_event()));
+    // With a hint of a level: without one, all that any library traces, down to
+    // the transport's frames, would be asked about at run time.
+    let events = filter_fn(|metadata| metadata.is_event()).with_max_level_hint(LevelFilter::TRACE);
+    let events_only = level.and(events);
     let fmt = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let logs = if std::io::stderr().is_terminal() { fmt.boxed() } else { fmt.json().boxed() };
     let logs = tracing_subscriber::registry().with(logs.with_filter(events_only));

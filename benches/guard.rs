@@ -28,6 +28,8 @@ use tidemark::{
 };
 use tower::ServiceExt as _;
 
+/// Stack of the thread that serves the calls.
+const STACK_BYTES: usize = 64 << 20;
 const FEW: u64 = 500;
 const MANY: u64 = 2500;
 
@@ -76,9 +78,14 @@ fn count(case: usize, rounds: u64) -> u64 {
 fn run(case: usize, rounds: u64) {
     match case {
         0..=2 => {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(calls(case, rounds));
+            let work = move || {
+                let runtime =
+                    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+                runtime.block_on(calls(case, rounds));
+            };
+            // Under valgrind the main thread's stack is too small for it.
+            let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(work).expect("a thread");
+            thread.join().expect("no panic");
         }
         3 => fence_check(rounds),
         _ => entry_decode(rounds),

@@ -84,6 +84,12 @@ pub async fn run(config: Config) -> Result<(), Fatal> {
     let telling =
         tokio::spawn(tell_health(config.clone(), Arc::clone(&cell), health.clone(), shutdown.clone()));
     cli::banner(&listening);
+    let mut ready = health.subscribe();
+    tokio::spawn(async move {
+        if ready.wait_for(|health| health.ready).await.is_ok() {
+            cli::invite(&listening);
+        }
+    });
 
     let ended = tokio::select! {
         ended = &mut server => Err(Fatal(format!("the gRPC server ended: {ended:?}"))),

@@ -14,7 +14,7 @@ use std::{process::ExitCode, time::Duration};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use client::exit;
-pub use serve::{Listening, banner};
+pub use serve::{Listening, banner, invite};
 
 const AFTER_HELP: &str = "Examples:
   tidemark serve                                   a service with a store of its own, on port 50051

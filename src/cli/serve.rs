@@ -117,10 +117,10 @@ pub struct Listening {
     pub health: Option<SocketAddr>,
 }
 
-/// Says where the service listens, and how to try it.
+/// Says where the service listens.
 pub fn banner(listening: &Listening) {
     let Listening { grpc, tls, metrics, health } = listening;
-    let (scheme, flag) = if *tls { ("https", "-cacert ca.pem") } else { ("http", "-plaintext") };
+    let scheme = if *tls { "https" } else { "http" };
     let mut text = format!("tidemark listens on {scheme}://{grpc}\n");
     match metrics {
         Some(metrics) => text += &format!("metrics on http://{metrics}/metrics\n"),
@@ -129,14 +129,25 @@ pub fn banner(listening: &Listening) {
     if let Some(health) = health {
         text += &format!("health alone on http://{health}\n");
     }
-    text += &format!(
+    say(&text);
+}
+
+/// Says how to try it. To be called once it can answer: what is pasted at once
+/// works.
+pub fn invite(listening: &Listening) {
+    let Listening { grpc, tls, .. } = listening;
+    let flag = if *tls { "-cacert ca.pem" } else { "-plaintext" };
+    say(&format!(
         r#"
 Try it:
   grpcurl {flag} -d '{{"parent": "lists/home", "todo_id": "milk", "todo": {{"title": "Buy milk"}}}}' {grpc} todo.v1.TodoService/CreateTodo
   grpcurl {flag} -d '{{"name": "lists/home/todos/milk", "consistency": {{"fully_consistent": true}}}}' {grpc} todo.v1.TodoService/GetTodo
   grpcurl {flag} -d '{{"parent": "lists/home"}}' {grpc} todo.v1.TodoService/ListTodos
 "#
-    );
+    ));
+}
+
+fn say(text: &str) {
     // Nobody may be reading: then there is nobody to tell.
     let _ = std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush());
 }

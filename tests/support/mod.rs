@@ -255,6 +255,15 @@ impl Mongo {
     }
 }
 
+/// A mongod that is no replica set.
+pub fn standalone_mongod() -> Server {
+    let (port, folder) = (free_port(), folder("mongod"));
+    let (port_text, path) = (port.to_string(), folder.display().to_string());
+    let args =
+        ["--bind_ip", "127.0.0.1", "--port", &port_text, "--dbpath", &path, "--nounixsocket", "--quiet"];
+    Server::start(binary("mongod"), port, args.iter().map(|arg| (*arg).to_owned()).collect())
+}
+
 /// Makes a replica set, asking the node of this URI.
 pub async fn initiate(uri: &str, config: Document) {
     let client = mongodb::Client::with_uri_str(uri).await.expect("a client");

@@ -7,7 +7,7 @@ use tonic::Code;
 
 use crate::{
     client::*,
-    support::{Tidemark, eventually, folder, free_port, mongo, redis},
+    support::{Tidemark, eventually, folder, free_port, mongo, redis, standalone_mongod},
 };
 
 #[tokio::test]
@@ -41,6 +41,24 @@ async fn acknowledged_writes_survive_a_kill() {
     }
     assert!(all > 0);
     drop(client.get_todo(tidemark::pb::GetTodoRequest::default()).await);
+}
+
+#[tokio::test]
+async fn a_standalone_mongod_is_refused_with_what_to_do() {
+    let mongod = standalone_mongod();
+    let uri = format!("mongodb://127.0.0.1:{}/?directConnection=true", mongod.port);
+    let out = tokio::task::spawn_blocking(move || {
+        let args = ["--mongodb-uri", &uri, "--listen", "127.0.0.1:0", "--metrics-listen", "off"];
+        Command::new("timeout")
+            .args(["60", env!("CARGO_BIN_EXE_tidemark"), "serve"])
+            .args(args)
+            .output()
+            .expect("run")
+    });
+    let out = out.await.expect("no panic");
+    let told = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(1), "{told}");
+    assert!(told.contains("standalone") && told.contains("rs.initiate()"), "{told}");
 }
 
 #[tokio::test]

@@ -45,7 +45,8 @@ async fn the_quick_tour_runs_as_written() {
     let steps = steps(&readme);
     assert!(steps.len() > 12);
     let second = format!("127.0.0.1:{}", free_port());
-    let mut script = String::from("set -e -o pipefail\nexec 2>&1\ntrap 'kill $(jobs -p) 2>/dev/null' EXIT\n");
+    let mut script =
+        String::from("set -e -o pipefail\nexec 2>&1\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n");
     for (at, (command, _)) in steps.iter().enumerate() {
         script += &format!("echo @@ {at}\n{}\n", command.replace("127.0.0.1:50052", &second));
     }

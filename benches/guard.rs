@@ -28,8 +28,6 @@ use tidemark::{
 };
 use tower::ServiceExt as _;
 
-/// Stack of the thread that serves the calls.
-const STACK_BYTES: usize = 64 << 20;
 const FEW: u64 = 500;
 const MANY: u64 = 2500;
 
@@ -78,14 +76,9 @@ fn count(case: usize, rounds: u64) -> u64 {
 fn run(case: usize, rounds: u64) {
     match case {
         0..=2 => {
-            let work = move || {
-                let runtime =
-                    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-                runtime.block_on(calls(case, rounds));
-            };
-            // Under valgrind the main thread's stack is too small for it.
-            let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(work).expect("a thread");
-            thread.join().expect("no panic");
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(calls(case, rounds));
         }
         3 => fence_check(rounds),
         _ => entry_decode(rounds),
@@ -125,7 +118,14 @@ async fn service() -> (tempfile::TempDir, Arc<Cache>, Arc<Metrics>) {
         verify_one_in: 0,
     };
     let metrics = Arc::new(Metrics::default());
-    let cache = Cache::new(settings, Clock::Boottime, Arc::new(origin), None, Arc::clone(&metrics));
+    // Not the system's own: valgrind has no vDSO for it.
+    let cache = Cache::new(
+        settings,
+        Clock::Tokio(tokio::time::Instant::now()),
+        Arc::new(origin),
+        None,
+        Arc::clone(&metrics),
+    );
     tokio::spawn(Arc::clone(&cache).run());
     cache.phase().wait_for(|phase| *phase == Phase::CaughtUp).await.expect("caught up");
     (dir, cache, metrics)

@@ -3,7 +3,12 @@
 
 use std::process::ExitCode;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    tidemark::cli::run().await
+fn main() -> std::io::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let code = runtime.block_on(tidemark::cli::run());
+    // All that matters is done and on disk. Tearing the runtime down would drop
+    // the tasks of the mongodb driver in any order, and one that still tells the
+    // server which sessions ended panics then.
+    std::mem::forget(runtime);
+    Ok(code)
 }

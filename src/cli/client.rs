@@ -138,21 +138,26 @@ fn causes(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// In TLS 1.3 a client learns only after the handshake that its certificate was
+/// refused, and where the server's alert comes too late, only that the
+/// connection was closed.
 fn is_of_certificates(cause: &str) -> bool {
-    cause.to_lowercase().contains("certificate")
+    let cause = cause.to_lowercase();
+    ["certificate", "broken pipe", "connection closed", "connection reset"]
+        .iter()
+        .any(|word| cause.contains(word))
 }
 
 fn status_text(status: &Status) -> String {
     let details = status.get_error_details();
     let reason = details.error_info().map(|info| format!(" {}", info.reason)).unwrap_or_default();
     let mut text = format!("{:?}{reason}: {}", status.code(), status.message());
-    // The service did not say this, the connection did. (In TLS 1.3 a client
-    // learns with its first call that its certificate was refused.)
+    // The service did not say this, the connection did.
     if let Some(cause) = std::error::Error::source(status) {
         let cause = causes(cause);
         text += &format!(
             ": {cause}{}",
-            if is_of_certificates(&cause) { "; see --ca, --cert and --key" } else { "" }
+            if is_of_certificates(&cause) { "; over TLS, see --ca, --cert and --key" } else { "" }
         );
     }
     for (key, value) in details.error_info().map(|info| &info.metadata).into_iter().flatten() {

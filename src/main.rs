@@ -3,6 +3,11 @@
 
 use std::process::ExitCode;
 
+/// A call makes some 60 small allocations: with this they cost half of what they
+/// cost in glibc's (BENCHMARKS.md), and musl's is far slower still.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::io::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let code = runtime.block_on(tidemark::cli::run());

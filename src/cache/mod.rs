@@ -16,7 +16,12 @@ mod verify;
 mod watch;
 mod write;
 
-use std::{collections::HashSet, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    future::Future,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
@@ -95,6 +100,8 @@ pub struct Cache {
     hub: Hub,
     loads: Loads,
     writes: Arc<Semaphore>,
+    /// The newest time of this replica's own writes.
+    own_write: AtomicU64,
     metrics: Arc<Metrics>,
     read_counters: ReadCounters,
     /// Tells those who wait for the frontier, in the order in which they came.
@@ -138,6 +145,7 @@ impl Cache {
             hub: Hub::new(Arc::clone(&metrics)),
             loads: Loads::new(settings.max_origin_loads),
             writes: Arc::new(Semaphore::new(MAX_WRITES)),
+            own_write: AtomicU64::new(0),
             frontier_moved: Notify::new(),
             phase: channel::Sender::new(Phase::Starting),
             shutdown: CancellationToken::new(),

@@ -5,7 +5,10 @@
 //! the one rule of `coherence::Check`: not below its fence, and fresh to what
 //! the request needs.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
@@ -117,7 +120,8 @@ impl Cache {
     /// # Errors
     /// `OriginUnavailable`, `DeadlineExceeded`: it cannot be said.
     pub async fn refuse_future(&self, time: OriginTime, deadline: Option<Instant>) -> Result<bool, Error> {
-        if time <= self.newest_known() {
+        let own = OriginTime(self.own_write.load(Ordering::Acquire));
+        if time <= self.newest_known().max(own) {
             return Ok(false);
         }
         let heartbeat = self.heart.begun_since(self.clock.now());

@@ -1,7 +1,7 @@
 //! The way of a write: the origin first, then this replica's own fence, then
 //! the reply with its token.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use tokio::{sync::TryAcquireError, time::Instant};
 use tracing::{Instrument as _, info_span};
@@ -57,6 +57,7 @@ impl Cache {
     /// anybody is told of it. The time is an upper bound: right for fence and
     /// token, never a stamp.
     fn raise_own(&self, name: &TodoName, moves: bool, time: OriginTime) -> Token {
+        self.own_write.fetch_max(time.0, Ordering::AcqRel);
         self.coherence.raise_todo(name.as_str(), time);
         if moves {
             self.coherence.raise_list_by_own_write(name.parent(), time);

@@ -237,9 +237,10 @@ impl Client {
         PageQuery { list: rng.pick(&self.world.config.lists), filter, order, size, after: None }
     }
 
-    /// All pages of a list, each from any replica, with one arm.
+    /// All pages of a list, each from any replica, with one arm; a token is the
+    /// newest each time.
     async fn walk(&mut self) {
-        let (mut query, arm) = (self.a_query(), self.an_arm());
+        let (mut query, mut arm) = (self.a_query(), self.an_arm());
         let (mut carried, mut seen_names) = (None, Vec::new());
         loop {
             let Some((listed, token)) = self.page(&query, arm, carried).await else { return };
@@ -248,6 +249,9 @@ impl Client {
             carried = Some(token.fresh_to);
             let Some(next) = listed.next else { break };
             query.after = Some(next);
+            if matches!(arm, Arm::AtLeastAsFresh(_)) {
+                arm = Arm::AtLeastAsFresh(self.seen);
+            }
             if self.world.rng().chance(30) || self.replica.link.dead.is_cancelled() {
                 self.replica = self.fleet.any();
             }

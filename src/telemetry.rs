@@ -139,6 +139,8 @@ metrics! {
     tls_handshakes: Family<Kind, Counter> = "tls_handshakes" => ["done", "failed", "slow", "refused"];
     /// Times that changed TLS files were read, by outcome (loaded, failed)
     tls_reloads: Family<Kind, Counter> = "tls_reloads" => ["loaded", "failed"];
+    /// Tasks alive in the runtime: connections, calls, loads, and the few that run always
+    tasks: IntGauge = "tasks";
     /// Panics of whatever task: bugs
     panics: Counter = "panics";
     /// Tasks that ended in a panic, by task

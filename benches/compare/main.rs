@@ -64,7 +64,7 @@ fn main() {
         ["limit", get, page] => serve(Box::pin(yardstick::limit(get, page))),
         ["plain", redis, mongo] => serve(Box::pin(yardstick::plain(redis, mongo))),
         ["short", rows @ ..] => {
-            let form = Form { round: Duration::from_millis(1500), rounds: 5, long: false };
+            let form = Form { round: Duration::from_millis(1500), rounds: 7, long: false };
             measure(Bench { form, report: Report::new("short") }, rows);
         }
         ["long", rows @ ..] => {

@@ -12,7 +12,8 @@ use super::{
     load::{Calls, Generator, Outcome, Pace},
     plot::Plot,
     report::{Spread, short},
-    servers::{LIST_SIZE, Running, block_on, embedded, get_requests, list_name, todo_name, warm},
+    servers::{LIST_SIZE, Running, Tiers, block_on, embedded, get_requests, list_name, todo_name, warm},
+    tiers::{self, Writer},
 };
 
 /// Connections of a usual client; one alone stops near 50,000 calls/s.
@@ -300,6 +301,46 @@ impl Bench {
             .collect();
         let all = in_turns(&mut sides, Pace::Outstanding(200), self.form.round, self.form.rounds);
         self.grown("connections", "connections", "growth-connections", &connections, &all);
+        drop(sides);
+        drop(tidemark);
+        self.growth_of_changes();
+    }
+
+    /// CPU of a near hit with and without changes on other keys, in turns.
+    fn growth_of_changes(&mut self) {
+        const READ: usize = 1000;
+        const WRITERS: u32 = 8;
+        const CHANGES_PER_SECOND: u32 = 2000;
+        let tiers = Tiers::start();
+        tiers.fill(READ * 2, 400);
+        let tidemark = tiers::tidemark(&tiers, &[]);
+        warm(&tidemark, READ);
+        let mut side = Side::new("tidemark", &tidemark, CONNECTIONS, gets(READ, uniform(READ)));
+        let (mut quiet, mut busy, mut changes) = (Vec::new(), Vec::new(), 0);
+        for _ in 0..self.form.rounds {
+            quiet.push(side.measure(Pace::PerSecond(RATE), self.form.round));
+            let each = READ / WRITERS as usize;
+            let writer = |n| {
+                let from = READ + n as usize * each;
+                Writer::start(&tiers, (from, from + each), CHANGES_PER_SECOND / WRITERS, "title")
+            };
+            let writers: Vec<_> = (0..WRITERS).map(writer).collect();
+            busy.push(side.measure(Pace::PerSecond(RATE), self.form.round));
+            changes += writers.into_iter().map(Writer::stop).sum::<u64>();
+        }
+        let ratios = ratio(&busy, &quiet, cpu);
+        let seconds: f64 = busy.iter().map(|m| m.out.seconds).sum();
+        self.report.row(
+            "CPU a near hit, with changes on other keys, at 20,000 reads a second",
+            "flat, +-10 %, with 2,000 changes a second",
+            format!(
+                "{ratios} x that without, with {} changes a second; {} us against {} us",
+                short(changes as f64 / seconds),
+                spread(&busy, cpu),
+                spread(&quiet, cpu)
+            ),
+            ratios.median <= 1.1,
+        );
     }
 
     fn grown(

@@ -68,7 +68,7 @@ impl Writer {
 }
 
 /// What every replica of these rows is started with.
-fn tidemark(tiers: &Tiers, more: &[&str]) -> Running {
+pub fn tidemark(tiers: &Tiers, more: &[&str]) -> Running {
     let (uri, url) = (tiers.uri(), tiers.redis_url());
     let mut args = vec!["--mongodb-uri", uri.as_str(), "--redis-url", url.as_str()];
     args.extend(more);

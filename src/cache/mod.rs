@@ -5,6 +5,7 @@
 //! with the origin; `hub.rs` and `watch.rs` tell the watchers.
 
 mod clock;
+mod count;
 mod follow;
 mod heartbeat;
 mod hub;
@@ -24,7 +25,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use prometheus_client::metrics::counter::Counter;
 use tokio::{
     sync::{Notify, Semaphore, watch as channel},
     task::JoinSet,
@@ -33,14 +33,14 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{clock::Clock, watch::Watch};
-use self::{heartbeat::Heart, hub::Hub, load::Loads, verify::Verifier};
+use self::{count::ReadCounters, heartbeat::Heart, hub::Hub, load::Loads, verify::Verifier};
 pub use crate::coherence::Arm;
 use crate::{
     coherence::Coherence,
-    error::{Error, ReadFacts, Source},
-    model::{Change, ListName, OriginId, OriginTime, PagePosition, TodoName, Token, Value},
+    error::{Error, ReadFacts},
+    model::{Change, ListName, OriginId, OriginTime, PagePosition, TodoName, Token},
     origin::Origin,
-    telemetry::{Metrics, ReadLabels},
+    telemetry::Metrics,
     tier::{near::Near, shared::Shared},
 };
 
@@ -232,7 +232,7 @@ impl Cache {
         self.shared.as_ref().map(|shared| shared.is_up())
     }
 
-    /// Sets the gauges that nothing else keeps up to date.
+    /// Sets the gauges that nothing else keeps up to date. In the runtime.
     pub fn measure(&self) {
         let seconds = |d: Option<Duration>| d.map_or(f64::INFINITY, |d| d.as_secs_f64());
         let metrics = &self.metrics;
@@ -241,6 +241,8 @@ impl Cache {
         metrics.frontier_lag.set(seconds(lag));
         metrics.near_bytes.set(self.near.bytes().cast_signed());
         metrics.near_entries.set(i64::try_from(self.near.len()).unwrap_or(i64::MAX));
+        let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        metrics.tasks.set(i64::try_from(tasks).unwrap_or(i64::MAX));
     }
 
     /// Ends the streams of watchers, and waits for the writes under way.
@@ -248,26 +250,6 @@ impl Cache {
         self.shutdown.cancel();
         self.tasks.close();
         self.tasks.wait().await;
-    }
-}
-
-/// The counters of reads, looked up once: a read that near answers costs less
-/// than looking them up.
-struct ReadCounters([[Counter; 3]; 2]);
-
-impl ReadCounters {
-    fn new(metrics: &Metrics) -> Self {
-        let counter = |kind, tier| metrics.reads.get_or_create(&ReadLabels { kind, tier }).clone();
-        Self(["todo", "page"].map(|kind| ["near", "shared", "origin"].map(|tier| counter(kind, tier))))
-    }
-
-    fn of(&self, value: &Value, source: Source) -> &Counter {
-        let tier = match source {
-            Source::Near => 0,
-            Source::Shared => 1,
-            Source::Origin => 2,
-        };
-        &self.0[usize::from(matches!(value, Value::Page(_)))][tier]
     }
 }
 

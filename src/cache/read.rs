@@ -4,6 +4,9 @@
 //! A value is never answered because a cache has it, only because it passes
 //! the one rule of `coherence::Check`: not below its fence, and fresh to what
 //! the request needs.
+//!
+//! What lies beyond near is boxed: the future of a near hit stays small, and
+//! moving it costs little.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -141,7 +144,7 @@ impl Cache {
             );
         }
         if let Arm::AtLeastAsFresh(seen) = arm
-            && self.refuse_future(seen, deadline).await?
+            && Box::pin(self.refuse_future(seen, deadline)).await?
         {
             return Err(self.token_from_the_future(seen));
         }
@@ -152,10 +155,11 @@ impl Cache {
             Needed::Heartbeat(_) if arm == Arm::CachedOnly => {
                 Error::CacheOnlyMiss { what: "anything".into() }
             }
-            Needed::Heartbeat(since) => match self
-                .heartbeat_since(since, deadline)
-                .instrument(info_span!("heartbeat", tidemark.tier = "origin"))
-                .await?
+            Needed::Heartbeat(since) => match Box::pin(
+                self.heartbeat_since(since, deadline)
+                    .instrument(info_span!("heartbeat", tidemark.tier = "origin")),
+            )
+            .await?
             {
                 Ok(heartbeat) => return request(heartbeat.pred().max(arm.regardless_of_age()), None),
                 Err(away) => away,
@@ -187,7 +191,7 @@ impl Cache {
         let near = near_span(1).in_scope(|| self.todo_in_near(0, name, request));
         match near {
             Ok(part) => Ok(part),
-            Err(missing) => self.one_beyond_near(missing, request).await,
+            Err(missing) => Box::pin(self.one_beyond_near(missing, request)).await,
         }
     }
 
@@ -204,7 +208,9 @@ impl Cache {
                 }
             }
         });
-        self.beyond_near(missing, &mut parts, request).await?;
+        if !missing.is_empty() {
+            Box::pin(self.beyond_near(missing, &mut parts, request)).await?;
+        }
         Ok(parts.into_iter().flatten().collect())
     }
 
@@ -212,7 +218,7 @@ impl Cache {
         let near = near_span(1).in_scope(|| self.page_in_near(0, query, request));
         match near {
             Ok(part) => Ok(part),
-            Err(missing) => self.one_beyond_near(missing, request).await,
+            Err(missing) => Box::pin(self.one_beyond_near(missing, request)).await,
         }
     }
 
@@ -474,15 +480,5 @@ impl Cache {
             staleness_bound,
             stale,
         })
-    }
-
-    fn count_reads(&self, parts: &[Part], stale: bool) {
-        for part in parts {
-            let nth = self.read_counters.of(&part.value, part.source).inc();
-            self.sample(nth, part);
-        }
-        if stale {
-            self.metrics.stale_answers.inc();
-        }
     }
 }

@@ -60,9 +60,9 @@ pub fn names(names: &[String]) -> Result<Vec<TodoName>, Error> {
     let mut problems = Vec::new();
     let mut parsed = Vec::with_capacity(names.len());
     for (at, name) in names.iter().enumerate() {
-        match todo_name(&format!("names[{at}]"), name) {
-            Ok(name) => parsed.push(name),
-            Err(problem) => problems.push(problem),
+        match TodoName::parse(name) {
+            Some(name) => parsed.push(name),
+            None => problems.push(FieldProblem::new(format!("names[{at}]"), name, TODO_NAME)),
         }
     }
     if problems.is_empty() { Ok(parsed) } else { Err(Error::FieldInvalid(problems)) }

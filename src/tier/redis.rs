@@ -6,10 +6,10 @@
 //! not asked at all until a probe off the way of requests finds it well.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     net::IpAddr,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -19,13 +19,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use fred::{
     clients::Pool,
-    prelude::{Builder, ClientLike, Config, Expiration, KeysInterface, Options, SetOptions},
+    prelude::{Builder, ClientLike, Config, Expiration, KeysInterface, Options, SetOptions, Value},
     types::RespVersion,
     types::config::{ReconnectPolicy, TlsConfig, TlsHostMapping, UnresponsiveConfig},
 };
 use futures::future::join_all;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::{sleep, timeout},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -45,6 +45,11 @@ pub const SCHEMES: [&str; 6] =
 const CLIENTS: usize = 2;
 /// How long a read waits for Redis: ten times what it takes when it is well.
 const GET_TIMEOUT: Duration = Duration::from_millis(20);
+/// Commands under way that ask one Redis for entries. Few, so that keys gather
+/// while they run: a key more in a command costs a tenth of a command.
+const GETS: usize = 2;
+/// Keys of one such command: some 50 us of Redis' time.
+const GET_KEYS: usize = 128;
 /// How long a batch of writes may take; nobody waits for it.
 const PUT_TIMEOUT: Duration = Duration::from_millis(500);
 /// Failures in a row after which Redis is not asked any more.
@@ -75,6 +80,23 @@ struct Inner {
     open: AtomicBool,
     failures: AtomicU32,
     queued_bytes: AtomicUsize,
+    /// `None` in a cluster: a command is of one slot there, and a node that
+    /// hangs must not hold up the keys of others.
+    gets: Option<Mutex<Gets>>,
+}
+
+/// Readers of one Redis that wait at the same moment: their keys are asked for
+/// together, with no added wait when nothing is under way. Bounded by the
+/// calls that are: each has one here.
+#[derive(Default)]
+struct Gets {
+    running: usize,
+    waiting: VecDeque<Get>,
+}
+
+struct Get {
+    keys: Vec<String>,
+    found: oneshot::Sender<Vec<Option<Bytes>>>,
 }
 
 struct Put {
@@ -108,6 +130,7 @@ impl RedisTier {
         let mut config = config_of(url, tls)?;
         config.version = RespVersion::RESP3;
         config.fail_fast = false;
+        let gets = (!config.server.is_clustered()).then(Mutex::default);
         let pool = Builder::from_config(config)
             .with_connection_config(|connection| {
                 connection.connection_timeout = Duration::from_millis(500);
@@ -132,6 +155,7 @@ impl RedisTier {
             open: AtomicBool::new(true),
             failures: AtomicU32::new(0),
             queued_bytes: AtomicUsize::new(0),
+            gets,
         });
         let (queue, waiting) = mpsc::channel(MAX_QUEUED);
         let stop = CancellationToken::new();
@@ -215,13 +239,75 @@ impl Inner {
         timeout(PROBE_TIMEOUT, answers).await.is_ok_and(|answers| answers.into_iter().all(|well| well))
     }
 
-    /// Entries of one list: one slot, so one command.
-    async fn get_list(&self, keys: Vec<String>) -> Result<Vec<Option<Bytes>>, fred::error::Error> {
+    /// The entries of keys in one slot, in their order; none if Redis does not
+    /// give them in time.
+    async fn get_slot(&self, keys: Vec<String>) -> Vec<Option<Bytes>> {
+        let count = keys.len();
+        if self.open.load(Ordering::Relaxed) {
+            return vec![None; count];
+        }
+        let got = timeout(GET_TIMEOUT, self.one_get(keys)).await;
+        let well = matches!(&got, Ok(Ok(found)) if found.len() == count);
+        self.went("get", well);
+        match got {
+            // Copies: each value is a slice of a whole read buffer.
+            Ok(Ok(found)) if well => {
+                found.into_iter().map(|value| value.map(|value| Bytes::copy_from_slice(&value))).collect()
+            }
+            _ => vec![None; count],
+        }
+    }
+
+    async fn one_get(&self, keys: Vec<String>) -> Result<Vec<Option<Bytes>>, fred::error::Error> {
         let client = self.pool.next().with_options(&options(GET_TIMEOUT));
         if keys.len() == 1 {
             return Ok(vec![client.get::<Option<Bytes>, _>(keys[0].as_str()).await?]);
         }
         client.mget::<Vec<Option<Bytes>>, _>(keys).await
+    }
+
+    /// Waits for a command that asks for these keys too.
+    async fn get_gathered(self: &Arc<Self>, gets: &Mutex<Gets>, keys: Vec<String>) -> Vec<Option<Bytes>> {
+        let count = keys.len();
+        let (found, answer) = oneshot::channel();
+        let begin = {
+            let mut gets = lock(gets);
+            gets.waiting.push_back(Get { keys, found });
+            let begin = gets.running < GETS;
+            gets.running += usize::from(begin);
+            begin
+        };
+        if begin {
+            let inner = Arc::clone(self);
+            tokio::spawn(async move { inner.run_gets().await });
+        }
+        match timeout(GET_TIMEOUT, answer).await {
+            Ok(Ok(found)) => found,
+            _ => vec![None; count],
+        }
+    }
+
+    /// One command after the other, until nobody waits.
+    async fn run_gets(&self) {
+        let Some(gets) = &self.gets else { return };
+        while let Some(mut readers) = next_gets(gets) {
+            let counts: Vec<_> = readers.iter().map(|get| get.keys.len()).collect();
+            let keys = readers.iter_mut().flat_map(|get| std::mem::take(&mut get.keys)).collect();
+            let mut found = self.get_slot(keys).await.into_iter();
+            for (get, count) in readers.into_iter().zip(counts) {
+                let _ = get.found.send(found.by_ref().take(count).collect());
+            }
+        }
+    }
+
+    /// One pipeline: Redis answers once for all of them.
+    async fn put_all(&self, batch: &mut Vec<Put>) -> Result<(), fred::error::Error> {
+        let pipeline = self.pool.next().with_options(&options(PUT_TIMEOUT)).pipeline();
+        for put in batch.drain(..) {
+            let expiry = Some(Expiration::PX(millis(put.lifetime)));
+            let () = pipeline.set(put.key, put.value, expiry, None, false).await?;
+        }
+        pipeline.all::<Value>().await.map(drop)
     }
 
     async fn write_queued(&self, mut waiting: mpsc::Receiver<Put>) {
@@ -234,18 +320,35 @@ impl Inner {
                 batch.clear();
                 continue;
             }
-            let sets =
-                batch.drain(..).map(|put| {
-                    let client = self.pool.next().with_options(&options(PUT_TIMEOUT));
-                    let expiry = Expiration::PX(millis(put.lifetime));
-                    async move {
-                        client.set::<(), _, _>(put.key, put.value, Some(expiry), None, false).await.is_ok()
-                    }
-                });
-            let done = timeout(PUT_TIMEOUT, join_all(sets)).await;
-            self.went("put", done.is_ok_and(|done| done.into_iter().all(|well| well)));
+            let done = timeout(PUT_TIMEOUT, self.put_all(&mut batch)).await;
+            self.went("put", matches!(done, Ok(Ok(()))));
         }
     }
+}
+
+/// The readers that the next command serves. `None`: nobody waits.
+fn next_gets(gets: &Mutex<Gets>) -> Option<Vec<Get>> {
+    let mut gets = lock(gets);
+    let (mut keys, mut next) = (0, Vec::new());
+    while let Some(get) = gets.waiting.pop_front() {
+        // A reader that went away needs no answer.
+        if get.found.is_closed() {
+            continue;
+        }
+        // One reader may ask for more than a command takes; it is then alone.
+        if keys > 0 && keys + get.keys.len() > GET_KEYS {
+            gets.waiting.push_front(get);
+            break;
+        }
+        keys += get.keys.len();
+        next.push(get);
+    }
+    gets.running -= usize::from(next.is_empty());
+    (!next.is_empty()).then_some(next)
+}
+
+fn lock(gets: &Mutex<Gets>) -> MutexGuard<'_, Gets> {
+    gets.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn millis(d: Duration) -> i64 {
@@ -255,28 +358,27 @@ fn millis(d: Duration) -> i64 {
 #[async_trait]
 impl Shared for RedisTier {
     async fn get(&self, keys: &[SharedKey]) -> Vec<Option<Bytes>> {
-        let mut found = vec![None; keys.len()];
-        if self.inner.open.load(Ordering::Relaxed) {
-            return found;
+        if !self.is_up() {
+            return vec![None; keys.len()];
+        }
+        if let Some(gets) = &self.inner.gets {
+            return self.inner.get_gathered(gets, keys.iter().map(text).collect()).await;
+        }
+        if let [key] = keys {
+            return self.inner.get_slot(vec![text(key)]).await;
         }
         let mut lists: HashMap<&str, Vec<usize>> = HashMap::new();
         for (at, key) in keys.iter().enumerate() {
             lists.entry(&key.list).or_default().push(at);
         }
         let lists: Vec<Vec<usize>> = lists.into_values().collect();
-        let asked = lists.iter().map(|places| {
-            let inner = &self.inner;
-            inner.get_list(places.iter().map(|at| text(&keys[*at])).collect())
-        });
-        let Ok(answers) = timeout(GET_TIMEOUT, join_all(asked)).await else {
-            self.inner.went("get", false);
-            return found;
-        };
-        self.inner.went("get", answers.iter().all(Result::is_ok));
-        for (places, answer) in lists.into_iter().zip(answers) {
-            for (at, value) in places.into_iter().zip(answer.unwrap_or_default()) {
-                // A copy: the value is a slice of a whole read buffer.
-                found[at] = value.map(|value| Bytes::copy_from_slice(&value));
+        let asked = lists
+            .iter()
+            .map(|places| self.inner.get_slot(places.iter().map(|at| text(&keys[*at])).collect()));
+        let mut found = vec![None; keys.len()];
+        for (places, values) in lists.iter().zip(join_all(asked).await) {
+            for (at, value) in places.iter().zip(values) {
+                found[*at] = value;
             }
         }
         found

@@ -55,6 +55,8 @@ async fn all(shared: Arc<dyn Shared>) {
     })
     .await;
 
+    readers_side_by_side(&shared, &many).await;
+
     let short = key("one", "short");
     shared.put(vec![(short.clone(), Bytes::from_static(b"x"))], Duration::from_millis(300));
     held(shared.as_ref(), &short).await;
@@ -67,6 +69,44 @@ async fn all(shared: Arc<dyn Shared>) {
     assert!(shared.lease(&b, lease).await, "another key is another lease");
     tokio::time::sleep(Duration::from_millis(400)).await;
     assert!(shared.lease(&a, lease).await, "it ends by itself");
+}
+
+/// Readers at once each get what they asked for, however their keys are asked
+/// for together, and whoever of them goes away.
+async fn readers_side_by_side(shared: &Arc<dyn Shared>, held: &[SharedKey]) {
+    let reader = |n: usize| {
+        let (shared, missing) = (Arc::clone(shared), key("none", n));
+        let mut keys = held[n..=n + n % 3].to_vec();
+        keys.push(missing);
+        async move {
+            let asked = shared.get(&keys);
+            if n.is_multiple_of(7) {
+                // It goes away as soon as it has asked.
+                tokio::select! {
+                    biased;
+                    _ = asked => {}
+                    () = tokio::task::yield_now() => {}
+                }
+                return 0;
+            }
+            let found = asked.await;
+            assert_eq!(found.len(), keys.len());
+            let (last, found) = found.split_last().expect("one at least");
+            assert_eq!(*last, None);
+            let wrong = |(key, value): &(&SharedKey, &Option<Bytes>)| {
+                value.as_ref().is_some_and(|value| *value != key.key.as_bytes())
+            };
+            assert!(!keys.iter().zip(found).any(|pair| wrong(&pair)), "somebody else's entry");
+            found.iter().flatten().count()
+        }
+    };
+    let mut found = 0;
+    for wave in 0..9 {
+        let readers: tokio::task::JoinSet<usize> = (0..100).map(|n| reader(wave * 100 + n)).collect();
+        found += readers.join_all().await.into_iter().sum::<usize>();
+    }
+    // On a slow machine some are not answered in time.
+    assert!(found > 700, "{found} of some 1500 entries were found");
 }
 
 fn tier(url: &str) -> Arc<dyn Shared> {

@@ -113,7 +113,7 @@ async fn answers_keep_their_word_under_faults() {
     }
     sleep(Duration::from_secs(3)).await;
     let began = Instant::now();
-    let first: Vec<_> = world.replicas.iter().map(|replica| replica.memory().0).collect();
+    let first: Vec<_> = world.replicas.iter().map(|r| (r.memory().0, r.tasks())).collect();
     let mut chaos = Chaos {
         world: Arc::clone(&world),
         shift: Arc::clone(&shift),
@@ -180,14 +180,15 @@ fn readers(world: &World, shift: &Arc<Shift>, random: &mut Random) -> Vec<Reader
     all
 }
 
-fn tell(world: &World, chaos: &Chaos, first: &[u64], lasted: Duration) {
+fn tell(world: &World, chaos: &Chaos, first: &[(u64, u64)], lasted: Duration) {
     let shift = &chaos.shift;
     println!("{}", shift.recorder.table());
     let mut took: Vec<u32> =
         chaos.after_new_primary.iter().map(|d| u32::try_from(d.as_micros()).unwrap_or(u32::MAX)).collect();
     println!("strong reads after a new primary, ms: p50, p99, max {:?}", percentiles(&mut took));
     let last: Vec<_> = world.replicas.iter().map(|replica| replica.memory()).collect();
-    println!("memory in KiB: first {first:?}, last with threads {last:?}");
+    let tasks: Vec<_> = world.replicas.iter().map(|replica| replica.tasks()).collect();
+    println!("memory in KiB and tasks: first {first:?}; last memory with threads {last:?}, tasks {tasks:?}");
     let violations = shift.history.violations();
     let errors = world.log.errors.lock().expect("errors").clone();
     println!(
@@ -202,7 +203,11 @@ fn tell(world: &World, chaos: &Chaos, first: &[u64], lasted: Duration) {
     );
     assert!(violations.is_empty(), "{} violations, the first: {}", violations.len(), violations[0]);
     assert!(errors.is_empty(), "{errors:?}");
-    for (first, (last, _)) in first.iter().zip(&last) {
+    for ((first, _), (last, _)) in first.iter().zip(&last) {
         assert!(*last < first + GROWTH * 1024, "the memory grew from {first} to {last} KiB");
+    }
+    // At the end nobody asks and nobody watches.
+    for ((_, first), last) in first.iter().zip(&tasks) {
+        assert!(last <= first, "a replica had {first} tasks with all clients at work, and {last} without");
     }
 }

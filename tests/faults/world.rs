@@ -3,7 +3,7 @@
 
 use std::{
     fs::File,
-    io::Write,
+    io::{Read as _, Write},
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -77,10 +77,10 @@ impl Replica {
         let this = Arc::clone(self);
         let started = tokio::task::spawn_blocking(move || {
             let args: Vec<&str> = this.args.iter().map(String::as_str).collect();
-            let mut file = File::options().append(true).create(true).open(&this.file).expect("a log");
+            let file = File::options().append(true).create(true).open(&this.file).expect("a log");
             let log = Arc::clone(&this.log);
             let index = this.index;
-            let file = Mutex::new(file.by_ref().try_clone().expect("a log"));
+            let file = Mutex::new(file.try_clone().expect("a log"));
             Tidemark::start_logged(&args, move |line| {
                 if line.contains("\"level\":\"WARN\"") {
                     log.warnings.fetch_add(1, Ordering::Relaxed);
@@ -103,6 +103,18 @@ impl Replica {
             line.and_then(|line| line.split_whitespace().next()).and_then(|n| n.parse().ok()).unwrap_or(0)
         };
         (number("VmRSS:"), number("Threads:"))
+    }
+
+    /// Tasks alive in it, as it says itself.
+    pub fn tasks(&self) -> u64 {
+        let service = self.service();
+        let address = service.metrics.trim_start_matches("http://").trim_end_matches("/metrics");
+        let mut stream = std::net::TcpStream::connect(address).expect("connected");
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("the metrics");
+        let line = text.lines().find_map(|line| line.strip_prefix("tidemark_tasks "));
+        line.and_then(|line| line.parse().ok()).expect("the tasks")
     }
 }
 

@@ -3,7 +3,7 @@
 #   docker build -t tidemark:0.1.0 .
 
 # Alpine's compiler builds for musl, which links everything in. `make` and `gcc`
-# come with build-base: ring, in rustls, has parts in C and assembler.
+# come with build-base: ring, in rustls, and mimalloc have parts in C.
 FROM rust:1.95.0-alpine AS build
 RUN apk add --no-cache build-base
 WORKDIR /src

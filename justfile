@@ -25,6 +25,23 @@ k8s:
     cargo build
     k8s/check
 
+# Clients in four languages, a browser and grpcurl, against real servers.
+clients:
+    clients/test
+
+# Against the yardsticks, as in `just bench near_hit`; all of it takes a quarter
+# of an hour.
+bench *rows:
+    cargo bench --bench compare -- short {{ rows }}
+
+# Counts of instructions, against their limits.
+guard:
+    benches/guard
+
+# Seven targets, so many seconds each (wants cargo-fuzz and a nightly).
+fuzz seconds="300":
+    fuzz/run {{ seconds }}
+
 # Licences, advisories and duplicates of the dependencies (wants cargo-deny).
 deny:
     cargo deny check

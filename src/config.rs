@@ -127,7 +127,7 @@ pub const SETTINGS: [Setting; 23] = [
     setting(
         "redis-url",
         "",
-        "Redis for the shared tier: redis://, rediss://, redis-cluster:// or redis-sentinel://. Not set: no shared tier",
+        "Redis for the shared tier: redis://, redis-cluster:// or redis-sentinel://, or by TLS rediss://, rediss-cluster:// or rediss-sentinel://. Not set: no shared tier",
     ),
     setting(
         "redis-tls-ca",
@@ -176,7 +176,7 @@ pub const SETTINGS: [Setting; 23] = [
     setting(
         "max-origin-loads",
         "256",
-        "Most loads at the database at once; 16 times as many keys may wait for one",
+        "Most loads at the database at once: 4 of todos, 128 keys each, and 16 of pages are enough for any value above; 16 keys may wait for each of it",
     ),
     setting(
         "verify-one-in",

@@ -24,7 +24,7 @@ import urllib.request
 
 import yaml
 
-OVERLAYS = ("dev", "prod")
+OVERLAYS = ("dev", "prod", "prod-tls")
 METRIC = re.compile(r"\btidemark_[a-z_]+\b")
 MATCHERS = re.compile(r"(tidemark_[a-z_]+)\{([^}]*)\}")
 MATCHER = re.compile(r'([a-z_]+)(!~|=~|!=|=)"([^"]*)"')
@@ -72,7 +72,7 @@ def addresses(documents, overlay):
     for document in documents:
         if document["kind"] == "Secret":
             return base64.b64decode(document["data"]["tidemark.toml"]).decode()
-    return pathlib.Path(f"k8s/overlays/{overlay}/tidemark.toml.example").read_text()
+    return pathlib.Path("k8s/overlays/prod/tidemark.toml.example").read_text()
 
 
 # What the program says of its settings, run with the pod's environment.
@@ -107,6 +107,17 @@ def config_variable(tidemark, documents, overlay):
     want(os.path.dirname(config) in mounts, f"{overlay}: {config} is not mounted")
 
 
+def certificate(documents, overlay):
+    """The files of TLS lie in a mounted volume, by the names of a `kubernetes.io/tls` Secret."""
+    mounts = [mount["mountPath"] for mount in container(documents)["volumeMounts"]]
+    for variable, file in (("TIDEMARK_TLS_CERT", "tls.crt"), ("TIDEMARK_TLS_KEY", "tls.key")):
+        folder, name = os.path.split(environment(documents)[variable])
+        want(folder in mounts and name == file, f"{overlay}: {variable} is not mounted")
+    for service in (d for d in documents if d["kind"] == "Service"):
+        plain = [port for port in service["spec"]["ports"] if port.get("appProtocol") == "kubernetes.io/h2c"]
+        want(not plain, f"{overlay}: Service {service['metadata']['name']} says that it is plain text")
+
+
 def grace(tidemark, documents, told, overlay):
     program, *arguments = container(documents)["lifecycle"]["preStop"]["exec"]["command"]
     began = time.monotonic()
@@ -121,7 +132,8 @@ def grace(tidemark, documents, told, overlay):
 
 
 def ports(documents, told, overlay):
-    listening = {told[name].rsplit(":", 1)[1] for name in ("listen", "metrics-listen")}
+    addresses = [told[name] for name in ("listen", "metrics-listen", "health-listen")]
+    listening = {address.rsplit(":", 1)[1] for address in addresses if address != "off"}
     named = {port["name"]: port["containerPort"] for port in container(documents)["ports"]}
     want({str(port) for port in named.values()} == listening, f"{overlay}: ports {named}, but it listens on {listening}")
     labels = one(documents, "Deployment")["spec"]["template"]["metadata"]["labels"]
@@ -254,7 +266,10 @@ def probes(documents, address, overlay):
         name = probe["service"]
         want(name == kind.removesuffix("Probe"), f"{overlay}: {kind} asks for {name}")
         eventually(f"{overlay}: {kind} asks for {name!r}, which", lambda: probe_one(address, name))
-        want(str(probe["port"]) == environment(documents)["TIDEMARK_LISTEN"].rsplit(":", 1)[1], f"{overlay}: {kind}: port")
+        env = environment(documents)
+        # By TLS the kubelet cannot ask.
+        listen = "TIDEMARK_HEALTH_LISTEN" if "TIDEMARK_TLS_CERT" in env else "TIDEMARK_LISTEN"
+        want(str(probe["port"]) == env[listen].rsplit(":", 1)[1], f"{overlay}: {kind}: port")
     want(not probe_one(address, "no-such-name"), "the probe finds everything well, also a name that is not there")
 
 
@@ -335,6 +350,10 @@ def served(tidemark, all_documents):
             want(len(series) > 20, "hardly any metric is exported")
             for where, query in queries:
                 query_fits(where, query, series)
+            shown = set(METRIC.findall(" ".join(query for _, query in panels())))
+            for name in series:
+                if name.startswith("tidemark_"):
+                    want(name in shown or name.removesuffix("_sum") != name, f"the dashboard does not show {name}")
             if any(os.access(os.path.join(p, "prometheus"), os.X_OK) for p in os.environ["PATH"].split(":")):
                 asked_of_prometheus(folder, metrics, queries)
             else:
@@ -348,6 +367,7 @@ def check(tidemark, folder):
         config_variable(tidemark, documents, overlay)
         grace(tidemark, documents, told, overlay)
         ports(documents, told, overlay)
+    certificate(all_documents["prod-tls"], "prod-tls")
     monitored(all_documents["prod"])
     versions(all_documents)
     documented(all_documents["prod"])

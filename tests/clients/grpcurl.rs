@@ -90,6 +90,8 @@ impl Values {
                 {
                     assert_eq!(key, came_key, "{line}");
                     assert!(!came.is_empty(), "{line}\nanswered an empty {key}");
+                    let cached = came != "SOURCE_ORIGIN" || !line.contains("cached_only");
+                    assert!(cached, "{line}\nwas loaded");
                     if !is_measured(key) {
                         self.learn(key, shown, came);
                     }
@@ -164,4 +166,22 @@ async fn the_lines_that_serve_prints_work() {
     assert!(got.contains("\"title\": \"Buy milk\"") && got.contains("stalenessBound"), "{got}");
     let listed = plain(&paste(list));
     assert!(listed.contains("\"title\": \"Buy milk\"") && listed.contains("\"todos\": ["), "{listed}");
+    the_other_lines_of_the_readme(&readme, address);
+}
+
+/// Those that serve does not print, in their order, on the same service.
+fn the_other_lines_of_the_readme(readme: &str, address: &str) {
+    let wanted = [
+        ("BatchGetTodos", "\"missing\": ["),
+        ("UpdateTodo", "\"STATE_COMPLETED\""),
+        ("WatchTodos", "\"progress\": {"),
+        ("DeleteTodo", "\"token\": "),
+        ("Health/Check", "\"SERVING\""),
+    ];
+    for (call, answer) in wanted {
+        let of_it = |line: &&str| line.starts_with("grpcurl ") && line.contains(call);
+        let line = readme.lines().find(of_it).unwrap_or_else(|| panic!("README.md has no line for {call}"));
+        let came = plain(&paste(&line.replace(ADDRESS, address)));
+        assert!(came.contains(answer), "{line}\nanswered\n{came}");
+    }
 }

@@ -375,31 +375,44 @@ impl Chaos {
                         let probe = node.database("probe").collection::<mongodb::bson::Document>("probe");
                         let write = probe.insert_one(doc! {});
                         if matches!(timeout(Duration::from_secs(1), async { write.await }).await, Ok(Ok(_))) {
-                            return Instant::now();
+                            return (Instant::now(), probe);
                         }
                     }
                 }
                 sleep(Duration::from_millis(5)).await;
             }
         };
-        let Ok(new) = timeout(RECOVERY, writable).await else {
+        let Ok((new, plain)) = timeout(RECOVERY, writable).await else {
             return self.must(false, || "no new primary was elected".into());
         };
         let replicas = (0..self.world.replicas.len()).map(|index| {
             let this = &*self;
             async move { this.strong_read_by(index, new + RECOVERY).await.then(|| new.elapsed()) }
         });
-        let took: Vec<_> = futures::future::join_all(replicas).await.into_iter().flatten().collect();
+        // A strong read is as fast as a majority write that begins after it: it
+        // may have to wait for the one under way, and then for its own.
+        let (mut slowest, mut began) = (Duration::ZERO, Instant::now());
+        let writes = async {
+            loop {
+                began = Instant::now();
+                let write = plain.insert_one(doc! {});
+                let _ = timeout(RECOVERY, async { write.await }).await;
+                slowest = slowest.max(began.elapsed());
+                sleep(PULSE_PAUSE).await;
+            }
+        };
+        let took = tokio::select! {
+            took = futures::future::join_all(replicas) => took,
+            () = writes => Vec::new(),
+        };
+        let slowest = slowest.max(began.elapsed());
+        let took: Vec<_> = took.into_iter().flatten().collect();
         println!("  a primary after {:.2?}; strong reads {took:.2?} after that", new - lost);
         let most = took.iter().max().copied().unwrap_or(RECOVERY);
         let calm = self.shift.recorder.fault(CALM, "strong");
         let [_, usual, _] = percentiles(&mut calm.micros.clone());
-        // A strong read is as fast as a majority write that begins after it: it
-        // may have to wait for the one under way, and then for its own.
-        sleep(Duration::from_millis(100)).await;
-        let pulse = self.slowest_pulse_since(new);
-        println!("  the slowest majority write of a plain driver after that: {pulse:.0?}");
-        let limit = AFTER_NEW_PRIMARY + Duration::from_secs_f64(usual * 4.0 / 1000.0) + pulse * 2;
+        println!("  a majority write of a plain driver took {slowest:.2?} at most meanwhile");
+        let limit = AFTER_NEW_PRIMARY + Duration::from_secs_f64(usual * 4.0 / 1000.0) + slowest * 2;
         self.must(took.len() == self.world.replicas.len() && most <= limit, || {
             format!(
                 "{}: strong reads {took:?} after the new primary, and the limit is {limit:?}",

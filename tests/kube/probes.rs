@@ -6,7 +6,7 @@ use std::{path::Path, process::Command, time::Duration};
 use mongodb::bson::doc;
 use tidemark::{grpc::client::todo_service_client::TodoServiceClient, pb};
 
-use crate::support::{Mongo, Tidemark, binary, eventually, redis};
+use crate::support::{Mongo, Tidemark, binary, eventually, free_port, redis};
 
 /// What grpc-health-probe ends with.
 const SERVING: i32 = 0;
@@ -29,7 +29,11 @@ fn program() -> std::path::PathBuf {
 
 /// The exit code for a name, as the kubelet would ask.
 async fn probe(service: &Tidemark, name: &str) -> i32 {
-    let address = service.address.trim_start_matches("http://").to_owned();
+    probe_at(service.address.trim_start_matches("http://"), name).await
+}
+
+async fn probe_at(address: &str, name: &str) -> i32 {
+    let address = address.to_owned();
     let name = format!("-service={name}");
     let asked = tokio::task::spawn_blocking(move || {
         Command::new(program())
@@ -76,7 +80,10 @@ async fn probes_are_told_what_kubernetes_should_do() {
     // MongoDB away at the start: alive, and neither started nor ready.
     mongo.nodes[0].freeze();
     let (uri, url) = (mongo.uri("probes"), format!("redis://127.0.0.1:{}", redis.port));
-    let service = Tidemark::start(&["--mongodb-uri", &uri, "--redis-url", &url, "--staleness-limit", "3s"]);
+    let health = format!("127.0.0.1:{}", free_port());
+    let args =
+        ["--mongodb-uri", &uri, "--redis-url", &url, "--staleness-limit", "3s", "--health-listen", &health];
+    let service = Tidemark::start(&args);
     becomes(&service, "liveness", SERVING).await;
     assert_eq!(probe(&service, "startup").await, NOT_SERVING);
     assert_eq!(probe(&service, "readiness").await, NOT_SERVING);
@@ -122,8 +129,31 @@ async fn probes_are_told_what_kubernetes_should_do() {
     becomes(&service, "readiness", SERVING).await;
     becomes(&service, "origin", SERVING).await;
 
-    // The end: no new connection, and exit code 0.
+    // The same when they end and come back, and not only hang.
+    redis.kill();
+    mongo.nodes[0].kill();
+    becomes(&service, "readiness", NOT_SERVING).await;
+    for name in ["liveness", "startup"] {
+        assert_eq!(probe(&service, name).await, SERVING, "{name}, while both are gone");
+    }
+    redis.restart();
+    mongo.nodes[0].restart();
+    becomes(&service, "readiness", SERVING).await;
+    becomes(&service, "shared", SERVING).await;
+
+    // The end, with a write under way: no new connection, and health says so
+    // where it is still to be asked, but the process is not to be killed.
+    mongo.nodes[0].freeze();
+    let todo = pb::Todo { title: "The last one".into(), ..Default::default() };
+    let create =
+        pb::CreateTodoRequest { parent: "lists/home".into(), todo: Some(todo), ..Default::default() };
+    let write = tokio::spawn(async move { client.create_todo(create).await });
+    tokio::time::sleep(Duration::from_millis(500)).await;
     service.terminate();
     becomes(&service, "readiness", NOT_CONNECTED).await;
+    assert_eq!(probe_at(&health, "readiness").await, NOT_SERVING, "on the port for health");
+    assert_eq!(probe_at(&health, "liveness").await, SERVING, "on the port for health");
+    mongo.nodes[0].thaw();
+    write.await.expect("waited").expect("the write that was under way is done");
     assert_eq!(service.exit_code(LIMIT).await, Some(0));
 }

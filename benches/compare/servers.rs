@@ -163,6 +163,16 @@ pub fn todo(number: usize, bytes: usize) -> pb::Todo {
     todo
 }
 
+/// Waits until the thread that wrote a store has let go of it.
+pub fn closed(dir: &Path) {
+    for file in std::fs::read_dir(dir).expect("a folder").flatten() {
+        let file = std::fs::File::open(file.path()).expect("opened");
+        while file.try_lock().is_err() {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
 /// An embedded store with these todos.
 pub fn embedded(count: usize, bytes: usize) -> PathBuf {
     let dir = folder("bench-data");
@@ -173,6 +183,7 @@ pub fn embedded(count: usize, bytes: usize) -> PathBuf {
             origin.import(todos).await.expect("imported");
         }
     });
+    closed(&dir);
     dir
 }
 

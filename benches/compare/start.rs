@@ -14,7 +14,7 @@ use super::{
     load::{Calls, Generator, Pace},
     near::{CONNECTIONS, gets, uniform},
     report::{Spread, short},
-    servers::{Running, Tiers, block_on, embedded, todo, todo_name, warm},
+    servers::{Running, Tiers, block_on, closed, embedded, todo, todo_name, warm},
 };
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -133,8 +133,7 @@ impl Bench {
 fn point_reads(dir: &std::path::Path, count: usize, length: Duration) -> f64 {
     let names: Vec<_> =
         uniform(count).iter().map(|n| [TodoName::parse(&todo_name(*n as usize)).expect("a name")]).collect();
-    block_on(async {
-        // Closed with the runtime, so that the next round can open it.
+    let each_second = block_on(async {
         let origin = Embedded::open(dir, 0).expect("opened");
         let (began, mut done) = (Instant::now(), 0);
         while began.elapsed() < length {
@@ -145,5 +144,7 @@ fn point_reads(dir: &std::path::Path, count: usize, length: Duration) -> f64 {
             }
         }
         done as f64 / began.elapsed().as_secs_f64()
-    })
+    });
+    closed(dir);
+    each_second
 }

@@ -32,8 +32,9 @@ pub struct Client {
     fleet: Arc<Fleet>,
     /// The newest time that any answer has seen: the token it hands along.
     seen: OriginTime,
-    /// Since when what it was shown last was so, by name.
-    shown: BTreeMap<TodoName, OriginTime>,
+    /// Since when what it was shown last was so, and what that answer's token
+    /// had seen, by name.
+    shown: BTreeMap<TodoName, (OriginTime, OriginTime)>,
     /// Writes that were said to have had no effect and not tried again: no
     /// version may have this title, ever.
     undone: Vec<(TodoName, String)>,
@@ -174,12 +175,15 @@ impl Client {
 
     /// Checks todos, and keeps in mind what was shown.
     fn learn(&mut self, asked: &Asked<'_>, todos: &[(TodoName, Value)], owed: OriginTime, read: &ReadFacts) {
-        let handed = matches!(asked.arm, Arm::AtLeastAsFresh(_));
         for (name, value) in todos {
-            let shown = self.shown.entry(name.clone()).or_default();
+            let (shown, by) = self.shown.entry(name.clone()).or_default();
+            // Owed by a token that is as new as that of the answer that showed it.
+            let handed = asked.arm.regardless_of_age() >= *by;
             let owed = if handed { owed.max(*shown) } else { owed };
             let since = asked.todo(&self.world, name, value, owed, read);
-            *shown = since.max(*shown);
+            if since > *shown {
+                (*shown, *by) = (since, read.token.seen);
+            }
         }
         self.seen = self.seen.max(read.token.seen);
         self.world.count(match read.source {
@@ -424,8 +428,10 @@ impl Client {
                 ),
             );
         }
-        let shown = self.shown.entry(name.clone()).or_default();
-        *shown = at.unwrap_or_default().max(*shown);
+        let (shown, by) = self.shown.entry(name.clone()).or_default();
+        if let Some(at) = at.filter(|at| at > shown) {
+            (*shown, *by) = (at, token.seen);
+        }
     }
 
     /// After all faults: every kind of read works at this replica, and shows

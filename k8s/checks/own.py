@@ -186,6 +186,17 @@ def versions(all_documents):
         want(f"USER {user}:{user}" in dockerfile, f"{overlay}: the image has another user than {user}")
 
 
+def composed(tidemark):
+    """What compose.yaml gives the program, the program takes."""
+    services = yaml.safe_load(pathlib.Path("compose.yaml").read_text())["services"]
+    ours = {name: service for name, service in services.items() if name.startswith("tidemark-")}
+    want(ours, "compose.yaml starts no tidemark")
+    for name, service in ours.items():
+        env = {key: str(value) for key, value in service.get("environment", {}).items()}
+        asked = subprocess.run([tidemark, *service["command"], "--print-config"], env=env, capture_output=True, text=True)
+        want(asked.returncode == 0, f"compose.yaml: {name}: {asked.stderr}")
+
+
 def alerts(documents):
     groups = one(documents, "PrometheusRule")["spec"]["groups"]
     return [rule for group in groups for rule in group["rules"]]
@@ -370,6 +381,7 @@ def check(tidemark, folder):
     certificate(all_documents["prod-tls"], "prod-tls")
     monitored(all_documents["prod"])
     versions(all_documents)
+    composed(tidemark)
     documented(all_documents["prod"])
     served(tidemark, all_documents)
 

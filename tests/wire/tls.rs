@@ -474,6 +474,19 @@ async fn mongodb_by_tls_with_a_certificate_of_ours() {
     let change = watch.message().await.expect("well").expect("a change");
     assert!(matches!(change.event, Some(pb::watch_todos_response::Event::Change(_))), "{change:?}");
 
+    // Neither a server of an unknown authority is spoken to, nor does this one
+    // speak to a client that shows no certificate.
+    let unknown = files.write("other.pem", &Authority::new("other").pem());
+    let wrong = [format!("tlsCAFile={unknown}&tlsCertificateKeyFile={both}"), format!("tlsCAFile={ca}")];
+    let strangers = wrong.map(|files| {
+        let uri = format!("mongodb://{host}/secured?replicaSet=tls&tls=true&{files}");
+        Tidemark::start(&["--mongodb-uri", &uri])
+    });
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    for stranger in &strangers {
+        assert_ne!(health(stranger, "readiness").await.expect("known"), SERVING);
+    }
+
     assert!(Path::new(&ca).is_file());
     let missing =
         format!("mongodb://{host}/secured?replicaSet=tls&tls=true&tlsCAFile={}", files.path("none.pem"));

@@ -383,6 +383,14 @@ async fn in_a_transaction(
     session.commit_transaction().await
 }
 
+/// On a machine that is overloaded the database is away now and then; the
+/// verifier is not to raise an alarm then either.
+fn answered_or_away<T>(answer: Result<T, tonic::Status>) {
+    if let Err(status) = answer {
+        assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}");
+    }
+}
+
 async fn read_all_kinds(mut client: Client, reader: usize, stop: CancellationToken) {
     for n in reader.. {
         if stop.is_cancelled() {
@@ -393,13 +401,13 @@ async fn read_all_kinds(mut client: Client, reader: usize, stop: CancellationTok
             0 => {
                 let names = (0..5).map(|at| id((n + at) % IDS)).collect();
                 let request = pb::BatchGetTodosRequest { names, consistency };
-                client.batch_get_todos(request).await.expect("read");
+                answered_or_away(client.batch_get_todos(request).await);
             }
             1 => {
                 let filter = ["", "priority = HIGH", "state = ACTIVE"][n % 3].to_owned();
                 let request =
                     pb::ListTodosRequest { filter, page_size: 10, consistency, ..page_of("lists/clean") };
-                client.list_todos(request).await.expect("listed");
+                answered_or_away(client.list_todos(request).await);
             }
             // Absent and unreadable todos are answers like any other.
             _ => drop(get(&mut client, &id(n % IDS), consistency).await),

@@ -58,7 +58,7 @@ impl Bench {
             if self.form.long { &[(700_000, 400), (1_500_000, 100)] } else { &[(700_000, 400)] };
         for (count, bytes) in sizes {
             let dir = embedded(*count, *bytes).display().to_string();
-            let tidemark = Running::tidemark(&["--data-dir", &dir, "--replay-window", "10s"]);
+            let tidemark = Running::tidemark(&["--data-dir", &dir, "--replay-window", "15s"]);
             warm(&tidemark, *count);
             let full = tidemark.resident() / MIB;
             let mut load = Generator::open(tidemark.address, CONNECTIONS, gets(*count, uniform(*count)));

@@ -47,7 +47,9 @@ impl Writer {
                 tokio::time::sleep(due.saturating_sub(began.elapsed())).await;
                 let number = from + usize::try_from(done).unwrap_or(0) % (to - from);
                 let value = if field == "priority" {
-                    mongodb::bson::Bson::from(["LOW", "HIGH"][usize::from(done.is_multiple_of(2))])
+                    // Another one each time that it is this todo's turn again.
+                    let turn = usize::try_from(done).unwrap_or(0) / (to - from);
+                    mongodb::bson::Bson::from(["LOW", "HIGH"][turn % 2])
                 } else {
                     format!("changed {done}").into()
                 };

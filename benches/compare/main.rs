@@ -4,6 +4,8 @@
 //! `cargo bench --bench compare -- short` takes minutes, `-- long` hours.
 //! `-- short near_hit memory` measures some rows only, and writes nothing;
 //! with `write` among them it writes those, and names the others as not run.
+//! `TIDEMARK_BEFORE=target/before cargo bench ... -- short near_hit` measures that
+//! build beside this one.
 
 #![expect(clippy::cast_precision_loss, reason = "counts of calls are far below 2^52")]
 

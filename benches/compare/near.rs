@@ -125,6 +125,16 @@ pub fn limit_like(server: &Running) -> Running {
     Running::yardstick(&["limit", &text(&get), &text(&page)])
 }
 
+/// Another build to measure beside this one, by the variable `TIDEMARK_BEFORE`:
+/// what a change is worth is seen only in one run, in turns.
+fn before(bytes: usize) -> Option<Running> {
+    let program = PathBuf::from(std::env::var_os("TIDEMARK_BEFORE")?);
+    let dir = embedded(NEAR_TODOS, bytes).display().to_string();
+    let server = Running::tidemark_of(&program, &["--data-dir", &dir]);
+    warm(&server, NEAR_TODOS);
+    Some(server)
+}
+
 fn cpu(m: &Measured) -> f64 {
     m.cpu_us
 }
@@ -154,11 +164,17 @@ impl Bench {
     fn near_one(&mut self, bytes: usize, tidemark: &Running, limit: &Running) {
         let mut as_bytes = gets(NEAR_TODOS, zipf(NEAR_TODOS));
         as_bytes.method = "BatchGetTodos";
-        let mut sides = [
+        let before = before(bytes);
+        let mut sides = vec![
             Side::new("limit", limit, CONNECTIONS, gets(NEAR_TODOS, zipf(NEAR_TODOS))),
             Side::new("limit, bytes", limit, CONNECTIONS, as_bytes),
             Side::new("tidemark", tidemark, CONNECTIONS, gets(NEAR_TODOS, zipf(NEAR_TODOS))),
         ];
+        sides.extend(
+            before
+                .iter()
+                .map(|server| Side::new("before", server, CONNECTIONS, gets(NEAR_TODOS, zipf(NEAR_TODOS)))),
+        );
         let all = in_turns(&mut sides, Pace::Outstanding(OUTSTANDING), self.form.round, self.form.rounds);
         for (side, all) in sides.iter().zip(&all) {
             self.report.detail(format!(
@@ -168,6 +184,10 @@ impl Bench {
                 spread(all, rate),
                 spread(all, |m| m.out.generator_cpu * 1e6 / m.out.calls as f64)
             ));
+        }
+        if let Some(before) = all.get(3) {
+            let gain = ratio(&all[2], before, cpu);
+            self.report.detail(format!("near hit, {bytes} bytes: CPU {gain} x that of the build before"));
         }
         let ratios = ratio(&all[2], &all[0], cpu);
         let strict = ratio(&all[2], &all[1], cpu);

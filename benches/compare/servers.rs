@@ -50,10 +50,15 @@ impl Running {
 
     /// `tidemark serve`, ready.
     pub fn tidemark(args: &[&str]) -> Self {
+        Self::tidemark_of(Path::new(env!("CARGO_BIN_EXE_tidemark")), args)
+    }
+
+    /// The same of another build.
+    pub fn tidemark_of(program: &Path, args: &[&str]) -> Self {
         let mut all = vec!["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"];
         all.extend(args);
         let all: Vec<_> = all.iter().map(|arg| (*arg).to_owned()).collect();
-        let running = Self::start(Path::new(env!("CARGO_BIN_EXE_tidemark")), &all);
+        let running = Self::start(program, &all);
         running.wait_until_ready();
         running
     }

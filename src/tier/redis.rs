@@ -6,10 +6,10 @@
 //! not asked at all until a probe off the way of requests finds it well.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -25,7 +25,7 @@ use fred::{
 };
 use futures::future::join_all;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
     time::{sleep, timeout},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -45,11 +45,14 @@ pub const SCHEMES: [&str; 6] =
 const CLIENTS: usize = 2;
 /// How long a read waits for Redis: ten times what it takes when it is well.
 const GET_TIMEOUT: Duration = Duration::from_millis(20);
-/// Commands under way that ask one Redis for entries. Few, so that keys gather
-/// while they run: a key more in a command costs a tenth of a command.
+/// Commands under way for readers of one key. Few, so that readers gather while
+/// they run: one more in a command costs a fraction of a command.
 const GETS: usize = 2;
-/// Keys of one such command: some 50 us of Redis' time.
-const GET_KEYS: usize = 128;
+/// Readers of one such command.
+const GET_READERS: usize = 128;
+/// Readers of one key that may wait for such a command: far more than Redis
+/// serves within the time that a read waits for it. Beyond, they do without.
+const MAX_WAITING: usize = 8192;
 /// How long a batch of writes may take; nobody waits for it.
 const PUT_TIMEOUT: Duration = Duration::from_millis(500);
 /// Failures in a row after which Redis is not asked any more.
@@ -70,6 +73,9 @@ const JITTER_PART: u64 = 10;
 pub struct RedisTier {
     inner: Arc<Inner>,
     queue: mpsc::Sender<Put>,
+    /// `None` in a cluster: a command is of one slot there, and a node that
+    /// hangs must not hold up the keys of others.
+    gets: Option<mpsc::Sender<Get>>,
     _tasks: DropGuard,
 }
 
@@ -80,23 +86,12 @@ struct Inner {
     open: AtomicBool,
     failures: AtomicU32,
     queued_bytes: AtomicUsize,
-    /// `None` in a cluster: a command is of one slot there, and a node that
-    /// hangs must not hold up the keys of others.
-    gets: Option<Mutex<Gets>>,
 }
 
-/// Readers of one Redis that wait at the same moment: their keys are asked for
-/// together, with no added wait when nothing is under way. Bounded by the
-/// calls that are: each has one here.
-#[derive(Default)]
-struct Gets {
-    running: usize,
-    waiting: VecDeque<Get>,
-}
-
+/// A reader of one key.
 struct Get {
-    keys: Vec<String>,
-    found: oneshot::Sender<Vec<Option<Bytes>>>,
+    key: String,
+    found: oneshot::Sender<Option<Bytes>>,
 }
 
 struct Put {
@@ -130,7 +125,7 @@ impl RedisTier {
         let mut config = config_of(url, tls)?;
         config.version = RespVersion::RESP3;
         config.fail_fast = false;
-        let gets = (!config.server.is_clustered()).then(Mutex::default);
+        let clustered = config.server.is_clustered();
         let pool = Builder::from_config(config)
             .with_connection_config(|connection| {
                 connection.connection_timeout = Duration::from_millis(500);
@@ -155,19 +150,24 @@ impl RedisTier {
             open: AtomicBool::new(true),
             failures: AtomicU32::new(0),
             queued_bytes: AtomicUsize::new(0),
-            gets,
         });
         let (queue, waiting) = mpsc::channel(MAX_QUEUED);
         let stop = CancellationToken::new();
         let (prober, writer) = (Arc::clone(&inner), Arc::clone(&inner));
         tokio::spawn(stop.clone().run_until_cancelled_owned(async move { prober.probe().await }));
+        let gets = (!clustered).then(|| {
+            let (gets, waiting) = mpsc::channel(MAX_WAITING);
+            let getter = Arc::clone(&inner).get_queued(waiting);
+            tokio::spawn(stop.clone().run_until_cancelled_owned(getter));
+            gets
+        });
         let stopped = stop.clone();
         tokio::spawn(async move {
             stopped.run_until_cancelled(writer.write_queued(waiting)).await;
             // Nobody is left to tell.
             let _ = writer.pool.quit().await;
         });
-        Ok(Self { inner, queue, _tasks: stop.drop_guard() })
+        Ok(Self { inner, queue, gets, _tasks: stop.drop_guard() })
     }
 }
 
@@ -239,23 +239,14 @@ impl Inner {
         timeout(PROBE_TIMEOUT, answers).await.is_ok_and(|answers| answers.into_iter().all(|well| well))
     }
 
-    /// The entries of keys in one slot, in their order; none if Redis does not
+    /// The entries of keys in one slot, in their order; `None` if Redis does not
     /// give them in time.
-    async fn get_slot(&self, keys: Vec<String>) -> Vec<Option<Bytes>> {
+    async fn get_slot(&self, keys: Vec<String>) -> Option<Vec<Option<Bytes>>> {
         let count = keys.len();
-        if self.open.load(Ordering::Relaxed) {
-            return vec![None; count];
-        }
-        let got = timeout(GET_TIMEOUT, self.one_get(keys)).await;
-        let well = matches!(&got, Ok(Ok(found)) if found.len() == count);
-        self.went("get", well);
-        match got {
-            // Copies: each value is a slice of a whole read buffer.
-            Ok(Ok(found)) if well => {
-                found.into_iter().map(|value| value.map(|value| Bytes::copy_from_slice(&value))).collect()
-            }
-            _ => vec![None; count],
-        }
+        let found = timeout(GET_TIMEOUT, self.one_get(keys)).await.ok()?.ok()?;
+        // Copies: each value is a slice of a whole read buffer.
+        let copy = |value: Option<Bytes>| value.map(|value| Bytes::copy_from_slice(&value));
+        (found.len() == count).then(|| found.into_iter().map(copy).collect())
     }
 
     async fn one_get(&self, keys: Vec<String>) -> Result<Vec<Option<Bytes>>, fred::error::Error> {
@@ -266,37 +257,35 @@ impl Inner {
         client.mget::<Vec<Option<Bytes>>, _>(keys).await
     }
 
-    /// Waits for a command that asks for these keys too.
-    async fn get_gathered(self: &Arc<Self>, gets: &Mutex<Gets>, keys: Vec<String>) -> Vec<Option<Bytes>> {
-        let count = keys.len();
-        let (found, answer) = oneshot::channel();
-        let begin = {
-            let mut gets = lock(gets);
-            gets.waiting.push_back(Get { keys, found });
-            let begin = gets.running < GETS;
-            gets.running += usize::from(begin);
-            begin
-        };
-        if begin {
-            let inner = Arc::clone(self);
-            tokio::spawn(async move { inner.run_gets().await });
-        }
-        match timeout(GET_TIMEOUT, answer).await {
-            Ok(Ok(found)) => found,
-            _ => vec![None; count],
+    /// Readers of one key that wait at the same moment share a command, with no
+    /// added wait when nothing is under way.
+    async fn get_queued(self: Arc<Self>, mut waiting: mpsc::Receiver<Get>) {
+        let commands = Arc::new(Semaphore::new(GETS));
+        while let Ok(permit) = Arc::clone(&commands).acquire_owned().await {
+            let mut readers = Vec::new();
+            if waiting.recv_many(&mut readers, GET_READERS).await == 0 {
+                return;
+            }
+            let inner = Arc::clone(&self);
+            tokio::spawn(async move {
+                inner.get_together(readers).await;
+                drop(permit);
+            });
         }
     }
 
-    /// One command after the other, until nobody waits.
-    async fn run_gets(&self) {
-        let Some(gets) = &self.gets else { return };
-        while let Some(mut readers) = next_gets(gets) {
-            let counts: Vec<_> = readers.iter().map(|get| get.keys.len()).collect();
-            let keys = readers.iter_mut().flat_map(|get| std::mem::take(&mut get.keys)).collect();
-            let mut found = self.get_slot(keys).await.into_iter();
-            for (get, count) in readers.into_iter().zip(counts) {
-                let _ = get.found.send(found.by_ref().take(count).collect());
-            }
+    async fn get_together(&self, mut readers: Vec<Get>) {
+        // Those that went away need no answer.
+        readers.retain(|get| !get.found.is_closed());
+        // The breaker may have opened while they waited.
+        if readers.is_empty() || self.open.load(Ordering::Relaxed) {
+            return;
+        }
+        let keys = readers.iter_mut().map(|get| std::mem::take(&mut get.key)).collect();
+        let found = self.get_slot(keys).await;
+        self.went("get", found.is_some());
+        for (get, value) in readers.into_iter().zip(found.into_iter().flatten()) {
+            let _ = get.found.send(value);
         }
     }
 
@@ -326,31 +315,6 @@ impl Inner {
     }
 }
 
-/// The readers that the next command serves. `None`: nobody waits.
-fn next_gets(gets: &Mutex<Gets>) -> Option<Vec<Get>> {
-    let mut gets = lock(gets);
-    let (mut keys, mut next) = (0, Vec::new());
-    while let Some(get) = gets.waiting.pop_front() {
-        // A reader that went away needs no answer.
-        if get.found.is_closed() {
-            continue;
-        }
-        // One reader may ask for more than a command takes; it is then alone.
-        if keys > 0 && keys + get.keys.len() > GET_KEYS {
-            gets.waiting.push_front(get);
-            break;
-        }
-        keys += get.keys.len();
-        next.push(get);
-    }
-    gets.running -= usize::from(next.is_empty());
-    (!next.is_empty()).then_some(next)
-}
-
-fn lock(gets: &Mutex<Gets>) -> MutexGuard<'_, Gets> {
-    gets.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn millis(d: Duration) -> i64 {
     i64::try_from(d.as_millis()).unwrap_or(i64::MAX).max(1)
 }
@@ -358,26 +322,33 @@ fn millis(d: Duration) -> i64 {
 #[async_trait]
 impl Shared for RedisTier {
     async fn get(&self, keys: &[SharedKey]) -> Vec<Option<Bytes>> {
+        let (inner, none) = (&self.inner, || vec![None; keys.len()]);
         if !self.is_up() {
-            return vec![None; keys.len()];
+            return none();
         }
-        if let Some(gets) = &self.inner.gets {
-            return self.inner.get_gathered(gets, keys.iter().map(text).collect()).await;
+        if let (Some(gets), [key]) = (&self.gets, keys) {
+            let (found, answer) = oneshot::channel();
+            if gets.try_send(Get { key: text(key), found }).is_err() {
+                inner.went("get", false);
+                return none();
+            }
+            return vec![timeout(GET_TIMEOUT, answer).await.ok().and_then(Result::ok).flatten()];
         }
-        if let [key] = keys {
-            return self.inner.get_slot(vec![text(key)]).await;
-        }
-        let mut lists: HashMap<&str, Vec<usize>> = HashMap::new();
+        // One command for each slot: a list is one, and so is all of a Redis
+        // that is no cluster.
+        let mut slots: HashMap<&str, Vec<usize>> = HashMap::new();
         for (at, key) in keys.iter().enumerate() {
-            lists.entry(&key.list).or_default().push(at);
+            let slot = if self.gets.is_some() { "" } else { key.list.as_str() };
+            slots.entry(slot).or_default().push(at);
         }
-        let lists: Vec<Vec<usize>> = lists.into_values().collect();
-        let asked = lists
-            .iter()
-            .map(|places| self.inner.get_slot(places.iter().map(|at| text(&keys[*at])).collect()));
-        let mut found = vec![None; keys.len()];
-        for (places, values) in lists.iter().zip(join_all(asked).await) {
-            for (at, value) in places.iter().zip(values) {
+        let slots: Vec<Vec<usize>> = slots.into_values().collect();
+        let asked =
+            slots.iter().map(|places| inner.get_slot(places.iter().map(|at| text(&keys[*at])).collect()));
+        let answers = join_all(asked).await;
+        inner.went("get", answers.iter().all(Option::is_some));
+        let mut found = none();
+        for (places, values) in slots.iter().zip(answers) {
+            for (at, value) in places.iter().zip(values.into_iter().flatten()) {
                 found[*at] = value;
             }
         }

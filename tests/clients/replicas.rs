@@ -1,11 +1,6 @@
 //! Replicas of the service that are stopped and started again at the same
 //! address, and what their metrics say of who called.
 
-use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
-};
-
 use crate::{
     client::{self, Client},
     support::{Tidemark, free_port, mongo, redis_cluster},
@@ -70,11 +65,7 @@ pub fn never_ready() -> (Tidemark, String) {
 
 /// How many calls of this name a replica has answered, whatever it answered.
 pub fn answered(service: &Tidemark, call: &str) -> u64 {
-    let address = service.metrics.trim_start_matches("http://").trim_end_matches("/metrics");
-    let mut stream = TcpStream::connect(address).expect("connected");
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
-    let mut text = String::new();
-    stream.read_to_string(&mut text).expect("read");
+    let text = service.metrics_text();
     assert!(text.contains("tidemark_watchers"), "no metrics: {text}");
     let prefix = format!("tidemark_rpc_duration_seconds_count{{call=\"{call}\"");
     let counts = text.lines().filter(|line| line.starts_with(&prefix));

@@ -3,7 +3,7 @@
 
 use std::{
     fs::File,
-    io::{Read as _, Write},
+    io::Write,
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -107,14 +107,7 @@ impl Replica {
 
     /// Tasks alive in it, as it says itself.
     pub fn tasks(&self) -> u64 {
-        let service = self.service();
-        let address = service.metrics.trim_start_matches("http://").trim_end_matches("/metrics");
-        let mut stream = std::net::TcpStream::connect(address).expect("connected");
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
-        let mut text = String::new();
-        stream.read_to_string(&mut text).expect("the metrics");
-        let line = text.lines().find_map(|line| line.strip_prefix("tidemark_tasks "));
-        line.and_then(|line| line.parse().ok()).expect("the tasks")
+        self.service().metric("tidemark_tasks ")
     }
 }
 

@@ -51,19 +51,6 @@ async fn becomes(service: &Tidemark, name: &str, code: i32) {
     .await;
 }
 
-/// How many changes the feed has applied, by the service's metrics.
-async fn feed_changes(service: &Tidemark) -> u64 {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let address = service.metrics.trim_start_matches("http://").trim_end_matches("/metrics");
-    let mut stream = tokio::net::TcpStream::connect(address).await.expect("connected");
-    let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    stream.write_all(request).await.expect("sent");
-    let mut text = String::new();
-    stream.read_to_string(&mut text).await.expect("read");
-    let line = text.lines().find_map(|line| line.strip_prefix("tidemark_feed_changes_total "));
-    line.expect("the metric").trim().parse().expect("a number")
-}
-
 async fn write_history(mongo: &Mongo) {
     let todo = |n| {
         let name = format!("lists/home/todos/{n}");
@@ -91,7 +78,7 @@ async fn probes_are_told_what_kubernetes_should_do() {
     // It comes: ready, but not before all that happened meanwhile is known.
     mongo.nodes[0].thaw();
     becomes(&service, "readiness", SERVING).await;
-    assert!(feed_changes(&service).await >= CHANGES, "ready before it had caught up");
+    assert!(service.metric("tidemark_feed_changes_total") >= CHANGES, "ready before it had caught up");
     for name in ["startup", "liveness", "", "todo.v1.TodoService", "origin", "feed"] {
         assert_eq!(probe(&service, name).await, SERVING, "{name}");
     }

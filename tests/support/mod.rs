@@ -7,8 +7,8 @@
 #![allow(dead_code, reason = "each test binary uses its part of it")]
 
 use std::{
-    io::{BufRead, BufReader},
-    net::TcpListener,
+    io::{BufRead, BufReader, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -491,6 +491,27 @@ impl Tidemark {
         // Somebody has to read on, or it would be told that nobody does.
         thread::spawn(move || out.count());
         Self { child: Mutex::new(child), address, metrics, log: Arc::default() }
+    }
+
+    /// What stands at its `/metrics`.
+    pub fn metrics_text(&self) -> String {
+        let address = self.metrics.trim_start_matches("http://").trim_end_matches("/metrics");
+        let mut stream = TcpStream::connect(address).expect("connected");
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("read");
+        text
+    }
+
+    /// The sum of the metrics whose lines begin so, labels included.
+    pub fn metric(&self, begin: &str) -> u64 {
+        let text = self.metrics_text();
+        let lines: Vec<_> = text.lines().filter(|line| line.starts_with(begin)).collect();
+        assert!(!lines.is_empty(), "{begin} is not in\n{text}");
+        lines
+            .iter()
+            .map(|line| line.rsplit(' ').next().expect("a value").parse::<u64>().expect("a count"))
+            .sum()
     }
 
     /// Lines of its log at this level, such as `ERROR`.

@@ -167,17 +167,7 @@ async fn metrics_are_served() {
         let read = get(&mut client, "lists/home/todos/milk", with_token(&token)).await.expect("found");
         assert_ne!(read.read.expect("a ReadInfo").source(), Source::Unspecified);
     }
-    let address = service.metrics.trim_start_matches("http://").trim_end_matches("/metrics").to_owned();
-    let text = tokio::task::spawn_blocking(move || {
-        use std::io::{Read as _, Write as _};
-        let mut stream = std::net::TcpStream::connect(address).expect("connected");
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
-        let mut text = String::new();
-        stream.read_to_string(&mut text).expect("read");
-        text
-    })
-    .await
-    .expect("asked");
+    let text = service.metrics_text();
     for metric in [
         "tidemark_rpc_duration_seconds_count{call=\"GetTodo\",code=\"OK\"} 3",
         "tidemark_reads_total{kind=\"todo\",tier=\"near\"}",

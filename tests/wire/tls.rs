@@ -148,17 +148,6 @@ pub async fn ready_by_tls(service: &Tidemark, tls: &ClientTlsConfig) -> Client {
     TodoServiceClient::new(channel)
 }
 
-/// A metric as it stands at `/metrics`; 0 if it is not there.
-async fn metric(service: &Tidemark, name: &str) -> u64 {
-    let address = service.metrics.trim_start_matches("http://").trim_end_matches("/metrics");
-    let mut stream = TcpStream::connect(address).await.expect("connected");
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.expect("sent");
-    let mut text = String::new();
-    stream.read_to_string(&mut text).await.expect("read");
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-    value.unwrap_or(0)
-}
-
 #[tokio::test]
 async fn right_and_wrong_certificates_of_the_server() {
     let (ours, other) = (Authority::new("ours"), Authority::new("other"));
@@ -194,7 +183,7 @@ async fn clients_must_show_a_certificate_of_the_authority_named() {
     assert!(!is_served(&service, showing(&ours, &ours.sign_expired())).await, "expired");
     assert!(is_served(&service, right).await);
     eventually("three refusals", Duration::from_secs(5), async || {
-        (metric(&service, "tidemark_tls_handshakes_total{kind=\"failed\"}").await >= 3).then_some(())
+        (service.metric("tidemark_tls_handshakes_total{kind=\"failed\"}") >= 3).then_some(())
     })
     .await;
 }
@@ -216,16 +205,16 @@ async fn changed_files_are_taken_and_broken_ones_are_not() {
 
     // A key that is not that of the certificate, then no certificate at all.
     let failures = "tidemark_tls_reloads_total{kind=\"failed\"}";
-    let before = metric(&service, failures).await;
+    let before = service.metric(failures);
     files.write("key.pem", &first.sign().key);
     eventually("a refusal", Duration::from_secs(20), async || {
-        (metric(&service, failures).await > before).then_some(())
+        (service.metric(failures) > before).then_some(())
     })
     .await;
     assert!(is_served(&service, trusting(&second)).await);
     fs::remove_file(files.0.join("cert.pem")).expect("removed");
     eventually("another refusal", Duration::from_secs(20), async || {
-        (metric(&service, failures).await > before + 1).then_some(())
+        (service.metric(failures) > before + 1).then_some(())
     })
     .await;
     assert!(is_served(&service, trusting(&second)).await);
@@ -324,7 +313,7 @@ async fn callers_that_say_nothing_keep_nobody_out() {
     let served = tokio::time::timeout(Duration::from_secs(4), is_served(&service, trusting(&ours))).await;
     assert_eq!(served, Ok(true), "while their handshakes are waited for");
     eventually("the end of their time", Duration::from_secs(20), async || {
-        (metric(&service, "tidemark_tls_handshakes_total{kind=\"slow\"}").await == 200).then_some(())
+        (service.metric("tidemark_tls_handshakes_total{kind=\"slow\"}") == 200).then_some(())
     })
     .await;
     let mut nothing = [0];

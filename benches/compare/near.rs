@@ -313,15 +313,23 @@ impl Bench {
             .map(|n| Side::new(format!("{n} todos"), &tidemark, CONNECTIONS, gets(*n, uniform(*n))))
             .collect();
         let todos = in_turns(&mut sides, Pace::Outstanding(OUTSTANDING), self.form.round, self.form.rounds);
-        self.grown("todos asked for in near", "todos", "growth-todos", &counts, &todos);
+        self.grown("todos asked for in near", "todos", "growth-todos", &counts, &todos, None);
         let connections = [1, 4, 20, 200];
         let mut sides: Vec<_> = connections
             .iter()
             .map(|n| Side::new(format!("{n} connections"), &tidemark, *n, gets(10_000, uniform(10_000))))
             .collect();
         let all = in_turns(&mut sides, Pace::Outstanding(200), self.form.round, self.form.rounds);
-        self.grown("connections", "connections", "growth-connections", &connections, &all);
         drop(sides);
+        let limit = limit_like(&tidemark);
+        let mut sides: Vec<_> = connections
+            .iter()
+            .map(|n| Side::new(format!("limit, {n}"), &limit, *n, gets(10_000, uniform(10_000))))
+            .collect();
+        let framework = in_turns(&mut sides, Pace::Outstanding(200), self.form.round, self.form.rounds);
+        self.grown("connections", "connections", "growth-connections", &connections, &all, Some(&framework));
+        drop(sides);
+        drop(limit);
         drop(tidemark);
         self.growth_of_changes();
     }
@@ -363,6 +371,7 @@ impl Bench {
         );
     }
 
+    /// One cost for each count; `framework`: what the same costs `limit`.
     fn grown(
         &mut self,
         what: &'static str,
@@ -370,13 +379,20 @@ impl Bench {
         name: &'static str,
         counts: &[usize],
         all: &[Vec<Measured>],
+        framework: Option<&[Vec<Measured>]>,
     ) {
-        let costs: Vec<_> = all.iter().map(|all| spread(all, cpu).median).collect();
+        let medians =
+            |all: &[Vec<Measured>]| all.iter().map(|all| spread(all, cpu).median).collect::<Vec<_>>();
+        let told = |costs: &[f64]| {
+            let told = counts.iter().zip(costs).map(|(n, cost)| format!("{n}: {} us", short(*cost)));
+            told.collect::<Vec<_>>().join(", ")
+        };
+        let costs = medians(all);
         let (least, most) = costs
             .iter()
             .fold((f64::INFINITY, 0.0), |(least, most): (f64, f64), c| (least.min(*c), most.max(*c)));
-        let told: Vec<_> =
-            counts.iter().zip(&costs).map(|(n, cost)| format!("{n}: {} us", short(*cost))).collect();
+        let limit = framework.map(medians);
+        let beside = limit.as_ref().map_or_else(String::new, |costs| format!("; `limit`: {}", told(costs)));
         self.report.row(
             if x == "todos" {
                 "CPU a near hit, 1 to 1,000,000 todos"
@@ -384,10 +400,12 @@ impl Bench {
                 "CPU a near hit, 1 to 200 connections"
             },
             "flat, +-10 %",
-            told.join(", "),
+            format!("{}{beside}", told(&costs)),
             most / least <= 1.1 / 0.9,
         );
-        let points = counts.iter().zip(costs).map(|(n, cost)| (*n as f64, cost)).collect();
+        let line = |costs: Vec<f64>| counts.iter().zip(costs).map(|(n, cost)| (*n as f64, cost)).collect();
+        let mut lines = vec![("GetTodo".into(), line(costs))];
+        lines.extend(limit.map(|costs| ("limit".into(), line(costs))));
         self.report.plot(&Plot {
             name,
             title: if x == "todos" {
@@ -397,7 +415,7 @@ impl Bench {
             },
             x: what,
             y: "us",
-            lines: vec![("GetTodo".into(), points)],
+            lines,
             log_x: true,
         });
     }

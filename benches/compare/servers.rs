@@ -20,7 +20,7 @@ use tonic::transport::Channel;
 
 use super::{
     load::{Calls, Generator},
-    support::{Mongo, Server, folder, redis, redis_cli, spawn},
+    support::{Mongo, RedisCluster, Server, folder, redis, redis_cli, spawn},
 };
 
 /// A server under test.
@@ -195,12 +195,23 @@ pub fn embedded(count: usize, bytes: usize) -> PathBuf {
 /// MongoDB (one node, so that two cores are enough for all) and Redis.
 pub struct Tiers {
     pub mongo: Mongo,
-    pub redis: Server,
+    redis: Redis,
+}
+
+enum Redis {
+    One(Server),
+    Cluster(RedisCluster),
 }
 
 impl Tiers {
     pub fn start() -> Self {
-        Self { mongo: Mongo::start(1, 990), redis: redis() }
+        Self { mongo: Mongo::start(1, 990), redis: Redis::One(redis()) }
+    }
+
+    /// With a Redis Cluster of three masters.
+    pub fn start_with_cluster() -> Self {
+        let cluster = RedisCluster::start_behind(|port| port);
+        Self { mongo: Mongo::start(1, 990), redis: Redis::Cluster(cluster) }
     }
 
     pub fn uri(&self) -> String {
@@ -208,11 +219,20 @@ impl Tiers {
     }
 
     pub fn redis_url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.redis.port)
+        match &self.redis {
+            Redis::One(redis) => format!("redis://127.0.0.1:{}", redis.port),
+            Redis::Cluster(cluster) => cluster.url(),
+        }
     }
 
     pub fn flush(&self) {
-        assert_eq!(redis_cli(self.redis.port, &["flushall"]), "OK");
+        let masters = match &self.redis {
+            Redis::One(redis) => vec![redis],
+            Redis::Cluster(cluster) => cluster.masters(),
+        };
+        for master in masters {
+            assert_eq!(redis_cli(master.port, &["flushall"]), "OK");
+        }
     }
 
     /// The collection with these todos and nothing else.

@@ -82,17 +82,30 @@ fn arm(requirement: Requirement) -> pb::Consistency {
 }
 
 impl Bench {
-    /// Shared hits, then misses in both tiers, against `plain`.
+    /// Misses in both tiers, then shared hits, against `plain`: with one Redis,
+    /// and with a cluster.
     pub fn shared(&mut self) {
+        self.beyond_near(
+            &Tiers::start(),
+            "GetTodo, miss in both tiers, 128 outstanding",
+            "GetTodo, shared hit, uniform over 200,000 (short form: 50,000)",
+        );
+        self.beyond_near(
+            &Tiers::start_with_cluster(),
+            "GetTodo, miss in both tiers, 128 outstanding, Redis Cluster",
+            "GetTodo, shared hit, Redis Cluster of three",
+        );
+    }
+
+    fn beyond_near(&mut self, tiers: &Tiers, misses: &'static str, hits: &'static str) {
         let count = if self.form.long { 200_000 } else { 50_000 };
-        let tiers = Tiers::start();
         tiers.fill(count, 400);
         let plain = Running::yardstick(&["plain", &tiers.redis_url(), &tiers.uri()]);
-        let tidemark = tidemark(&tiers, &["--near-capacity", "1MiB"]);
+        let tidemark = tidemark(tiers, &["--near-capacity", "1MiB"]);
         let side =
             |name: &'static str, server| Side::new(name, server, CONNECTIONS, gets(count, uniform(count)));
         let mut sides = [side("plain", &plain), side("tidemark", &tidemark)];
-        self.misses(&tiers, &mut sides);
+        self.misses(tiers, &mut sides, misses);
         for side in &mut sides {
             // Twice: what was dropped off the full queue is put the second time.
             for _ in 0..2 {
@@ -105,21 +118,21 @@ impl Bench {
         let calls: u64 = all[1].iter().map(|m| m.out.calls).sum();
         for (name, all) in ["plain", "tidemark"].iter().zip(&all) {
             self.report.detail(format!(
-                "shared hit, {name}: {} us of CPU a call, {} calls/s",
+                "{hits}, {name}: {} us of CPU a call, {} calls/s",
                 spread(all, |m| m.cpu_us),
                 spread(all, |m| m.out.per_second())
             ));
         }
         let ratios = ratio(&all[1], &all[0], |m| m.cpu_us);
         self.report.row(
-            "GetTodo, shared hit, uniform over 200,000 (short form: 50,000)",
+            hits,
             "CPU <= 0.85 x `plain`",
             format!("{ratios} x ({} % of the reads were shared hits)", short(shared * 100.0 / calls as f64)),
             ratios.median <= 0.85,
         );
     }
 
-    fn misses(&mut self, tiers: &Tiers, sides: &mut [Side<'_>; 2]) {
+    fn misses(&mut self, tiers: &Tiers, sides: &mut [Side<'_>; 2], work: &'static str) {
         let calls = if self.form.long { 40_000 } else { 10_000 };
         let mut rates: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
         for round in 0..self.form.rounds {
@@ -134,7 +147,7 @@ impl Bench {
         let ratios = Spread::of(rates[1].iter().zip(&rates[0]).map(|(t, p)| t / p));
         let [plain, tidemark] = rates.map(Spread::of);
         self.report.row(
-            "GetTodo, miss in both tiers, 128 outstanding",
+            work,
             "calls/s >= 3 x `plain`",
             format!("{ratios} x; {tidemark} against {plain} calls/s"),
             ratios.median >= 3.0,
@@ -269,13 +282,18 @@ impl Bench {
                 let strong = arm(Requirement::FullyConsistent(true));
                 let read =
                     |consistency| pb::GetTodoRequest { name: name.clone(), consistency: Some(consistency) };
-                let began = Instant::now();
-                let reply = client.get_todo(read(fresh)).await.expect("read").into_inner();
-                tokens.record(u64::try_from(began.elapsed().as_nanos()).unwrap_or(0));
-                assert_eq!(reply.todo.map(|todo| todo.title), Some(title));
-                let began = Instant::now();
-                plain.get_todo(read(strong)).await.expect("read");
-                origin.record(u64::try_from(began.elapsed().as_nanos()).unwrap_or(0));
+                // In turns: the first of the two reads goes beside what the write set off.
+                for turn in 0..2 {
+                    let (at, request, took) = if (round + turn) % 2 == 0 {
+                        (&mut client, read(fresh.clone()), &mut tokens)
+                    } else {
+                        (&mut plain, read(strong.clone()), &mut origin)
+                    };
+                    let began = Instant::now();
+                    let reply = at.get_todo(request).await.expect("read").into_inner();
+                    took.record(u64::try_from(began.elapsed().as_nanos()).unwrap_or(0));
+                    assert_eq!(reply.todo.map(|todo| todo.title), Some(title.clone()));
+                }
             }
             (tokens, origin)
         });

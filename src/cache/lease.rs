@@ -3,7 +3,8 @@
 //!
 //! What it buys: a change of a hot todo costs the origin one load or two, not
 //! one for each replica. What it costs: one command to the shared tier for a
-//! load after a change; a load of what was not kept here costs nothing more.
+//! load after a change, beside the one that asks for the entry, which all who
+//! wait here share; a load of what was not kept here costs nothing more.
 //! Losing the lease costs a load, never an answer: who does not find the value
 //! in a few looks loads it all the same.
 
@@ -12,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
 
 use super::{
-    Cache,
+    Arm, Cache,
     part::{Key, Missing, Request},
 };
 use crate::{
@@ -35,7 +36,9 @@ impl Missing {
     /// enough for what the request needs.
     pub(super) fn leased(&self, request: &Request) -> Option<OriginTime> {
         let by_feed = self.check.bar <= self.check.frontier;
-        (self.overtaken && by_feed && request.need <= self.check.bar).then_some(self.check.bar)
+        let loads = request.arm != Arm::CachedOnly && !request.is_away();
+        let leased = self.overtaken && by_feed && loads && request.need <= self.check.bar;
+        leased.then_some(self.check.bar)
     }
 }
 
@@ -51,7 +54,12 @@ impl Cache {
         let key = Key::Todo(name);
         let at = key.shared(self.origin.entry_scope());
         let lease = SharedKey { list: at.list.clone(), key: format!("{}:{bar}", at.key) };
-        if !shared.lease(&lease, LEASE).await {
+        let asked = self.found_instead(shared.as_ref(), &key, &at);
+        let (won, found) = tokio::join!(shared.lease(&lease, LEASE), asked);
+        if found {
+            return;
+        }
+        if !won {
             for pause in LOOKS_MS {
                 sleep(Duration::from_millis(pause)).await;
                 if self.found_instead(shared.as_ref(), &key, &at).await {

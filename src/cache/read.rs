@@ -338,9 +338,8 @@ impl Cache {
         Ok(again.collect())
     }
 
-    /// Asks the shared tier for all at once. It is passed by where the fence
-    /// is above the frontier: a change that this replica made itself or that
-    /// is just arriving will hardly have been read by another one.
+    /// Asks the shared tier for all at once that may lie there. What is worth a
+    /// lease is asked for with it, once for all its readers.
     async fn from_shared(
         &self,
         missing: Vec<Missing>,
@@ -348,8 +347,9 @@ impl Cache {
         request: &Request,
     ) -> Result<Vec<Missing>, Error> {
         let Some(shared) = &self.shared else { return Ok(missing) };
-        let (asked, mut rest): (Vec<_>, Vec<_>) =
-            missing.into_iter().partition(|m| m.check.bar <= m.check.frontier);
+        let (asked, mut rest): (Vec<_>, Vec<_>) = missing
+            .into_iter()
+            .partition(|m| self.may_be_shared(&m.check, request) && m.leased(request).is_none());
         if asked.is_empty() {
             return Ok(rest);
         }
@@ -372,6 +372,15 @@ impl Cache {
             }
         }
         Ok(rest)
+    }
+
+    /// Whether another replica may have read what is missing here. Hardly, where
+    /// its fence is above the frontier: this replica made the change itself, or
+    /// it is just arriving; or where it is the last write of this replica and its
+    /// writer asks for it.
+    fn may_be_shared(&self, check: &Check, request: &Request) -> bool {
+        let own = check.bar.0 == self.own_write.load(Ordering::Acquire);
+        check.bar <= check.frontier && !(own && request.arm == Arm::AtLeastAsFresh(check.bar))
     }
 
     /// The value in a shared entry, if it is what was asked for.
@@ -413,7 +422,8 @@ impl Cache {
                 Key::Todo(_) => None,
             };
             let required = Required { after: m.check.bar.max(request.need), grace };
-            Wanted { key: m.key.clone(), required, leased: m.leased(request) }
+            let leased = m.leased(request).filter(|_| self.may_be_shared(&m.check, request));
+            Wanted { key: m.key.clone(), required, leased }
         };
         let wanted = missing.iter().map(wanted).collect();
         let span = info_span!("origin", tidemark.tier = "origin", tidemark.keys = missing.len());

@@ -5,6 +5,7 @@ mod convert;
 mod deadline;
 mod edge;
 pub(crate) mod filter;
+mod gathered;
 pub mod health;
 pub(crate) mod page_token;
 pub mod reply;
@@ -20,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use futures::TryStreamExt as _;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -30,7 +32,9 @@ use tonic::{
 
 use tower::Layer as _;
 
-use self::{health::HealthState, server::todo_service_server::TodoServiceServer, service::Todos};
+use self::{
+    gathered::Gathered, health::HealthState, server::todo_service_server::TodoServiceServer, service::Todos,
+};
 use crate::{cache::Cache, config::AllowedOrigins, pb, telemetry::Metrics};
 
 /// The generated client.
@@ -120,9 +124,12 @@ pub async fn serve(
         .add_service(reflection().build_v1alpha()?);
     let until = shutdown.clone().cancelled_owned();
     match tls {
-        None => router.serve_with_incoming_shutdown(plain(listener), until).await?,
+        None => {
+            let incoming = plain(listener).map_ok(Gathered::new);
+            router.serve_with_incoming_shutdown(incoming, until).await?;
+        }
         Some(tls) => {
-            let incoming = tls.incoming(listener, metrics, shutdown);
+            let incoming = tls.incoming(listener, metrics, shutdown).map_ok(Gathered::new);
             router.serve_with_incoming_shutdown(incoming, until).await?;
         }
     }

@@ -8,10 +8,14 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bson::{Bson, Document, RawDocument, doc};
+use bson::{Bson, Document, RawArray, RawDocument, doc};
 use futures::StreamExt;
-use mongodb::{error::Error, options::CursorType, raw_batch_cursor::RawBatchCursor};
-use tokio::sync::watch;
+use mongodb::{
+    error::Error,
+    options::CursorType,
+    raw_batch_cursor::{RawBatch, RawBatchCursor},
+};
+use tokio::sync::{mpsc, watch};
 
 use super::{HEARTBEATS, Inner, TODOS, origin_time, read::code, timestamp};
 use crate::{
@@ -37,7 +41,7 @@ struct Position {
 
 pub(super) struct MongoFeed {
     inner: Arc<Inner>,
-    batches: RawBatchCursor,
+    batches: mpsc::Receiver<Result<RawBatch, Error>>,
     /// The primary that it was opened at; another one is elected where that
     /// one froze, too, and then nothing comes from it any more.
     primary: watch::Receiver<Option<String>>,
@@ -73,7 +77,7 @@ impl MongoFeed {
             .max_time(AWAIT)
             .batch()
             .await;
-        let batches = opened.map_err(broken)?;
+        let batches = ahead(opened.map_err(broken)?);
         Ok(Self { inner, batches, primary, position, ready: VecDeque::new() })
     }
 
@@ -81,21 +85,26 @@ impl MongoFeed {
         let elected = async { self.primary.changed().await };
         let batch = tokio::select! {
             biased;
-            batch = self.batches.next() => batch,
+            batch = self.batches.recv() => batch,
             Ok(()) = elected => return Err(FeedError::Broken("another node is the primary now".into())),
         };
         let batch = batch.ok_or_else(|| FeedError::Broken("the stream ended".into()))?.map_err(broken)?;
         let mut unpinned = false;
+        let mut last = None;
         for event in batch.doc_slices().map_err(broken)? {
             let event = event.ok().and_then(bson::RawBsonRef::as_document);
             let event = event.ok_or_else(|| FeedError::Broken("an event is no document".into()))?;
-            let item = self
-                .item(event)
-                .ok_or_else(|| FeedError::Broken(format!("an event cannot be read: {event:?}")))?;
+            let read = Event::read(event);
+            let item = read.as_ref().and_then(|read| self.item(read));
+            let item =
+                item.ok_or_else(|| FeedError::Broken(format!("an event cannot be read: {event:?}")))?;
             unpinned |= matches!(item.event, FeedEvent::Reset { .. });
             self.ready.push_back(item);
-            let token = event.get_document("_id").ok().and_then(|token| Document::try_from(token).ok());
-            let start_after = event.get_str("operationType").is_ok_and(|kind| kind == "invalidate");
+            last = read;
+        }
+        if let Some(last) = last {
+            let start_after = last.operation == "invalidate";
+            let token = last.token.and_then(|token| Document::try_from(token).ok());
             self.position = token.map(|token| Arc::new(Position { token, start_after }));
         }
         if unpinned {
@@ -109,25 +118,21 @@ impl MongoFeed {
         Ok(())
     }
 
-    fn item(&self, event: &RawDocument) -> Option<FeedItem> {
-        let timestamp = event.get_timestamp("clusterTime").ok()?;
-        let time = origin_time(timestamp);
-        let alone = self.inner.alone_is_known && event.get("txnNumber").ok()?.is_none();
-        let kind = event.get_str("operationType").ok()?;
-        let coll = event.get_document("ns").ok().and_then(|ns| ns.get_str("coll").ok()).unwrap_or_default();
-        if coll == HEARTBEATS {
-            let number = match event.get("number").ok()? {
-                Some(number) => number.as_i64().or_else(|| number.as_i32().map(i64::from)).unwrap_or(0),
-                None => return Some(FeedItem { time, alone, event: FeedEvent::Nothing }),
-            };
-            let event = FeedEvent::Heartbeat { number: number.unsigned_abs() };
+    fn item(&self, event: &Event<'_>) -> Option<FeedItem> {
+        let time = origin_time(event.cluster_time?);
+        let alone = self.inner.alone_is_known && !event.in_transaction;
+        if event.coll == HEARTBEATS {
+            let event = event
+                .number
+                .map_or(FeedEvent::Nothing, |number| FeedEvent::Heartbeat { number: number.unsigned_abs() });
             return Some(FeedItem { time, alone, event });
         }
-        let kind = match kind {
+        let kind = match event.operation {
             "insert" => ChangeKind::Created,
             "update" => ChangeKind::Updated,
             "replace" => ChangeKind::Replaced,
             "delete" => ChangeKind::Deleted,
+            "" => return None,
             other => {
                 // DDL is never known to be alone: an invalidate shares its time.
                 return Some(FeedItem {
@@ -137,12 +142,12 @@ impl MongoFeed {
                 });
             }
         };
-        let wall = event.get_datetime("wallTime").map(bson::DateTime::timestamp_millis);
-        let wall_ms = wall.unwrap_or(i64::from(timestamp.time) * 1000);
-        let name = event.get_document("documentKey").ok()?.get_str("_id").ok().and_then(TodoName::parse);
+        let wall_ms = event.wall_ms.unwrap_or(i64::from(event.cluster_time?.time) * 1000);
         // A document whose _id is no todo name does not exist for this service.
-        let Some(name) = name else { return Some(FeedItem { time, alone, event: FeedEvent::Nothing }) };
-        let touched = if kind == ChangeKind::Updated { touched(event)? } else { Touched::All };
+        let Some(name) = event.key?.get_str("_id").ok().and_then(TodoName::parse) else {
+            return Some(FeedItem { time, alone, event: FeedEvent::Nothing });
+        };
+        let touched = if kind == ChangeKind::Updated { event.touched()? } else { Touched::All };
         Some(FeedItem {
             time,
             alone,
@@ -151,18 +156,81 @@ impl MongoFeed {
     }
 }
 
-/// The paths that an update touched; all, if it does not say.
-fn touched(event: &RawDocument) -> Option<Touched> {
-    if !event.get_bool("described").unwrap_or(false) {
-        return Some(Touched::All);
-    }
-    let mut paths = Vec::new();
-    for field in ["updated", "removed", "truncated"] {
-        for path in event.get_array(field).ok()? {
-            paths.push(path.ok()?.as_str()?.into());
+/// The batches of a stream, the next one on its way while one is worked on: a
+/// replay then takes what the server takes for it. At most three are here at
+/// once, of 16 MiB each at the utmost: the reply's own bound.
+fn ahead(mut stream: RawBatchCursor) -> mpsc::Receiver<Result<RawBatch, Error>> {
+    let (sender, batches) = mpsc::channel(1);
+    tokio::spawn(async move {
+        loop {
+            let batch = tokio::select! {
+                batch = stream.next() => batch,
+                () = sender.closed() => return,
+            };
+            let Some(batch) = batch else { return };
+            if sender.send(batch).await.is_err() {
+                return;
+            }
         }
+    });
+    batches
+}
+
+/// The fields of an event, read in one pass.
+#[derive(Default)]
+struct Event<'a> {
+    token: Option<&'a RawDocument>,
+    operation: &'a str,
+    cluster_time: Option<bson::Timestamp>,
+    wall_ms: Option<i64>,
+    coll: &'a str,
+    in_transaction: bool,
+    key: Option<&'a RawDocument>,
+    described: bool,
+    paths: [Option<&'a RawArray>; 3],
+    number: Option<i64>,
+}
+
+impl<'a> Event<'a> {
+    fn read(event: &'a RawDocument) -> Option<Self> {
+        let mut read = Self::default();
+        for field in event {
+            let (name, value) = field.ok()?;
+            match name.as_str() {
+                "_id" => read.token = value.as_document(),
+                "operationType" => read.operation = value.as_str()?,
+                "clusterTime" => read.cluster_time = value.as_timestamp(),
+                "wallTime" => read.wall_ms = value.as_datetime().map(bson::DateTime::timestamp_millis),
+                "ns" => read.coll = value.as_document()?.get_str("coll").unwrap_or_default(),
+                "txnNumber" => read.in_transaction = true,
+                "documentKey" => read.key = value.as_document(),
+                "described" => read.described = value.as_bool()?,
+                "updated" => read.paths[0] = value.as_array(),
+                "removed" => read.paths[1] = value.as_array(),
+                "truncated" => read.paths[2] = value.as_array(),
+                "number" => {
+                    let number = value.as_i64().or_else(|| value.as_i32().map(i64::from));
+                    read.number = Some(number.unwrap_or(0));
+                }
+                _ => {}
+            }
+        }
+        Some(read)
     }
-    Some(Touched::Paths(paths))
+
+    /// The paths that an update touched; all, if it does not say.
+    fn touched(&self) -> Option<Touched> {
+        if !self.described {
+            return Some(Touched::All);
+        }
+        let mut paths = Vec::new();
+        for some in self.paths {
+            for path in some? {
+                paths.push(path.ok()?.as_str()?.into());
+            }
+        }
+        Some(Touched::Paths(paths))
+    }
 }
 
 fn pipeline(stream: Document, replica: &str) -> Vec<Document> {

@@ -34,11 +34,15 @@ impl Inner {
         after: OriginTime,
         limit: Duration,
     ) -> Result<(OriginTime, Vec<Value>), OriginError> {
-        let ids: Vec<&str> = names.iter().map(TodoName::as_str).collect();
+        // One alone takes the server's shortest way.
+        let filter = match names {
+            [name] => doc! { "_id": name.as_str() },
+            names => doc! { "_id": { "$in": names.iter().map(TodoName::as_str).collect::<Vec<_>>() } },
+        };
         // One more than can come, so that the server sees the end at once.
         let find = doc! {
             "find": TODOS,
-            "filter": { "_id": { "$in": ids } },
+            "filter": filter,
             "batchSize": i32::try_from(names.len() + 1).unwrap_or(i32::MAX),
         };
         let (time, documents) = self.find(find, At::After(after), limit).await?;

@@ -99,3 +99,53 @@ impl<IO: Connected> Connected for Gathered<IO> {
         self.io.connect_info()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn small_writes_wait_for_the_flush() {
+        let (near, mut far) = duplex(1 << 20);
+        let mut gathered = Gathered::new(near);
+        gathered.write_all(b"head ").await.expect("taken");
+        gathered.write_all(b"payload").await.expect("taken");
+        let nothing = futures::poll!(Box::pin(far.read_u8()));
+        assert!(nothing.is_pending(), "written before the flush");
+        gathered.flush().await.expect("flushed");
+        let mut got = [0; 12];
+        far.read_exact(&mut got).await.expect("read");
+        assert_eq!(&got, b"head payload");
+        assert_eq!(gathered.pending.capacity(), 0, "a connection at rest holds nothing");
+    }
+
+    /// A peer that takes seven bytes at a time gets all of them, in order,
+    /// whatever their sizes are.
+    #[tokio::test]
+    async fn a_slow_peer_gets_every_byte() {
+        let sizes = [1, 300, MAX_PENDING - 301, 1, MAX_PENDING, MAX_PENDING + 1, 3 * MAX_PENDING, 5];
+        let mut wanted = Vec::new();
+        let (near, mut far) = duplex(7);
+        let mut gathered = Gathered::new(near);
+        for (round, size) in sizes.into_iter().enumerate() {
+            wanted.extend((0..size).map(|at| u8::try_from((at + round) % 251).expect("small")));
+        }
+        let sent = wanted.clone();
+        let sending = async move {
+            let mut rest = sent.as_slice();
+            for size in sizes {
+                let (some, more) = rest.split_at(size);
+                gathered.write_all(some).await.expect("taken");
+                assert!(gathered.pending.len() <= MAX_PENDING);
+                rest = more;
+            }
+            gathered.shutdown().await.expect("shut down");
+        };
+        let mut got = Vec::new();
+        let (_, read) = tokio::join!(sending, far.read_to_end(&mut got));
+        read.expect("read to the end");
+        assert!(got == wanted, "{} bytes came of {}", got.len(), wanted.len());
+    }
+}

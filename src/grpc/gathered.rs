@@ -144,7 +144,7 @@ mod tests {
             gathered.shutdown().await.expect("shut down");
         };
         let mut got = Vec::new();
-        let (_, read) = tokio::join!(sending, far.read_to_end(&mut got));
+        let ((), read) = tokio::join!(sending, far.read_to_end(&mut got));
         read.expect("read to the end");
         assert!(got == wanted, "{} bytes came of {}", got.len(), wanted.len());
     }

@@ -8,7 +8,10 @@
 //! Losing the lease costs a load, never an answer: who does not find the value
 //! in a few looks loads it all the same.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::time::sleep;
 
@@ -17,6 +20,7 @@ use super::{
     part::{Key, Missing, Request},
 };
 use crate::{
+    coherence::Check,
     model::{OriginTime, TodoName},
     tier::shared::{Shared, SharedKey},
 };
@@ -30,19 +34,27 @@ const LEASE: Duration = Duration::from_secs(1);
 /// read is held up by a holder that died.
 const LOOKS_MS: [u64; 5] = [2, 3, 5, 10, 20];
 
-impl Missing {
-    /// The fence that the value kept here is below, if it is worth a lease to
-    /// load anew: known from the feed, so that other replicas know it too, and
-    /// enough for what the request needs.
-    pub(super) fn leased(&self, request: &Request) -> Option<OriginTime> {
-        let by_feed = self.check.bar <= self.check.frontier;
-        let loads = request.arm != Arm::CachedOnly && !request.is_away();
-        let leased = self.overtaken && by_feed && loads && request.need <= self.check.bar;
-        leased.then_some(self.check.bar)
-    }
-}
-
 impl Cache {
+    /// Whether another replica may have read what is missing here. Hardly, where
+    /// its fence is above the frontier: this replica made the change itself, or
+    /// it is just arriving; or where it is the last write of this replica and its
+    /// writer asks for it.
+    pub(super) fn may_be_shared(&self, missing: &Missing, request: &Request) -> bool {
+        let Check { bar, frontier, .. } = missing.check;
+        let own = bar.0 == self.own_write.load(Ordering::Acquire);
+        bar <= frontier && !(own && request.arm == Arm::AtLeastAsFresh(bar))
+    }
+
+    /// The fence that the value kept here is below, if it is worth a lease to
+    /// load anew: other replicas know it too, and it is enough for what the
+    /// request needs.
+    pub(super) fn leased(&self, missing: &Missing, request: &Request) -> Option<OriginTime> {
+        let bar = missing.check.bar;
+        let loads = request.arm != Arm::CachedOnly && !request.is_away();
+        let leased = missing.overtaken && loads && self.may_be_shared(missing, request);
+        (leased && request.need <= bar).then_some(bar)
+    }
+
     /// Begins the load of a todo whose fence was raised to `bar`, unless
     /// another replica has begun it and its value comes in time.
     pub(super) async fn load_by_lease(

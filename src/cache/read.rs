@@ -349,7 +349,7 @@ impl Cache {
         let Some(shared) = &self.shared else { return Ok(missing) };
         let (asked, mut rest): (Vec<_>, Vec<_>) = missing
             .into_iter()
-            .partition(|m| self.may_be_shared(&m.check, request) && m.leased(request).is_none());
+            .partition(|m| self.may_be_shared(m, request) && self.leased(m, request).is_none());
         if asked.is_empty() {
             return Ok(rest);
         }
@@ -372,15 +372,6 @@ impl Cache {
             }
         }
         Ok(rest)
-    }
-
-    /// Whether another replica may have read what is missing here. Hardly, where
-    /// its fence is above the frontier: this replica made the change itself, or
-    /// it is just arriving; or where it is the last write of this replica and its
-    /// writer asks for it.
-    fn may_be_shared(&self, check: &Check, request: &Request) -> bool {
-        let own = check.bar.0 == self.own_write.load(Ordering::Acquire);
-        check.bar <= check.frontier && !(own && request.arm == Arm::AtLeastAsFresh(check.bar))
     }
 
     /// The value in a shared entry, if it is what was asked for.
@@ -422,8 +413,7 @@ impl Cache {
                 Key::Todo(_) => None,
             };
             let required = Required { after: m.check.bar.max(request.need), grace };
-            let leased = m.leased(request).filter(|_| self.may_be_shared(&m.check, request));
-            Wanted { key: m.key.clone(), required, leased }
+            Wanted { key: m.key.clone(), required, leased: self.leased(m, request) }
         };
         let wanted = missing.iter().map(wanted).collect();
         let span = info_span!("origin", tidemark.tier = "origin", tidemark.keys = missing.len());

@@ -127,7 +127,8 @@ impl Cache {
         if time <= self.newest_known().max(own) {
             return Ok(false);
         }
-        let heartbeat = self.heart.begun_since(self.clock.now());
+        // Later than now: one that began in the same instant may be the one seen.
+        let heartbeat = self.heart.begun_since(Mono(self.clock.now().0 + 1));
         match within(deadline, "origin", heartbeat).await? {
             Ok(heartbeat) => Ok(time >= heartbeat),
             Err(problem) => Err(self.unavailable(problem.to_string())),

@@ -3,7 +3,7 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures::Stream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     Cache, WatchEvent, WatchMessage, WatchRequest,
@@ -19,6 +19,12 @@ use crate::{
 /// A private feed goes on when fewer names than this are pending: it paces
 /// itself by its client, and never overflows it.
 const PRIVATE_BACKLOG: usize = 1024;
+/// A private feed that brings nothing for this long, and a heartbeat interval
+/// more, hangs: heartbeats of this replica lie in what it reads. It is opened
+/// anew, and waited for twice as long each time, up to the second of these: a
+/// long way without them may lie before it.
+const HUNG_AFTER: Duration = Duration::from_secs(2);
+const MOST_PATIENCE: Duration = Duration::from_secs(64);
 /// When a caller that found too many watches should try again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
@@ -103,20 +109,22 @@ impl Cache {
     async fn feed_privately(&self, watcher: &Arc<Watcher>, after: OriginTime) {
         let mut from = FeedStart::After(after);
         let mut closing = Closing::default();
+        let mut patience = self.settings.heartbeat_interval.saturating_add(HUNG_AFTER);
         // The watch itself holds the other reference.
         while Arc::strong_count(watcher) > 1 {
-            let lost = match self.origin.open_feed(from.clone()).await {
-                Ok(mut feed) => match self.drain_privately(feed.as_mut(), &mut closing, watcher).await {
-                    Ok(()) => return,
-                    Err(error) => {
-                        if let Some(position) = feed.position() {
-                            from = FeedStart::Resume(position);
-                        }
-                        error
+            let lost = match timeout(patience, self.origin.open_feed(from.clone())).await {
+                Ok(Ok(mut feed)) => {
+                    let drained = self.drain_privately(feed.as_mut(), &mut closing, watcher, patience);
+                    let Err(error) = drained.await else { return };
+                    if let Some(position) = feed.position() {
+                        from = FeedStart::Resume(position);
                     }
-                },
-                Err(error) => error,
+                    error
+                }
+                Ok(Err(error)) => error,
+                Err(_) => FeedError::Broken(format!("it could not be opened within {patience:?}")),
             };
+            patience = patience.saturating_mul(2).min(patience.max(MOST_PATIENCE));
             if let FeedError::HistoryLost(problem) = lost {
                 return self.hub.register_with_reset(watcher, self.coherence.frontier(), &problem);
             }
@@ -131,9 +139,11 @@ impl Cache {
         feed: &mut dyn Feed,
         closing: &mut Closing,
         watcher: &Arc<Watcher>,
+        patience: Duration,
     ) -> Result<(), FeedError> {
         loop {
-            for item in feed.next().await? {
+            let silent = |_| FeedError::Broken(format!("nothing came within {patience:?}"));
+            for item in timeout(patience, feed.next()).await.map_err(silent)?? {
                 let closed = take(closing, item)?;
                 for (time, entries) in &closed.released {
                     watcher.push(*time, entries);

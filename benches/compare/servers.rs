@@ -20,7 +20,7 @@ use tonic::transport::Channel;
 
 use super::{
     load::{Calls, Generator},
-    support::{Mongo, RedisCluster, Server, folder, redis, redis_cli, spawn},
+    support::{Mongo, RedisCluster, Server, folder, redis, redis_cli, scrape, spawn},
 };
 
 /// A server under test.
@@ -105,8 +105,7 @@ impl Running {
 
     /// The sum of a metric over all its labels that contain `label`.
     pub fn metric(&self, name: &str, label: &str) -> f64 {
-        let address = self.metrics.as_ref().expect("metrics").trim_end_matches("/metrics");
-        let text = http_get(address, "/metrics");
+        let text = scrape(self.metrics.as_ref().expect("metrics"));
         let of_it = |line: &&str| {
             line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])) && line.contains(label)
         };
@@ -120,15 +119,6 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn http_get(address: &str, path: &str) -> String {
-    use std::io::{Read as _, Write as _};
-    let mut socket = std::net::TcpStream::connect(address).expect("connected");
-    write!(socket, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").expect("asked");
-    let mut text = String::new();
-    socket.read_to_string(&mut text).expect("an answer");
-    text
 }
 
 /// Runs a few calls of a client beside the load.

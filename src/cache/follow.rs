@@ -19,7 +19,7 @@ use crate::{
 const REPLAY_BUDGET: Duration = Duration::from_secs(15);
 /// A heartbeat that was acknowledged and does not come back within this time
 /// shows that the feed hangs.
-const HUNG_AFTER: Duration = Duration::from_secs(2);
+pub(super) const HUNG_AFTER: Duration = Duration::from_secs(2);
 /// How often that is looked at.
 const WATCHDOG_INTERVAL: Duration = Duration::from_millis(250);
 /// A time that stays open for so long is closed by a heartbeat of its own, so
@@ -30,7 +30,7 @@ const OPEN_TIME_PATIENCE: Duration = Duration::from_millis(5);
 const REOPEN_PAUSE: Duration = Duration::from_millis(50);
 const MAX_REOPEN_PAUSE: Duration = Duration::from_secs(1);
 /// Time for opening the feed.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a feed is left.
 enum Left {

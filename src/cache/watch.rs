@@ -7,6 +7,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     Cache, WatchEvent, WatchMessage, WatchRequest,
+    follow::{HUNG_AFTER, OPEN_TIMEOUT},
     hub::{MAX_PRIVATE_FEEDS, MAX_WATCHERS, Watcher},
 };
 use crate::{
@@ -19,11 +20,10 @@ use crate::{
 /// A private feed goes on when fewer names than this are pending: it paces
 /// itself by its client, and never overflows it.
 const PRIVATE_BACKLOG: usize = 1024;
-/// A private feed that brings nothing for this long, and a heartbeat interval
-/// more, hangs: heartbeats of this replica lie in what it reads. It is opened
-/// anew, and waited for twice as long each time, up to the second of these: a
-/// long way without them may lie before it.
-const HUNG_AFTER: Duration = Duration::from_secs(2);
+/// A private feed that brings nothing for a heartbeat interval and `HUNG_AFTER`
+/// hangs: heartbeats of this replica lie in what it reads. It is opened anew,
+/// and waited for twice as long each time, up to this: a long way without them
+/// may lie before it.
 const MOST_PATIENCE: Duration = Duration::from_secs(64);
 /// When a caller that found too many watches should try again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -112,19 +112,17 @@ impl Cache {
         let mut patience = self.settings.heartbeat_interval.saturating_add(HUNG_AFTER);
         // The watch itself holds the other reference.
         while Arc::strong_count(watcher) > 1 {
-            let lost = match timeout(patience, self.origin.open_feed(from.clone())).await {
+            let lost = match timeout(OPEN_TIMEOUT, self.origin.open_feed(from.clone())).await {
                 Ok(Ok(mut feed)) => {
-                    let drained = self.drain_privately(feed.as_mut(), &mut closing, watcher, patience);
+                    let drained =
+                        self.drain_privately(feed.as_mut(), &mut from, &mut closing, watcher, patience);
                     let Err(error) = drained.await else { return };
-                    if let Some(position) = feed.position() {
-                        from = FeedStart::Resume(position);
-                    }
+                    patience = patience.saturating_mul(2).min(patience.max(MOST_PATIENCE));
                     error
                 }
                 Ok(Err(error)) => error,
-                Err(_) => FeedError::Broken(format!("it could not be opened within {patience:?}")),
+                Err(_) => FeedError::Broken(format!("it could not be opened within {OPEN_TIMEOUT:?}")),
             };
-            patience = patience.saturating_mul(2).min(patience.max(MOST_PATIENCE));
             if let FeedError::HistoryLost(problem) = lost {
                 return self.hub.register_with_reset(watcher, self.coherence.frontier(), &problem);
             }
@@ -133,10 +131,11 @@ impl Cache {
     }
 
     /// Hands over closed times until the ring has the rest, or the watcher is
-    /// gone.
+    /// gone. `from` follows: a batch that was not handed over is read again.
     async fn drain_privately(
         &self,
         feed: &mut dyn Feed,
+        from: &mut FeedStart,
         closing: &mut Closing,
         watcher: &Arc<Watcher>,
         patience: Duration,
@@ -151,6 +150,9 @@ impl Cache {
                 if self.hub.register(watcher, closed.frontier).is_ok() {
                     return Ok(());
                 }
+            }
+            if let Some(position) = feed.position() {
+                *from = FeedStart::Resume(position);
             }
             while watcher.backlog() > PRIVATE_BACKLOG {
                 watcher.popped.notified().await;

@@ -15,9 +15,10 @@ use crate::model::{Mono, PageQuery, Stamped, TodoName, Value};
 
 /// What an entry costs beside its key and value: the table's slots, the
 /// headers of its allocations, what the allocator rounds up, and the holes that
-/// churn leaves in its pages. Measured: with 374,000 todos of 400 bytes the process
-/// grew by 300 MiB while it was filled, and by 260 MiB in the end
-/// (`cargo bench --bench compare -- short memory`).
+/// churn leaves in its pages. Measured (`cargo bench --bench compare -- short
+/// memory`) when 320 were counted and 374,000 todos of 400 bytes kept: the process
+/// took 401 to 416 MiB when full and 372 to 379 in the end, 114 of them also with
+/// hardly anything kept.
 const ENTRY_OVERHEAD: u64 = 400;
 /// Bytes that a todo is taken to have, to size the tables at first.
 const USUAL_ENTRY: u64 = 512;

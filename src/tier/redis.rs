@@ -329,7 +329,8 @@ impl Shared for RedisTier {
         if let (Some(gets), [key]) = (&self.gets, keys) {
             let (found, answer) = oneshot::channel();
             if gets.try_send(Get { key: text(key), found }).is_err() {
-                inner.went("get", false);
+                // Too many ask at once: Redis is not to blame, so no breaker.
+                inner.metrics.shared_failures.get_or_create(&Kind { kind: "get" }).inc();
                 return none();
             }
             return vec![timeout(GET_TIMEOUT, answer).await.ok().and_then(Result::ok).flatten()];

@@ -112,6 +112,16 @@ pub async fn eventually<T>(what: &str, limit: Duration, mut look: impl AsyncFnMu
     }
 }
 
+/// What stands at this URL of metrics.
+pub fn scrape(url: &str) -> String {
+    let address = url.trim_start_matches("http://").trim_end_matches("/metrics");
+    let mut stream = TcpStream::connect(address).expect("connected");
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("read");
+    text
+}
+
 /// A server that this process started.
 pub struct Server {
     child: Mutex<Child>,
@@ -495,12 +505,7 @@ impl Tidemark {
 
     /// What stands at its `/metrics`.
     pub fn metrics_text(&self) -> String {
-        let address = self.metrics.trim_start_matches("http://").trim_end_matches("/metrics");
-        let mut stream = TcpStream::connect(address).expect("connected");
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
-        let mut text = String::new();
-        stream.read_to_string(&mut text).expect("read");
-        text
+        scrape(&self.metrics)
     }
 
     /// The sum of the metrics whose lines begin so, labels included.

@@ -3,7 +3,7 @@
 //!
 //! `cargo bench --bench compare -- short` takes minutes, `-- long` hours.
 //! `-- short near_hit memory` measures some rows only, and writes nothing;
-//! with `write` among them it writes those, and names the others as not run.
+//! with `write` among them it writes those, and leaves the others as they were.
 //! `TIDEMARK_BEFORE=target/before cargo bench ... -- short near_hit` measures that
 //! build beside this one.
 
@@ -40,7 +40,7 @@ struct Bench {
 }
 
 /// The rows by name, in the order of the report.
-const ROWS: [(&str, Measure); 11] = [
+const ROWS: [(&str, Measure); 12] = [
     ("near_hit", Bench::near_hit),
     ("shared", Bench::shared),
     ("strong", Bench::strong),
@@ -50,6 +50,7 @@ const ROWS: [(&str, Measure); 11] = [
     ("watchers", Bench::watchers),
     ("replay", Bench::replay),
     ("memory", Bench::memory),
+    ("memory_small", Bench::memory_small),
     ("growth", Bench::growth),
     ("embedded", Bench::embedded),
 ];
@@ -93,19 +94,22 @@ fn measure(mut bench: Bench, args: &[&str]) {
         eprintln!("no row {wrong:?}; there are: {}", names().join(" "));
         std::process::exit(2);
     }
+    let mut failed = Vec::new();
     for (name, row) in ROWS {
         if wanted.is_empty() || wanted.contains(&name) {
             println!("== {name}");
             // A row that fails says so, and the others are measured.
             let measured = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| row(&mut bench)));
             if measured.is_err() {
-                bench.report.not_run(name);
+                failed.push(name);
             }
-        } else {
-            bench.report.not_run(name);
         }
     }
     if wanted.is_empty() || !write.is_empty() {
-        bench.report.write();
+        bench.report.write(wanted.is_empty());
+    }
+    if !failed.is_empty() {
+        eprintln!("not measured, for errors told above: {}", failed.join(" "));
+        std::process::exit(1);
     }
 }

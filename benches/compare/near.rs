@@ -320,6 +320,7 @@ impl Bench {
             .map(|n| Side::new(format!("{n} connections"), &tidemark, *n, gets(10_000, uniform(10_000))))
             .collect();
         let all = in_turns(&mut sides, Pace::Outstanding(200), self.form.round, self.form.rounds);
+        let steady = in_turns(&mut sides, Pace::PerSecond(RATE), self.form.round, self.form.rounds);
         drop(sides);
         let limit = limit_like(&tidemark);
         let mut sides: Vec<_> = connections
@@ -327,7 +328,9 @@ impl Bench {
             .map(|n| Side::new(format!("limit, {n}"), &limit, *n, gets(10_000, uniform(10_000))))
             .collect();
         let framework = in_turns(&mut sides, Pace::Outstanding(200), self.form.round, self.form.rounds);
+        let steady_framework = in_turns(&mut sides, Pace::PerSecond(RATE), self.form.round, self.form.rounds);
         self.grown("connections", "connections", "growth-connections", &connections, &all, Some(&framework));
+        self.grown("connections", "rate", "growth-at-a-rate", &connections, &steady, Some(&steady_framework));
         drop(sides);
         drop(limit);
         drop(tidemark);
@@ -394,10 +397,10 @@ impl Bench {
         let limit = framework.map(medians);
         let beside = limit.as_ref().map_or_else(String::new, |costs| format!("; `limit`: {}", told(costs)));
         self.report.row(
-            if x == "todos" {
-                "CPU a near hit, 1 to 1,000,000 todos"
-            } else {
-                "CPU a near hit, 1 to 200 connections"
+            match x {
+                "todos" => "CPU a near hit, 1 to 1,000,000 todos",
+                "connections" => "CPU a near hit, 1 to 200 connections, 200 calls outstanding",
+                _ => "CPU a near hit, 1 to 200 connections, 20,000 calls/s",
             },
             "flat, +-10 %",
             format!("{}{beside}", told(&costs)),
@@ -408,10 +411,10 @@ impl Bench {
         lines.extend(limit.map(|costs| ("limit".into(), line(costs))));
         self.report.plot(&Plot {
             name,
-            title: if x == "todos" {
-                "CPU of a near hit by todos in near"
-            } else {
-                "CPU of a near hit by connections"
+            title: match x {
+                "todos" => "CPU of a near hit by todos in near",
+                "connections" => "CPU of a near hit by connections, 200 calls outstanding",
+                _ => "CPU of a near hit by connections, 20,000 calls/s",
             },
             x: what,
             y: "us",

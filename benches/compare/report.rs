@@ -1,6 +1,6 @@
 //! BENCHMARKS.md: what was wanted, what was measured, and on what.
 
-use std::{fmt::Write as _, path::Path, process::Command};
+use std::{path::Path, process::Command};
 
 use super::plot::Plot;
 
@@ -20,8 +20,6 @@ pub struct Report {
     plots: Vec<(String, &'static str)>,
     /// Figures behind the rows, one line each.
     details: Vec<String>,
-    /// Rows that this run left out.
-    not_run: Vec<&'static str>,
 }
 
 /// Texts that are written by hand: what was tried and did not help, and which
@@ -39,10 +37,6 @@ impl Report {
         self.rows.push(Row { work, target, measured, reached });
     }
 
-    pub fn not_run(&mut self, name: &'static str) {
-        self.not_run.push(name);
-    }
-
     pub fn detail(&mut self, line: String) {
         println!("  {line}");
         self.details.push(line);
@@ -55,35 +49,52 @@ impl Report {
         self.plots.push((file, plot.title));
     }
 
-    pub fn write(&self) {
-        let mut text = String::from(HEAD);
-        let _ = writeln!(text, "\n## This run\n\n{}\n", machine(self.form));
-        text += "| work | target | measured | reached |\n| --- | --- | --- | --- |\n";
-        for row in &self.rows {
-            let _ = writeln!(
-                text,
-                "| {} | {} | {} | {} |",
-                row.work,
-                row.target,
-                row.measured,
-                verdict(row.reached)
-            );
-        }
-        if !self.not_run.is_empty() {
-            let _ = write!(text, "\nNot run this time: {}.\n", self.not_run.join(", "));
-        }
-        text += "\n## Figures behind it\n\n";
-        for line in &self.details {
-            let _ = writeln!(text, "- {line}");
-        }
-        for (file, title) in &self.plots {
-            let _ = write!(text, "\n![{title}]({file})\n");
-        }
-        text += "\n";
-        text += NOTES;
-        std::fs::write("BENCHMARKS.md", text).expect("written");
+    /// Puts what was measured into this form's part of the report. `anew`: in
+    /// place of all that stood there; else the other rows stay as they were.
+    pub fn write(&self, anew: bool) {
+        let file = format!("benches/parts/{}.md", self.form);
+        std::fs::create_dir_all("benches/parts").expect("a folder");
+        let old = if anew { String::new() } else { std::fs::read_to_string(&file).unwrap_or_default() };
+        let rows = self.rows.iter().map(|row| {
+            let Row { work, target, measured, reached } = row;
+            format!("| {work} | {target} | {measured} | {} | {} |", verdict(*reached), today())
+        });
+        let details = self.details.iter().map(|line| format!("- {line}"));
+        let plots = self.plots.iter().map(|(file, title)| format!("![{title}]({file})"));
+        let mut text = format!("## The {} form\n\n{}\n\n", self.form, machine());
+        text += "| work | target | measured | reached | on |\n| --- | --- | --- | --- | --- |\n";
+        text += &merged(&old, "| ", " | ", rows).join("\n");
+        text += "\n\n### Figures behind it\n\n";
+        text += &merged(&old, "- ", ": ", details).join("\n");
+        text += "\n\n";
+        text += &merged(&old, "![", "]", plots).join("\n\n");
+        text += "\n\n";
+        std::fs::write(&file, text).expect("written");
+        let parts = ["short", "long"].map(|form| std::fs::read_to_string(format!("benches/parts/{form}.md")));
+        let parts = parts.map(Result::unwrap_or_default).concat();
+        std::fs::write("BENCHMARKS.md", format!("{HEAD}\n{parts}{NOTES}")).expect("written");
         println!("written: BENCHMARKS.md");
     }
+}
+
+/// Old and new lines with this beginning, in the old order; a new one takes the
+/// place of the old one that has the same text up to `end`.
+fn merged(old: &str, begin: &str, end: &str, new: impl Iterator<Item = String>) -> Vec<String> {
+    let key = |line: &str| line[begin.len()..].split(end).next().unwrap_or_default().to_owned();
+    let is_entry = |line: &&str| line.starts_with(begin) && !["work", "---"].contains(&key(line).as_str());
+    let mut lines: Vec<String> = old.lines().filter(is_entry).map(str::to_owned).collect();
+    for line in new {
+        match lines.iter_mut().find(|old| key(old) == key(&line)) {
+            Some(old) => *old = line,
+            None => lines.push(line),
+        }
+    }
+    lines
+}
+
+fn today() -> String {
+    let now = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
+    now.split('T').next().unwrap_or_default().to_owned()
 }
 
 const fn verdict(reached: bool) -> &'static str {
@@ -98,10 +109,10 @@ the framework costs. `plain` is what a good engineer writes in an afternoon: ton
 cache-aside with a TTL, no near tier. CPU is user and system time of the server process, from the kernel.
 The load generator (`benches/compare/http2.rs`) shares the machine with the server. Figures are medians of
 the rounds; a spread is the least and the greatest of them. Latency at a fixed rate is counted from the
-instant at which a call was due.
+instant at which a call was due. Each row is of one run, on the day that it names.
 ";
 
-fn machine(form: &str) -> String {
+fn machine() -> String {
     let first = |file: &str, key: &str| {
         let text = std::fs::read_to_string(file).unwrap_or_default();
         let line = text.lines().find(|line| line.starts_with(key)).unwrap_or_default().to_owned();
@@ -115,8 +126,8 @@ fn machine(form: &str) -> String {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split(' ').next().unwrap_or_default().to_owned();
     format!(
-        "The {form} form, on {cores} cores of {} with {} of memory, kernel {}, {}, Redis {}, MongoDB 6.0.5. \
-         Load average of the machine at the end of the run: {load} (more than the cores means that others \
+        "On {cores} cores of {} with {} of memory, kernel {}, {}, Redis {}, MongoDB 6.0.5. \
+         Load average of the machine at the end of the last run: {load} (more than the cores means that others \
          were at work, and latencies and rates are worse than they are on a quiet machine; ratios of CPU time hold).",
         first("/proc/cpuinfo", "model name"),
         first("/proc/meminfo", "MemTotal"),

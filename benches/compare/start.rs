@@ -54,37 +54,42 @@ impl Bench {
 
     /// Near full at 256 MiB, with churn.
     pub fn memory(&mut self) {
+        self.full("near full at 256 MiB, todos of 400 bytes: memory", 700_000, 400);
+    }
+
+    /// The same with more and smaller todos.
+    pub fn memory_small(&mut self) {
+        self.full("near full at 256 MiB, todos of 100 bytes: memory", 1_000_000, 100);
+    }
+
+    fn full(&mut self, work: &'static str, count: usize, bytes: usize) {
         const CAPACITY: f64 = 256.0 * MIB;
         let limit = (1.35 * CAPACITY + 40e6) / MIB;
-        let sizes: &[(usize, usize)] =
-            if self.form.long { &[(700_000, 400), (1_500_000, 100)] } else { &[(700_000, 400)] };
-        for (count, bytes) in sizes {
-            let dir = embedded(*count, *bytes).display().to_string();
-            let tidemark = Running::tidemark(&["--data-dir", &dir, "--replay-window", "15s"]);
-            warm(&tidemark, *count);
-            let full = tidemark.resident() / MIB;
-            let mut load = Generator::open(tidemark.address, CONNECTIONS, gets(*count, uniform(*count)));
-            let churn = Duration::from_secs(if self.form.long { 1800 } else { 20 });
-            let (began, mut most) = (Instant::now(), full);
-            while began.elapsed() < churn {
-                load.run(Pace::Outstanding(64), Duration::from_secs(2));
-                most = most.max(tidemark.resident() / MIB);
-            }
-            let end = tidemark.resident() / MIB;
-            self.report.row(
-                if *bytes == 400 { "near full at 256 MiB, todos of 400 bytes: memory" } else { "near full at 256 MiB, todos of 100 bytes: memory" },
-                format!("<= 1.35 x that + 40 MB = {} MiB", short(limit)),
-                format!(
-                    "{} MiB when full, {} MiB at most and {} MiB at the end of {} s of churn; near counts {} MiB",
-                    short(full),
-                    short(most),
-                    short(end),
-                    churn.as_secs(),
-                    short(tidemark.metric("tidemark_near_bytes", "") / MIB)
-                ),
-                most <= limit,
-            );
+        let dir = embedded(count, bytes).display().to_string();
+        let tidemark = Running::tidemark(&["--data-dir", &dir, "--replay-window", "15s"]);
+        warm(&tidemark, count);
+        let full = tidemark.resident() / MIB;
+        let mut load = Generator::open(tidemark.address, CONNECTIONS, gets(count, uniform(count)));
+        let churn = Duration::from_secs(if self.form.long { 1800 } else { 20 });
+        let (began, mut most) = (Instant::now(), full);
+        while began.elapsed() < churn {
+            load.run(Pace::Outstanding(64), Duration::from_secs(2));
+            most = most.max(tidemark.resident() / MIB);
         }
+        let end = tidemark.resident() / MIB;
+        self.report.row(
+            work,
+            format!("<= 1.35 x that + 40 MB = {} MiB", short(limit)),
+            format!(
+                "{} MiB when full, {} MiB at most and {} MiB at the end of {} s of churn; near counts {} MiB",
+                short(full),
+                short(most),
+                short(end),
+                churn.as_secs(),
+                short(tidemark.metric("tidemark_near_bytes", "") / MIB)
+            ),
+            most <= limit,
+        );
     }
 
     /// Point reads and durable creates of the embedded store.

@@ -1,7 +1,7 @@
 //! Keeps up with the origin's feed: for each change fences first, then the
 //! hub, then the frontier. It is the only one that moves the frontier.
 
-use std::{ops::ControlFlow, time::Duration};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -41,7 +41,7 @@ enum Left {
 }
 
 struct Follower<'a> {
-    cache: &'a Cache,
+    cache: &'a Arc<Cache>,
     closing: Closing,
     /// The time of heartbeat 0: the replay is done right before it.
     h0: OriginTime,
@@ -54,7 +54,7 @@ struct Follower<'a> {
 
 impl Cache {
     /// Follows the feed for as long as the process lives.
-    pub(super) async fn follow(&self) -> Fatal {
+    pub(super) async fn follow(self: &Arc<Self>) -> Fatal {
         let h0 = self.heartbeat_now().await;
         let start = self.origin.replay_start(h0, self.settings.replay_window);
         // The hub first: with the floor calls begin to be answered.
@@ -133,6 +133,7 @@ impl Follower<'_> {
             let wake = open_since.map_or(wake, |since| wake.min(since + OPEN_TIME_PATIENCE));
             match timeout_at(wake, feed.next()).await {
                 Ok(Ok(items)) => {
+                    self.cache.load_ahead(&items).await;
                     newest = self.cache.clock.now();
                     if let Err(left) = self.apply(items) {
                         return left;

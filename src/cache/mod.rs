@@ -1,9 +1,10 @@
 //! The service proper: one struct, cut by verb. `read.rs` is the way of a
 //! read, from top to bottom; `load.rs` asks the origin for what no cache has,
-//! `lease.rs` lets one replica do so for all;
+//! `lease.rs` lets one replica do so for all, `ahead.rs` before anybody asks;
 //! `write.rs` is the way of a write; `heartbeat.rs` and `follow.rs` keep up
 //! with the origin; `hub.rs` and `watch.rs` tell the watchers.
 
+mod ahead;
 mod clock;
 mod count;
 mod follow;
@@ -32,8 +33,8 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::{ahead::Reads, count::ReadCounters, heartbeat::Heart, hub::Hub, load::Loads, verify::Verifier};
 pub use self::{clock::Clock, watch::Watch};
-use self::{count::ReadCounters, heartbeat::Heart, hub::Hub, load::Loads, verify::Verifier};
 pub use crate::coherence::Arm;
 use crate::{
     coherence::Coherence,
@@ -95,6 +96,7 @@ pub struct Cache {
     coherence: Coherence,
     heart: Heart,
     near: Near,
+    reads: Reads,
     shared: Option<Arc<dyn Shared>>,
     origin: Arc<dyn Origin>,
     hub: Hub,
@@ -142,6 +144,7 @@ impl Cache {
             coherence,
             heart: Heart::new(clock, keep),
             near: Near::new(settings.near_capacity),
+            reads: Reads::default(),
             hub: Hub::new(Arc::clone(&metrics)),
             loads: Loads::new(settings.max_origin_loads),
             writes: Arc::new(Semaphore::new(MAX_WRITES)),

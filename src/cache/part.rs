@@ -72,11 +72,11 @@ impl Missing {
 
     /// The one rule.
     pub(super) fn admit(mut self, stamped: Stamped, source: Source, request: &Request) -> Result<Part, Self> {
-        let Some(hit) = self.check.admissible(stamped.as_of) else { return Err(self) };
-        if hit.fresh_to >= request.need {
+        if let Some(hit) = self.check.admit(stamped.as_of, request.need) {
             return Ok(Part::of(self.key, stamped, hit, source, request));
         }
-        self.candidate = Some((stamped, source));
+        let fenced = self.check.admissible(stamped.as_of).is_none();
+        self.candidate = (!fenced).then_some((stamped, source)).or(self.candidate);
         Err(self)
     }
 }

@@ -234,10 +234,8 @@ impl Cache {
         let check = self.coherence.check_todo(name.as_str());
         let missing = |overtaken| Missing::new(at, Key::Todo(name.clone()), check, overtaken);
         let stamped = self.near.todo(name.as_str()).ok_or_else(|| missing(false))?;
-        match check.admit(stamped.as_of, request.need) {
-            Some(hit) => Ok(Part::of(Key::Todo(name.clone()), stamped, hit, Source::Near, request)),
-            None => missing(stamped.as_of < check.bar).admit(stamped, Source::Near, request),
-        }
+        let found = missing(stamped.as_of < check.bar).admit(stamped, Source::Near, request);
+        found.inspect(|_| self.reads.count(name.as_str()))
     }
 
     fn page_in_near(&self, at: usize, query: &Arc<PageQuery>, request: &Request) -> Result<Part, Missing> {

@@ -121,6 +121,51 @@ fn a_hot_todo_that_changes_20_times_a_second_costs_a_load_for_each_change() {
     println!("{changes} changes, loads by replica: {loads:?}");
 }
 
+/// Loading ahead: near has the new value before the change is applied.
+#[test]
+fn readers_of_a_hot_todo_wait_for_none_of_its_changes() {
+    const CHANGES: u32 = 100;
+    let (reads, late, loads) = in_calm(1, async |world, fleet| {
+        let (replica, name) = (fleet.replica(0), world.config.names[0].clone());
+        retitle(&world, &name, "cold");
+        read(&replica, &name, Arm::MinimizeLatency).await;
+        let (mut reads, mut late) = (0, 0);
+        for change in 0..CHANGES {
+            let ends = Instant::now() + Duration::from_millis(50);
+            while Instant::now() < ends {
+                // The clock stands still while nobody waits.
+                let began = Instant::now();
+                read(&replica, &name, Arm::MinimizeLatency).await;
+                reads += 1;
+                late += u32::from(began.elapsed() > Duration::ZERO);
+                sleep(Duration::from_millis(1)).await;
+            }
+            retitle(&world, &name, &format!("hot {change}"));
+        }
+        (reads, late, replica.link.loads_of(name.as_str()))
+    });
+    assert!(reads > 2000 && late == 0, "{late} of {reads} reads waited");
+    assert!(loads > 50 && loads <= u64::from(CHANGES) + 1, "{loads} loads for {CHANGES} changes");
+}
+
+/// What loading ahead may cost: one load that nobody wants.
+#[test]
+fn a_todo_that_was_hot_is_not_loaded_for_ever() {
+    let loads = in_calm(1, async |world, fleet| {
+        let (replica, name) = (fleet.replica(0), world.config.names[0].clone());
+        for _ in 0..100 {
+            read(&replica, &name, Arm::MinimizeLatency).await;
+        }
+        let before = replica.link.loads_of(name.as_str());
+        for change in 0..20 {
+            retitle(&world, &name, &format!("unread {change}"));
+            sleep(Duration::from_millis(100)).await;
+        }
+        replica.link.loads_of(name.as_str()) - before
+    });
+    assert_eq!(loads, 1);
+}
+
 #[test]
 fn with_a_silent_feed_a_todo_costs_a_load_for_each_limit() {
     let length = Duration::from_secs(15);

@@ -1,9 +1,11 @@
 //! The shared tier in Redis: standalone, cluster or sentinel. All of fred stays
-//! in this file.
+//! in this folder.
 //!
 //! Whatever Redis does, a read goes on: an answer that takes longer than a few
 //! milliseconds is not waited for, and after a few of those in a row Redis is
 //! not asked at all until a probe off the way of requests finds it well.
+
+mod lanes;
 
 use std::{
     collections::HashMap,
@@ -18,18 +20,19 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use fred::{
-    clients::Pool,
+    clients::{Client, Pool},
     prelude::{Builder, ClientLike, Config, Expiration, KeysInterface, Options, SetOptions, Value},
     types::RespVersion,
     types::config::{ReconnectPolicy, TlsConfig, TlsHostMapping, UnresponsiveConfig},
 };
 use futures::future::join_all;
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
+    sync::mpsc,
     time::{sleep, timeout},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use self::lanes::{Get, Lanes, NoLane};
 use super::shared::{Shared, SharedKey};
 use crate::{
     telemetry::{Kind, Metrics},
@@ -40,19 +43,11 @@ use crate::{
 /// plain or by TLS.
 pub const SCHEMES: [&str; 6] =
     ["redis", "rediss", "redis-cluster", "rediss-cluster", "redis-sentinel", "rediss-sentinel"];
-/// Clients in the pool, each with a connection to every node. Commands are
-/// pipelined: more connections bring nothing (see FACTS).
+/// Clients in the pool, each with a connection to every node: one for reads and
+/// one for writes. Commands are pipelined: more connections bring nothing.
 const CLIENTS: usize = 2;
 /// How long a read waits for Redis: ten times what it takes when it is well.
 const GET_TIMEOUT: Duration = Duration::from_millis(20);
-/// Commands under way for readers of one key. Few, so that readers gather while
-/// they run: one more in a command costs a fraction of a command.
-const GETS: usize = 2;
-/// Readers of one such command.
-const GET_READERS: usize = 128;
-/// Readers of one key that may wait for such a command: far more than Redis
-/// serves within the time that a read waits for it. Beyond, they do without.
-const MAX_WAITING: usize = 8192;
 /// How long a batch of writes may take; nobody waits for it.
 const PUT_TIMEOUT: Duration = Duration::from_millis(500);
 /// Failures in a row after which Redis is not asked any more.
@@ -73,25 +68,24 @@ const JITTER_PART: u64 = 10;
 pub struct RedisTier {
     inner: Arc<Inner>,
     queue: mpsc::Sender<Put>,
-    /// `None` in a cluster: a command is of one slot there, and a node that
-    /// hangs must not hold up the keys of others.
-    gets: Option<mpsc::Sender<Get>>,
+    lanes: Arc<Lanes>,
     _tasks: DropGuard,
 }
 
 struct Inner {
     pool: Pool,
+    /// The client of the pool that reads: one, as more of what waits then goes
+    /// out, and comes back, together.
+    reads: Client,
+    /// The one that writes, so that no read waits behind a batch of entries.
+    writes: Client,
+    /// A command is of one slot.
+    clustered: bool,
     metrics: Arc<Metrics>,
     /// Redis is not asked.
     open: AtomicBool,
     failures: AtomicU32,
     queued_bytes: AtomicUsize,
-}
-
-/// A reader of one key.
-struct Get {
-    key: String,
-    found: oneshot::Sender<Option<Bytes>>,
 }
 
 struct Put {
@@ -145,7 +139,10 @@ impl RedisTier {
         let _connections = pool.connect();
         metrics.shared_breaker_open.set(1);
         let inner = Arc::new(Inner {
+            reads: pool.next().clone(),
+            writes: pool.next().clone(),
             pool,
+            clustered,
             metrics,
             open: AtomicBool::new(true),
             failures: AtomicU32::new(0),
@@ -153,21 +150,16 @@ impl RedisTier {
         });
         let (queue, waiting) = mpsc::channel(MAX_QUEUED);
         let stop = CancellationToken::new();
-        let (prober, writer) = (Arc::clone(&inner), Arc::clone(&inner));
-        tokio::spawn(stop.clone().run_until_cancelled_owned(async move { prober.probe().await }));
-        let gets = (!clustered).then(|| {
-            let (gets, waiting) = mpsc::channel(MAX_WAITING);
-            let getter = Arc::clone(&inner).get_queued(waiting);
-            tokio::spawn(stop.clone().run_until_cancelled_owned(getter));
-            gets
-        });
+        let lanes = Arc::new(if clustered { Lanes::default() } else { Lanes::single(&inner) });
+        let (prober, routes, writer) = (Arc::clone(&inner), Arc::clone(&lanes), Arc::clone(&inner));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(async move { prober.probe(&routes).await }));
         let stopped = stop.clone();
         tokio::spawn(async move {
             stopped.run_until_cancelled(writer.write_queued(waiting)).await;
             // Nobody is left to tell.
             let _ = writer.pool.quit().await;
         });
-        Ok(Self { inner, queue, gets, _tasks: stop.drop_guard() })
+        Ok(Self { inner, queue, lanes, _tasks: stop.drop_guard() })
     }
 }
 
@@ -216,10 +208,14 @@ impl Inner {
         }
     }
 
-    /// Closes the breaker when Redis is well again.
-    async fn probe(&self) {
+    /// Closes the breaker when Redis is well again, and looks where the slots of
+    /// a cluster are.
+    async fn probe(self: Arc<Self>, lanes: &Lanes) {
         loop {
             sleep(PROBE_INTERVAL).await;
+            if self.clustered {
+                lanes.follow_slots(&self);
+            }
             if self.open.load(Ordering::Relaxed) && self.is_well().await {
                 self.failures.store(0, Ordering::Relaxed);
                 self.open.store(false, Ordering::Relaxed);
@@ -231,7 +227,7 @@ impl Inner {
 
     /// Whether every client of the pool gets an answer.
     async fn is_well(&self) -> bool {
-        let ask = |client: &fred::clients::Client| {
+        let ask = |client: &Client| {
             let client = client.with_options(&options(PROBE_TIMEOUT));
             async move { client.get::<Option<Bytes>, _>("tidemark:{probe}").await.is_ok() }
         };
@@ -244,36 +240,18 @@ impl Inner {
     async fn get_slot(&self, keys: Vec<String>) -> Option<Vec<Option<Bytes>>> {
         let count = keys.len();
         let found = timeout(GET_TIMEOUT, self.one_get(keys)).await.ok()?.ok()?;
-        // Copies: each value is a slice of a whole read buffer.
-        let copy = |value: Option<Bytes>| value.map(|value| Bytes::copy_from_slice(&value));
-        (found.len() == count).then(|| found.into_iter().map(copy).collect())
+        (found.len() == count).then(|| found.into_iter().map(copied).collect())
     }
 
     async fn one_get(&self, keys: Vec<String>) -> Result<Vec<Option<Bytes>>, fred::error::Error> {
-        let client = self.pool.next().with_options(&options(GET_TIMEOUT));
+        let client = self.reads.with_options(&options(GET_TIMEOUT));
         if keys.len() == 1 {
             return Ok(vec![client.get::<Option<Bytes>, _>(keys[0].as_str()).await?]);
         }
         client.mget::<Vec<Option<Bytes>>, _>(keys).await
     }
 
-    /// Readers of one key that wait at the same moment share a command, with no
-    /// added wait when nothing is under way.
-    async fn get_queued(self: Arc<Self>, mut waiting: mpsc::Receiver<Get>) {
-        let commands = Arc::new(Semaphore::new(GETS));
-        while let Ok(permit) = Arc::clone(&commands).acquire_owned().await {
-            let mut readers = Vec::new();
-            if waiting.recv_many(&mut readers, GET_READERS).await == 0 {
-                return;
-            }
-            let inner = Arc::clone(&self);
-            tokio::spawn(async move {
-                inner.get_together(readers).await;
-                drop(permit);
-            });
-        }
-    }
-
+    /// Asks for the keys of many readers, all of one node, at once.
     async fn get_together(&self, mut readers: Vec<Get>) {
         // Those that went away need no answer.
         readers.retain(|get| !get.found.is_closed());
@@ -282,16 +260,29 @@ impl Inner {
             return;
         }
         let keys = readers.iter_mut().map(|get| std::mem::take(&mut get.key)).collect();
-        let found = self.get_slot(keys).await;
+        let found = if self.clustered { self.get_slots(keys).await } else { self.get_slot(keys).await };
         self.went("get", found.is_some());
         for (get, value) in readers.into_iter().zip(found.into_iter().flatten()) {
             let _ = get.found.send(value);
         }
     }
 
+    /// The entries of keys in several slots: a command for each, sent and
+    /// answered together.
+    async fn get_slots(&self, keys: Vec<String>) -> Option<Vec<Option<Bytes>>> {
+        let count = keys.len();
+        let pipeline = self.reads.with_options(&options(GET_TIMEOUT)).pipeline();
+        for key in keys {
+            let () = pipeline.get(key).await.ok()?;
+        }
+        let found = timeout(GET_TIMEOUT, pipeline.try_all::<Option<Bytes>>()).await.ok()?;
+        (found.len() == count && found.iter().any(Result::is_ok))
+            .then(|| found.into_iter().map(|value| copied(value.ok().flatten())).collect())
+    }
+
     /// One pipeline: Redis answers once for all of them.
     async fn put_all(&self, batch: &mut Vec<Put>) -> Result<(), fred::error::Error> {
-        let pipeline = self.pool.next().with_options(&options(PUT_TIMEOUT)).pipeline();
+        let pipeline = self.writes.with_options(&options(PUT_TIMEOUT)).pipeline();
         for put in batch.drain(..) {
             let expiry = Some(Expiration::PX(millis(put.lifetime)));
             let () = pipeline.set(put.key, put.value, expiry, None, false).await?;
@@ -315,6 +306,11 @@ impl Inner {
     }
 }
 
+/// Each value is a slice of a whole read buffer.
+fn copied(value: Option<Bytes>) -> Option<Bytes> {
+    value.map(|value| Bytes::copy_from_slice(&value))
+}
+
 fn millis(d: Duration) -> i64 {
     i64::try_from(d.as_millis()).unwrap_or(i64::MAX).max(1)
 }
@@ -326,20 +322,24 @@ impl Shared for RedisTier {
         if !self.is_up() {
             return none();
         }
-        if let (Some(gets), [key]) = (&self.gets, keys) {
-            let (found, answer) = oneshot::channel();
-            if gets.try_send(Get { key: text(key), found }).is_err() {
-                // Too many ask at once: Redis is not to blame, so no breaker.
-                inner.metrics.shared_failures.get_or_create(&Kind { kind: "get" }).inc();
-                return none();
+        if let [key] = keys {
+            match self.lanes.wait(text(key)) {
+                Ok(answer) => {
+                    return vec![timeout(GET_TIMEOUT, answer).await.ok().and_then(Result::ok).flatten()];
+                }
+                Err(NoLane::Full) => {
+                    // Redis is not to blame, so no breaker.
+                    inner.metrics.shared_failures.get_or_create(&Kind { kind: "get" }).inc();
+                    return none();
+                }
+                Err(NoLane::Unknown) => {}
             }
-            return vec![timeout(GET_TIMEOUT, answer).await.ok().and_then(Result::ok).flatten()];
         }
         // One command for each slot: a list is one, and so is all of a Redis
         // that is no cluster.
         let mut slots: HashMap<&str, Vec<usize>> = HashMap::new();
         for (at, key) in keys.iter().enumerate() {
-            let slot = if self.gets.is_some() { "" } else { key.list.as_str() };
+            let slot = if inner.clustered { key.list.as_str() } else { "" };
             slots.entry(slot).or_default().push(at);
         }
         let slots: Vec<Vec<usize>> = slots.into_values().collect();
@@ -376,7 +376,7 @@ impl Shared for RedisTier {
         if self.inner.open.load(Ordering::Relaxed) {
             return true;
         }
-        let client = self.inner.pool.next().with_options(&options(GET_TIMEOUT));
+        let client = self.inner.reads.with_options(&options(GET_TIMEOUT));
         let (key, expiry) = (format!("{}:lease", text(key)), Some(Expiration::PX(millis(ttl))));
         let set = client.set::<Option<String>, _, _>(key, "1", expiry, Some(SetOptions::NX), false);
         let set = timeout(GET_TIMEOUT, set).await;

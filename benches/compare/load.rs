@@ -46,9 +46,17 @@ impl Outcome {
     }
 }
 
-/// The generator: its connections stay open from run to run.
+/// Between runs nobody answers a server's pings: after so long, connections are
+/// opened anew.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// The generator: its connections stay open from run to run, if the next one
+/// comes soon.
 pub struct Generator {
+    address: SocketAddr,
+    path: String,
     connections: Vec<Connection>,
+    used: Instant,
     calls: Calls,
     at: usize,
 }
@@ -57,11 +65,21 @@ impl Generator {
     pub fn open(address: SocketAddr, connections: usize, calls: Calls) -> Self {
         let path = format!("/todo.v1.TodoService/{}", calls.method);
         let open = |_| Connection::open(address, &path).expect("connected");
-        Self { connections: (0..connections).map(open).collect(), calls, at: 0 }
+        let connections = (0..connections).map(open).collect();
+        Self { address, path, connections, used: Instant::now(), calls, at: 0 }
+    }
+
+    fn open_again(&mut self) {
+        if self.used.elapsed() > IDLE {
+            for connection in &mut self.connections {
+                *connection = Connection::open(self.address, &self.path).expect("connected");
+            }
+        }
     }
 
     /// Makes calls for so long, and waits for those under way at the end.
     pub fn run(&mut self, pace: Pace, length: Duration) -> Outcome {
+        self.open_again();
         let (began, cpu) = (Instant::now(), cpu_of_thread());
         let ends = began + length;
         let mut out = Outcome::default();
@@ -98,11 +116,13 @@ impl Generator {
         }
         out.seconds = began.elapsed().as_secs_f64();
         out.generator_cpu = cpu_of_thread() - cpu;
+        self.used = Instant::now();
         out
     }
 
     /// Makes exactly these calls once each, that many outstanding.
     pub fn run_once(&mut self, outstanding: usize, most: usize) -> Outcome {
+        self.open_again();
         let began = Instant::now();
         let mut out = Outcome::default();
         let (mut made, each) = (0, outstanding.div_ceil(self.connections.len()));
@@ -118,6 +138,7 @@ impl Generator {
             self.exchange(Duration::from_millis(100), began, &mut out);
         }
         out.seconds = began.elapsed().as_secs_f64();
+        self.used = Instant::now();
         out
     }
 

@@ -40,7 +40,7 @@ struct Bench {
 }
 
 /// The rows by name, in the order of the report.
-const ROWS: [(&str, Measure); 12] = [
+const ROWS: [(&str, Measure); 14] = [
     ("near_hit", Bench::near_hit),
     ("shared", Bench::shared),
     ("strong", Bench::strong),
@@ -51,7 +51,9 @@ const ROWS: [(&str, Measure); 12] = [
     ("replay", Bench::replay),
     ("memory", Bench::memory),
     ("memory_small", Bench::memory_small),
-    ("growth", Bench::growth),
+    ("growth_todos", Bench::growth_todos),
+    ("growth_connections", Bench::growth_connections),
+    ("growth_changes", Bench::growth_changes),
     ("embedded", Bench::embedded),
 ];
 

@@ -298,8 +298,8 @@ impl Bench {
         );
     }
 
-    /// CPU of a near hit as the work beside it grows.
-    pub fn growth(&mut self) {
+    /// CPU of a near hit as the todos in near grow.
+    pub fn growth_todos(&mut self) {
         let mut counts = vec![1, 1000, 10_000, 100_000];
         if self.form.long {
             counts.push(1_000_000);
@@ -314,6 +314,13 @@ impl Bench {
             .collect();
         let todos = in_turns(&mut sides, Pace::Outstanding(OUTSTANDING), self.form.round, self.form.rounds);
         self.grown("todos asked for in near", "todos", "growth-todos", &counts, &todos, None);
+    }
+
+    /// The same as the connections grow.
+    pub fn growth_connections(&mut self) {
+        let dir = embedded(NEAR_TODOS, 400).display().to_string();
+        let tidemark = Running::tidemark(&["--data-dir", &dir]);
+        warm(&tidemark, NEAR_TODOS);
         let connections = [1, 4, 20, 200];
         let mut sides: Vec<_> = connections
             .iter()
@@ -331,14 +338,10 @@ impl Bench {
         let steady_framework = in_turns(&mut sides, Pace::PerSecond(RATE), self.form.round, self.form.rounds);
         self.grown("connections", "connections", "growth-connections", &connections, &all, Some(&framework));
         self.grown("connections", "rate", "growth-at-a-rate", &connections, &steady, Some(&steady_framework));
-        drop(sides);
-        drop(limit);
-        drop(tidemark);
-        self.growth_of_changes();
     }
 
-    /// CPU of a near hit with and without changes on other keys, in turns.
-    fn growth_of_changes(&mut self) {
+    /// The same with and without changes on other keys, in turns.
+    pub fn growth_changes(&mut self) {
         const READ: usize = 1000;
         const WRITERS: u32 = 8;
         const CHANGES_PER_SECOND: u32 = 2000;

@@ -4,12 +4,13 @@
 //! Until the feed's change raises the fence, the old value is right: it is
 //! fresh to a frontier below the change. So the change is held back for the
 //! time of one load, with what follows it in the feed, and after it near has
-//! the new value.
+//! the new value. In the same way the reply to a write is held back: until
+//! then it is not acknowledged.
 //!
 //! What it buys: readers of a hot key do not see its changes in their
 //! latencies. What it costs: a byte for each stripe; a load of a todo whose
 //! readers have just gone, at most one for every [`HOT`] reads; and up to
-//! [`PATIENCE`] more until the frontier moves.
+//! [`PATIENCE`] more until the frontier moves, or the writer has its reply.
 
 use std::{
     sync::{
@@ -25,6 +26,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{Cache, load::Wanted, part::Key};
 use crate::{
     coherence::Required,
+    model::{OriginTime, TodoName},
     origin::{FeedEvent, FeedItem},
 };
 
@@ -80,22 +82,42 @@ impl Cache {
     /// Loads the hot todos among the changes of a batch that is not applied
     /// yet, and waits a little for them.
     pub(super) async fn load_ahead(self: &Arc<Self>, batch: &[FeedItem]) {
-        let mut wanted = Vec::new();
         // The last change of each todo comes first, and takes the count.
-        for item in batch.iter().rev() {
-            let FeedEvent::Change(change) = &item.event else { continue };
-            let name = change.name.as_str();
-            let hot =
-                self.reads.was_hot(name) && self.near.todo(name).is_some_and(|kept| kept.as_of < change.time);
-            if hot {
-                let required = Required { after: change.time, grace: None };
-                let key = Key::Todo(change.name.clone());
-                wanted.push(Wanted { key, required, leased: Some(change.time) });
-            }
-        }
+        let changes = batch.iter().rev().filter_map(|item| match &item.event {
+            FeedEvent::Change(change) => Some(change),
+            _ => None,
+        });
+        let hot = changes.filter(|change| self.is_worth_it(&change.name, change.time));
+        let wanted: Vec<_> = hot.map(|hot| ahead_of(&hot.name, hot.time, Some(hot.time))).collect();
         if !wanted.is_empty() && wanted.len() <= MOST {
-            // What is not here in time, or fails, is loaded by its readers.
-            let _ = timeout(PATIENCE, self.loaded(wanted)).await;
+            self.wait_a_little(wanted).await;
         }
     }
+
+    /// The same for a write of this replica that nobody has been told of yet.
+    /// No other replica knows of it, so there is no lease to ask for.
+    pub(super) async fn load_own_ahead(self: &Arc<Self>, name: &TodoName, time: OriginTime) {
+        if self.is_worth_it(name, time) {
+            self.wait_a_little(vec![ahead_of(name, time, None)]).await;
+        }
+    }
+
+    /// It is kept, and hot; or it is being loaded: a write of this replica and
+    /// its change in the feed come one after the other, and the first of them
+    /// takes the count.
+    fn is_worth_it(&self, name: &TodoName, time: OriginTime) -> bool {
+        let hot = self.reads.was_hot(name.as_str());
+        let overtaken = self.near.todo(name.as_str()).is_some_and(|kept| kept.as_of < time);
+        overtaken && (hot || self.loads.state().flights.has(&Key::Todo(name.clone())))
+    }
+
+    /// What is not here in time, or fails, is loaded by its readers.
+    async fn wait_a_little(self: &Arc<Self>, wanted: Vec<Wanted>) {
+        let _ = timeout(PATIENCE, self.loaded(wanted)).await;
+    }
+}
+
+fn ahead_of(name: &TodoName, time: OriginTime, leased: Option<OriginTime>) -> Wanted {
+    let required = Required { after: time, grace: None };
+    Wanted { key: Key::Todo(name.clone()), required, leased }
 }

@@ -1,5 +1,5 @@
-//! The way of a write: the origin first, then this replica's own fence, then
-//! the reply with its token.
+//! The way of a write: the origin first, then this replica's own fence (once a
+//! hot todo has been loaded), then the reply with its token.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -41,12 +41,17 @@ impl Cache {
         })
     }
 
-    async fn write_through(&self, write: Write, request: Option<RequestId>) -> Result<Written, Error> {
+    async fn write_through(
+        self: &Arc<Self>,
+        write: Write,
+        request: Option<RequestId>,
+    ) -> Result<Written, Error> {
         let name = write.name().clone();
         let (moves, given) = (may_move_in_list(&write), given_etag(&write));
         match self.origin.write(write, request).await {
             Ok(done) => {
                 self.count_write("done");
+                self.load_own_ahead(&name, done.time).await;
                 Ok(Written { todo: done.todo, token: self.raise_own(&name, moves, done.time) })
             }
             Err(error) => Err(self.refused(name, given, error)),

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use tidemark::{
     cache::{Arm, Want},
     error::Error,
-    model::TodoName,
+    model::{Patch, TodoName, Write},
 };
 use tokio::{
     task::JoinSet,
@@ -140,7 +140,16 @@ fn readers_of_a_hot_todo_wait_for_none_of_its_changes() {
                 late += u32::from(began.elapsed() > Duration::ZERO);
                 sleep(Duration::from_millis(1)).await;
             }
-            retitle(&world, &name, &format!("hot {change}"));
+            // By hand, and by this replica itself.
+            let title = format!("hot {change}");
+            if change % 2 == 0 {
+                retitle(&world, &name, &title);
+            } else {
+                let patch = Patch { title: Some(title), ..Patch::default() };
+                let write = Write::Update { name: name.clone(), patch, etag: None, allow_missing: false };
+                let replica = Arc::clone(&replica);
+                tokio::spawn(async move { replica.cache.write(write, None, None).await.expect("written") });
+            }
         }
         (reads, late, replica.link.loads_of(name.as_str()))
     });

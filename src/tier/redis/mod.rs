@@ -55,6 +55,9 @@ const BREAKER_FAILURES: u32 = 5;
 /// How often a probe looks whether Redis is well again, and how long it waits.
 const PROBE_INTERVAL: Duration = Duration::from_millis(200);
 const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
+/// Pause between batches of writes, for entries to gather in: nobody waits for
+/// one but those who look for what another replica loads, for some milliseconds.
+const PUT_PAUSE: Duration = Duration::from_millis(2);
 /// Entries that may wait to be written, and their bytes.
 const MAX_QUEUED: usize = 8192;
 const MAX_QUEUED_BYTES: usize = 32 << 20;
@@ -302,6 +305,7 @@ impl Inner {
             }
             let done = timeout(PUT_TIMEOUT, self.put_all(&mut batch)).await;
             self.went("put", matches!(done, Ok(Ok(()))));
+            sleep(PUT_PAUSE).await;
         }
     }
 }

@@ -118,14 +118,20 @@ impl Balancer {
     }
 }
 
-/// The connection was closed before the call was on it: hyper says "connection
-/// closed" only of a request that it still holds. gRPC libraries send such a call
-/// again by themselves, whatever the service config says; tonic tells.
+/// The connection was closed before the call was on it (hyper says "connection
+/// closed" only of a request that it still holds), or the server had said that
+/// it looks at no further call (GOAWAY without an error fails only those). gRPC
+/// libraries send such a call again by themselves, whatever the service config
+/// says; tonic tells.
 fn never_sent(status: &Status) -> bool {
     let mut cause = std::error::Error::source(status);
     while let Some(error) = cause {
+        let text = format!("{error:?}");
         if error.to_string().contains("connection closed") {
             return status.code() == Code::Cancelled;
+        }
+        if text.contains("GoAway") && text.contains("NO_ERROR, Remote") {
+            return true;
         }
         cause = error.source();
     }

@@ -88,7 +88,7 @@ impl Bench {
         self.beyond_near(
             &Tiers::start(),
             "GetTodo, miss in both tiers, 128 outstanding",
-            "GetTodo, shared hit, uniform over 200,000 (short form: 50,000)",
+            "GetTodo, shared hit, uniform over 200,000 (50,000 in the short form)",
         );
         self.beyond_near(
             &Tiers::start_with_cluster(),

@@ -107,7 +107,7 @@ impl Cache {
     /// takes the count.
     fn is_worth_it(&self, name: &TodoName, time: OriginTime) -> bool {
         let hot = self.reads.was_hot(name.as_str());
-        let overtaken = self.near.todo(name.as_str()).is_some_and(|kept| kept.as_of < time);
+        let overtaken = self.near.todo_as_of(name.as_str()).is_some_and(|as_of| as_of < time);
         overtaken && (hot || self.loads.state().flights.has(&Key::Todo(name.clone())))
     }
 

@@ -75,8 +75,9 @@ impl Missing {
         if let Some(hit) = self.check.admit(stamped.as_of, request.need) {
             return Ok(Part::of(self.key, stamped, hit, source, request));
         }
-        let fenced = self.check.admissible(stamped.as_of).is_none();
-        self.candidate = (!fenced).then_some((stamped, source)).or(self.candidate);
+        if self.check.admissible(stamped.as_of).is_some() {
+            self.candidate = Some((stamped, source));
+        }
         Err(self)
     }
 }

@@ -11,8 +11,12 @@ use std::{env, error::Error, fs, path::PathBuf};
 const PROTO: &str = "proto/todo/v1/todo.proto";
 
 /// Replies whose todos are sent as they lie in the cache.
-const ENCODED: [&str; 4] =
-    ["GetTodoResponse", "BatchGetTodosResponse", "ListTodosResponse", "WatchTodosResponse"];
+const ENCODED: [&str; 4] = [
+    "GetTodoResponse",
+    "BatchGetTodosResponse",
+    "ListTodosResponse",
+    "WatchTodosResponse",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -21,7 +25,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     compiler.include_imports(true).include_source_info(true);
     compiler.open_file(PROTO)?;
     let descriptors = compiler.file_descriptor_set();
-    fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
+    fs::write(
+        out.join("descriptors.bin"),
+        compiler.encode_file_descriptor_set(),
+    )?;
 
     let messages = out.join("messages");
     fs::create_dir_all(&messages)?;
@@ -48,7 +55,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         .extern_path(".todo.v1", "crate::pb")
         .out_dir(&server);
     for reply in ENCODED {
-        service = service.extern_path(format!(".todo.v1.{reply}"), format!("crate::grpc::reply::{reply}"));
+        service = service.extern_path(
+            format!(".todo.v1.{reply}"),
+            format!("crate::grpc::reply::{reply}"),
+        );
     }
     service.compile_fds(descriptors.clone())?;
 

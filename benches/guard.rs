@@ -4,7 +4,10 @@
 //! is run twice, with few and with many rounds, and the difference counts, so
 //! that starting and ending cost nothing.
 
-#![expect(clippy::cast_precision_loss, reason = "counts of instructions are far below 2^52")]
+#![expect(
+    clippy::cast_precision_loss,
+    reason = "counts of instructions are far below 2^52"
+)]
 
 use std::{
     hint::black_box,
@@ -43,9 +46,15 @@ const CASES: [(&str, u64); 5] = [
 ];
 
 fn main() -> ExitCode {
-    let args: Vec<_> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let args: Vec<_> = std::env::args()
+        .skip(1)
+        .filter(|arg| arg != "--bench")
+        .collect();
     if let [case, rounds] = args.as_slice() {
-        run(case.parse().expect("a case"), rounds.parse().expect("a number"));
+        run(
+            case.parse().expect("a case"),
+            rounds.parse().expect("a number"),
+        );
         return ExitCode::SUCCESS;
     }
     let mut failed = false;
@@ -53,9 +62,16 @@ fn main() -> ExitCode {
         let each = (count(at, MANY) - count(at, FEW)) as f64 / (MANY - FEW) as f64;
         let over = each > *limit as f64;
         failed |= over;
-        println!("{} {each:9.0} instructions, limit {limit:6}: {name}", if over { "OVER" } else { "ok  " });
+        println!(
+            "{} {each:9.0} instructions, limit {limit:6}: {name}",
+            if over { "OVER" } else { "ok  " }
+        );
     }
-    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 /// Instructions of a case with so many rounds, all in all.
@@ -68,16 +84,22 @@ fn count(case: usize, rounds: u64) -> u64 {
         .expect("valgrind is installed");
     let told = String::from_utf8_lossy(&out.stderr);
     assert!(out.status.success(), "the case failed:\n{told}");
-    let collected =
-        told.lines().find_map(|line| line.split_once("Collected : ").map(|(_, count)| count.trim()));
-    collected.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("no count in:\n{told}"))
+    let collected = told.lines().find_map(|line| {
+        line.split_once("Collected : ")
+            .map(|(_, count)| count.trim())
+    });
+    collected
+        .and_then(|count| count.parse().ok())
+        .unwrap_or_else(|| panic!("no count in:\n{told}"))
 }
 
 fn run(case: usize, rounds: u64) {
     match case {
         0..=2 => {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
             runtime.block_on(calls(case, rounds));
         }
         3 => fence_check(rounds),
@@ -91,7 +113,10 @@ fn name(number: u64) -> String {
 
 /// A todo of about 400 bytes.
 fn todo(number: u64) -> pb::Todo {
-    let create_time = Some(prost_types::Timestamp { seconds: i64::try_from(number).unwrap_or(0), nanos: 0 });
+    let create_time = Some(prost_types::Timestamp {
+        seconds: i64::try_from(number).unwrap_or(0),
+        nanos: 0,
+    });
     pb::Todo {
         name: name(number),
         title: "Buy milk".into(),
@@ -106,7 +131,10 @@ async fn service() -> (tempfile::TempDir, Arc<Cache>, Arc<Metrics>) {
     const NEVER: Duration = Duration::from_secs(24 * 3600);
     let dir = tempfile::tempdir().expect("a folder");
     let origin = Embedded::open(dir.path(), 0).expect("opened");
-    origin.import((0..100).map(todo).collect()).await.expect("imported");
+    origin
+        .import((0..100).map(todo).collect())
+        .await
+        .expect("imported");
     let settings = Settings {
         near_capacity: 64 << 20,
         staleness_limit: NEVER,
@@ -127,14 +155,21 @@ async fn service() -> (tempfile::TempDir, Arc<Cache>, Arc<Metrics>) {
         Arc::clone(&metrics),
     );
     tokio::spawn(Arc::clone(&cache).run());
-    cache.phase().wait_for(|phase| *phase == Phase::CaughtUp).await.expect("caught up");
+    cache
+        .phase()
+        .wait_for(|phase| *phase == Phase::CaughtUp)
+        .await
+        .expect("caught up");
     (dir, cache, metrics)
 }
 
 async fn calls(case: usize, rounds: u64) {
     let (_dir, cache, metrics) = service().await;
     if case == 0 {
-        let want = Want { arm: Arm::MinimizeLatency, deadline: None };
+        let want = Want {
+            arm: Arm::MinimizeLatency,
+            deadline: None,
+        };
         for round in 0..rounds + 100 {
             let name = TodoName::parse(&name(round % 100)).expect("a name");
             black_box(cache.get(&name, &want).await.expect("a todo"));
@@ -146,17 +181,27 @@ async fn calls(case: usize, rounds: u64) {
     let service = grpc::calls(cell, metrics);
     for round in 0..rounds + 100 {
         let (method, message) = if case == 1 {
-            let request = pb::GetTodoRequest { name: name(round % 100), consistency: None };
+            let request = pb::GetTodoRequest {
+                name: name(round % 100),
+                consistency: None,
+            };
             ("GetTodo", request.encode_to_vec())
         } else {
-            let request =
-                pb::ListTodosRequest { parent: "lists/home".into(), ..pb::ListTodosRequest::default() };
+            let request = pb::ListTodosRequest {
+                parent: "lists/home".into(),
+                ..pb::ListTodosRequest::default()
+            };
             ("ListTodos", request.encode_to_vec())
         };
         let request = request(method, &message);
         let reply = service.clone().oneshot(request).await.expect("a reply");
         assert!(!reply.headers().contains_key("grpc-status"), "refused");
-        let body = reply.into_body().collect().await.expect("a body").to_bytes();
+        let body = reply
+            .into_body()
+            .collect()
+            .await
+            .expect("a body")
+            .to_bytes();
         assert!(black_box(body).len() > 400);
     }
 }
@@ -178,12 +223,19 @@ fn fence_check(rounds: u64) {
     let names: Vec<_> = (0..100).map(name).collect();
     for round in 0..rounds {
         let check = coherence.check_todo(&names[usize::try_from(round % 100).unwrap_or(0)]);
-        assert!(black_box(check).admit(OriginTime(7), OriginTime(3)).is_some());
+        assert!(
+            black_box(check)
+                .admit(OriginTime(7), OriginTime(3))
+                .is_some()
+        );
     }
 }
 
 fn entry_decode(rounds: u64) {
-    let stamped = Stamped { as_of: OriginTime(7), value: Value::Todo(todo(1).encode_to_vec().into()) };
+    let stamped = Stamped {
+        as_of: OriginTime(7),
+        value: Value::Todo(todo(1).encode_to_vec().into()),
+    };
     let raw = entry::encode(5, &name(1), &stamped);
     for _ in 0..rounds {
         assert!(black_box(entry::decode(5, &name(1), black_box(&raw))).is_ok());

@@ -13,8 +13,8 @@ use tidemark::{
     error::Error,
     fuzzing,
     model::{
-        Condition, Filter, ListName, Op, Order, OriginId, OriginTime, PagePosition, PageQuery, SortKey,
-        TodoName, Token, Value, timestamp_from_ms, timestamp_ms, validate,
+        Condition, Filter, ListName, Op, Order, OriginId, OriginTime, PagePosition, PageQuery,
+        SortKey, TodoName, Token, Value, timestamp_from_ms, timestamp_ms, validate,
     },
     pb,
     tier::entry,
@@ -79,7 +79,11 @@ pub fn names(data: &[u8]) {
         assert_eq!(format!("{}{}", name.list().todo_prefix(), parts[3]), text);
     }
     let list_name = ListName::parse(text);
-    assert_eq!(list_name.is_some(), matches!(parts[..], ["lists", list] if is_id(list)), "{text:?}");
+    assert_eq!(
+        list_name.is_some(),
+        matches!(parts[..], ["lists", list] if is_id(list)),
+        "{text:?}"
+    );
     assert_eq!(list().todo(text).is_some(), is_id(text));
 }
 
@@ -95,7 +99,11 @@ pub fn filters(data: &[u8]) {
             assert_eq!(sorted, filter.0, "sorted and without doubles");
             let printed = print(&filter);
             let again = fuzzing::parse_filter(&printed);
-            assert_eq!(again.unwrap_or_else(|e| panic!("{printed:?}: {e:?}")), filter, "{printed:?}");
+            assert_eq!(
+                again.unwrap_or_else(|e| panic!("{printed:?}: {e:?}")),
+                filter,
+                "{printed:?}"
+            );
         }
         Err(refused) => points_into(text, &refused),
     }
@@ -114,8 +122,13 @@ pub fn filters(data: &[u8]) {
 }
 
 fn points_into(text: &str, refused: &Error) {
-    let Error::FilterInvalid { position, .. } = refused else { panic!("{refused:?}") };
-    assert!(*position <= text.chars().count(), "{position} is not in {text:?}");
+    let Error::FilterInvalid { position, .. } = refused else {
+        panic!("{refused:?}")
+    };
+    assert!(
+        *position <= text.chars().count(),
+        "{position} is not in {text:?}"
+    );
 }
 
 fn print(filter: &Filter) -> String {
@@ -129,13 +142,24 @@ fn print(filter: &Filter) -> String {
     };
     let one = |condition: &Condition| match condition {
         Condition::State(o, state) => {
-            format!("state {} {}", op(*o), state.as_str_name().trim_start_matches("STATE_"))
+            format!(
+                "state {} {}",
+                op(*o),
+                state.as_str_name().trim_start_matches("STATE_")
+            )
         }
         Condition::Priority(o, priority) => {
-            format!("priority {} {}", op(*o), priority.as_str_name().trim_start_matches("PRIORITY_"))
+            format!(
+                "priority {} {}",
+                op(*o),
+                priority.as_str_name().trim_start_matches("PRIORITY_")
+            )
         }
         Condition::Label(label) => {
-            format!("labels:\"{}\"", label.replace('\\', "\\\\").replace('"', "\\\""))
+            format!(
+                "labels:\"{}\"",
+                label.replace('\\', "\\\\").replace('"', "\\\"")
+            )
         }
         Condition::Due(o, due) => format!("due_time {} \"{}\"", op(*o), timestamp_from_ms(due.0)),
     };
@@ -143,7 +167,13 @@ fn print(filter: &Filter) -> String {
 }
 
 fn query() -> PageQuery {
-    PageQuery { list: list(), filter: Filter::default(), order: Order::DueTime, size: 10, after: None }
+    PageQuery {
+        list: list(),
+        filter: Filter::default(),
+        order: Order::DueTime,
+        size: 10,
+        after: None,
+    }
 }
 
 /// As it is; as a token's contents; and as where the page after goes on.
@@ -152,23 +182,45 @@ pub fn page_tokens(data: &[u8]) {
     if let Some(text) = text(data) {
         page_token(&query, text);
     }
-    let position = |key| PagePosition { key, name: todo_name() };
+    let position = |key| PagePosition {
+        key,
+        name: todo_name(),
+    };
     let head = fuzzing::encode_page_token(&query, &position(SortKey::Missing), OriginTime(1));
     let head = URL_SAFE_NO_PAD.decode(head).expect("base64");
     // Version and query stay, all that follows is the input.
     let forged = with_checksum([&head[..9], data].concat());
     page_token(&query, &URL_SAFE_NO_PAD.encode(forged));
-    let Some((word, rest)) = data.split_first_chunk::<8>() else { return };
+    let Some((word, rest)) = data.split_first_chunk::<8>() else {
+        return;
+    };
     let word = u64::from_be_bytes(*word);
-    let name = text(rest).and_then(|id| list().todo(id)).unwrap_or_else(todo_name);
-    for key in
-        [SortKey::Time(word.cast_signed()), SortKey::Priority(word as u8), SortKey::Missing, SortKey::Wrong]
-    {
-        let next = PagePosition { key, name: name.clone() };
+    let name = text(rest)
+        .and_then(|id| list().todo(id))
+        .unwrap_or_else(todo_name);
+    for key in [
+        SortKey::Time(word.cast_signed()),
+        SortKey::Priority(word as u8),
+        SortKey::Missing,
+        SortKey::Wrong,
+    ] {
+        let next = PagePosition {
+            key,
+            name: name.clone(),
+        };
         let token = fuzzing::encode_page_token(&query, &next, OriginTime(word));
-        assert_eq!(fuzzing::decode_page_token(&query, &token).ok(), Some((next, OriginTime(word))));
-        let other = PageQuery { order: Order::CreateTime, ..query.clone() };
-        assert!(fuzzing::decode_page_token(&other, &token).is_err(), "of another query");
+        assert_eq!(
+            fuzzing::decode_page_token(&query, &token).ok(),
+            Some((next, OriginTime(word)))
+        );
+        let other = PageQuery {
+            order: Order::CreateTime,
+            ..query.clone()
+        };
+        assert!(
+            fuzzing::decode_page_token(&other, &token).is_err(),
+            "of another query"
+        );
     }
 }
 
@@ -190,10 +242,15 @@ pub fn tokens(data: &[u8]) {
     }
     consistency_token(&URL_SAFE_NO_PAD.encode(with_checksum(data.to_vec())));
     consistency_token(&URL_SAFE_NO_PAD.encode(with_checksum([&[1], data].concat())));
-    let Some(words) = data.first_chunk::<24>() else { return };
+    let Some(words) = data.first_chunk::<24>() else {
+        return;
+    };
     let word = |at: usize| u64::from_be_bytes(words[at..at + 8].try_into().expect("eight bytes"));
-    let token =
-        Token { origin: OriginId(word(0)), seen: OriginTime(word(8)), fresh_to: OriginTime(word(16)) };
+    let token = Token {
+        origin: OriginId(word(0)),
+        seen: OriginTime(word(8)),
+        fresh_to: OriginTime(word(16)),
+    };
     assert_eq!(Token::decode(&token.encode()), Ok(token));
 }
 
@@ -212,7 +269,11 @@ pub fn shared_entries(data: &[u8]) {
     let opened = |raw: Vec<u8>| {
         let raw = Bytes::from(raw);
         if let Ok(stamped) = entry::decode(SCOPE, key, &raw) {
-            assert_eq!(entry::encode(SCOPE, key, &stamped), raw, "one entry for one value");
+            assert_eq!(
+                entry::encode(SCOPE, key, &stamped),
+                raw,
+                "one entry for one value"
+            );
         }
     };
     opened(data.to_vec());
@@ -234,7 +295,11 @@ pub fn documents(data: &[u8]) {
         None | Some(Value::Absent | Value::Page(_)) => {}
         Some(Value::Unreadable(why)) => {
             assert!(!why.field.is_empty() && !why.problem.is_empty());
-            assert!(why.problem.len() < 1000, "the text stays short: {}", why.problem.len());
+            assert!(
+                why.problem.len() < 1000,
+                "the text stays short: {}",
+                why.problem.len()
+            );
         }
         Some(Value::Todo(raw)) => {
             let todo = pb::Todo::decode(raw).expect("a todo");
@@ -250,7 +315,10 @@ fn stored_and_read(name: &TodoName, todo: &pb::Todo) {
     match fuzzing::read_document(name, &raw) {
         Some(Value::Todo(raw)) => {
             let again = pb::Todo::decode(raw).expect("a todo");
-            let todo = pb::Todo { etag: again.etag.clone(), ..todo.clone() };
+            let todo = pb::Todo {
+                etag: again.etag.clone(),
+                ..todo.clone()
+            };
             assert_eq!(again, todo);
         }
         other => panic!("{todo:?} came back as {other:?}"),
@@ -268,8 +336,16 @@ pub fn import_lines(data: &[u8]) {
                 let mut valid = todo.clone();
                 validate(&mut valid, "").expect("valid");
                 assert_eq!(valid, todo);
-                for time in [todo.create_time, todo.update_time, todo.due_time, todo.complete_time] {
-                    assert!(time.is_none_or(|time| timestamp_ms(&time).is_some()), "{time:?}");
+                for time in [
+                    todo.create_time,
+                    todo.update_time,
+                    todo.due_time,
+                    todo.complete_time,
+                ] {
+                    assert!(
+                        time.is_none_or(|time| timestamp_ms(&time).is_some()),
+                        "{time:?}"
+                    );
                 }
                 stored_and_read(&name, &todo);
                 let printed = fuzzing::json_line(&todo).expect("JSON");

@@ -54,11 +54,18 @@ pub async fn run(config: Config) -> Result<(), Fatal> {
         metrics: metrics_listener.as_ref().map(address).transpose()?,
         health: health_listener.as_ref().map(address).transpose()?,
     };
-    let tls = config.tls.clone().map(|files| Tls::load(files, config.cors_allow_origins.is_some()));
-    let tls =
-        tls.transpose().map_err(|problem| Fatal(format!("tls-cert, tls-key, tls-client-ca: {problem}")))?;
+    let tls = config
+        .tls
+        .clone()
+        .map(|files| Tls::load(files, config.cors_allow_origins.is_some()));
+    let tls = tls
+        .transpose()
+        .map_err(|problem| Fatal(format!("tls-cert, tls-key, tls-client-ca: {problem}")))?;
     if let Some(listener) = metrics_listener {
-        tokio::spawn(telemetry::serve_metrics(listener, Arc::new(metrics.registry())));
+        tokio::spawn(telemetry::serve_metrics(
+            listener,
+            Arc::new(metrics.registry()),
+        ));
     }
     let shutdown = CancellationToken::new();
     let cell = Arc::new(OnceLock::new());
@@ -78,11 +85,22 @@ pub async fn run(config: Config) -> Result<(), Fatal> {
         web: config.cors_allow_origins.clone(),
         shutdown: shutdown.clone(),
     };
-    let mut server =
-        tokio::spawn(async move { grpc::serve(listener, parts).await.map_err(|e| e.to_string()) });
-    let mut keeping_up = tokio::spawn(keep_up(config.clone(), Arc::clone(&cell), Arc::clone(&metrics)));
-    let telling =
-        tokio::spawn(tell_health(config.clone(), Arc::clone(&cell), health.clone(), shutdown.clone()));
+    let mut server = tokio::spawn(async move {
+        grpc::serve(listener, parts)
+            .await
+            .map_err(|e| e.to_string())
+    });
+    let mut keeping_up = tokio::spawn(keep_up(
+        config.clone(),
+        Arc::clone(&cell),
+        Arc::clone(&metrics),
+    ));
+    let telling = tokio::spawn(tell_health(
+        config.clone(),
+        Arc::clone(&cell),
+        health.clone(),
+        shutdown.clone(),
+    ));
     cli::banner(&listening);
     let mut ready = health.subscribe();
     tokio::spawn(async move {
@@ -109,7 +127,10 @@ pub async fn run(config: Config) -> Result<(), Fatal> {
 fn tell_panics(metrics: Arc<Metrics>) {
     std::panic::set_hook(Box::new(move |panic| {
         metrics.panics.inc();
-        let location = panic.location().map(ToString::to_string).unwrap_or_default();
+        let location = panic
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         let text = panic.payload_as_str().unwrap_or_default();
         tracing::error!(location, text, "a panic: this is a bug of the service");
     }));
@@ -130,7 +151,9 @@ fn raise_open_files() {
 async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener, Fatal> {
     let bound = TcpListener::bind(address).await;
     bound.map_err(|e| {
-        Fatal(format!("{setting} {address} cannot be used: {e}; choose another port, or 0 for any"))
+        Fatal(format!(
+            "{setting} {address} cannot be used: {e}; choose another port, or 0 for any"
+        ))
     })
 }
 
@@ -146,8 +169,10 @@ fn address(listener: &TcpListener) -> Result<SocketAddr, Fatal> {
 }
 
 async fn terminated() {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+    let (Ok(mut term), Ok(mut int)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
         return std::future::pending().await;
     };
     tokio::select! {
@@ -158,8 +183,13 @@ async fn terminated() {
 
 fn ended_task(ended: Result<Fatal, tokio::task::JoinError>, metrics: &Metrics) -> Fatal {
     ended.unwrap_or_else(|panic| {
-        metrics.task_panics.get_or_create(&Kind { kind: "keep_up" }).inc();
-        Fatal(format!("the task that keeps up with the database ended: {panic}"))
+        metrics
+            .task_panics
+            .get_or_create(&Kind { kind: "keep_up" })
+            .inc();
+        Fatal(format!(
+            "the task that keeps up with the database ended: {panic}"
+        ))
     })
 }
 
@@ -194,8 +224,14 @@ async fn keep_up(config: Config, cell: Arc<OnceLock<Arc<Cache>>>, metrics: Arc<M
 }
 
 fn shared_tier(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Arc<dyn Shared>>, String> {
-    let Some(url) = &config.redis_url else { return Ok(None) };
-    Ok(Some(Arc::new(RedisTier::connect_with(&url.0, &config.redis_tls, Arc::clone(metrics))?)))
+    let Some(url) = &config.redis_url else {
+        return Ok(None);
+    };
+    Ok(Some(Arc::new(RedisTier::connect_with(
+        &url.0,
+        &config.redis_tls,
+        Arc::clone(metrics),
+    )?)))
 }
 
 /// Opens the origin that the settings name.
@@ -205,7 +241,8 @@ fn shared_tier(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Arc<dyn
 pub async fn open_origin(config: &Config) -> Result<Arc<dyn Origin>, ConnectError> {
     match &config.mongodb_uri {
         Some(uri) => {
-            let origin = MongoDb::connect(&uri.0, config.cache_epoch, config.max_origin_loads).await?;
+            let origin =
+                MongoDb::connect(&uri.0, config.cache_epoch, config.max_origin_loads).await?;
             Ok(Arc::new(origin))
         }
         None => open_embedded(&config.data_dir, config.cache_epoch),
@@ -276,9 +313,14 @@ async fn drained(
     };
     match timeout(limit, all).await {
         Ok(Ok(Ok(()))) => Ok(()),
-        Ok(ended) => Err(Fatal(format!("the gRPC server did not end well: {ended:?}"))),
+        Ok(ended) => Err(Fatal(format!(
+            "the gRPC server did not end well: {ended:?}"
+        ))),
         Err(_) => {
-            tracing::warn!(?limit, "calls were still under way when the drain timeout passed");
+            tracing::warn!(
+                ?limit,
+                "calls were still under way when the drain timeout passed"
+            );
             Ok(())
         }
     }

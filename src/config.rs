@@ -87,7 +87,11 @@ pub struct Setting {
 }
 
 const fn setting(name: &'static str, default: &'static str, help: &'static str) -> Setting {
-    Setting { name, default, help }
+    Setting {
+        name,
+        default,
+        help,
+    }
 }
 
 /// All settings of `serve`.
@@ -107,7 +111,11 @@ pub const SETTINGS: [Setting; 23] = [
         "off",
         "Address and port for health alone, always without TLS, for probes that know none; or `off`",
     ),
-    setting("tls-cert", "", "PEM file of the server's certificates, its own first. Not set: no TLS"),
+    setting(
+        "tls-cert",
+        "",
+        "PEM file of the server's certificates, its own first. Not set: no TLS",
+    ),
     setting("tls-key", "", "PEM file of the key to --tls-cert"),
     setting(
         "tls-client-ca",
@@ -134,9 +142,21 @@ pub const SETTINGS: [Setting; 23] = [
         "",
         "PEM file of the authorities trusted for rediss:// URLs. Not set: those of this machine",
     ),
-    setting("redis-tls-cert", "", "PEM file of the certificate shown to Redis, if it asks for one"),
-    setting("redis-tls-key", "", "PEM file of the key to --redis-tls-cert"),
-    setting("data-dir", "tidemark-data", "Folder of the embedded store; not used with --mongodb-uri"),
+    setting(
+        "redis-tls-cert",
+        "",
+        "PEM file of the certificate shown to Redis, if it asks for one",
+    ),
+    setting(
+        "redis-tls-key",
+        "",
+        "PEM file of the key to --redis-tls-cert",
+    ),
+    setting(
+        "data-dir",
+        "tidemark-data",
+        "Folder of the embedded store; not used with --mongodb-uri",
+    ),
     setting(
         "near-capacity",
         "256MiB",
@@ -172,7 +192,11 @@ pub const SETTINGS: [Setting; 23] = [
         "off",
         "How old an answer may be, marked stale, while the database cannot be asked; `off` for none",
     ),
-    setting("drain-timeout", "25s", "Most time from SIGTERM to the end; less than Kubernetes' grace of 30 s"),
+    setting(
+        "drain-timeout",
+        "25s",
+        "Most time from SIGTERM to the end; less than Kubernetes' grace of 30 s",
+    ),
     setting(
         "max-origin-loads",
         "256",
@@ -236,7 +260,12 @@ impl Values {
     ) -> Result<Self, Wrong> {
         let in_file = file.map(read_file).transpose()?.unwrap_or_default();
         let value = |setting: &Setting| {
-            let from_file = || in_file.get(setting.name).cloned().map(|value| (value, file));
+            let from_file = || {
+                in_file
+                    .get(setting.name)
+                    .cloned()
+                    .map(|value| (value, file))
+            };
             if let Some(value) = flags.get(setting.name) {
                 (value.clone(), Origin::Flag)
             } else if let Some(value) = environment(&variable(setting.name)) {
@@ -247,7 +276,12 @@ impl Values {
                 (setting.default.to_owned(), Origin::Default)
             }
         };
-        Ok(Self(SETTINGS.iter().map(|setting| (setting.name, value(setting))).collect()))
+        Ok(Self(
+            SETTINGS
+                .iter()
+                .map(|setting| (setting.name, value(setting)))
+                .collect(),
+        ))
     }
 
     fn of(&self, name: &str) -> &str {
@@ -259,8 +293,14 @@ impl Values {
     pub fn print(&self) -> String {
         let mut text = String::new();
         for setting in &SETTINGS {
-            let Some((value, origin)) = self.0.get(setting.name) else { continue };
-            let value = if value.is_empty() { "(not set)".into() } else { without_password(value) };
+            let Some((value, origin)) = self.0.get(setting.name) else {
+                continue;
+            };
+            let value = if value.is_empty() {
+                "(not set)".into()
+            } else {
+                without_password(value)
+            };
             // A String takes everything.
             let _ = writeln!(text, "{:<20} {value:<40} # {origin}", setting.name);
         }
@@ -274,30 +314,62 @@ impl Values {
     pub fn parse(&self) -> Result<Config, Wrong> {
         let mut wrong = Vec::new();
         let config = Config {
-            listen: self.one("listen", &mut wrong, address).unwrap_or(([127, 0, 0, 1], 0).into()),
-            metrics_listen: self.one("metrics-listen", &mut wrong, off_or(address)).flatten(),
-            health_listen: self.one("health-listen", &mut wrong, off_or(address)).flatten(),
+            listen: self
+                .one("listen", &mut wrong, address)
+                .unwrap_or(([127, 0, 0, 1], 0).into()),
+            metrics_listen: self
+                .one("metrics-listen", &mut wrong, off_or(address))
+                .flatten(),
+            health_listen: self
+                .one("health-listen", &mut wrong, off_or(address))
+                .flatten(),
             tls: self.server_files(&mut wrong),
-            cors_allow_origins: self.one("cors-allow-origins", &mut wrong, off_or(origins)).flatten(),
+            cors_allow_origins: self
+                .one("cors-allow-origins", &mut wrong, off_or(origins))
+                .flatten(),
             mongodb_uri: self.uri("mongodb-uri", &["mongodb", "mongodb+srv"], &mut wrong),
             redis_url: self.uri("redis-url", &crate::tier::redis::SCHEMES, &mut wrong),
             redis_tls: self.redis_files(&mut wrong),
             data_dir: self.of("data-dir").into(),
-            near_capacity: self.one("near-capacity", &mut wrong, bytes).unwrap_or_default(),
-            staleness_limit: self.one("staleness-limit", &mut wrong, duration).unwrap_or_default(),
-            heartbeat_interval: self.one("heartbeat-interval", &mut wrong, duration).unwrap_or_default(),
-            replay_window: self.one("replay-window", &mut wrong, duration).unwrap_or_default(),
-            list_grace: self.one("list-grace", &mut wrong, duration).unwrap_or_default(),
-            cache_epoch: self.one("cache-epoch", &mut wrong, number).unwrap_or_default(),
-            stale_if_error: self.one("stale-if-error", &mut wrong, off_or(duration)).flatten(),
-            drain_timeout: self.one("drain-timeout", &mut wrong, duration).unwrap_or_default(),
-            max_origin_loads: self.one("max-origin-loads", &mut wrong, number).unwrap_or_default(),
-            verify_one_in: self.one("verify-one-in", &mut wrong, number).unwrap_or_default(),
+            near_capacity: self
+                .one("near-capacity", &mut wrong, bytes)
+                .unwrap_or_default(),
+            staleness_limit: self
+                .one("staleness-limit", &mut wrong, duration)
+                .unwrap_or_default(),
+            heartbeat_interval: self
+                .one("heartbeat-interval", &mut wrong, duration)
+                .unwrap_or_default(),
+            replay_window: self
+                .one("replay-window", &mut wrong, duration)
+                .unwrap_or_default(),
+            list_grace: self
+                .one("list-grace", &mut wrong, duration)
+                .unwrap_or_default(),
+            cache_epoch: self
+                .one("cache-epoch", &mut wrong, number)
+                .unwrap_or_default(),
+            stale_if_error: self
+                .one("stale-if-error", &mut wrong, off_or(duration))
+                .flatten(),
+            drain_timeout: self
+                .one("drain-timeout", &mut wrong, duration)
+                .unwrap_or_default(),
+            max_origin_loads: self
+                .one("max-origin-loads", &mut wrong, number)
+                .unwrap_or_default(),
+            verify_one_in: self
+                .one("verify-one-in", &mut wrong, number)
+                .unwrap_or_default(),
         };
         if wrong.is_empty() {
             contradictions(&config, &mut wrong);
         }
-        if wrong.is_empty() { Ok(config) } else { Err(Wrong(wrong)) }
+        if wrong.is_empty() {
+            Ok(config)
+        } else {
+            Err(Wrong(wrong))
+        }
     }
 
     fn one<T>(
@@ -313,10 +385,15 @@ impl Values {
 
     fn uri(&self, name: &str, schemes: &[&str], wrong: &mut Vec<String>) -> Option<Secret> {
         let (value, origin) = self.0.get(name).filter(|(value, _)| !value.is_empty())?;
-        if !value.split_once("://").is_some_and(|(scheme, _)| schemes.contains(&scheme)) {
+        if !value
+            .split_once("://")
+            .is_some_and(|(scheme, _)| schemes.contains(&scheme))
+        {
             let shown = without_password(value);
             let schemes = schemes.join("://, ");
-            wrong.push(format!("{name} {shown:?} (from the {origin}) must begin with one of {schemes}://"));
+            wrong.push(format!(
+                "{name} {shown:?} (from the {origin}) must begin with one of {schemes}://"
+            ));
         }
         Some(Secret(value.clone()))
     }
@@ -325,7 +402,9 @@ impl Values {
 fn read_file(path: &Path) -> Result<HashMap<String, String>, Wrong> {
     let wrong = |problem: String| Wrong(vec![format!("config file {}: {problem}", path.display())]);
     let text = fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
-    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| wrong(e.to_string()))?;
+    let table: toml::Table = text
+        .parse()
+        .map_err(|e: toml::de::Error| wrong(e.to_string()))?;
     let mut unknown = Vec::new();
     let mut values = HashMap::new();
     for (key, value) in table {
@@ -338,14 +417,22 @@ fn read_file(path: &Path) -> Result<HashMap<String, String>, Wrong> {
                 names.join(", ")
             ));
         }
-        let value = value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+        let value = value
+            .as_str()
+            .map_or_else(|| value.to_string(), ToOwned::to_owned);
         values.insert(name, value);
     }
-    if unknown.is_empty() { Ok(values) } else { Err(Wrong(unknown)) }
+    if unknown.is_empty() {
+        Ok(values)
+    } else {
+        Err(Wrong(unknown))
+    }
 }
 
 fn address(value: &str) -> Result<SocketAddr, String> {
-    value.parse().map_err(|_| "is no address and port such as 127.0.0.1:50051 or [::1]:50051".into())
+    value
+        .parse()
+        .map_err(|_| "is no address and port such as 127.0.0.1:50051 or [::1]:50051".into())
 }
 
 /// Origins as browsers send them: scheme, host and port, nothing more.
@@ -354,11 +441,16 @@ fn origins(value: &str) -> Result<AllowedOrigins, String> {
         return Ok(AllowedOrigins::Any);
     }
     let is_origin = |origin: &str| {
-        let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+        let host = origin
+            .strip_prefix("https://")
+            .or_else(|| origin.strip_prefix("http://"));
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);
         host.is_some_and(|host| !host.is_empty() && host.bytes().all(allowed))
     };
-    let origins: Vec<_> = value.split(',').map(|origin| origin.trim().to_ascii_lowercase()).collect();
+    let origins: Vec<_> = value
+        .split(',')
+        .map(|origin| origin.trim().to_ascii_lowercase())
+        .collect();
     if origins.iter().all(|origin| is_origin(origin)) {
         return Ok(AllowedOrigins::These(origins));
     }
@@ -373,7 +465,9 @@ fn duration(value: &str) -> Result<Duration, String> {
 }
 
 fn number<T: std::str::FromStr>(value: &str) -> Result<T, String> {
-    value.parse().map_err(|_| "is no whole number of 0 or more".into())
+    value
+        .parse()
+        .map_err(|_| "is no whole number of 0 or more".into())
 }
 
 fn bytes(value: &str) -> Result<u64, String> {
@@ -383,10 +477,14 @@ fn bytes(value: &str) -> Result<u64, String> {
         .map_err(|_| "is no size such as 256MiB".into())
 }
 
-fn off_or<T>(parse: impl Fn(&str) -> Result<T, String>) -> impl Fn(&str) -> Result<Option<T>, String> {
+fn off_or<T>(
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> impl Fn(&str) -> Result<Option<T>, String> {
     move |value| match value {
         "off" => Ok(None),
-        value => parse(value).map(Some).map_err(|problem| format!("{problem}, and not `off`")),
+        value => parse(value)
+            .map(Some)
+            .map_err(|problem| format!("{problem}, and not `off`")),
     }
 }
 
@@ -396,7 +494,12 @@ fn contradictions(config: &Config, wrong: &mut Vec<String>) {
             wrong.push(text);
         }
     };
-    let Config { staleness_limit: limit, heartbeat_interval: interval, replay_window: window, .. } = *config;
+    let Config {
+        staleness_limit: limit,
+        heartbeat_interval: interval,
+        replay_window: window,
+        ..
+    } = *config;
     rule(
         interval >= Duration::from_millis(10),
         format!(
@@ -415,7 +518,10 @@ fn contradictions(config: &Config, wrong: &mut Vec<String>) {
     );
     rule(
         config.list_grace <= limit,
-        format!("list-grace {:?} must not be longer than staleness-limit {limit:?}", config.list_grace),
+        format!(
+            "list-grace {:?} must not be longer than staleness-limit {limit:?}",
+            config.list_grace
+        ),
     );
     rule(
         config.stale_if_error.is_none_or(|stale| stale > limit),
@@ -426,12 +532,21 @@ fn contradictions(config: &Config, wrong: &mut Vec<String>) {
     );
     rule(
         config.near_capacity >= 1 << 20,
-        format!("near-capacity {} bytes is too small: use 1MiB or more", config.near_capacity),
+        format!(
+            "near-capacity {} bytes is too small: use 1MiB or more",
+            config.near_capacity
+        ),
     );
-    rule(config.max_origin_loads > 0, "max-origin-loads 0 would refuse every miss: use 1 or more".into());
+    rule(
+        config.max_origin_loads > 0,
+        "max-origin-loads 0 would refuse every miss: use 1 or more".into(),
+    );
     rule(
         config.drain_timeout >= Duration::from_secs(1),
-        format!("drain-timeout {:?} is too short to finish calls: use 1s or more", config.drain_timeout),
+        format!(
+            "drain-timeout {:?} is too short to finish calls: use 1s or more",
+            config.drain_timeout
+        ),
     );
     let (main, metrics, health) = (
         ("listen", Some(config.listen)),
@@ -440,16 +555,23 @@ fn contradictions(config: &Config, wrong: &mut Vec<String>) {
     );
     for ((one, first), (other, second)) in [(main, metrics), (main, health), (metrics, health)] {
         let both = first.filter(|first| Some(*first) == second && first.port() != 0);
-        rule(both.is_none(), format!("{one} and {other} are the same address: give each a port of its own"));
+        rule(
+            both.is_none(),
+            format!("{one} and {other} are the same address: give each a port of its own"),
+        );
     }
 }
 
 /// A URL with its password, if it has one, replaced by `***`.
 #[must_use]
 pub fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
     let host_end = rest.find(['/', '?']).unwrap_or(rest.len());
-    let Some(at) = rest[..host_end].rfind('@') else { return url.to_owned() };
+    let Some(at) = rest[..host_end].rfind('@') else {
+        return url.to_owned();
+    };
     let user = rest[..at].split(':').next().unwrap_or_default();
     format!("{scheme}://{user}:***@{}", &rest[at + 1..])
 }
@@ -459,7 +581,10 @@ mod tests {
     use super::*;
 
     fn values(flags: &[(&str, &str)]) -> Values {
-        let flags = flags.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let flags = flags
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
         Values::gather(&flags, |_| None, None).expect("gathered")
     }
 
@@ -475,8 +600,11 @@ mod tests {
     fn a_flag_beats_the_environment_and_that_the_file() {
         let dir = tempfile::tempdir().expect("a folder");
         let file = dir.path().join("tidemark.toml");
-        fs::write(&file, "cache_epoch = 1\nlist-grace = \"1s\"\nstaleness-limit = \"20s\"\n")
-            .expect("written");
+        fs::write(
+            &file,
+            "cache_epoch = 1\nlist-grace = \"1s\"\nstaleness-limit = \"20s\"\n",
+        )
+        .expect("written");
         let flags = HashMap::from([("cache-epoch".to_owned(), "3".to_owned())]);
         let environment = |name: &str| match name {
             "TIDEMARK_CACHE_EPOCH" => Some("2".to_owned()),
@@ -485,7 +613,10 @@ mod tests {
         };
         let values = Values::gather(&flags, environment, Some(&file)).expect("gathered");
         let config = values.parse().expect("right");
-        assert_eq!((config.cache_epoch, config.list_grace), (3, Duration::from_secs(2)));
+        assert_eq!(
+            (config.cache_epoch, config.list_grace),
+            (3, Duration::from_secs(2))
+        );
         assert_eq!(config.staleness_limit, Duration::from_secs(20));
         assert_eq!(values.0["cache-epoch"].1, Origin::Flag);
         assert_eq!(values.0["staleness-limit"].1, Origin::File(file));
@@ -493,10 +624,13 @@ mod tests {
 
     #[test]
     fn all_that_is_wrong_is_told_at_once() {
-        let Wrong(wrong) =
-            values(&[("listen", "here"), ("near-capacity", "lots"), ("redis-url", "http://u:secret@h")])
-                .parse()
-                .expect_err("wrong");
+        let Wrong(wrong) = values(&[
+            ("listen", "here"),
+            ("near-capacity", "lots"),
+            ("redis-url", "http://u:secret@h"),
+        ])
+        .parse()
+        .expect_err("wrong");
         assert_eq!(wrong.len(), 3, "{wrong:?}");
         assert!(wrong[0].contains("\"here\"") && wrong[0].contains("127.0.0.1:50051"));
         assert!(!wrong.join("").contains("secret"));
@@ -518,11 +652,26 @@ mod tests {
             (&[("tls-cert", "cert.pem")], "tls-key"),
             (&[("tls-key", "key.pem")], "tls-cert"),
             (&[("tls-client-ca", "ca.pem")], "tls-client-ca"),
-            (&[("redis-url", "rediss://h"), ("redis-tls-key", "key.pem")], "redis-tls-cert"),
-            (&[("redis-url", "redis://h"), ("redis-tls-ca", "ca.pem")], "redis-tls-"),
-            (&[("cors-allow-origins", "todos.example")], "cors-allow-origins"),
-            (&[("cors-allow-origins", "https://todos.example/page")], "cors-allow-origins"),
-            (&[("cors-allow-origins", "https://a.example,*")], "cors-allow-origins"),
+            (
+                &[("redis-url", "rediss://h"), ("redis-tls-key", "key.pem")],
+                "redis-tls-cert",
+            ),
+            (
+                &[("redis-url", "redis://h"), ("redis-tls-ca", "ca.pem")],
+                "redis-tls-",
+            ),
+            (
+                &[("cors-allow-origins", "todos.example")],
+                "cors-allow-origins",
+            ),
+            (
+                &[("cors-allow-origins", "https://todos.example/page")],
+                "cors-allow-origins",
+            ),
+            (
+                &[("cors-allow-origins", "https://a.example,*")],
+                "cors-allow-origins",
+            ),
         ] {
             let Wrong(wrong) = values(flags).parse().expect_err(word);
             assert!(wrong.iter().any(|text| text.contains(word)), "{wrong:?}");
@@ -531,11 +680,22 @@ mod tests {
 
     #[test]
     fn origins_are_read_as_browsers_send_them() {
-        let of = |value| values(&[("cors-allow-origins", value)]).parse().expect("right").cors_allow_origins;
+        let of = |value| {
+            values(&[("cors-allow-origins", value)])
+                .parse()
+                .expect("right")
+                .cors_allow_origins
+        };
         assert_eq!(of("off"), None);
         assert_eq!(of("*"), Some(AllowedOrigins::Any));
-        let two = vec!["https://a.example".to_owned(), "http://[::1]:5173".to_owned()];
-        assert_eq!(of("https://A.example, http://[::1]:5173"), Some(AllowedOrigins::These(two)));
+        let two = vec![
+            "https://a.example".to_owned(),
+            "http://[::1]:5173".to_owned(),
+        ];
+        assert_eq!(
+            of("https://A.example, http://[::1]:5173"),
+            Some(AllowedOrigins::These(two))
+        );
     }
 
     #[test]
@@ -543,7 +703,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let file = dir.path().join("tidemark.toml");
         fs::write(&file, "stalenes-limit = \"20s\"\n").expect("written");
-        let Wrong(wrong) = Values::gather(&HashMap::new(), |_| None, Some(&file)).expect_err("unknown");
+        let Wrong(wrong) =
+            Values::gather(&HashMap::new(), |_| None, Some(&file)).expect_err("unknown");
         assert!(wrong[0].contains("stalenes-limit") && wrong[0].contains("staleness-limit"));
     }
 
@@ -555,6 +716,9 @@ mod tests {
         );
         assert_eq!(without_password("redis://h:1"), "redis://h:1");
         let printed = values(&[("redis-url", "redis://u:geheim@h")]).print();
-        assert!(!printed.contains("geheim") && printed.contains("redis://u:***@h"), "{printed}");
+        assert!(
+            !printed.contains("geheim") && printed.contains("redis://u:***@h"),
+            "{printed}"
+        );
     }
 }

@@ -23,8 +23,16 @@ pub struct FieldProblem {
 impl FieldProblem {
     /// A problem of one field; the value is cut to 80 characters.
     #[must_use]
-    pub fn new(field: impl Into<String>, value: impl AsRef<str>, problem: impl Into<String>) -> Self {
-        Self { field: field.into(), value: shorten(value.as_ref()), problem: problem.into() }
+    pub fn new(
+        field: impl Into<String>,
+        value: impl AsRef<str>,
+        problem: impl Into<String>,
+    ) -> Self {
+        Self {
+            field: field.into(),
+            value: shorten(value.as_ref()),
+            problem: problem.into(),
+        }
     }
 }
 
@@ -95,7 +103,9 @@ pub enum Error {
         problem: String,
     },
     /// A token of another origin.
-    #[error("token {value:?} belongs to another database; present tokens only to the service that gave them")]
+    #[error(
+        "token {value:?} belongs to another database; present tokens only to the service that gave them"
+    )]
     TokenForeign {
         /// The token, cut short.
         value: String,
@@ -194,7 +204,11 @@ pub enum Error {
 
 fn fields_text(problems: &[FieldProblem]) -> String {
     let text = |p: &FieldProblem| {
-        let value = if p.value.is_empty() { String::new() } else { format!(" {:?}", p.value) };
+        let value = if p.value.is_empty() {
+            String::new()
+        } else {
+            format!(" {:?}", p.value)
+        };
         format!("{}{value} {}", p.field, p.problem)
     };
     problems.iter().map(text).collect::<Vec<_>>().join("; ")

@@ -25,7 +25,10 @@ pub fn parse_order(text: &str) -> Result<Order, Error> {
 }
 
 /// A page token's text.
-pub fn decode_page_token(query: &PageQuery, text: &str) -> Result<(PagePosition, OriginTime), Error> {
+pub fn decode_page_token(
+    query: &PageQuery,
+    text: &str,
+) -> Result<(PagePosition, OriginTime), Error> {
     page_token::decode(query, text)
 }
 
@@ -36,7 +39,9 @@ pub fn encode_page_token(query: &PageQuery, next: &PagePosition, fresh_to: Origi
 
 /// The value that a stored document is; `None` if the bytes are no document.
 pub fn read_document(name: &TodoName, raw: &[u8]) -> Option<Value> {
-    RawDocument::from_bytes(raw).ok().map(|raw| document::value(name, raw))
+    RawDocument::from_bytes(raw)
+        .ok()
+        .map(|raw| document::value(name, raw))
 }
 
 /// The stored document of a todo.

@@ -40,7 +40,9 @@ pub type IntGauge = Gauge<i64, AtomicI64>;
 
 /// Histogram buckets in seconds: 50 us to 13 s, each twice the one before.
 fn latency() -> Histogram {
-    Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(0.000_05, 2.0, 19))
+    Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(
+        0.000_05, 2.0, 19,
+    ))
 }
 
 /// Latencies of calls.
@@ -163,8 +165,9 @@ impl Metrics {
 /// context.
 pub fn continue_trace(span: &tracing::Span, headers: &http::HeaderMap) {
     use tracing_opentelemetry::OpenTelemetrySpanExt as _;
-    let context =
-        opentelemetry::global::get_text_map_propagator(|propagator| propagator.extract(&Headers(headers)));
+    let context = opentelemetry::global::get_text_map_propagator(|propagator| {
+        propagator.extract(&Headers(headers))
+    });
     // Without an exporter there is nothing to attach it to.
     let _ = span.set_parent(context);
 }
@@ -227,26 +230,41 @@ fn subscriber(
     let events = filter_fn(|metadata| metadata.is_event()).with_max_level_hint(LevelFilter::TRACE);
     let events_only = level.and(events);
     let fmt = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let logs = if std::io::stderr().is_terminal() { fmt.boxed() } else { fmt.json().boxed() };
+    let logs = if std::io::stderr().is_terminal() {
+        fmt.boxed()
+    } else {
+        fmt.json().boxed()
+    };
     let logs = tracing_subscriber::registry().with(logs.with_filter(events_only));
-    let Some(provider) = provider else { return Box::new(logs) };
-    let ours = filter_fn(|metadata| metadata.is_span() && metadata.target().starts_with("tidemark"));
-    let spans = tracing_opentelemetry::layer().with_tracer(provider.tracer("tidemark")).with_filter(ours);
+    let Some(provider) = provider else {
+        return Box::new(logs);
+    };
+    let ours =
+        filter_fn(|metadata| metadata.is_span() && metadata.target().starts_with("tidemark"));
+    let spans = tracing_opentelemetry::layer()
+        .with_tracer(provider.tracer("tidemark"))
+        .with_filter(ours);
     Box::new(logs.with(spans))
 }
 
 /// The exporter of spans, if one is wanted.
 fn span_provider() -> Option<opentelemetry_sdk::trace::SdkTracerProvider> {
-    use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
+    use opentelemetry_sdk::{
+        Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider,
+    };
 
     let set = |name: &str| std::env::var(name).is_ok_and(|value| !value.is_empty());
     let wanted = set("OTEL_EXPORTER_OTLP_ENDPOINT") || set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
-    let disabled = std::env::var("OTEL_SDK_DISABLED").is_ok_and(|value| value.eq_ignore_ascii_case("true"));
+    let disabled =
+        std::env::var("OTEL_SDK_DISABLED").is_ok_and(|value| value.eq_ignore_ascii_case("true"));
     if !wanted || disabled {
         return None;
     }
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
-    let exporter = match opentelemetry_otlp::SpanExporter::builder().with_tonic().build() {
+    let exporter = match opentelemetry_otlp::SpanExporter::builder()
+        .with_tonic()
+        .build()
+    {
         Ok(exporter) => exporter,
         Err(problem) => {
             // The log is not set up yet.
@@ -256,7 +274,12 @@ fn span_provider() -> Option<opentelemetry_sdk::trace::SdkTracerProvider> {
     };
     let name = std::env::var("OTEL_SERVICE_NAME").unwrap_or_else(|_| "tidemark".into());
     let resource = Resource::builder().with_service_name(name).build();
-    Some(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+    Some(
+        SdkTracerProvider::builder()
+            .with_batch_exporter(exporter)
+            .with_resource(resource)
+            .build(),
+    )
 }
 
 /// Serves the metrics as Prometheus text at `/metrics`, for as long as the
@@ -268,7 +291,15 @@ pub async fn serve_metrics(listener: tokio::net::TcpListener, registry: std::syn
         let mut text = String::new();
         // A String takes everything.
         let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
-        async move { ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text) }
+        async move {
+            (
+                [(
+                    CONTENT_TYPE,
+                    "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                )],
+                text,
+            )
+        }
     };
     if let Err(problem) = axum::serve(listener, Router::new().route("/metrics", get(text))).await {
         tracing::error!(%problem, "metrics are not served any more");

@@ -78,8 +78,9 @@ impl ServerPem {
                 builder.with_client_cert_verifier(verifier.build().map_err(|e| e.to_string())?)
             }
         };
-        let mut config =
-            builder.with_single_cert(certificates(&self.cert)?, key(&self.key)?).map_err(told)?;
+        let mut config = builder
+            .with_single_cert(certificates(&self.cert)?, key(&self.key)?)
+            .map_err(told)?;
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(config)
     }
@@ -92,14 +93,18 @@ impl ClientFiles {
     /// What is wrong with them.
     pub fn config(&self) -> Result<ClientConfig, String> {
         let roots = match &self.ca {
-            Some(file) => roots(&read(file)?).map_err(|problem| format!("{}: {problem}", file.display()))?,
+            Some(file) => {
+                roots(&read(file)?).map_err(|problem| format!("{}: {problem}", file.display()))?
+            }
             None => platform_roots()?,
         };
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(told)?
             .with_root_certificates(roots);
-        let Some((cert, key_file)) = &self.identity else { return Ok(builder.with_no_client_auth()) };
+        let Some((cert, key_file)) = &self.identity else {
+            return Ok(builder.with_no_client_auth());
+        };
         let (cert, key) = (certificates(&read(cert)?)?, key(&read(key_file)?)?);
         builder.with_client_auth_cert(cert, key).map_err(told)
     }
@@ -120,7 +125,10 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
     let wrong = |problem: String| format!("{}: {problem}", file.display());
     let mut bytes = Vec::new();
     let opened = File::open(file).map_err(|e| wrong(e.to_string()))?;
-    opened.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| wrong(e.to_string()))?;
+    opened
+        .take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| wrong(e.to_string()))?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(wrong(format!("is larger than {MAX_FILE_BYTES} bytes")));
     }
@@ -143,7 +151,9 @@ fn key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
 fn roots(pem: &[u8]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(pem)? {
-        roots.add(certificate).map_err(|e| format!("an authority cannot be used: {e}"))?;
+        roots
+            .add(certificate)
+            .map_err(|e| format!("an authority cannot be used: {e}"))?;
     }
     Ok(roots)
 }

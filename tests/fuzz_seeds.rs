@@ -4,7 +4,10 @@
 use std::{fs, path::Path};
 
 #[path = "../fuzz/properties.rs"]
-#[expect(clippy::pedantic, reason = "held by the fuzz workspace, which has no lints of its own")]
+#[expect(
+    clippy::pedantic,
+    reason = "held by the fuzz workspace, which has no lints of its own"
+)]
 mod properties;
 
 #[test]
@@ -38,9 +41,21 @@ fn every_property_is_a_target() {
     let manifest = fs::read_to_string(root.join("Cargo.toml")).expect("readable");
     let script = fs::read_to_string(root.join("run")).expect("readable");
     for (target, _) in properties::ALL {
-        assert!(manifest.contains(&format!("name = \"{target}\"")), "{target}");
-        let call = fs::read_to_string(root.join(format!("fuzz_targets/{target}.rs"))).expect("a target");
-        assert!(call.contains(&format!("tidemark_fuzz::{target}(data)")), "{call}");
-        assert!(script.lines().any(|line| line.starts_with("all=(") && line.contains(target)), "{target}");
+        assert!(
+            manifest.contains(&format!("name = \"{target}\"")),
+            "{target}"
+        );
+        let call =
+            fs::read_to_string(root.join(format!("fuzz_targets/{target}.rs"))).expect("a target");
+        assert!(
+            call.contains(&format!("tidemark_fuzz::{target}(data)")),
+            "{call}"
+        );
+        assert!(
+            script
+                .lines()
+                .any(|line| line.starts_with("all=(") && line.contains(target)),
+            "{target}"
+        );
     }
 }

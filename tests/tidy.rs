@@ -28,18 +28,27 @@ fn root() -> &'static Path {
 /// The code of a file without its tests.
 fn code(file: &Path) -> String {
     let text = fs::read_to_string(file).expect("readable");
-    text.split("#[cfg(test)]").next().unwrap_or_default().to_owned()
+    text.split("#[cfg(test)]")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// Nobody in this folder (or file) says any of these words.
 fn never_says(place: &str, words: &[&str]) {
     let path = root().join("src").join(place);
-    let files = if path.is_dir() { files(&path) } else { vec![path] };
+    let files = if path.is_dir() {
+        files(&path)
+    } else {
+        vec![path]
+    };
     assert!(!files.is_empty());
     for file in files {
         let code = code(&file);
-        for (number, line) in
-            code.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"))
+        for (number, line) in code
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| !line.trim_start().starts_with("//"))
         {
             for word in words {
                 assert!(
@@ -69,13 +78,38 @@ fn calls_go_in_one_direction() {
     );
     never_says(
         "tier",
-        &["crate::cache", "crate::grpc", "crate::origin", "crate::coherence", "crate::cli", "crate::app"],
+        &[
+            "crate::cache",
+            "crate::grpc",
+            "crate::origin",
+            "crate::coherence",
+            "crate::cli",
+            "crate::app",
+        ],
     );
     never_says(
         "origin",
-        &["crate::cache", "crate::grpc", "crate::tier", "crate::coherence", "crate::cli", "crate::app"],
+        &[
+            "crate::cache",
+            "crate::grpc",
+            "crate::tier",
+            "crate::coherence",
+            "crate::cli",
+            "crate::app",
+        ],
     );
-    never_says("cache", &["crate::grpc", "crate::cli", "crate::app", "tonic", "mongodb", "fred", "redb"]);
+    never_says(
+        "cache",
+        &[
+            "crate::grpc",
+            "crate::cli",
+            "crate::app",
+            "tonic",
+            "mongodb",
+            "fred",
+            "redb",
+        ],
+    );
     never_says(
         "grpc",
         &[
@@ -120,9 +154,16 @@ fn coherence_is_pure() {
 fn files_are_short() {
     for file in files(&root().join("src")) {
         let code = code(&file);
-        let lines = code.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//"));
+        let lines = code
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty() && !line.starts_with("//"));
         let lines = lines.count();
-        assert!(lines <= 400, "{} has {lines} lines of code without its tests", file.display());
+        assert!(
+            lines <= 400,
+            "{} has {lines} lines of code without its tests",
+            file.display()
+        );
     }
 }
 
@@ -133,7 +174,11 @@ fn every_setting_is_in_the_readme() {
         let row = format!(
             "| `--{}` | {}",
             setting.name,
-            if setting.default.is_empty() { String::new() } else { format!("`{}`", setting.default) }
+            if setting.default.is_empty() {
+                String::new()
+            } else {
+                format!("`{}`", setting.default)
+            }
         );
         assert!(readme.contains(row.trim_end()), "README.md lacks {row}");
     }
@@ -157,7 +202,10 @@ fn every_metric_is_in_the_docs() {
         .collect();
     assert!(names.len() > 20);
     for name in names {
-        assert!(docs.contains(&format!("`{name}`")), "docs/operations.md lacks {name}");
+        assert!(
+            docs.contains(&format!("`{name}`")),
+            "docs/operations.md lacks {name}"
+        );
     }
 }
 

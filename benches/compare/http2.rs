@@ -70,8 +70,20 @@ impl Connection {
         socket.set_nodelay(true)?;
         socket.set_nonblocking(true)?;
         let mut out = PREFACE.to_vec();
-        frame(&mut out, SETTINGS, 0, 0, &[0, 2, 0, 0, 0, 0, 0, 4, 0x7f, 0xff, 0xff, 0xff]);
-        frame(&mut out, WINDOW_UPDATE, 0, 0, &(WINDOW - 65_535).to_be_bytes());
+        frame(
+            &mut out,
+            SETTINGS,
+            0,
+            0,
+            &[0, 2, 0, 0, 0, 0, 0, 4, 0x7f, 0xff, 0xff, 0xff],
+        );
+        frame(
+            &mut out,
+            WINDOW_UPDATE,
+            0,
+            0,
+            &(WINDOW - 65_535).to_be_bytes(),
+        );
         Ok(Self {
             socket,
             first_block: Some(first_block(path, &address.to_string())),
@@ -106,7 +118,11 @@ impl Connection {
         self.out.extend_from_slice(message);
         self.window -= i64::from(length) + 5;
         self.outstanding += 1;
-        self.places[place(stream)] = Place { stream, tag, got_data: false };
+        self.places[place(stream)] = Place {
+            stream,
+            tag,
+            got_data: false,
+        };
     }
 
     /// Sends what waits, as far as the socket takes it. `true`: all of it.
@@ -183,8 +199,9 @@ impl Connection {
             PING if flags & ACK == 0 => frame(&mut self.out, PING, ACK, 0, payload),
             GOAWAY => return Err(io::Error::other("the server goes away")),
             WINDOW_UPDATE if stream == 0 => {
-                self.window +=
-                    i64::from(u32::from_be_bytes([payload[0], payload[1], payload[2], payload[3]]));
+                self.window += i64::from(u32::from_be_bytes([
+                    payload[0], payload[1], payload[2], payload[3],
+                ]));
             }
             _ => {}
         }
@@ -192,7 +209,12 @@ impl Connection {
         let place = self.places[place(stream)];
         if ended && place.stream == stream && stream != 0 {
             self.outstanding -= 1;
-            on(place.tag, Event::End { ok: place.got_data && kind != RST_STREAM });
+            on(
+                place.tag,
+                Event::End {
+                    ok: place.got_data && kind != RST_STREAM,
+                },
+            );
         }
         Ok(())
     }
@@ -201,7 +223,13 @@ impl Connection {
     fn read_bytes(&mut self, bytes: usize) {
         self.unread += u32::try_from(bytes).unwrap_or(0);
         if self.unread > WINDOW / 4 {
-            frame(&mut self.out, WINDOW_UPDATE, 0, 0, &self.unread.to_be_bytes());
+            frame(
+                &mut self.out,
+                WINDOW_UPDATE,
+                0,
+                0,
+                &self.unread.to_be_bytes(),
+            );
             self.unread = 0;
         }
     }
@@ -218,7 +246,13 @@ fn head(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, length: u32) {
 }
 
 fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-    head(out, kind, flags, stream, u32::try_from(payload.len()).expect("a short frame"));
+    head(
+        out,
+        kind,
+        flags,
+        stream,
+        u32::try_from(payload.len()).expect("a short frame"),
+    );
     out.extend_from_slice(payload);
 }
 

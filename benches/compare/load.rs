@@ -66,7 +66,14 @@ impl Generator {
         let path = format!("/todo.v1.TodoService/{}", calls.method);
         let open = |_| Connection::open(address, &path).expect("connected");
         let connections = (0..connections).map(open).collect();
-        Self { address, path, connections, used: Instant::now(), calls, at: 0 }
+        Self {
+            address,
+            path,
+            connections,
+            used: Instant::now(),
+            calls,
+            at: 0,
+        }
     }
 
     fn open_again(&mut self) {
@@ -91,7 +98,9 @@ impl Generator {
                 Pace::Outstanding(most) if running => {
                     let each = most.div_ceil(self.connections.len());
                     for at in 0..self.connections.len() {
-                        while self.connections[at].outstanding < each && self.call(at, elapsed(began, now)) {}
+                        while self.connections[at].outstanding < each
+                            && self.call(at, elapsed(began, now))
+                        {}
                     }
                 }
                 Pace::PerSecond(rate) if running => {
@@ -158,20 +167,34 @@ impl Generator {
         let mut wanted = Vec::with_capacity(self.connections.len());
         for connection in &mut self.connections {
             let all = connection.flush().expect("sent");
-            wanted.push(if all { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT });
+            wanted.push(if all {
+                PollFlags::IN
+            } else {
+                PollFlags::IN | PollFlags::OUT
+            });
         }
         let wait = Timespec {
             tv_sec: i64::try_from(wait.as_secs()).unwrap_or(0),
             tv_nsec: i64::from(wait.subsec_nanos()),
         };
         let fds = self.connections.iter().zip(&wanted);
-        let mut fds: Vec<_> = fds.map(|(c, flags)| PollFd::new(&c.socket, *flags)).collect();
+        let mut fds: Vec<_> = fds
+            .map(|(c, flags)| PollFd::new(&c.socket, *flags))
+            .collect();
         if poll(&mut fds, Some(&wait)).is_err() {
             return;
         }
-        let ready: Vec<bool> = fds.iter().map(|fd| fd.revents().contains(PollFlags::IN)).collect();
+        let ready: Vec<bool> = fds
+            .iter()
+            .map(|fd| fd.revents().contains(PollFlags::IN))
+            .collect();
         let now = elapsed(began, Instant::now());
-        for (connection, _) in self.connections.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
+        for (connection, _) in self
+            .connections
+            .iter_mut()
+            .zip(ready)
+            .filter(|(_, ready)| *ready)
+        {
             let took = connection.read(|tag, event| {
                 if let Event::End { ok } = event {
                     out.calls += 1;
@@ -204,7 +227,10 @@ const SUB_BITS: u32 = 6;
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self { buckets: vec![0; (64 - SUB_BITS as usize + 1) << SUB_BITS], count: 0 }
+        Self {
+            buckets: vec![0; (64 - SUB_BITS as usize + 1) << SUB_BITS],
+            count: 0,
+        }
     }
 }
 
@@ -224,7 +250,11 @@ impl Histogram {
             seen += count;
             if seen as f64 >= rank {
                 let (whole, sub) = (at >> SUB_BITS, at & ((1 << SUB_BITS) - 1));
-                let (shift, value) = if whole == 0 { (0, sub) } else { (whole - 1, (1 << SUB_BITS) + sub) };
+                let (shift, value) = if whole == 0 {
+                    (0, sub)
+                } else {
+                    (whole - 1, (1 << SUB_BITS) + sub)
+                };
                 return ((value as u64) << shift) as f64 / 1e6;
             }
         }

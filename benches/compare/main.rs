@@ -7,7 +7,10 @@
 //! `TIDEMARK_BEFORE=target/before cargo bench ... -- short near_hit` measures that
 //! build beside this one.
 
-#![expect(clippy::cast_precision_loss, reason = "counts of calls are far below 2^52")]
+#![expect(
+    clippy::cast_precision_loss,
+    reason = "counts of calls are far below 2^52"
+)]
 
 mod http2;
 mod load;
@@ -60,21 +63,48 @@ const ROWS: [(&str, Measure); 14] = [
 type Measure = fn(&mut Bench);
 
 fn main() {
-    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let args: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|arg| arg != "--bench")
+        .collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let serve = |work: std::pin::Pin<Box<dyn Future<Output = ()>>>| {
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime").block_on(work);
+        tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime")
+            .block_on(work);
     };
     match args.as_slice() {
         ["limit", get, page] => serve(Box::pin(yardstick::limit(get, page))),
         ["plain", redis, mongo] => serve(Box::pin(yardstick::plain(redis, mongo))),
         ["short", rows @ ..] => {
-            let form = Form { round: Duration::from_millis(1500), rounds: 7, long: false };
-            measure(Bench { form, report: Report::new("short") }, rows);
+            let form = Form {
+                round: Duration::from_millis(1500),
+                rounds: 7,
+                long: false,
+            };
+            measure(
+                Bench {
+                    form,
+                    report: Report::new("short"),
+                },
+                rows,
+            );
         }
         ["long", rows @ ..] => {
-            let form = Form { round: Duration::from_secs(5), rounds: 11, long: true };
-            measure(Bench { form, report: Report::new("long") }, rows);
+            let form = Form {
+                round: Duration::from_secs(5),
+                rounds: 11,
+                long: true,
+            };
+            measure(
+                Bench {
+                    form,
+                    report: Report::new("long"),
+                },
+                rows,
+            );
         }
         _ => {
             println!(
@@ -101,7 +131,8 @@ fn measure(mut bench: Bench, args: &[&str]) {
         if wanted.is_empty() || wanted.contains(&name) {
             println!("== {name}");
             // A row that fails says so, and the others are measured.
-            let measured = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| row(&mut bench)));
+            let measured =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| row(&mut bench)));
             if measured.is_err() {
                 failed.push(name);
             }

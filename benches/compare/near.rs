@@ -12,7 +12,9 @@ use super::{
     load::{Calls, Generator, Outcome, Pace},
     plot::Plot,
     report::{Spread, short},
-    servers::{LIST_SIZE, Running, Tiers, block_on, embedded, get_requests, list_name, todo_name, warm},
+    servers::{
+        LIST_SIZE, Running, Tiers, block_on, embedded, get_requests, list_name, todo_name, warm,
+    },
     tiers::{self, Writer},
 };
 
@@ -40,8 +42,17 @@ pub struct Measured {
 }
 
 impl<'a> Side<'a> {
-    pub fn new(name: impl Into<String>, server: &'a Running, connections: usize, calls: Calls) -> Self {
-        Self { name: name.into(), server, load: Generator::open(server.address, connections, calls) }
+    pub fn new(
+        name: impl Into<String>,
+        server: &'a Running,
+        connections: usize,
+        calls: Calls,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            server,
+            load: Generator::open(server.address, connections, calls),
+        }
     }
 
     pub fn measure(&mut self, pace: Pace, length: Duration) -> Measured {
@@ -49,12 +60,20 @@ impl<'a> Side<'a> {
         let out = self.load.run(pace, length);
         let cpu = self.server.cpu() - before;
         assert_eq!(out.failed, 0, "{}: calls failed", self.name);
-        Measured { cpu_us: cpu * 1e6 / out.calls as f64, out }
+        Measured {
+            cpu_us: cpu * 1e6 / out.calls as f64,
+            out,
+        }
     }
 }
 
 /// Rounds in turns: for each side what each round measured.
-pub fn in_turns(sides: &mut [Side<'_>], pace: Pace, length: Duration, rounds: usize) -> Vec<Vec<Measured>> {
+pub fn in_turns(
+    sides: &mut [Side<'_>],
+    pace: Pace,
+    length: Duration,
+    rounds: usize,
+) -> Vec<Vec<Measured>> {
     for side in &mut *sides {
         // The first second of a server is not what is wanted.
         side.load.run(pace, Duration::from_millis(500));
@@ -91,7 +110,11 @@ pub fn zipf(count: usize) -> Vec<u32> {
     let mut places: Vec<u32> = (0..u32::try_from(count).expect("few")).collect();
     rand::seq::SliceRandom::shuffle(places.as_mut_slice(), &mut random);
     (0..100_000)
-        .map(|_| places[sums.partition_point(|s| *s < random.random_range(0.0..sum)).min(count - 1)])
+        .map(|_| {
+            places[sums
+                .partition_point(|s| *s < random.random_range(0.0..sum))
+                .min(count - 1)]
+        })
         .collect()
 }
 
@@ -103,7 +126,11 @@ pub fn uniform(count: usize) -> Vec<u32> {
 }
 
 pub fn gets(count: usize, order: Vec<u32>) -> Calls {
-    Calls { method: "GetTodo", requests: get_requests(0..count, None), order }
+    Calls {
+        method: "GetTodo",
+        requests: get_requests(0..count, None),
+        order,
+    }
 }
 
 /// `limit`, with the reply that Tidemark gives to one of these todos and with
@@ -113,11 +140,22 @@ pub fn limit_like(server: &Running) -> Running {
     let (get, page) = (dir.join("get"), dir.join("page"));
     block_on(async {
         let mut client = server.client().await;
-        let request = pb::GetTodoRequest { name: todo_name(LIST_SIZE), consistency: None };
+        let request = pb::GetTodoRequest {
+            name: todo_name(LIST_SIZE),
+            consistency: None,
+        };
         let reply = client.get_todo(request).await.expect("a todo").into_inner();
         std::fs::write(&get, reply.encode_to_vec()).expect("written");
-        let request = pb::ListTodosRequest { parent: list_name(1), page_size: 50, ..Default::default() };
-        let reply = client.list_todos(request).await.expect("a page").into_inner();
+        let request = pb::ListTodosRequest {
+            parent: list_name(1),
+            page_size: 50,
+            ..Default::default()
+        };
+        let reply = client
+            .list_todos(request)
+            .await
+            .expect("a page")
+            .into_inner();
         assert_eq!(reply.todos.len(), 50);
         std::fs::write(&page, reply.encode_to_vec()).expect("written");
     });
@@ -166,16 +204,34 @@ impl Bench {
         as_bytes.method = "BatchGetTodos";
         let before = before(bytes);
         let mut sides = vec![
-            Side::new("limit", limit, CONNECTIONS, gets(NEAR_TODOS, zipf(NEAR_TODOS))),
+            Side::new(
+                "limit",
+                limit,
+                CONNECTIONS,
+                gets(NEAR_TODOS, zipf(NEAR_TODOS)),
+            ),
             Side::new("limit, bytes", limit, CONNECTIONS, as_bytes),
-            Side::new("tidemark", tidemark, CONNECTIONS, gets(NEAR_TODOS, zipf(NEAR_TODOS))),
+            Side::new(
+                "tidemark",
+                tidemark,
+                CONNECTIONS,
+                gets(NEAR_TODOS, zipf(NEAR_TODOS)),
+            ),
         ];
-        sides.extend(
-            before
-                .iter()
-                .map(|server| Side::new("before", server, CONNECTIONS, gets(NEAR_TODOS, zipf(NEAR_TODOS)))),
+        sides.extend(before.iter().map(|server| {
+            Side::new(
+                "before",
+                server,
+                CONNECTIONS,
+                gets(NEAR_TODOS, zipf(NEAR_TODOS)),
+            )
+        }));
+        let all = in_turns(
+            &mut sides,
+            Pace::Outstanding(OUTSTANDING),
+            self.form.round,
+            self.form.rounds,
         );
-        let all = in_turns(&mut sides, Pace::Outstanding(OUTSTANDING), self.form.round, self.form.rounds);
         for (side, all) in sides.iter().zip(&all) {
             self.report.detail(format!(
                 "near hit, {bytes} bytes, {}: {} us of CPU a call, {} calls/s; the generator took {} us a call",
@@ -187,7 +243,9 @@ impl Bench {
         }
         if let Some(before) = all.get(3) {
             let gain = ratio(&all[2], before, cpu);
-            self.report.detail(format!("near hit, {bytes} bytes: CPU {gain} x that of the build before"));
+            self.report.detail(format!(
+                "near hit, {bytes} bytes: CPU {gain} x that of the build before"
+            ));
         }
         let ratios = ratio(&all[2], &all[0], cpu);
         let strict = ratio(&all[2], &all[1], cpu);
@@ -212,7 +270,12 @@ impl Bench {
             format!("{rates} x"),
             rates.median >= 0.9,
         );
-        let open = in_turns(&mut sides, Pace::PerSecond(RATE), self.form.round, self.form.rounds);
+        let open = in_turns(
+            &mut sides,
+            Pace::PerSecond(RATE),
+            self.form.round,
+            self.form.rounds,
+        );
         let tails = ratio(&open[2], &open[0], p99);
         self.report.row(
             if bytes == 400 {
@@ -221,7 +284,11 @@ impl Bench {
                 "GetTodo, near hit, 100 bytes: p99 at 20,000/s"
             },
             "<= 1.3 x `limit`",
-            format!("{tails} x; {} ms against {} ms", spread(&open[2], p99), spread(&open[0], p99)),
+            format!(
+                "{tails} x; {} ms against {} ms",
+                spread(&open[2], p99),
+                spread(&open[0], p99)
+            ),
             tails.median <= 1.3,
         );
         if bytes == 400 {
@@ -232,7 +299,12 @@ impl Bench {
     fn plot_latency(&mut self, sides: &[Side<'_>], open: &[Vec<Measured>]) {
         let percents = [50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9];
         let line = |all: &Vec<Measured>| {
-            let at = |p: f64| (100.0 / (100.0 - p), spread(all, |m| m.out.latency.percentile(p)).median);
+            let at = |p: f64| {
+                (
+                    100.0 / (100.0 - p),
+                    spread(all, |m| m.out.latency.percentile(p)).median,
+                )
+            };
             percents.map(at).to_vec()
         };
         self.report.plot(&Plot {
@@ -240,7 +312,11 @@ impl Bench {
             title: "GetTodo, near hit, 20,000 calls/s: latency",
             x: "one call in so many (100 is p99)",
             y: "ms",
-            lines: sides.iter().map(|side| side.name.clone()).zip(open.iter().map(line)).collect(),
+            lines: sides
+                .iter()
+                .map(|side| side.name.clone())
+                .zip(open.iter().map(line))
+                .collect(),
             log_x: true,
         });
     }
@@ -249,18 +325,39 @@ impl Bench {
         const BATCH: usize = 100;
         let order = zipf(NEAR_TODOS);
         let request = |at: usize| {
-            let names = order[at * BATCH..][..BATCH].iter().map(|n| todo_name(*n as usize)).collect();
-            pb::BatchGetTodosRequest { names, consistency: None }.encode_to_vec()
+            let names = order[at * BATCH..][..BATCH]
+                .iter()
+                .map(|n| todo_name(*n as usize))
+                .collect();
+            pb::BatchGetTodosRequest {
+                names,
+                consistency: None,
+            }
+            .encode_to_vec()
         };
         let requests: Vec<_> = (0..500).map(request).collect();
-        let batches = Calls { method: "BatchGetTodos", requests, order: (0..500).collect() };
+        let batches = Calls {
+            method: "BatchGetTodos",
+            requests,
+            order: (0..500).collect(),
+        };
         let ones = gets(NEAR_TODOS, order.clone());
         let mut sides = [
             Side::new("one", tidemark, CONNECTIONS, ones),
             Side::new("batch", tidemark, CONNECTIONS, batches),
         ];
-        let all = in_turns(&mut sides, Pace::Outstanding(16), self.form.round, self.form.rounds);
-        let ratios = Spread::of(all[1].iter().zip(&all[0]).map(|(b, o)| b.cpu_us / BATCH as f64 / o.cpu_us));
+        let all = in_turns(
+            &mut sides,
+            Pace::Outstanding(16),
+            self.form.round,
+            self.form.rounds,
+        );
+        let ratios = Spread::of(
+            all[1]
+                .iter()
+                .zip(&all[0])
+                .map(|(b, o)| b.cpu_us / BATCH as f64 / o.cpu_us),
+        );
         self.report.row(
             if bytes == 400 {
                 "BatchGetTodos of 100, near, 400 bytes"
@@ -278,13 +375,27 @@ impl Bench {
         let pages = || {
             let request = |list| {
                 let parent = list_name(list);
-                pb::ListTodosRequest { parent, page_size: 50, ..Default::default() }.encode_to_vec()
+                pb::ListTodosRequest {
+                    parent,
+                    page_size: 50,
+                    ..Default::default()
+                }
+                .encode_to_vec()
             };
-            Calls { method: "ListTodos", requests: (0..lists).map(request).collect(), order: uniform(lists) }
+            Calls {
+                method: "ListTodos",
+                requests: (0..lists).map(request).collect(),
+                order: uniform(lists),
+            }
         };
         let mut sides = [("limit", limit), ("tidemark", tidemark)]
             .map(|(name, server)| Side::new(name, server, CONNECTIONS, pages()));
-        let all = in_turns(&mut sides, Pace::Outstanding(16), self.form.round, self.form.rounds);
+        let all = in_turns(
+            &mut sides,
+            Pace::Outstanding(16),
+            self.form.round,
+            self.form.rounds,
+        );
         let ratios = ratio(&all[1], &all[0], cpu);
         self.report.row(
             if bytes == 400 {
@@ -293,7 +404,11 @@ impl Bench {
                 "ListTodos, page of 50, near, 100 bytes"
             },
             "CPU <= 2 x a `limit` that answers the same bytes",
-            format!("{ratios} x; {} us against {} us", spread(&all[1], cpu), spread(&all[0], cpu)),
+            format!(
+                "{ratios} x; {} us against {} us",
+                spread(&all[1], cpu),
+                spread(&all[0], cpu)
+            ),
             ratios.median <= 2.0,
         );
     }
@@ -310,10 +425,29 @@ impl Bench {
         warm(&tidemark, most);
         let mut sides: Vec<_> = counts
             .iter()
-            .map(|n| Side::new(format!("{n} todos"), &tidemark, CONNECTIONS, gets(*n, uniform(*n))))
+            .map(|n| {
+                Side::new(
+                    format!("{n} todos"),
+                    &tidemark,
+                    CONNECTIONS,
+                    gets(*n, uniform(*n)),
+                )
+            })
             .collect();
-        let todos = in_turns(&mut sides, Pace::Outstanding(OUTSTANDING), self.form.round, self.form.rounds);
-        self.grown("todos asked for in near", "todos", "growth-todos", &counts, &todos, None);
+        let todos = in_turns(
+            &mut sides,
+            Pace::Outstanding(OUTSTANDING),
+            self.form.round,
+            self.form.rounds,
+        );
+        self.grown(
+            "todos asked for in near",
+            "todos",
+            "growth-todos",
+            &counts,
+            &todos,
+            None,
+        );
     }
 
     /// The same as the connections grow.
@@ -324,20 +458,68 @@ impl Bench {
         let connections = [1, 4, 20, 200];
         let mut sides: Vec<_> = connections
             .iter()
-            .map(|n| Side::new(format!("{n} connections"), &tidemark, *n, gets(10_000, uniform(10_000))))
+            .map(|n| {
+                Side::new(
+                    format!("{n} connections"),
+                    &tidemark,
+                    *n,
+                    gets(10_000, uniform(10_000)),
+                )
+            })
             .collect();
-        let all = in_turns(&mut sides, Pace::Outstanding(200), self.form.round, self.form.rounds);
-        let steady = in_turns(&mut sides, Pace::PerSecond(RATE), self.form.round, self.form.rounds);
+        let all = in_turns(
+            &mut sides,
+            Pace::Outstanding(200),
+            self.form.round,
+            self.form.rounds,
+        );
+        let steady = in_turns(
+            &mut sides,
+            Pace::PerSecond(RATE),
+            self.form.round,
+            self.form.rounds,
+        );
         drop(sides);
         let limit = limit_like(&tidemark);
         let mut sides: Vec<_> = connections
             .iter()
-            .map(|n| Side::new(format!("limit, {n}"), &limit, *n, gets(10_000, uniform(10_000))))
+            .map(|n| {
+                Side::new(
+                    format!("limit, {n}"),
+                    &limit,
+                    *n,
+                    gets(10_000, uniform(10_000)),
+                )
+            })
             .collect();
-        let framework = in_turns(&mut sides, Pace::Outstanding(200), self.form.round, self.form.rounds);
-        let steady_framework = in_turns(&mut sides, Pace::PerSecond(RATE), self.form.round, self.form.rounds);
-        self.grown("connections", "connections", "growth-connections", &connections, &all, Some(&framework));
-        self.grown("connections", "rate", "growth-at-a-rate", &connections, &steady, Some(&steady_framework));
+        let framework = in_turns(
+            &mut sides,
+            Pace::Outstanding(200),
+            self.form.round,
+            self.form.rounds,
+        );
+        let steady_framework = in_turns(
+            &mut sides,
+            Pace::PerSecond(RATE),
+            self.form.round,
+            self.form.rounds,
+        );
+        self.grown(
+            "connections",
+            "connections",
+            "growth-connections",
+            &connections,
+            &all,
+            Some(&framework),
+        );
+        self.grown(
+            "connections",
+            "rate",
+            "growth-at-a-rate",
+            &connections,
+            &steady,
+            Some(&steady_framework),
+        );
     }
 
     /// The same with and without changes on other keys, in turns.
@@ -349,14 +531,24 @@ impl Bench {
         tiers.fill(READ * 2, 400);
         let tidemark = tiers::tidemark(&tiers, &[]);
         warm(&tidemark, READ);
-        let mut side = Side::new("tidemark", &tidemark, CONNECTIONS, gets(READ, uniform(READ)));
+        let mut side = Side::new(
+            "tidemark",
+            &tidemark,
+            CONNECTIONS,
+            gets(READ, uniform(READ)),
+        );
         let (mut quiet, mut busy, mut changes) = (Vec::new(), Vec::new(), 0);
         for _ in 0..self.form.rounds {
             quiet.push(side.measure(Pace::PerSecond(RATE), self.form.round));
             let each = READ / WRITERS as usize;
             let writer = |n| {
                 let from = READ + n as usize * each;
-                Writer::start(&tiers, (from, from + each), CHANGES_PER_SECOND / WRITERS, "title")
+                Writer::start(
+                    &tiers,
+                    (from, from + each),
+                    CHANGES_PER_SECOND / WRITERS,
+                    "title",
+                )
             };
             let writers: Vec<_> = (0..WRITERS).map(writer).collect();
             busy.push(side.measure(Pace::PerSecond(RATE), self.form.round));
@@ -387,18 +579,28 @@ impl Bench {
         all: &[Vec<Measured>],
         framework: Option<&[Vec<Measured>]>,
     ) {
-        let medians =
-            |all: &[Vec<Measured>]| all.iter().map(|all| spread(all, cpu).median).collect::<Vec<_>>();
+        let medians = |all: &[Vec<Measured>]| {
+            all.iter()
+                .map(|all| spread(all, cpu).median)
+                .collect::<Vec<_>>()
+        };
         let told = |costs: &[f64]| {
-            let told = counts.iter().zip(costs).map(|(n, cost)| format!("{n}: {} us", short(*cost)));
+            let told = counts
+                .iter()
+                .zip(costs)
+                .map(|(n, cost)| format!("{n}: {} us", short(*cost)));
             told.collect::<Vec<_>>().join(", ")
         };
         let costs = medians(all);
         let (least, most) = costs
             .iter()
-            .fold((f64::INFINITY, 0.0), |(least, most): (f64, f64), c| (least.min(*c), most.max(*c)));
+            .fold((f64::INFINITY, 0.0), |(least, most): (f64, f64), c| {
+                (least.min(*c), most.max(*c))
+            });
         let limit = framework.map(medians);
-        let beside = limit.as_ref().map_or_else(String::new, |costs| format!("; `limit`: {}", told(costs)));
+        let beside = limit
+            .as_ref()
+            .map_or_else(String::new, |costs| format!("; `limit`: {}", told(costs)));
         self.report.row(
             match x {
                 "todos" => "CPU a near hit, 1 to 1,000,000 todos",
@@ -409,7 +611,13 @@ impl Bench {
             format!("{}{beside}", told(&costs)),
             most / least <= 1.1 / 0.9,
         );
-        let line = |costs: Vec<f64>| counts.iter().zip(costs).map(|(n, cost)| (*n as f64, cost)).collect();
+        let line = |costs: Vec<f64>| {
+            counts
+                .iter()
+                .zip(costs)
+                .map(|(n, cost)| (*n as f64, cost))
+                .collect()
+        };
         let mut lines = vec![("GetTodo".into(), line(costs))];
         lines.extend(limit.map(|costs| ("limit".into(), line(costs))));
         self.report.plot(&Plot {

@@ -24,10 +24,18 @@ pub struct Plot {
 
 impl Plot {
     pub fn svg(&self) -> String {
-        let points = || self.lines.iter().flat_map(|(_, points)| points.iter().copied());
+        let points = || {
+            self.lines
+                .iter()
+                .flat_map(|(_, points)| points.iter().copied())
+        };
         let scale = |x: f64| if self.log_x { x.max(1e-9).log10() } else { x };
-        let least_x = points().map(|(x, _)| scale(x)).fold(f64::INFINITY, f64::min);
-        let most_x = points().map(|(x, _)| scale(x)).fold(f64::NEG_INFINITY, f64::max);
+        let least_x = points()
+            .map(|(x, _)| scale(x))
+            .fold(f64::INFINITY, f64::min);
+        let most_x = points()
+            .map(|(x, _)| scale(x))
+            .fold(f64::NEG_INFINITY, f64::max);
         let most_y = points().map(|(_, y)| y).fold(0.0, f64::max) * 1.1;
         let (width, height) = (WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM);
         let to_x = |x: f64| LEFT + (scale(x) - least_x) / (most_x - least_x).max(1e-9) * width;
@@ -76,8 +84,10 @@ impl Plot {
         );
         for (at, (name, points)) in self.lines.iter().enumerate() {
             let color = COLORS[at % COLORS.len()];
-            let path: Vec<_> =
-                points.iter().map(|(x, y)| format!("{:.1},{:.1}", to_x(*x), to_y(*y))).collect();
+            let path: Vec<_> = points
+                .iter()
+                .map(|(x, y)| format!("{:.1},{:.1}", to_x(*x), to_y(*y)))
+                .collect();
             let _ = writeln!(
                 svg,
                 "<polyline points=\"{}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"2\"/>\

@@ -28,13 +28,27 @@ const NOTES: &str = include_str!("../notes.md");
 
 impl Report {
     pub fn new(form: &'static str) -> Self {
-        Self { form, ..Self::default() }
+        Self {
+            form,
+            ..Self::default()
+        }
     }
 
-    pub fn row(&mut self, work: &'static str, target: impl Into<String>, measured: String, reached: bool) {
+    pub fn row(
+        &mut self,
+        work: &'static str,
+        target: impl Into<String>,
+        measured: String,
+        reached: bool,
+    ) {
         let target = target.into();
         println!("{} {work}: {measured} (target: {target})", verdict(reached));
-        self.rows.push(Row { work, target, measured, reached });
+        self.rows.push(Row {
+            work,
+            target,
+            measured,
+            reached,
+        });
     }
 
     pub fn detail(&mut self, line: String) {
@@ -54,13 +68,29 @@ impl Report {
     pub fn write(&self, anew: bool) {
         let file = format!("benches/parts/{}.md", self.form);
         std::fs::create_dir_all("benches/parts").expect("a folder");
-        let old = if anew { String::new() } else { std::fs::read_to_string(&file).unwrap_or_default() };
+        let old = if anew {
+            String::new()
+        } else {
+            std::fs::read_to_string(&file).unwrap_or_default()
+        };
         let rows = self.rows.iter().map(|row| {
-            let Row { work, target, measured, reached } = row;
-            format!("| {work} | {target} | {measured} | {} | {} |", verdict(*reached), today())
+            let Row {
+                work,
+                target,
+                measured,
+                reached,
+            } = row;
+            format!(
+                "| {work} | {target} | {measured} | {} | {} |",
+                verdict(*reached),
+                today()
+            )
         });
         let details = self.details.iter().map(|line| format!("- {line}"));
-        let plots = self.plots.iter().map(|(file, title)| format!("![{title}]({file})"));
+        let plots = self
+            .plots
+            .iter()
+            .map(|(file, title)| format!("![{title}]({file})"));
         let mut text = format!("## The {} form\n\n{}\n\n", self.form, machine());
         text += "| work | target | measured | reached | on |\n| --- | --- | --- | --- | --- |\n";
         text += &merged(&old, "| ", " | ", rows).join("\n");
@@ -70,7 +100,8 @@ impl Report {
         text += &merged(&old, "![", "]", plots).join("\n\n");
         text += "\n\n";
         std::fs::write(&file, text).expect("written");
-        let parts = ["short", "long"].map(|form| std::fs::read_to_string(format!("benches/parts/{form}.md")));
+        let parts = ["short", "long"]
+            .map(|form| std::fs::read_to_string(format!("benches/parts/{form}.md")));
         let parts = parts.map(Result::unwrap_or_default).concat();
         std::fs::write("BENCHMARKS.md", format!("{HEAD}\n{parts}{NOTES}")).expect("written");
         println!("written: BENCHMARKS.md");
@@ -80,8 +111,15 @@ impl Report {
 /// Old and new lines with this beginning, in the old order; a new one takes the
 /// place of the old one that has the same text up to `end`.
 fn merged(old: &str, begin: &str, end: &str, new: impl Iterator<Item = String>) -> Vec<String> {
-    let key = |line: &str| line[begin.len()..].split(end).next().unwrap_or_default().to_owned();
-    let is_entry = |line: &&str| line.starts_with(begin) && !["work", "---"].contains(&key(line).as_str());
+    let key = |line: &str| {
+        line[begin.len()..]
+            .split(end)
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let is_entry =
+        |line: &&str| line.starts_with(begin) && !["work", "---"].contains(&key(line).as_str());
     let mut lines: Vec<String> = old.lines().filter(is_entry).map(str::to_owned).collect();
     for line in new {
         match lines.iter_mut().find(|old| key(old) == key(&line)) {
@@ -115,12 +153,18 @@ instant at which a call was due. Each row is of one run, on the day that it name
 fn machine() -> String {
     let first = |file: &str, key: &str| {
         let text = std::fs::read_to_string(file).unwrap_or_default();
-        let line = text.lines().find(|line| line.starts_with(key)).unwrap_or_default().to_owned();
-        line.split_once(':').map_or(line.clone(), |(_, value)| value.trim().to_owned())
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(key))
+            .unwrap_or_default()
+            .to_owned();
+        line.split_once(':')
+            .map_or(line.clone(), |(_, value)| value.trim().to_owned())
     };
     let run = |program: &str, args: &[&str]| {
         let out = Command::new(program).args(args).output();
-        out.map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned()).unwrap_or_default()
+        out.map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned())
+            .unwrap_or_default()
     };
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
@@ -133,7 +177,11 @@ fn machine() -> String {
         first("/proc/meminfo", "MemTotal"),
         run("uname", &["-r"]),
         run("rustc", &["--version"]),
-        run("redis-server", &["--version"]).split_whitespace().nth(2).unwrap_or("?").trim_start_matches("v="),
+        run("redis-server", &["--version"])
+            .split_whitespace()
+            .nth(2)
+            .unwrap_or("?")
+            .trim_start_matches("v="),
     )
 }
 
@@ -149,13 +197,23 @@ impl Spread {
         let mut values: Vec<_> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
         let at = |n: usize| values.get(n).copied().unwrap_or(f64::NAN);
-        Self { median: at(values.len() / 2), least: at(0), greatest: at(values.len().saturating_sub(1)) }
+        Self {
+            median: at(values.len() / 2),
+            least: at(0),
+            greatest: at(values.len().saturating_sub(1)),
+        }
     }
 }
 
 impl std::fmt::Display for Spread {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({} to {})", short(self.median), short(self.least), short(self.greatest))
+        write!(
+            f,
+            "{} ({} to {})",
+            short(self.median),
+            short(self.least),
+            short(self.greatest)
+        )
     }
 }
 

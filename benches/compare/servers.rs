@@ -33,13 +33,25 @@ pub struct Running {
 impl Running {
     fn start(program: &Path, args: &[String]) -> Self {
         let mut child = spawn(program, args, &[], (Stdio::piped(), Stdio::inherit()));
-        let mut out = BufReader::new(child.stdout.take().expect("stdout")).lines().map_while(Result::ok);
+        let mut out = BufReader::new(child.stdout.take().expect("stdout"))
+            .lines()
+            .map_while(Result::ok);
         let listens = out.next().expect("the server listens");
-        let address = listens.rsplit("http://").next().and_then(|a| a.parse().ok()).expect("an address");
-        let metrics = out.next().and_then(|line| line.strip_prefix("metrics on http://").map(str::to_owned));
+        let address = listens
+            .rsplit("http://")
+            .next()
+            .and_then(|a| a.parse().ok())
+            .expect("an address");
+        let metrics = out
+            .next()
+            .and_then(|line| line.strip_prefix("metrics on http://").map(str::to_owned));
         // Somebody has to read on, or it would be told that nobody does.
         thread::spawn(move || out.count());
-        Self { child, address, metrics }
+        Self {
+            child,
+            address,
+            metrics,
+        }
     }
 
     /// A yardstick: this very program.
@@ -55,7 +67,13 @@ impl Running {
 
     /// The same of another build.
     pub fn tidemark_of(program: &Path, args: &[&str]) -> Self {
-        let mut all = vec!["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"];
+        let mut all = vec![
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--metrics-listen",
+            "127.0.0.1:0",
+        ];
         all.extend(args);
         let all: Vec<_> = all.iter().map(|arg| (*arg).to_owned()).collect();
         let running = Self::start(program, &all);
@@ -68,8 +86,14 @@ impl Running {
         block_on(async {
             let mut client = HealthClient::new(self.channel().await);
             loop {
-                let request = HealthCheckRequest { service: "readiness".into() };
-                if client.check(request).await.is_ok_and(|reply| reply.into_inner().status == 1) {
+                let request = HealthCheckRequest {
+                    service: "readiness".into(),
+                };
+                if client
+                    .check(request)
+                    .await
+                    .is_ok_and(|reply| reply.into_inner().status == 1)
+                {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -89,27 +113,47 @@ impl Running {
     /// User and system time of the process so far, in seconds.
     pub fn cpu(&self) -> f64 {
         const TICKS_PER_SECOND: f64 = 100.0;
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("its times");
-        let fields: Vec<_> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+        let stat =
+            std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("its times");
+        let fields: Vec<_> = stat
+            .rsplit(')')
+            .next()
+            .unwrap_or("")
+            .split_whitespace()
+            .collect();
         let ticks = |at: usize| fields[at].parse::<f64>().expect("a number");
         (ticks(11) + ticks(12)) / TICKS_PER_SECOND
     }
 
     /// Memory that it has in use, in bytes.
     pub fn resident(&self) -> f64 {
-        let status =
-            std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("its status");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
-        line.split_whitespace().nth(1).and_then(|kb| kb.parse::<f64>().ok()).expect("a number") * 1024.0
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
+            .expect("its status");
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .expect("its memory");
+        line.split_whitespace()
+            .nth(1)
+            .and_then(|kb| kb.parse::<f64>().ok())
+            .expect("a number")
+            * 1024.0
     }
 
     /// The sum of a metric over all its labels that contain `label`.
     pub fn metric(&self, name: &str, label: &str) -> f64 {
         let text = scrape(self.metrics.as_ref().expect("metrics"));
         let of_it = |line: &&str| {
-            line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])) && line.contains(label)
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with([' ', '{']))
+                && line.contains(label)
         };
-        let value = |line: &str| line.rsplit(' ').next().and_then(|v| v.parse::<f64>().ok()).unwrap_or(0.0);
+        let value = |line: &str| {
+            line.rsplit(' ')
+                .next()
+                .and_then(|v| v.parse::<f64>().ok())
+                .unwrap_or(0.0)
+        };
         text.lines().filter(of_it).map(value).sum()
     }
 }
@@ -123,7 +167,11 @@ impl Drop for Running {
 
 /// Runs a few calls of a client beside the load.
 pub fn block_on<T>(work: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(work)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+        .block_on(work)
 }
 
 /// Todos of one list.
@@ -140,7 +188,10 @@ pub fn todo_name(number: usize) -> String {
 /// A todo of about so many bytes, encoded.
 pub fn todo(number: usize, bytes: usize) -> pb::Todo {
     let time = |s: usize| {
-        Some(prost_types::Timestamp { seconds: 1_767_225_600 + i64::try_from(s).expect("small"), nanos: 0 })
+        Some(prost_types::Timestamp {
+            seconds: 1_767_225_600 + i64::try_from(s).expect("small"),
+            nanos: 0,
+        })
     };
     let mut todo = pb::Todo {
         name: todo_name(number),
@@ -153,7 +204,11 @@ pub fn todo(number: usize, bytes: usize) -> pb::Todo {
     };
     // The etag comes on top.
     let rest = bytes.saturating_sub(todo.encoded_len() + 24);
-    todo.labels = if rest > 100 { vec!["home".into(), "garden".into()] } else { Vec::new() };
+    todo.labels = if rest > 100 {
+        vec!["home".into(), "garden".into()]
+    } else {
+        Vec::new()
+    };
     todo.notes = "n".repeat(rest.saturating_sub(if rest > 100 { 16 } else { 0 }));
     todo
 }
@@ -174,7 +229,9 @@ pub fn embedded(count: usize, bytes: usize) -> PathBuf {
     block_on(async {
         let origin = Embedded::open(&dir, 0).expect("opened");
         for begin in (0..count).step_by(1000) {
-            let todos = (begin..count.min(begin + 1000)).map(|n| todo(n, bytes)).collect();
+            let todos = (begin..count.min(begin + 1000))
+                .map(|n| todo(n, bytes))
+                .collect();
             origin.import(todos).await.expect("imported");
         }
     });
@@ -195,13 +252,19 @@ enum Redis {
 
 impl Tiers {
     pub fn start() -> Self {
-        Self { mongo: Mongo::start(1, 990), redis: Redis::One(redis()) }
+        Self {
+            mongo: Mongo::start(1, 990),
+            redis: Redis::One(redis()),
+        }
     }
 
     /// With a Redis Cluster of three masters.
     pub fn start_with_cluster() -> Self {
         let cluster = RedisCluster::start_behind(|port| port);
-        Self { mongo: Mongo::start(1, 990), redis: Redis::Cluster(cluster) }
+        Self {
+            mongo: Mongo::start(1, 990),
+            redis: Redis::Cluster(cluster),
+        }
     }
 
     pub fn uri(&self) -> String {
@@ -231,7 +294,9 @@ impl Tiers {
             let todos = self.mongo.todos("bench").await;
             todos.delete_many(doc! {}).await.expect("deleted");
             for begin in (0..count).step_by(5000) {
-                let some: Vec<_> = (begin..count.min(begin + 5000)).map(|n| document(n, bytes)).collect();
+                let some: Vec<_> = (begin..count.min(begin + 5000))
+                    .map(|n| document(n, bytes))
+                    .collect();
                 todos.insert_many(some).await.expect("inserted");
             }
         });
@@ -241,7 +306,9 @@ impl Tiers {
 /// A todo as somebody would write it into the database by hand.
 pub fn document(number: usize, bytes: usize) -> Document {
     let todo = todo(number, bytes);
-    let time = todo.create_time.map(|t| DateTime::from_millis(t.seconds * 1000));
+    let time = todo
+        .create_time
+        .map(|t| DateTime::from_millis(t.seconds * 1000));
     doc! {
         "_id": &todo.name,
         "parent": list_name(number / LIST_SIZE),
@@ -260,7 +327,10 @@ pub fn get_requests(
     numbers: impl Iterator<Item = usize>,
     consistency: Option<&pb::Consistency>,
 ) -> Vec<Vec<u8>> {
-    let request = |n| pb::GetTodoRequest { name: todo_name(n), consistency: consistency.cloned() };
+    let request = |n| pb::GetTodoRequest {
+        name: todo_name(n),
+        consistency: consistency.cloned(),
+    };
     numbers.map(|n| request(n).encode_to_vec()).collect()
 }
 
@@ -269,11 +339,26 @@ pub fn warm(server: &Running, count: usize) {
     let numbers: Vec<_> = (0..count).collect();
     let batch = |some: &[usize]| {
         let names = some.iter().map(|n| todo_name(*n)).collect();
-        pb::BatchGetTodosRequest { names, consistency: None }.encode_to_vec()
+        pb::BatchGetTodosRequest {
+            names,
+            consistency: None,
+        }
+        .encode_to_vec()
     };
     let requests: Vec<_> = numbers.chunks(500).map(batch).collect();
-    let (order, most) = ((0..u32::try_from(requests.len()).expect("few")).collect(), requests.len());
-    let mut load = Generator::open(server.address, 2, Calls { method: "BatchGetTodos", requests, order });
+    let (order, most) = (
+        (0..u32::try_from(requests.len()).expect("few")).collect(),
+        requests.len(),
+    );
+    let mut load = Generator::open(
+        server.address,
+        2,
+        Calls {
+            method: "BatchGetTodos",
+            requests,
+            order,
+        },
+    );
     let out = load.run_once(4, most);
     assert_eq!(out.failed, 0, "a batch failed");
 }

@@ -24,14 +24,22 @@ impl Bench {
     pub fn replay(&mut self) {
         let changes = 1_000_000;
         let dir = embedded(changes, 100).display().to_string();
-        self.replayed("start with changes to replay, embedded", changes, &["--data-dir", &dir]);
+        self.replayed(
+            "start with changes to replay, embedded",
+            changes,
+            &["--data-dir", &dir],
+        );
         let changes = if self.form.long { 1_000_000 } else { 200_000 };
         let tiers = Tiers::start();
         let uri = tiers.uri();
         // It was here before, and its indexes are there.
         drop(Running::tidemark(&["--mongodb-uri", &uri]));
         tiers.fill(changes, 100);
-        self.replayed("start with changes to replay, MongoDB", changes, &["--mongodb-uri", &uri]);
+        self.replayed(
+            "start with changes to replay, MongoDB",
+            changes,
+            &["--mongodb-uri", &uri],
+        );
     }
 
     fn replayed(&mut self, work: &'static str, changes: usize, args: &[&str]) {
@@ -54,12 +62,20 @@ impl Bench {
 
     /// Near full at 256 MiB, with churn.
     pub fn memory(&mut self) {
-        self.full("near full at 256 MiB, todos of 400 bytes: memory", 700_000, 400);
+        self.full(
+            "near full at 256 MiB, todos of 400 bytes: memory",
+            700_000,
+            400,
+        );
     }
 
     /// The same with more and smaller todos.
     pub fn memory_small(&mut self) {
-        self.full("near full at 256 MiB, todos of 100 bytes: memory", 1_000_000, 100);
+        self.full(
+            "near full at 256 MiB, todos of 100 bytes: memory",
+            1_000_000,
+            100,
+        );
     }
 
     fn full(&mut self, work: &'static str, count: usize, bytes: usize) {
@@ -96,8 +112,9 @@ impl Bench {
     pub fn embedded(&mut self) {
         const COUNT: usize = 100_000;
         let dir = embedded(COUNT, 400);
-        let reads: Vec<_> =
-            (0..self.form.rounds).map(|_| point_reads(&dir, COUNT, self.form.round)).collect();
+        let reads: Vec<_> = (0..self.form.rounds)
+            .map(|_| point_reads(&dir, COUNT, self.form.round))
+            .collect();
         let reads = Spread::of(reads);
         self.report.row(
             "embedded origin: point reads, one task",
@@ -112,16 +129,29 @@ impl Bench {
         for round in 0..self.form.rounds {
             let create = |n: usize| {
                 let todo_id = format!("new-{round}-{n}");
-                let todo = Some(pb::Todo { title: "A todo".into(), name: String::new(), ..todo(n, 400) });
-                pb::CreateTodoRequest { parent: "lists/new".into(), todo, todo_id, ..Default::default() }
-                    .encode_to_vec()
+                let todo = Some(pb::Todo {
+                    title: "A todo".into(),
+                    name: String::new(),
+                    ..todo(n, 400)
+                });
+                pb::CreateTodoRequest {
+                    parent: "lists/new".into(),
+                    todo,
+                    todo_id,
+                    ..Default::default()
+                }
+                .encode_to_vec()
             };
             let requests: Vec<_> = (0..most).map(create).collect();
             let order = (0..u32::try_from(most).expect("few")).collect();
             let mut load = Generator::open(
                 tidemark.address,
                 CONNECTIONS,
-                Calls { method: "CreateTodo", requests, order },
+                Calls {
+                    method: "CreateTodo",
+                    requests,
+                    order,
+                },
             );
             let out = load.run_once(64, most);
             assert_eq!(out.failed, 0, "a create failed");
@@ -138,14 +168,18 @@ impl Bench {
 }
 
 fn point_reads(dir: &std::path::Path, count: usize, length: Duration) -> f64 {
-    let names: Vec<_> =
-        uniform(count).iter().map(|n| [TodoName::parse(&todo_name(*n as usize)).expect("a name")]).collect();
+    let names: Vec<_> = uniform(count)
+        .iter()
+        .map(|n| [TodoName::parse(&todo_name(*n as usize)).expect("a name")])
+        .collect();
     let each_second = block_on(async {
         let origin = Embedded::open(dir, 0).expect("opened");
         let (began, mut done) = (Instant::now(), 0);
         while began.elapsed() < length {
             for name in names.iter().cycle().skip(done % count).take(1000) {
-                let loaded = origin.load_todos(name, OriginTime::ZERO, Duration::from_secs(1)).await;
+                let loaded = origin
+                    .load_todos(name, OriginTime::ZERO, Duration::from_secs(1))
+                    .await;
                 assert_eq!(loaded.expect("loaded").1.len(), 1);
                 done += 1;
             }

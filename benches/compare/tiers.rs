@@ -35,12 +35,19 @@ pub struct Writer {
 
 impl Writer {
     /// Updates todos `from..to` in turn, so often a second.
-    pub fn start(tiers: &Tiers, (from, to): (usize, usize), per_second: u32, field: &'static str) -> Self {
+    pub fn start(
+        tiers: &Tiers,
+        (from, to): (usize, usize),
+        per_second: u32,
+        field: &'static str,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, uri) = (Arc::clone(&stop), tiers.uri());
         let work = async move {
             let client = mongodb::Client::with_uri_str(uri).await.expect("a client");
-            let todos = client.database("bench").collection::<mongodb::bson::Document>("todos");
+            let todos = client
+                .database("bench")
+                .collection::<mongodb::bson::Document>("todos");
             let (began, mut done) = (Instant::now(), 0_u64);
             while !stopped.load(Ordering::Relaxed) {
                 let due = Duration::from_nanos(done * 1_000_000_000 / u64::from(per_second));
@@ -54,18 +61,26 @@ impl Writer {
                     format!("changed {done}").into()
                 };
                 let change = doc! { "$set": { field: value } };
-                todos.update_one(doc! { "_id": todo_name(number) }, change).await.expect("updated");
+                todos
+                    .update_one(doc! { "_id": todo_name(number) }, change)
+                    .await
+                    .expect("updated");
                 done += 1;
             }
             done
         };
-        Self { stop, thread: Some(thread::spawn(move || block_on(work))) }
+        Self {
+            stop,
+            thread: Some(thread::spawn(move || block_on(work))),
+        }
     }
 
     /// How many changes it made.
     pub fn stop(mut self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().map_or(0, |thread| thread.join().expect("the writer"))
+        self.thread
+            .take()
+            .map_or(0, |thread| thread.join().expect("the writer"))
     }
 }
 
@@ -78,7 +93,9 @@ pub fn tidemark(tiers: &Tiers, more: &[&str]) -> Running {
 }
 
 fn arm(requirement: Requirement) -> pb::Consistency {
-    pb::Consistency { requirement: Some(requirement) }
+    pb::Consistency {
+        requirement: Some(requirement),
+    }
 }
 
 impl Bench {
@@ -102,8 +119,9 @@ impl Bench {
         tiers.fill(count, 400);
         let plain = Running::yardstick(&["plain", &tiers.redis_url(), &tiers.uri()]);
         let tidemark = tidemark(tiers, &["--near-capacity", "1MiB"]);
-        let side =
-            |name: &'static str, server| Side::new(name, server, CONNECTIONS, gets(count, uniform(count)));
+        let side = |name: &'static str, server| {
+            Side::new(name, server, CONNECTIONS, gets(count, uniform(count)))
+        };
         let mut sides = [side("plain", &plain), side("tidemark", &tidemark)];
         self.misses(tiers, &mut sides, misses);
         for side in &mut sides {
@@ -113,7 +131,12 @@ impl Bench {
             }
         }
         let before = tidemark.metric("tidemark_reads_total", "tier=\"shared\"");
-        let all = in_turns(&mut sides, Pace::Outstanding(64), self.form.round, self.form.rounds);
+        let all = in_turns(
+            &mut sides,
+            Pace::Outstanding(64),
+            self.form.round,
+            self.form.rounds,
+        );
         let shared = tidemark.metric("tidemark_reads_total", "tier=\"shared\"") - before;
         let calls: u64 = all[1].iter().map(|m| m.out.calls).sum();
         for (name, all) in ["plain", "tidemark"].iter().zip(&all) {
@@ -127,7 +150,10 @@ impl Bench {
         self.report.row(
             hits,
             "CPU <= 0.85 x `plain`",
-            format!("{ratios} x ({} % of the reads were shared hits)", short(shared * 100.0 / calls as f64)),
+            format!(
+                "{ratios} x ({} % of the reads were shared hits)",
+                short(shared * 100.0 / calls as f64)
+            ),
             ratios.median <= 0.85,
         );
     }
@@ -172,7 +198,12 @@ impl Bench {
         ];
         let heartbeats = tidemark.metric("tidemark_heartbeats_total", "");
         let loads = tidemark.metric("tidemark_origin_load_keys_total", "");
-        let all = in_turns(&mut sides, Pace::Outstanding(STRONG), self.form.round, self.form.rounds);
+        let all = in_turns(
+            &mut sides,
+            Pace::Outstanding(STRONG),
+            self.form.round,
+            self.form.rounds,
+        );
         let calls: u64 = all[1].iter().map(|m| m.out.calls).sum();
         self.report.detail(format!(
             "strong reads: {calls} calls took {} heartbeats and {} keys loaded",
@@ -184,7 +215,11 @@ impl Bench {
         self.report.row(
             "GetTodo, fully_consistent, 2,000 readers at once",
             "calls/s >= 20 x reading MongoDB with majority",
-            format!("{ratios} x; {} against {} calls/s", rate(&all[1]), rate(&all[0])),
+            format!(
+                "{ratios} x; {} against {} calls/s",
+                rate(&all[1]),
+                rate(&all[0])
+            ),
             ratios.median >= 20.0,
         );
     }
@@ -209,7 +244,11 @@ impl Bench {
         );
         let mut load = Generator::open(tidemark.address, CONNECTIONS, gets(1, vec![0]));
         let length = self.form.round * 2;
-        let mut p99 = || load.run(Pace::PerSecond(20_000), length).latency.percentile(99.0);
+        let mut p99 = || {
+            load.run(Pace::PerSecond(20_000), length)
+                .latency
+                .percentile(99.0)
+        };
         let (mut quiet, mut busy, mut elsewhere) = (Vec::new(), Vec::new(), Vec::new());
         let (mut changes, mut loaded) = (0, 0.0);
         for _ in 0..self.form.rounds {
@@ -248,8 +287,16 @@ impl Bench {
         let tiers = Tiers::start();
         tiers.fill(1000, 400);
         let tidemark = tidemark(&tiers, &[]);
-        let request = pb::ListTodosRequest { parent: list_name(0), page_size: 50, ..Default::default() };
-        let pages = Calls { method: "ListTodos", requests: vec![request.encode_to_vec()], order: vec![0] };
+        let request = pb::ListTodosRequest {
+            parent: list_name(0),
+            page_size: 50,
+            ..Default::default()
+        };
+        let pages = Calls {
+            method: "ListTodos",
+            requests: vec![request.encode_to_vec()],
+            order: vec![0],
+        };
         let mut load = Generator::open(tidemark.address, CONNECTIONS, pages);
         let loads = || tidemark.metric("tidemark_origin_loads_total", "kind=\"page\"");
         let writer = Writer::start(&tiers, (0, 100), 100, "priority");
@@ -288,13 +335,27 @@ impl Bench {
             for round in 0..times {
                 let name = todo_name(round % 1000);
                 let title = format!("title {round}");
-                let todo = pb::Todo { name: name.clone(), title: title.clone(), ..Default::default() };
-                let request = pb::UpdateTodoRequest { todo: Some(todo), ..Default::default() };
-                let token = client.update_todo(request).await.expect("updated").into_inner().token;
+                let todo = pb::Todo {
+                    name: name.clone(),
+                    title: title.clone(),
+                    ..Default::default()
+                };
+                let request = pb::UpdateTodoRequest {
+                    todo: Some(todo),
+                    ..Default::default()
+                };
+                let token = client
+                    .update_todo(request)
+                    .await
+                    .expect("updated")
+                    .into_inner()
+                    .token;
                 let fresh = arm(Requirement::AtLeastAsFresh(token));
                 let strong = arm(Requirement::FullyConsistent(true));
-                let read =
-                    |consistency| pb::GetTodoRequest { name: name.clone(), consistency: Some(consistency) };
+                let read = |consistency| pb::GetTodoRequest {
+                    name: name.clone(),
+                    consistency: Some(consistency),
+                };
                 // In turns: the first of the two reads goes beside what the write set off.
                 for turn in 0..2 {
                     let (at, request, took) = if (round + turn) % 2 == 0 {
@@ -311,7 +372,11 @@ impl Bench {
             (tokens, origin)
         });
         let told = |h: &Histogram| {
-            format!("p50 {} ms, p99 {} ms", short(h.percentile(50.0)), short(h.percentile(99.0)))
+            format!(
+                "p50 {} ms, p99 {} ms",
+                short(h.percentile(50.0)),
+                short(h.percentile(99.0))
+            )
         };
         self.report.row(
             "write, then read with its token, same replica: the read",

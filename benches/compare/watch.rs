@@ -31,14 +31,29 @@ struct Watchers {
 }
 
 impl Watchers {
-    fn open(server: &Running, connections: usize, count: usize, parent: impl Fn(usize) -> String) -> Self {
-        let open =
-            |_| Connection::open(server.address, "/todo.v1.TodoService/WatchTodos").expect("connected");
-        let mut all = Self { connections: (0..connections).map(open).collect(), early: 0 };
+    fn open(
+        server: &Running,
+        connections: usize,
+        count: usize,
+        parent: impl Fn(usize) -> String,
+    ) -> Self {
+        let open = |_| {
+            Connection::open(server.address, "/todo.v1.TodoService/WatchTodos").expect("connected")
+        };
+        let mut all = Self {
+            connections: (0..connections).map(open).collect(),
+            early: 0,
+        };
         for n in 0..count {
-            let progress_interval = Some(prost_types::Duration { seconds: 3600, nanos: 0 });
-            let request =
-                pb::WatchTodosRequest { parent: parent(n), progress_interval, ..Default::default() };
+            let progress_interval = Some(prost_types::Duration {
+                seconds: 3600,
+                nanos: 0,
+            });
+            let request = pb::WatchTodosRequest {
+                parent: parent(n),
+                progress_interval,
+                ..Default::default()
+            };
             all.connections[n % connections].call(&request.encode_to_vec(), n as u64);
             if n % 100 == 99 {
                 let mut early = 0;
@@ -54,15 +69,26 @@ impl Watchers {
         for connection in &mut self.connections {
             connection.flush().expect("sent");
         }
-        let mut fds: Vec<_> =
-            self.connections.iter().map(|c| PollFd::new(&c.socket, PollFlags::IN)).collect();
+        let mut fds: Vec<_> = self
+            .connections
+            .iter()
+            .map(|c| PollFd::new(&c.socket, PollFlags::IN))
+            .collect();
         let time = Timespec {
             tv_sec: i64::try_from(time.as_secs()).unwrap_or(0),
             tv_nsec: i64::from(time.subsec_nanos()),
         };
         let _ = poll(&mut fds, Some(&time));
-        let ready: Vec<_> = fds.iter().map(|fd| fd.revents().contains(PollFlags::IN)).collect();
-        for (connection, _) in self.connections.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
+        let ready: Vec<_> = fds
+            .iter()
+            .map(|fd| fd.revents().contains(PollFlags::IN))
+            .collect();
+        for (connection, _) in self
+            .connections
+            .iter_mut()
+            .zip(ready)
+            .filter(|(_, ready)| *ready)
+        {
             let took = connection.read(|_, event| match event {
                 Event::Data(data) => on(data),
                 Event::End { .. } => panic!("a watch ended"),
@@ -76,7 +102,10 @@ impl Watchers {
         let (mut seen, began) = (self.early, Instant::now());
         while seen < count {
             self.wait(Duration::from_millis(100), |_| seen += 1);
-            assert!(began.elapsed() < Duration::from_secs(60), "{seen} of {count} watches began");
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "{seen} of {count} watches began"
+            );
         }
     }
 }
@@ -124,7 +153,9 @@ impl Bench {
             watchers.wait(Duration::from_millis(20), |data| {
                 let now = Instant::now();
                 for number in numbers(data) {
-                    let Some(at) = sent.lock().expect("the instants")[number] else { continue };
+                    let Some(at) = sent.lock().expect("the instants")[number] else {
+                        continue;
+                    };
                     latency.record(u64::try_from((now - at).as_nanos()).unwrap_or(0));
                     seen += 1;
                 }
@@ -151,7 +182,9 @@ impl Bench {
 /// Changes todos of the first list by hand, in turn.
 async fn change(uri: String, changes: u32, sent: Arc<Mutex<Vec<Option<Instant>>>>) {
     let client = mongodb::Client::with_uri_str(uri).await.expect("a client");
-    let todos = client.database("bench").collection::<mongodb::bson::Document>("todos");
+    let todos = client
+        .database("bench")
+        .collection::<mongodb::bson::Document>("todos");
     let began = Instant::now();
     for n in 0..changes {
         let due = Duration::from_secs(1) * n / CHANGES_PER_SECOND;
@@ -159,13 +192,20 @@ async fn change(uri: String, changes: u32, sent: Arc<Mutex<Vec<Option<Instant>>>
         let number = n as usize % LIST_SIZE;
         sent.lock().expect("the instants")[number] = Some(Instant::now());
         let update = doc! { "$set": { "title": format!("changed {n}") } };
-        todos.update_one(doc! { "_id": todo_name(number) }, update).await.expect("updated");
+        todos
+            .update_one(doc! { "_id": todo_name(number) }, update)
+            .await
+            .expect("updated");
     }
 }
 
 /// The numbers of the todos that the messages name.
 fn numbers(data: &[u8]) -> Vec<usize> {
     const BEFORE: &[u8] = b"/todos/";
-    let found = data.windows(BEFORE.len() + 7).filter(|w| w.starts_with(BEFORE));
-    found.filter_map(|w| std::str::from_utf8(&w[BEFORE.len()..]).ok()?.parse().ok()).collect()
+    let found = data
+        .windows(BEFORE.len() + 7)
+        .filter(|w| w.starts_with(BEFORE));
+    found
+        .filter_map(|w| std::str::from_utf8(&w[BEFORE.len()..]).ok()?.parse().ok())
+        .collect()
 }

@@ -110,19 +110,31 @@ impl Plain {
         let failed = |e: &dyn std::fmt::Display| Status::unavailable(e.to_string());
         let cached: Option<Bytes> = self.redis.get(name).await.map_err(|e| failed(&e))?;
         if let Some(raw) = cached {
-            return pb::Todo::decode(raw).map(Some).map_err(|e| Status::internal(e.to_string()));
+            return pb::Todo::decode(raw)
+                .map(Some)
+                .map_err(|e| Status::internal(e.to_string()));
         }
-        let row = self.todos.find_one(doc! { "_id": name }).await.map_err(|e| failed(&e))?;
-        let Some(todo) = row.map(todo) else { return Ok(None) };
+        let row = self
+            .todos
+            .find_one(doc! { "_id": name })
+            .await
+            .map_err(|e| failed(&e))?;
+        let Some(todo) = row.map(todo) else {
+            return Ok(None);
+        };
         let raw = Bytes::from(todo.encode_to_vec());
         let ttl = Some(Expiration::EX(TTL_SECONDS));
-        self.redis.set::<(), _, _>(name, raw, ttl, None, false).await.map_err(|e| failed(&e))?;
+        self.redis
+            .set::<(), _, _>(name, raw, ttl, None, false)
+            .await
+            .map_err(|e| failed(&e))?;
         Ok(Some(todo))
     }
 
     async fn strong(&self, name: &str) -> Result<Option<pb::Todo>, Status> {
         let row = self.majority.find_one(doc! { "_id": name }).await;
-        row.map(|row| row.map(todo)).map_err(|e| Status::unavailable(e.to_string()))
+        row.map(|row| row.map(todo))
+            .map_err(|e| Status::unavailable(e.to_string()))
     }
 }
 
@@ -130,11 +142,17 @@ fn todo(row: Row) -> pb::Todo {
     let time = |t: Option<DateTime>| {
         let ms = t?.timestamp_millis();
         let nanos = i32::try_from(ms.rem_euclid(1000)).unwrap_or(0) * 1_000_000;
-        Some(prost_types::Timestamp { seconds: ms.div_euclid(1000), nanos })
+        Some(prost_types::Timestamp {
+            seconds: ms.div_euclid(1000),
+            nanos,
+        })
     };
     let state = pb::todo::State::from_str_name(&format!("STATE_{}", row.state));
     let priority = pb::todo::Priority::from_str_name(&format!("PRIORITY_{}", row.priority));
-    let etag = row.update_time.map_or(0, DateTime::timestamp_millis).to_string();
+    let etag = row
+        .update_time
+        .map_or(0, DateTime::timestamp_millis)
+        .to_string();
     pb::Todo {
         name: row.id,
         title: row.title,
@@ -244,7 +262,10 @@ reads! { Plain {
 async fn serve(service: impl TodoService) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     // As `tidemark serve` says it, for the same reader.
-    println!("tidemark listens on http://{}\nmetrics are off", listener.local_addr().expect("an address"));
+    println!(
+        "tidemark listens on http://{}\nmetrics are off",
+        listener.local_addr().expect("an address")
+    );
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let served = tonic::transport::Server::builder()
         .add_service(TodoServiceServer::new(service))
@@ -258,7 +279,12 @@ pub async fn limit(get: &str, page: &str) {
     let read = |file: &str| Bytes::from(std::fs::read(file).expect("a reply"));
     let get_encoded = read(get);
     let get = pb::GetTodoResponse::decode(get_encoded.clone()).expect("a GetTodoResponse");
-    serve(Limit { get, get_encoded: Raw(get_encoded), page: Raw(read(page)) }).await;
+    serve(Limit {
+        get,
+        get_encoded: Raw(get_encoded),
+        page: Raw(read(page)),
+    })
+    .await;
 }
 
 /// `plain`: Redis, and the database of a MongoDB.
@@ -269,14 +295,24 @@ pub async fn plain(redis_url: &str, mongodb_uri: &str) {
     builder.with_performance_config(|p| p.default_command_timeout = Duration::from_secs(1));
     let redis = builder.build_pool(2).expect("a pool");
     redis.init().await.expect("Redis");
-    let mut options = mongodb::options::ClientOptions::parse(mongodb_uri).await.expect("a URI");
+    let mut options = mongodb::options::ClientOptions::parse(mongodb_uri)
+        .await
+        .expect("a URI");
     // As many connections as Tidemark may use.
     options.max_pool_size = Some(256);
     let database = options.default_database.clone().expect("a database");
-    let database = mongodb::Client::with_options(options).expect("a client").database(&database);
+    let database = mongodb::Client::with_options(options)
+        .expect("a client")
+        .database(&database);
     let todos = database.collection("todos");
-    let majority =
-        mongodb::options::CollectionOptions::builder().read_concern(ReadConcern::majority()).build();
+    let majority = mongodb::options::CollectionOptions::builder()
+        .read_concern(ReadConcern::majority())
+        .build();
     let majority = database.collection_with_options("todos", majority);
-    serve(Plain { redis, todos, majority }).await;
+    serve(Plain {
+        redis,
+        todos,
+        majority,
+    })
+    .await;
 }

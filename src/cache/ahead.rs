@@ -50,7 +50,9 @@ pub(super) struct Reads {
 
 impl Default for Reads {
     fn default() -> Self {
-        Self { stripes: (0..STRIPES).map(|_| AtomicU8::new(0)).collect() }
+        Self {
+            stripes: (0..STRIPES).map(|_| AtomicU8::new(0)).collect(),
+        }
     }
 }
 
@@ -88,7 +90,9 @@ impl Cache {
             _ => None,
         });
         let hot = changes.filter(|change| self.is_worth_it(&change.name, change.time));
-        let wanted: Vec<_> = hot.map(|hot| ahead_of(&hot.name, hot.time, Some(hot.time))).collect();
+        let wanted: Vec<_> = hot
+            .map(|hot| ahead_of(&hot.name, hot.time, Some(hot.time)))
+            .collect();
         if !wanted.is_empty() && wanted.len() <= MOST {
             self.wait_a_little(wanted).await;
         }
@@ -107,7 +111,10 @@ impl Cache {
     /// takes the count.
     fn is_worth_it(&self, name: &TodoName, time: OriginTime) -> bool {
         let hot = self.reads.was_hot(name.as_str());
-        let overtaken = self.near.todo_as_of(name.as_str()).is_some_and(|as_of| as_of < time);
+        let overtaken = self
+            .near
+            .todo_as_of(name.as_str())
+            .is_some_and(|as_of| as_of < time);
         overtaken && (hot || self.loads.state().flights.has(&Key::Todo(name.clone())))
     }
 
@@ -118,6 +125,13 @@ impl Cache {
 }
 
 fn ahead_of(name: &TodoName, time: OriginTime, leased: Option<OriginTime>) -> Wanted {
-    let required = Required { after: time, grace: None };
-    Wanted { key: Key::Todo(name.clone()), required, leased }
+    let required = Required {
+        after: time,
+        grace: None,
+    };
+    Wanted {
+        key: Key::Todo(name.clone()),
+        required,
+        leased,
+    }
 }

@@ -23,7 +23,9 @@ impl Clock {
         let nanos = match self {
             Self::Boottime => {
                 let now = clock_gettime(ClockId::Boottime);
-                return Mono(now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs());
+                return Mono(
+                    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs(),
+                );
             }
             Self::Tokio(start) => start.elapsed().as_nanos(),
         };

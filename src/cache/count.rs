@@ -17,11 +17,15 @@ impl ReadCounters {
     const COUNT: usize = 6;
 
     pub(super) fn new(metrics: &Metrics) -> Self {
-        let labels = ["todo", "page"].map(|kind| ["near", "shared", "origin"].map(|tier| (kind, tier)));
+        let labels =
+            ["todo", "page"].map(|kind| ["near", "shared", "origin"].map(|tier| (kind, tier)));
         let mut labels = labels.as_flattened().iter();
         Self(std::array::from_fn(|_| {
             let (kind, tier) = labels.next().copied().unwrap_or_default();
-            metrics.reads.get_or_create(&ReadLabels { kind, tier }).clone()
+            metrics
+                .reads
+                .get_or_create(&ReadLabels { kind, tier })
+                .clone()
         }))
     }
 
@@ -32,7 +36,11 @@ impl ReadCounters {
             Source::Shared => 1,
             Source::Origin => 2,
         };
-        if matches!(value, Value::Page(_)) { 3 + tier } else { tier }
+        if matches!(value, Value::Page(_)) {
+            3 + tier
+        } else {
+            tier
+        }
     }
 
     /// Adds to each; returns what each was before.

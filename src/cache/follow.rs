@@ -120,7 +120,9 @@ impl Follower<'_> {
         match timeout(OPEN_TIMEOUT, self.cache.origin.open_feed(from)).await {
             Ok(Ok(feed)) => Ok(feed),
             Ok(Err(error)) => Err(error.into()),
-            Err(_) => Err(Left::Broken(format!("it could not be opened within {OPEN_TIMEOUT:?}"))),
+            Err(_) => Err(Left::Broken(format!(
+                "it could not be opened within {OPEN_TIMEOUT:?}"
+            ))),
         }
     }
 
@@ -139,7 +141,10 @@ impl Follower<'_> {
                         return left;
                     }
                     self.position = feed.position().or(self.position.take());
-                    open_since = self.closing.is_open().then(|| open_since.unwrap_or_else(Instant::now));
+                    open_since = self
+                        .closing
+                        .is_open()
+                        .then(|| open_since.unwrap_or_else(Instant::now));
                 }
                 Ok(Err(error)) => return error.into(),
                 Err(_) if open_since.is_some_and(|since| since.elapsed() >= OPEN_TIME_PATIENCE) => {
@@ -196,7 +201,9 @@ impl Follower<'_> {
                 tracing::warn!(%reason, %time, "the caches are not trusted any more");
                 cache.coherence.raise_floor(time);
                 cache.metrics.resets.inc();
-                Some(Entry::Reset { reason: reason.into() })
+                Some(Entry::Reset {
+                    reason: reason.into(),
+                })
             }
             FeedEvent::Heartbeat { number } => {
                 cache.heart.seen_back(number);
@@ -219,7 +226,11 @@ impl Follower<'_> {
     }
 
     fn reopened(&self, kind: &'static str, problem: &str) {
-        self.cache.metrics.feed_reopened.get_or_create(&Kind { kind }).inc();
+        self.cache
+            .metrics
+            .feed_reopened
+            .get_or_create(&Kind { kind })
+            .inc();
         self.cache.heart.expect_none_back();
         tracing::warn!(kind, problem, "the feed is opened again");
     }
@@ -232,7 +243,12 @@ impl Follower<'_> {
         cache.coherence.raise_floor(from);
         cache.metrics.resets.inc();
         self.closing.forget_open();
-        cache.hub.release(from, vec![Entry::Reset { reason: reason.into() }]);
+        cache.hub.release(
+            from,
+            vec![Entry::Reset {
+                reason: reason.into(),
+            }],
+        );
         (self.position, self.start) = (None, from);
         self.advance(from);
     }

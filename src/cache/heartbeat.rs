@@ -131,7 +131,10 @@ impl Heart {
     }
 
     fn newest(&self) -> Option<Beat> {
-        self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.newest
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn end(&self, beat: Beat) {
@@ -150,12 +153,21 @@ impl Heart {
 
     /// Since when the oldest heartbeat that was acknowledged is awaited back.
     pub(super) fn awaited_since(&self) -> Option<Mono> {
-        self.awaited.lock().unwrap_or_else(PoisonError::into_inner).queue.front().map(|(_, since)| *since)
+        self.awaited
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .queue
+            .front()
+            .map(|(_, since)| *since)
     }
 
     /// The feed starts anew: what came before will not come back.
     pub(super) fn expect_none_back(&self) {
-        self.awaited.lock().unwrap_or_else(PoisonError::into_inner).queue.clear();
+        self.awaited
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .queue
+            .clear();
     }
 
     fn acknowledged(&self, number: u64, begun: Mono, time: OriginTime) {
@@ -181,7 +193,10 @@ impl Cache {
                 Err(fatal) => return fatal,
                 Ok(false) => sleep(RETRY_PAUSE).await,
                 Ok(true) => {
-                    let rest = self.settings.heartbeat_interval.saturating_sub(self.clock.now().since(begun));
+                    let rest = self
+                        .settings
+                        .heartbeat_interval
+                        .saturating_sub(self.clock.now().since(begun));
                     let _ = timeout(rest, self.heart.wanted.notified()).await;
                 }
             }
@@ -192,11 +207,17 @@ impl Cache {
     /// Sends one heartbeat and tells those who wait. `false`: it failed.
     async fn one_beat(&self, number: u64, begun: Mono) -> Result<bool, Fatal> {
         let frontier = self.started().then(|| self.coherence.frontier());
-        let sent = timeout(HEARTBEAT_TIMEOUT, self.origin.heartbeat(number, HEARTBEAT_TIMEOUT)).await;
+        let sent = timeout(
+            HEARTBEAT_TIMEOUT,
+            self.origin.heartbeat(number, HEARTBEAT_TIMEOUT),
+        )
+        .await;
         let result = match sent {
             Ok(Ok(time)) => Ok(time),
             Ok(Err(error)) => Err(Arc::from(error.to_string())),
-            Err(_) => Err(Arc::from(format!("no answer to a heartbeat within {HEARTBEAT_TIMEOUT:?}"))),
+            Err(_) => Err(Arc::from(format!(
+                "no answer to a heartbeat within {HEARTBEAT_TIMEOUT:?}"
+            ))),
         };
         self.note_reachable(result.as_ref().err());
         if let Ok(time) = result {
@@ -215,12 +236,19 @@ impl Cache {
     }
 
     fn note_reachable(&self, problem: Option<&Arc<str>>) {
-        let kind = if problem.is_some() { "failed" } else { "acknowledged" };
+        let kind = if problem.is_some() {
+            "failed"
+        } else {
+            "acknowledged"
+        };
         self.metrics.heartbeats.get_or_create(&Kind { kind }).inc();
         let failures = match problem {
             Some(problem) => {
                 tracing::debug!(%problem, "a heartbeat failed");
-                self.heart.failures.load(Ordering::Relaxed).saturating_add(1)
+                self.heart
+                    .failures
+                    .load(Ordering::Relaxed)
+                    .saturating_add(1)
             }
             None => 0,
         };
@@ -244,14 +272,20 @@ mod tests {
 
     fn ended(heart: &Heart, failures: u32, result: Result<OriginTime, Arc<str>>) {
         heart.failures.store(failures, Ordering::Relaxed);
-        heart.end(Beat { begun: heart.clock.now(), result });
+        heart.end(Beat {
+            begun: heart.clock.now(),
+            result,
+        });
     }
 
     /// One heartbeat may meet a slow moment: those who wait get the next one's
     /// outcome. Two in a row are an outage, and say so at once.
     #[tokio::test]
     async fn one_failed_heartbeat_fails_nobody() {
-        let heart = Arc::new(Heart::new(Clock::Tokio(Instant::now()), Duration::from_secs(30)));
+        let heart = Arc::new(Heart::new(
+            Clock::Tokio(Instant::now()),
+            Duration::from_secs(30),
+        ));
         let waiting = |heart: &Arc<Heart>| {
             let (heart, since) = (Arc::clone(heart), heart.clock.now());
             tokio::spawn(async move { heart.begun_since(since).await })

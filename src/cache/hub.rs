@@ -99,8 +99,12 @@ impl Watcher {
     }
 
     fn wants(&self, entry: &Entry) -> bool {
-        let Entry::Change(change) = entry else { return true };
-        self.list.as_ref().is_none_or(|list| list.as_str() == change.name.parent())
+        let Entry::Change(change) = entry else {
+            return true;
+        };
+        self.list
+            .as_ref()
+            .is_none_or(|list| list.as_str() == change.name.parent())
             && (self.names.is_empty() || self.names.contains(&change.name))
     }
 }
@@ -153,7 +157,11 @@ impl Hub {
     ///
     /// # Errors
     /// `TooOld`: the ring has not all of them; it is not registered.
-    pub(super) fn register(&self, watcher: &Arc<Watcher>, cursor: OriginTime) -> Result<(), TooOld> {
+    pub(super) fn register(
+        &self,
+        watcher: &Arc<Watcher>,
+        cursor: OriginTime,
+    ) -> Result<(), TooOld> {
         let mut state = self.state();
         for (time, entries) in state.ring.since(cursor)? {
             if watcher.push(*time, entries) {
@@ -162,14 +170,23 @@ impl Hub {
         }
         watcher.registered.store(true, Ordering::Relaxed);
         match &watcher.list {
-            Some(list) => state.of_list.entry(list.clone()).or_default().push(Arc::clone(watcher)),
+            Some(list) => state
+                .of_list
+                .entry(list.clone())
+                .or_default()
+                .push(Arc::clone(watcher)),
             None => state.of_all.push(Arc::clone(watcher)),
         }
         Ok(())
     }
 
     /// Registers a watcher that has to read everything anew.
-    pub(super) fn register_with_reset(&self, watcher: &Arc<Watcher>, frontier: OriginTime, reason: &str) {
+    pub(super) fn register_with_reset(
+        &self,
+        watcher: &Arc<Watcher>,
+        frontier: OriginTime,
+        reason: &str,
+    ) {
         let end = self.state().ring.end().max(frontier);
         watcher.reset(end, reason.into());
         self.count_reset("forgotten");
@@ -205,7 +222,9 @@ impl Hub {
         let entries: Arc<[Entry]> = entries.into();
         let mut state = self.state();
         state.ring.push(time, Arc::clone(&entries));
-        let is_reset = entries.iter().any(|entry| matches!(entry, Entry::Reset { .. }));
+        let is_reset = entries
+            .iter()
+            .any(|entry| matches!(entry, Entry::Reset { .. }));
         if is_reset {
             for watcher in state.of_list.values().flatten() {
                 watcher.push(time, &entries);
@@ -224,11 +243,18 @@ impl Hub {
     fn to_lists(&self, state: &State, time: OriginTime, entries: &[Entry]) {
         let mut lists = HashSet::new();
         for entry in entries {
-            let Entry::Change(change) = entry else { continue };
+            let Entry::Change(change) = entry else {
+                continue;
+            };
             if !lists.insert(change.name.parent()) {
                 continue;
             }
-            for watcher in state.of_list.get(change.name.parent()).into_iter().flatten() {
+            for watcher in state
+                .of_list
+                .get(change.name.parent())
+                .into_iter()
+                .flatten()
+            {
                 if watcher.push(time, entries) {
                     self.count_reset("overflow");
                 }
@@ -237,6 +263,9 @@ impl Hub {
     }
 
     fn count_reset(&self, kind: &'static str) {
-        self.metrics.watch_resets.get_or_create(&Kind { kind }).inc();
+        self.metrics
+            .watch_resets
+            .get_or_create(&Kind { kind })
+            .inc();
     }
 }

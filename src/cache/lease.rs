@@ -65,7 +65,10 @@ impl Cache {
     ) {
         let key = Key::Todo(name);
         let at = key.shared(self.origin.entry_scope());
-        let lease = SharedKey { list: at.list.clone(), key: format!("{}:{bar}", at.key) };
+        let lease = SharedKey {
+            list: at.list.clone(),
+            key: format!("{}:{bar}", at.key),
+        };
         let asked = self.found_instead(shared.as_ref(), &key, &at);
         let (won, found) = tokio::join!(shared.lease(&lease, LEASE), asked);
         if found {
@@ -87,8 +90,12 @@ impl Cache {
     /// Answers those who wait for a load that has not begun from the shared
     /// tier, if what lies there is as new as each of them requires of a load.
     async fn found_instead(&self, shared: &dyn Shared, key: &Key, at: &SharedKey) -> bool {
-        let Some(raw) = shared.get(std::slice::from_ref(at)).await.pop().flatten() else { return false };
-        let Some(stamped) = self.opened(self.origin.entry_scope(), key, &raw) else { return false };
+        let Some(raw) = shared.get(std::slice::from_ref(at)).await.pop().flatten() else {
+            return false;
+        };
+        let Some(stamped) = self.opened(self.origin.entry_scope(), key, &raw) else {
+            return false;
+        };
         // Kept before they are answered: who comes later finds it near.
         if let Key::Todo(name) = key {
             self.near.put_todo(name.clone(), stamped.clone());

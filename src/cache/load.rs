@@ -91,10 +91,14 @@ impl Cache {
         wanted: Vec<Wanted>,
     ) -> Result<Vec<(Stamped, Source)>, Error> {
         let outcomes = self.join(wanted)?;
-        futures::future::try_join_all(outcomes.into_iter().map(|outcome| self.outcome(outcome))).await
+        futures::future::try_join_all(outcomes.into_iter().map(|outcome| self.outcome(outcome)))
+            .await
     }
 
-    async fn outcome(&self, outcome: oneshot::Receiver<Outcome>) -> Result<(Stamped, Source), Error> {
+    async fn outcome(
+        &self,
+        outcome: oneshot::Receiver<Outcome>,
+    ) -> Result<(Stamped, Source), Error> {
         match outcome.await {
             Ok(Ok(found)) => Ok(found),
             Ok(Err(error)) => Err(self.unavailable(error.to_string())),
@@ -104,25 +108,49 @@ impl Cache {
 
     /// That the origin could not be asked.
     pub(super) fn unavailable(&self, problem: String) -> Error {
-        Error::OriginUnavailable { problem, retry_after: RETRY_AFTER }
+        Error::OriginUnavailable {
+            problem,
+            retry_after: RETRY_AFTER,
+        }
     }
 
     /// That a bound of this replica is reached.
     pub(super) fn overloaded(&self, what: &'static str, limit: usize) -> Error {
-        self.metrics.overloaded.get_or_create(&Kind { kind: what }).inc();
-        Error::Overloaded { what, limit, retry_after: RETRY_AFTER }
+        self.metrics
+            .overloaded
+            .get_or_create(&Kind { kind: what })
+            .inc();
+        Error::Overloaded {
+            what,
+            limit,
+            retry_after: RETRY_AFTER,
+        }
     }
 
-    fn join(self: &Arc<Self>, wanted: Vec<Wanted>) -> Result<Vec<oneshot::Receiver<Outcome>>, Error> {
+    fn join(
+        self: &Arc<Self>,
+        wanted: Vec<Wanted>,
+    ) -> Result<Vec<oneshot::Receiver<Outcome>>, Error> {
         let mut state = self.loads.state();
-        let new = wanted.iter().filter(|wanted| !state.flights.has(&wanted.key)).count();
+        let new = wanted
+            .iter()
+            .filter(|wanted| !state.flights.has(&wanted.key))
+            .count();
         // A single request may be larger than the bound; it is then alone.
-        if new > 0 && !state.flights.is_empty() && state.flights.len() + new > self.loads.max_waiting {
+        if new > 0
+            && !state.flights.is_empty()
+            && state.flights.len() + new > self.loads.max_waiting
+        {
             drop(state);
             return Err(self.overloaded("keys waiting to be loaded", self.loads.max_waiting));
         }
         let mut outcomes = Vec::with_capacity(wanted.len());
-        for Wanted { key, required, leased } in wanted {
+        for Wanted {
+            key,
+            required,
+            leased,
+        } in wanted
+        {
             let (sender, receiver) = oneshot::channel();
             outcomes.push(receiver);
             if let Some(brought) = self.brought(&state, &key, &required) {
@@ -157,7 +185,11 @@ impl Cache {
 
     /// Lets the load of a key wait for its turn, or for its lease.
     fn begin_one(self: &Arc<Self>, state: &mut State, key: Key, leased: Option<OriginTime>) {
-        match (key, leased, self.shared.as_ref().filter(|shared| shared.is_up())) {
+        match (
+            key,
+            leased,
+            self.shared.as_ref().filter(|shared| shared.is_up()),
+        ) {
             (Key::Todo(name), Some(bar), Some(shared)) => {
                 let (cache, shared) = (Arc::clone(self), Arc::clone(shared));
                 self.tasks.spawn(cache.load_by_lease(shared, name, bar));
@@ -172,38 +204,57 @@ impl Cache {
             let some = state.todos.len().min(LOAD_KEYS);
             let names: Vec<_> = state.todos.drain(..some).collect();
             let keys: Vec<_> = names.iter().cloned().map(Key::Todo).collect();
-            let bars = names.iter().map(|name| self.coherence.check_todo(name.as_str()).bar);
+            let bars = names
+                .iter()
+                .map(|name| self.coherence.check_todo(name.as_str()).bar);
             let base = bars.fold(self.newest_known(), OriginTime::max);
             let after = state.flights.begin(&keys, base, self.clock.now());
             state.todo_loads += 1;
             let cache = Arc::clone(self);
-            self.tasks.spawn(async move { cache.run_todo_load(names, keys, after).await });
+            self.tasks
+                .spawn(async move { cache.run_todo_load(names, keys, after).await });
         }
         while state.page_loads < self.loads.page_loads {
-            let Some(query) = state.pages.pop_front() else { break };
-            let base = self.newest_known().max(self.coherence.check_list(query.list.as_str()).bar);
+            let Some(query) = state.pages.pop_front() else {
+                break;
+            };
+            let base = self
+                .newest_known()
+                .max(self.coherence.check_list(query.list.as_str()).bar);
             let (key, began) = (Key::Page(Arc::clone(&query)), self.clock.now());
             let after = state.flights.begin(std::slice::from_ref(&key), base, began);
             state.page_loads += 1;
             let cache = Arc::clone(self);
-            self.tasks.spawn(async move { cache.run_page_load(query, key, after, began).await });
+            self.tasks
+                .spawn(async move { cache.run_page_load(query, key, after, began).await });
         }
     }
 
     /// The newest time of the origin that this replica knows of.
     pub(super) fn newest_known(&self) -> OriginTime {
-        let heartbeat = self.heart.ledger(crate::coherence::Ledger::newest).unwrap_or_default();
+        let heartbeat = self
+            .heart
+            .ledger(crate::coherence::Ledger::newest)
+            .unwrap_or_default();
         self.coherence.frontier().max(heartbeat)
     }
 
-    async fn run_todo_load(self: Arc<Self>, names: Vec<TodoName>, keys: Vec<Key>, after: OriginTime) {
+    async fn run_todo_load(
+        self: Arc<Self>,
+        names: Vec<TodoName>,
+        keys: Vec<Key>,
+        after: OriginTime,
+    ) {
         self.count_load("todos", keys.len());
         let limit = self.load_timeout();
-        let outcome = self.bounded(limit, self.origin.load_todos(&names, after, limit)).await;
+        let outcome = self
+            .bounded(limit, self.origin.load_todos(&names, after, limit))
+            .await;
         let outcomes: Vec<Outcome> = match outcome {
-            Ok((as_of, values)) => {
-                values.into_iter().map(|value| Ok((Stamped { as_of, value }, Source::Origin))).collect()
-            }
+            Ok((as_of, values)) => values
+                .into_iter()
+                .map(|value| Ok((Stamped { as_of, value }, Source::Origin)))
+                .collect(),
             Err(error) => vec![Err(error); keys.len()],
         };
         for (name, outcome) in names.iter().zip(&outcomes) {
@@ -218,12 +269,27 @@ impl Cache {
         self.begin_loads(&mut state);
     }
 
-    async fn run_page_load(self: Arc<Self>, query: Arc<PageQuery>, key: Key, after: OriginTime, began: Mono) {
+    async fn run_page_load(
+        self: Arc<Self>,
+        query: Arc<PageQuery>,
+        key: Key,
+        after: OriginTime,
+        began: Mono,
+    ) {
         self.count_load("page", 1);
         let limit = self.load_timeout();
-        let outcome = self.bounded(limit, self.origin.load_page(&query, after, limit)).await;
-        let outcome = outcome
-            .map(|(as_of, page)| (Stamped { as_of, value: Value::Page(Arc::new(page)) }, Source::Origin));
+        let outcome = self
+            .bounded(limit, self.origin.load_page(&query, after, limit))
+            .await;
+        let outcome = outcome.map(|(as_of, page)| {
+            (
+                Stamped {
+                    as_of,
+                    value: Value::Page(Arc::new(page)),
+                },
+                Source::Origin,
+            )
+        });
         if let Ok((stamped, _)) = &outcome {
             self.keep_page(&query, stamped, began);
         }
@@ -234,11 +300,18 @@ impl Cache {
     }
 
     fn load_timeout(&self) -> Duration {
-        if self.heart.is_down() { LOAD_TIMEOUT_WHEN_DOWN } else { LOAD_TIMEOUT }
+        if self.heart.is_down() {
+            LOAD_TIMEOUT_WHEN_DOWN
+        } else {
+            LOAD_TIMEOUT
+        }
     }
 
     fn count_load(&self, kind: &'static str, keys: usize) {
-        self.metrics.origin_loads.get_or_create(&Kind { kind }).inc();
+        self.metrics
+            .origin_loads
+            .get_or_create(&Kind { kind })
+            .inc();
         self.metrics.origin_load_keys.inc_by(keys as u64);
     }
 
@@ -253,10 +326,15 @@ impl Cache {
         let outcome = match timeout(limit, load).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => {
-                self.metrics.task_panics.get_or_create(&Kind { kind: "load" }).inc();
+                self.metrics
+                    .task_panics
+                    .get_or_create(&Kind { kind: "load" })
+                    .inc();
                 Err(OriginError::Unavailable("the load ended in a panic".into()))
             }
-            Err(_) => Err(OriginError::Unavailable(format!("no answer within {limit:?}"))),
+            Err(_) => Err(OriginError::Unavailable(format!(
+                "no answer within {limit:?}"
+            ))),
         };
         outcome.map_err(|error| {
             self.metrics.origin_load_failures.inc();
@@ -272,15 +350,24 @@ impl Cache {
             return;
         }
         self.near.put_todo(name.clone(), stamped.clone());
-        self.share(&Key::Todo(name.clone()).shared(self.origin.entry_scope()), name.as_str(), stamped);
+        self.share(
+            &Key::Todo(name.clone()).shared(self.origin.entry_scope()),
+            name.as_str(),
+            stamped,
+        );
     }
 
     /// Keeps a loaded page: in the near tier in any case, for its grace.
     fn keep_page(&self, query: &Arc<PageQuery>, stamped: &Stamped, began: Mono) {
-        self.near.put_page(Arc::clone(query), stamped.clone(), Some(began));
+        self.near
+            .put_page(Arc::clone(query), stamped.clone(), Some(began));
         if stamped.as_of >= self.coherence.check_list(query.list.as_str()).bar {
             let key = Key::Page(Arc::clone(query));
-            self.share(&key.shared(self.origin.entry_scope()), &query.to_string(), stamped);
+            self.share(
+                &key.shared(self.origin.entry_scope()),
+                &query.to_string(),
+                stamped,
+            );
         }
     }
 

@@ -33,7 +33,9 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{ahead::Reads, count::ReadCounters, heartbeat::Heart, hub::Hub, load::Loads, verify::Verifier};
+use self::{
+    ahead::Reads, count::ReadCounters, heartbeat::Heart, hub::Hub, load::Loads, verify::Verifier,
+};
 pub use self::{clock::Clock, watch::Watch};
 pub use crate::coherence::Arm;
 use crate::{
@@ -126,7 +128,14 @@ impl Cache {
         shared: Option<Arc<dyn Shared>>,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        Self::with_coherence(settings, clock, origin, shared, metrics, Coherence::default())
+        Self::with_coherence(
+            settings,
+            clock,
+            origin,
+            shared,
+            metrics,
+            Coherence::default(),
+        )
     }
 
     /// The same with a fence of another size: a simulation makes many of them.
@@ -173,7 +182,9 @@ impl Cache {
         parts.spawn(async move { verifying.verify().await });
         match parts.join_next().await {
             Some(Ok(fatal)) => fatal,
-            Some(Err(panic)) => Fatal(format!("a task that keeps up with the database ended: {panic}")),
+            Some(Err(panic)) => Fatal(format!(
+                "a task that keeps up with the database ended: {panic}"
+            )),
             None => Fatal("no task keeps up with the database".into()),
         }
     }
@@ -240,11 +251,17 @@ impl Cache {
         let seconds = |d: Option<Duration>| d.map_or(f64::INFINITY, |d| d.as_secs_f64());
         let metrics = &self.metrics;
         metrics.staleness_bound.set(seconds(self.frontier_bound()));
-        let lag = self.frontier_bound().map(|bound| bound.saturating_sub(self.age().unwrap_or_default()));
+        let lag = self
+            .frontier_bound()
+            .map(|bound| bound.saturating_sub(self.age().unwrap_or_default()));
         metrics.frontier_lag.set(seconds(lag));
         metrics.near_bytes.set(self.near.bytes().cast_signed());
-        metrics.near_entries.set(i64::try_from(self.near.len()).unwrap_or(i64::MAX));
-        let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        metrics
+            .near_entries
+            .set(i64::try_from(self.near.len()).unwrap_or(i64::MAX));
+        let tasks = tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks();
         metrics.tasks.set(i64::try_from(tasks).unwrap_or(i64::MAX));
     }
 
@@ -264,7 +281,9 @@ async fn within<T>(
     work: impl Future<Output = T>,
 ) -> Result<T, Error> {
     match deadline {
-        Some(deadline) => timeout_at(deadline, work).await.map_err(|_| Error::DeadlineExceeded { tier }),
+        Some(deadline) => timeout_at(deadline, work)
+            .await
+            .map_err(|_| Error::DeadlineExceeded { tier }),
         None => Ok(work.await),
     }
 }

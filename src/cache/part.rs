@@ -60,18 +60,41 @@ impl Request {
 }
 
 impl Part {
-    pub(super) fn of(key: Key, stamped: Stamped, hit: Hit, source: Source, request: &Request) -> Self {
-        Self { key, value: stamped.value, hit, source, stale: request.is_away() }
+    pub(super) fn of(
+        key: Key,
+        stamped: Stamped,
+        hit: Hit,
+        source: Source,
+        request: &Request,
+    ) -> Self {
+        Self {
+            key,
+            value: stamped.value,
+            hit,
+            source,
+            stale: request.is_away(),
+        }
     }
 }
 
 impl Missing {
     pub(super) const fn new(at: usize, key: Key, check: Check, overtaken: bool) -> Self {
-        Self { at, key, check, candidate: None, overtaken }
+        Self {
+            at,
+            key,
+            check,
+            candidate: None,
+            overtaken,
+        }
     }
 
     /// The one rule.
-    pub(super) fn admit(mut self, stamped: Stamped, source: Source, request: &Request) -> Result<Part, Self> {
+    pub(super) fn admit(
+        mut self,
+        stamped: Stamped,
+        source: Source,
+        request: &Request,
+    ) -> Result<Part, Self> {
         if let Some(hit) = self.check.admit(stamped.as_of, request.need) {
             return Ok(Part::of(self.key, stamped, hit, source, request));
         }
@@ -87,12 +110,16 @@ impl Key {
     /// query of a page is hashed, as it may be long; the entry has it in full.
     pub(super) fn shared(&self, scope: u64) -> SharedKey {
         match self {
-            Self::Todo(name) => {
-                SharedKey { list: name.parent().to_owned(), key: format!("{scope:016x}:{name}") }
-            }
+            Self::Todo(name) => SharedKey {
+                list: name.parent().to_owned(),
+                key: format!("{scope:016x}:{name}"),
+            },
             Self::Page(query) => SharedKey {
                 list: query.list.as_str().to_owned(),
-                key: format!("{scope:016x}:page:{:032x}", xxh3_128(query.to_string().as_bytes())),
+                key: format!(
+                    "{scope:016x}:page:{:032x}",
+                    xxh3_128(query.to_string().as_bytes())
+                ),
             },
         }
     }

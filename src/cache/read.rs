@@ -49,7 +49,11 @@ impl Cache {
     /// # Errors
     /// `TodoNotFound` and `TodoUnreadable` are answers too and say how fresh
     /// they are; see [`Error`] for the others.
-    pub async fn get(self: &Arc<Self>, name: &TodoName, want: &Want) -> Result<Answer<Bytes>, Error> {
+    pub async fn get(
+        self: &Arc<Self>,
+        name: &TodoName,
+        want: &Want,
+    ) -> Result<Answer<Bytes>, Error> {
         let request = self.begin(want).await?;
         let part = self.todo(name, &request).await?;
         let read = self.facts(std::slice::from_ref(&part), &request)?;
@@ -62,9 +66,11 @@ impl Cache {
                 read: Some(read.into()),
                 token: None,
             }),
-            Value::Absent | Value::Page(_) => {
-                Err(Error::TodoNotFound { name: name.clone(), read: Some(read), token: None })
-            }
+            Value::Absent | Value::Page(_) => Err(Error::TodoNotFound {
+                name: name.clone(),
+                read: Some(read),
+                token: None,
+            }),
         }
     }
 
@@ -73,11 +79,18 @@ impl Cache {
     ///
     /// # Errors
     /// See [`Error`]; what is missing or unreadable is no error.
-    pub async fn get_many(self: &Arc<Self>, names: &[TodoName], want: &Want) -> Result<Answer<Many>, Error> {
+    pub async fn get_many(
+        self: &Arc<Self>,
+        names: &[TodoName],
+        want: &Want,
+    ) -> Result<Answer<Many>, Error> {
         let request = self.begin(want).await?;
         let parts = self.todos(names, &request).await?;
         let read = self.facts(&parts, &request)?;
-        Ok(Answer { body: gather(names, parts), read })
+        Ok(Answer {
+            body: gather(names, parts),
+            read,
+        })
     }
 
     /// One page of a list: its names, then their todos by the same way as any.
@@ -100,17 +113,39 @@ impl Cache {
         let mut parts = self.todos(&names.names, &request).await?;
         parts.push(page);
         let mut read = self.facts(&parts, &request)?;
-        read.token.fresh_to = carried.map_or(read.token.fresh_to, |carried| carried.min(read.token.fresh_to));
+        read.token.fresh_to = carried.map_or(read.token.fresh_to, |carried| {
+            carried.min(read.token.fresh_to)
+        });
         parts.pop();
-        let Many { todos, unreadable, missing: _ } = gather(&names.names, parts);
-        Ok(Answer { body: Listed { todos, unreadable, next: names.next.clone() }, read })
+        let Many {
+            todos,
+            unreadable,
+            missing: _,
+        } = gather(&names.names, parts);
+        Ok(Answer {
+            body: Listed {
+                todos,
+                unreadable,
+                next: names.next.clone(),
+            },
+            read,
+        })
     }
 
     /// The todo that goes with a change, not older than the change. `None` if
     /// there is none any more, or none can be had in time.
-    pub async fn read_for_watch(self: &Arc<Self>, name: &TodoName, at_least: OriginTime) -> Option<Bytes> {
+    pub async fn read_for_watch(
+        self: &Arc<Self>,
+        name: &TodoName,
+        at_least: OriginTime,
+    ) -> Option<Bytes> {
         let deadline = Some(Instant::now() + WATCH_READ_TIMEOUT);
-        let request = Request { arm: Arm::AtLeastAsFresh(at_least), deadline, need: at_least, away: None };
+        let request = Request {
+            arm: Arm::AtLeastAsFresh(at_least),
+            deadline,
+            need: at_least,
+            away: None,
+        };
         match self.todo(name, &request).await.ok()?.value {
             Value::Todo(todo) => Some(todo),
             _ => None,
@@ -122,7 +157,11 @@ impl Cache {
     ///
     /// # Errors
     /// `OriginUnavailable`, `DeadlineExceeded`: it cannot be said.
-    pub async fn refuse_future(&self, time: OriginTime, deadline: Option<Instant>) -> Result<bool, Error> {
+    pub async fn refuse_future(
+        &self,
+        time: OriginTime,
+        deadline: Option<Instant>,
+    ) -> Result<bool, Error> {
         let own = OriginTime(self.own_write.load(Ordering::Acquire));
         if time <= self.newest_known().max(own) {
             return Ok(false);
@@ -140,29 +179,40 @@ impl Cache {
         let arrival = self.clock.now();
         let (arm, deadline) = (want.arm, want.deadline);
         if !self.started() {
-            return Err(
-                self.unavailable("this replica is starting and does not know the database's time".into())
-            );
+            return Err(self.unavailable(
+                "this replica is starting and does not know the database's time".into(),
+            ));
         }
         if let Arm::AtLeastAsFresh(seen) = arm
             && Box::pin(self.refuse_future(seen, deadline)).await?
         {
             return Err(self.token_from_the_future(seen));
         }
-        let request = |need, away| Ok(Request { arm, deadline, need, away });
-        let away = match self.heart.ledger(|ledger| arm.need(arrival, self.settings.staleness_limit, ledger))
+        let request = |need, away| {
+            Ok(Request {
+                arm,
+                deadline,
+                need,
+                away,
+            })
+        };
+        let away = match self
+            .heart
+            .ledger(|ledger| arm.need(arrival, self.settings.staleness_limit, ledger))
         {
             Needed::At(need) => return request(need, None),
-            Needed::Heartbeat(_) if arm == Arm::CachedOnly => {
-                Error::CacheOnlyMiss { what: "anything".into() }
-            }
+            Needed::Heartbeat(_) if arm == Arm::CachedOnly => Error::CacheOnlyMiss {
+                what: "anything".into(),
+            },
             Needed::Heartbeat(since) => match Box::pin(
                 self.heartbeat_since(since, deadline)
                     .instrument(info_span!("heartbeat", tidemark.tier = "origin")),
             )
             .await?
             {
-                Ok(heartbeat) => return request(heartbeat.pred().max(arm.regardless_of_age()), None),
+                Ok(heartbeat) => {
+                    return request(heartbeat.pred().max(arm.regardless_of_age()), None);
+                }
                 Err(away) => away,
             },
         };
@@ -196,7 +246,11 @@ impl Cache {
         }
     }
 
-    async fn todos(self: &Arc<Self>, names: &[TodoName], request: &Request) -> Result<Vec<Part>, Error> {
+    async fn todos(
+        self: &Arc<Self>,
+        names: &[TodoName],
+        request: &Request,
+    ) -> Result<Vec<Part>, Error> {
         let (mut parts, mut missing) = (Vec::with_capacity(names.len()), Vec::new());
         near_span(names.len()).in_scope(|| {
             for (at, name) in names.iter().enumerate() {
@@ -215,7 +269,11 @@ impl Cache {
         Ok(parts.into_iter().flatten().collect())
     }
 
-    async fn page(self: &Arc<Self>, query: &Arc<PageQuery>, request: &Request) -> Result<Part, Error> {
+    async fn page(
+        self: &Arc<Self>,
+        query: &Arc<PageQuery>,
+        request: &Request,
+    ) -> Result<Part, Error> {
         let near = near_span(1).in_scope(|| self.page_in_near(0, query, request));
         match near {
             Ok(part) => Ok(part),
@@ -223,7 +281,11 @@ impl Cache {
         }
     }
 
-    async fn one_beyond_near(self: &Arc<Self>, missing: Missing, request: &Request) -> Result<Part, Error> {
+    async fn one_beyond_near(
+        self: &Arc<Self>,
+        missing: Missing,
+        request: &Request,
+    ) -> Result<Part, Error> {
         let mut part = [None];
         self.beyond_near(vec![missing], &mut part, request).await?;
         let [part] = part;
@@ -233,15 +295,25 @@ impl Cache {
     fn todo_in_near(&self, at: usize, name: &TodoName, request: &Request) -> Result<Part, Missing> {
         let check = self.coherence.check_todo(name.as_str());
         let missing = |overtaken| Missing::new(at, Key::Todo(name.clone()), check, overtaken);
-        let stamped = self.near.todo(name.as_str()).ok_or_else(|| missing(false))?;
+        let stamped = self
+            .near
+            .todo(name.as_str())
+            .ok_or_else(|| missing(false))?;
         let found = missing(stamped.as_of < check.bar).admit(stamped, Source::Near, request);
         found.inspect(|_| self.reads.count(name.as_str()))
     }
 
-    fn page_in_near(&self, at: usize, query: &Arc<PageQuery>, request: &Request) -> Result<Part, Missing> {
+    fn page_in_near(
+        &self,
+        at: usize,
+        query: &Arc<PageQuery>,
+        request: &Request,
+    ) -> Result<Part, Missing> {
         let check = self.coherence.check_list(query.list.as_str());
         let missing = Missing::new(at, Key::Page(Arc::clone(query)), check, false);
-        let Some((stamped, began)) = self.near.page(query) else { return Err(missing) };
+        let Some((stamped, began)) = self.near.page(query) else {
+            return Err(missing);
+        };
         if let Some(part) = self.page_in_grace(query, &stamped, began, &check, request) {
             return Ok(part);
         }
@@ -260,7 +332,10 @@ impl Cache {
     ) -> Option<Part> {
         let (bar, since) = self.grace(query, request)?;
         let in_grace = stamped.as_of < check.bar && stamped.as_of >= bar && began? >= since;
-        let hit = Hit { fresh_to: stamped.as_of, seen: stamped.as_of };
+        let hit = Hit {
+            fresh_to: stamped.as_of,
+            seen: stamped.as_of,
+        };
         in_grace.then(|| Part {
             key: Key::Page(Arc::clone(query)),
             value: stamped.value.clone(),
@@ -274,8 +349,14 @@ impl Cache {
     /// the instant that its load began.
     fn grace(&self, query: &PageQuery, request: &Request) -> Option<(OriginTime, Mono)> {
         let grace = self.settings.list_grace;
-        let bar = self.coherence.grace_bar(query.list.as_str()).max(request.need);
-        request.arm.allows_grace(grace).then(|| (bar, self.clock.now().minus(grace)))
+        let bar = self
+            .coherence
+            .grace_bar(query.list.as_str())
+            .max(request.need);
+        request
+            .arm
+            .allows_grace(grace)
+            .then(|| (bar, self.clock.now().minus(grace)))
     }
 
     /// Everything the near tier could not answer: later, from farther away.
@@ -292,7 +373,9 @@ impl Cache {
         }
         let refused = match (&request.away, request.arm) {
             (Some(away), _) => away.clone(),
-            (None, Arm::CachedOnly) => Error::CacheOnlyMiss { what: missing[0].key.to_string() },
+            (None, Arm::CachedOnly) => Error::CacheOnlyMiss {
+                what: missing[0].key.to_string(),
+            },
             (None, _) => match self.load(&missing, request).await {
                 Ok(loaded) => {
                     for (missing, part) in missing.into_iter().zip(loaded) {
@@ -323,7 +406,8 @@ impl Cache {
             return Ok(missing);
         }
         let reached = timeout(FRONTIER_WAIT, self.frontier_at(request.need));
-        let reached = reached.instrument(info_span!("wait for the frontier", tidemark.tier = "feed"));
+        let reached =
+            reached.instrument(info_span!("wait for the frontier", tidemark.tier = "feed"));
         if within(request.deadline, "feed", reached).await?.is_err() {
             return Ok(missing);
         }
@@ -345,7 +429,9 @@ impl Cache {
         parts: &mut [Option<Part>],
         request: &Request,
     ) -> Result<Vec<Missing>, Error> {
-        let Some(shared) = &self.shared else { return Ok(missing) };
+        let Some(shared) = &self.shared else {
+            return Ok(missing);
+        };
         let (asked, mut rest): (Vec<_>, Vec<_>) = missing
             .into_iter()
             .partition(|m| self.may_be_shared(m, request) && self.leased(m, request).is_none());
@@ -354,8 +440,17 @@ impl Cache {
         }
         let scope = self.origin.entry_scope();
         let keys: Vec<_> = asked.iter().map(|m| m.key.shared(scope)).collect();
-        let span = info_span!("shared", tidemark.tier = "shared", tidemark.keys = keys.len());
-        let entries = within(request.deadline, "shared", shared.get(&keys).instrument(span)).await?;
+        let span = info_span!(
+            "shared",
+            tidemark.tier = "shared",
+            tidemark.keys = keys.len()
+        );
+        let entries = within(
+            request.deadline,
+            "shared",
+            shared.get(&keys).instrument(span),
+        )
+        .await?;
         for ((missing, key), entry) in asked.into_iter().zip(&keys).zip(entries) {
             let Some(stamped) = entry.and_then(|raw| self.opened(scope, &missing.key, &raw)) else {
                 rest.push(missing);
@@ -376,7 +471,10 @@ impl Cache {
     /// The value in a shared entry, if it is what was asked for.
     pub(super) fn opened(&self, scope: u64, key: &Key, raw: &Bytes) -> Option<Stamped> {
         let reject = |kind| {
-            self.metrics.shared_rejected.get_or_create(&Kind { kind }).inc();
+            self.metrics
+                .shared_rejected
+                .get_or_create(&Kind { kind })
+                .inc();
             None
         };
         let stamped = match entry::decode(scope, &key.to_string(), raw) {
@@ -387,8 +485,14 @@ impl Cache {
         if is_page != matches!(key, Key::Page(_)) {
             return reject("key");
         }
-        let least = self.origin.replay_start(stamped.as_of, self.settings.staleness_limit);
-        if least > self.newest_known() { reject("future") } else { Some(stamped) }
+        let least = self
+            .origin
+            .replay_start(stamped.as_of, self.settings.staleness_limit);
+        if least > self.newest_known() {
+            reject("future")
+        } else {
+            Some(stamped)
+        }
     }
 
     /// Keeps a shared value near, and keeps it alive in the shared tier: one
@@ -405,18 +509,38 @@ impl Cache {
         }
     }
 
-    async fn load(self: &Arc<Self>, missing: &[Missing], request: &Request) -> Result<Vec<Part>, Error> {
+    async fn load(
+        self: &Arc<Self>,
+        missing: &[Missing],
+        request: &Request,
+    ) -> Result<Vec<Part>, Error> {
         let wanted = |m: &Missing| {
             let grace = match &m.key {
                 Key::Page(query) => self.grace(query, request),
                 Key::Todo(_) => None,
             };
-            let required = Required { after: m.check.bar.max(request.need), grace };
-            Wanted { key: m.key.clone(), required, leased: self.leased(m, request) }
+            let required = Required {
+                after: m.check.bar.max(request.need),
+                grace,
+            };
+            Wanted {
+                key: m.key.clone(),
+                required,
+                leased: self.leased(m, request),
+            }
         };
         let wanted = missing.iter().map(wanted).collect();
-        let span = info_span!("origin", tidemark.tier = "origin", tidemark.keys = missing.len());
-        let loaded = within(request.deadline, "origin", self.loaded(wanted).instrument(span)).await??;
+        let span = info_span!(
+            "origin",
+            tidemark.tier = "origin",
+            tidemark.keys = missing.len()
+        );
+        let loaded = within(
+            request.deadline,
+            "origin",
+            self.loaded(wanted).instrument(span),
+        )
+        .await??;
         let part = |(missing, (stamped, source)): (&Missing, (Stamped, Source))| Part {
             key: missing.key.clone(),
             hit: missing.check.admissible(stamped.as_of).unwrap_or(Hit {
@@ -440,17 +564,28 @@ impl Cache {
         request: &Request,
         refused: Error,
     ) -> Result<(), Error> {
-        let origin_is_away = matches!(refused, Error::OriginUnavailable { .. }) || request.is_away();
-        if !origin_is_away || self.settings.stale_if_error.is_none() || !request.arm.allows_stale() {
+        let origin_is_away =
+            matches!(refused, Error::OriginUnavailable { .. }) || request.is_away();
+        if !origin_is_away || self.settings.stale_if_error.is_none() || !request.arm.allows_stale()
+        {
             return Err(refused);
         }
         for missing in missing {
-            let hit =
-                missing.candidate.as_ref().and_then(|(stamped, _)| missing.check.admissible(stamped.as_of));
+            let hit = missing
+                .candidate
+                .as_ref()
+                .and_then(|(stamped, _)| missing.check.admissible(stamped.as_of));
             let hit = hit.filter(|hit| hit.fresh_to >= request.arm.regardless_of_age());
-            let (Some(hit), Some((stamped, source))) = (hit, missing.candidate) else { return Err(refused) };
-            parts[missing.at] =
-                Some(Part { key: missing.key, value: stamped.value, hit, source, stale: true });
+            let (Some(hit), Some((stamped, source))) = (hit, missing.candidate) else {
+                return Err(refused);
+            };
+            parts[missing.at] = Some(Part {
+                key: missing.key,
+                value: stamped.value,
+                hit,
+                source,
+                stale: true,
+            });
         }
         Ok(())
     }
@@ -461,21 +596,37 @@ impl Cache {
         let fresh_to = parts.iter().map(|part| part.hit.fresh_to).min();
         // Nothing was asked for: nothing can be missing up to what is needed.
         let fresh_to = fresh_to.unwrap_or(request.need);
-        let seen =
-            parts.iter().map(|part| part.hit.seen).fold(request.arm.regardless_of_age(), OriginTime::max);
+        let seen = parts
+            .iter()
+            .map(|part| part.hit.seen)
+            .fold(request.arm.regardless_of_age(), OriginTime::max);
         let stale = parts.iter().any(|part| part.stale);
         let bound = self.bound_at(fresh_to);
-        let limit = if stale { self.settings.stale_if_error } else { None };
+        let limit = if stale {
+            self.settings.stale_if_error
+        } else {
+            None
+        };
         let bound = bound.filter(|bound| limit.is_none_or(|limit| *bound <= limit));
         let Some(staleness_bound) = bound else {
             return Err(request.away.clone().unwrap_or_else(|| {
-                self.unavailable("the database was not heard of for longer than an answer may be old".into())
+                self.unavailable(
+                    "the database was not heard of for longer than an answer may be old".into(),
+                )
             }));
         };
         self.count_reads(parts, stale);
         Ok(ReadFacts {
-            token: Token { origin: self.origin_id(), seen, fresh_to },
-            source: parts.iter().map(|part| part.source).max().unwrap_or(Source::Near),
+            token: Token {
+                origin: self.origin_id(),
+                seen,
+                fresh_to,
+            },
+            source: parts
+                .iter()
+                .map(|part| part.source)
+                .max()
+                .unwrap_or(Source::Near),
             staleness_bound,
             stale,
         })

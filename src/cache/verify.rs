@@ -94,7 +94,8 @@ impl Verifier {
     }
 
     fn samples(&self, nth: u64) -> bool {
-        self.sampled_up_to.is_some_and(|most| nth.wrapping_mul(SPREAD) <= most)
+        self.sampled_up_to
+            .is_some_and(|most| nth.wrapping_mul(SPREAD) <= most)
     }
 
     /// Never waits.
@@ -112,7 +113,12 @@ impl Cache {
     pub(super) fn sample(&self, nth: u64, part: &Part) {
         if self.verifier.samples(nth) && part.source != Source::Origin {
             let (key, value) = (part.key.clone(), part.value.clone());
-            self.verifier.offer(Claim { key, value, fresh_to: part.hit.fresh_to, source: part.source });
+            self.verifier.offer(Claim {
+                key,
+                value,
+                fresh_to: part.hit.fresh_to,
+                source: part.source,
+            });
         }
     }
 
@@ -120,8 +126,15 @@ impl Cache {
     pub(super) async fn verify(self: Arc<Self>) -> Fatal {
         let mut waiting = self.verifier.waiting.lock().await;
         while let Some(claim) = waiting.recv().await {
-            if AssertUnwindSafe(self.verify_one(&claim)).catch_unwind().await.is_err() {
-                self.metrics.task_panics.get_or_create(&Kind { kind: "verify" }).inc();
+            if AssertUnwindSafe(self.verify_one(&claim))
+                .catch_unwind()
+                .await
+                .is_err()
+            {
+                self.metrics
+                    .task_panics
+                    .get_or_create(&Kind { kind: "verify" })
+                    .inc();
                 self.verifier.undecided.inc();
             }
             sleep(PAUSE).await;
@@ -217,15 +230,24 @@ impl Cache {
         }
         // A load puts what it finds into both caches; near, though, the larger
         // stamp wins, and a reader may bring the entry back from shared.
-        let required = Required { after: now, grace: None };
-        let wanted = Wanted { key: claim.key.clone(), required, leased: None };
+        let required = Required {
+            after: now,
+            grace: None,
+        };
+        let wanted = Wanted {
+            key: claim.key.clone(),
+            required,
+            leased: None,
+        };
         let loaded = self.loaded(vec![wanted]).await?;
         sleep(DROP_PAUSE).await;
         let held = self.held(&claim.key).await;
         Ok(!loaded.iter().any(|(right, _)| {
-            let wrong_value = |held: &Stamped| held.value == claim.value && held.value != right.value;
+            let wrong_value =
+                |held: &Stamped| held.value == claim.value && held.value != right.value;
             let wrong_stamp = |held: &Stamped| from_the_future && held.as_of >= claim.fresh_to;
-            held.iter().any(|held| wrong_value(held) || wrong_stamp(held))
+            held.iter()
+                .any(|held| wrong_value(held) || wrong_stamp(held))
         }))
     }
 
@@ -242,7 +264,9 @@ impl Cache {
             Key::Todo(name) => self.near.todo(name.as_str()),
             Key::Page(query) => self.near.page(query).map(|(stamped, _)| stamped),
         };
-        let Some(shared) = &self.shared else { return near.into_iter().collect() };
+        let Some(shared) = &self.shared else {
+            return near.into_iter().collect();
+        };
         let scope = self.origin.entry_scope();
         let entries = shared.get(&[key.shared(scope)]).await;
         let entries = entries.into_iter().flatten();
@@ -278,9 +302,14 @@ mod tests {
         assert_eq!(sampled(0, 100_000), 0);
         assert_eq!(sampled(1, 100_000), 100_000);
         for one_in in [2, 10, 1000] {
-            let (found, wanted) =
-                (sampled(one_in, 1_000_000), usize::try_from(1_000_000 / one_in).expect("small"));
-            assert!(found.abs_diff(wanted) <= wanted / 50 + 1, "{found} of {wanted} for one in {one_in}");
+            let (found, wanted) = (
+                sampled(one_in, 1_000_000),
+                usize::try_from(1_000_000 / one_in).expect("small"),
+            );
+            assert!(
+                found.abs_diff(wanted) <= wanted / 50 + 1,
+                "{found} of {wanted} for one in {one_in}"
+            );
         }
     }
 
@@ -289,8 +318,10 @@ mod tests {
     #[test]
     fn a_rhythm_of_the_reads_does_not_hide_keys() {
         let verifier = Verifier::new(1000, &Metrics::default());
-        let keys: std::collections::HashSet<_> =
-            (0..20_000_000_u64).filter(|nth| verifier.samples(*nth)).map(|nth| nth % 1000).collect();
+        let keys: std::collections::HashSet<_> = (0..20_000_000_u64)
+            .filter(|nth| verifier.samples(*nth))
+            .map(|nth| nth % 1000)
+            .collect();
         assert_eq!(keys.len(), 1000);
     }
 
@@ -301,8 +332,19 @@ mod tests {
         let key = Key::Todo(TodoName::parse("lists/home/todos/1").expect("a name"));
         for _ in 0..MAX_WAITING + 7 {
             let (key, value) = (key.clone(), Value::Absent);
-            verifier.offer(Claim { key, value, fresh_to: OriginTime(1), source: Source::Near });
+            verifier.offer(Claim {
+                key,
+                value,
+                fresh_to: OriginTime(1),
+                source: Source::Near,
+            });
         }
-        assert_eq!(metrics.verified.get_or_create(&Kind { kind: "undecided" }).get(), 7);
+        assert_eq!(
+            metrics
+                .verified
+                .get_or_create(&Kind { kind: "undecided" })
+                .get(),
+            7
+        );
     }
 }

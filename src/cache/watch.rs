@@ -50,9 +50,9 @@ impl Cache {
     /// `OriginUnavailable` while starting, `Overloaded` if there are too many.
     pub fn watch(self: &Arc<Self>, request: WatchRequest) -> Result<Watch, Error> {
         if !self.started() {
-            return Err(
-                self.unavailable("this replica is starting and does not know the database's time".into())
-            );
+            return Err(self.unavailable(
+                "this replica is starting and does not know the database's time".into(),
+            ));
         }
         if self.shutdown.is_cancelled() {
             return Err(Error::Draining);
@@ -66,7 +66,8 @@ impl Cache {
             Ok(()) => {}
             Err(TooOld::ResetSince) => {
                 let frontier = self.coherence.frontier();
-                self.hub.register_with_reset(&watcher, frontier, "the database was replaced since");
+                self.hub
+                    .register_with_reset(&watcher, frontier, "the database was replaced since");
             }
             Err(TooOld::NotInRing) => self.serve_privately(&watcher, after)?,
         }
@@ -84,14 +85,24 @@ impl Cache {
         let rest = futures::stream::unfold(watching, |mut watching| async move {
             watching.next().await.map(|message| (message, watching))
         });
-        Ok(Box::pin(futures::StreamExt::chain(futures::stream::iter([first]), rest)))
+        Ok(Box::pin(futures::StreamExt::chain(
+            futures::stream::iter([first]),
+            rest,
+        )))
     }
 
     /// What lies between an old cursor and the ring comes from a feed of its
     /// own, by a task that ends when it has reached the ring.
-    fn serve_privately(self: &Arc<Self>, watcher: &Arc<Watcher>, after: OriginTime) -> Result<(), Error> {
+    fn serve_privately(
+        self: &Arc<Self>,
+        watcher: &Arc<Watcher>,
+        after: OriginTime,
+    ) -> Result<(), Error> {
         let place = self.hub.private_place().ok_or_else(|| {
-            self.overloaded("watches that begin before the recent changes", MAX_PRIVATE_FEEDS)
+            self.overloaded(
+                "watches that begin before the recent changes",
+                MAX_PRIVATE_FEEDS,
+            )
         })?;
         let (cache, watcher) = (Arc::clone(self), Arc::clone(watcher));
         self.tasks.spawn(async move {
@@ -114,17 +125,26 @@ impl Cache {
         while Arc::strong_count(watcher) > 1 {
             let lost = match timeout(OPEN_TIMEOUT, self.origin.open_feed(from.clone())).await {
                 Ok(Ok(mut feed)) => {
-                    let drained =
-                        self.drain_privately(feed.as_mut(), &mut from, &mut closing, watcher, patience);
+                    let drained = self.drain_privately(
+                        feed.as_mut(),
+                        &mut from,
+                        &mut closing,
+                        watcher,
+                        patience,
+                    );
                     let Err(error) = drained.await else { return };
                     patience = patience.saturating_mul(2).min(patience.max(MOST_PATIENCE));
                     error
                 }
                 Ok(Err(error)) => error,
-                Err(_) => FeedError::Broken(format!("it could not be opened within {OPEN_TIMEOUT:?}")),
+                Err(_) => {
+                    FeedError::Broken(format!("it could not be opened within {OPEN_TIMEOUT:?}"))
+                }
             };
             if let FeedError::HistoryLost(problem) = lost {
-                return self.hub.register_with_reset(watcher, self.coherence.frontier(), &problem);
+                return self
+                    .hub
+                    .register_with_reset(watcher, self.coherence.frontier(), &problem);
             }
             tokio::time::sleep(RETRY_AFTER / 10).await;
         }
@@ -167,10 +187,14 @@ impl Cache {
 fn take(closing: &mut Closing, item: FeedItem) -> Result<crate::coherence::Closed, FeedError> {
     let entry = match item.event {
         FeedEvent::Change(change) => Some(Entry::Change(Arc::new(change))),
-        FeedEvent::Reset { reason } => Some(Entry::Reset { reason: reason.into() }),
+        FeedEvent::Reset { reason } => Some(Entry::Reset {
+            reason: reason.into(),
+        }),
         FeedEvent::Heartbeat { .. } | FeedEvent::Nothing => None,
     };
-    closing.take(item.time, item.alone, entry).map_err(|error| FeedError::Broken(error.to_string()))
+    closing
+        .take(item.time, item.alone, entry)
+        .map_err(|error| FeedError::Broken(error.to_string()))
 }
 
 impl Watching {
@@ -217,7 +241,10 @@ impl Watching {
     fn progress(&self, cursor: OriginTime) -> WatchMessage {
         // Infinite before the first heartbeat that proves anything of it.
         let staleness_bound = self.cache.bound_at(cursor);
-        WatchMessage { token: self.token(cursor, cursor), event: WatchEvent::Progress { staleness_bound } }
+        WatchMessage {
+            token: self.token(cursor, cursor),
+            event: WatchEvent::Progress { staleness_bound },
+        }
     }
 
     async fn message(&self, next: Next) -> WatchMessage {
@@ -233,14 +260,21 @@ impl Watching {
                 WatchEvent::Change { change, todo }
             }
         };
-        WatchMessage { token: self.token(next.seen, next.cursor), event }
+        WatchMessage {
+            token: self.token(next.seen, next.cursor),
+            event,
+        }
     }
 
     /// What the client is to keep: it resumes at `cursor`, and reads nothing
     /// older than what it was told here and before.
     fn token(&self, seen: OriginTime, cursor: OriginTime) -> Token {
         let seen = seen.max(cursor).max(self.seen);
-        Token { origin: self.cache.origin_id(), seen, fresh_to: cursor }
+        Token {
+            origin: self.cache.origin_id(),
+            seen,
+            fresh_to: cursor,
+        }
     }
 }
 

@@ -25,20 +25,26 @@ impl Cache {
         request: Option<RequestId>,
         deadline: Option<Instant>,
     ) -> Result<Written, Error> {
-        let permit = Arc::clone(&self.writes).try_acquire_owned().map_err(|error| match error {
-            TryAcquireError::NoPermits => self.overloaded("writes under way", MAX_WRITES),
-            TryAcquireError::Closed => Error::Draining,
-        })?;
+        let permit = Arc::clone(&self.writes)
+            .try_acquire_owned()
+            .map_err(|error| match error {
+                TryAcquireError::NoPermits => self.overloaded("writes under way", MAX_WRITES),
+                TryAcquireError::Closed => Error::Draining,
+            })?;
         let cache = Arc::clone(self);
         let task = self.tasks.spawn(async move {
             let _permit = permit;
             cache.write_through(write, request).await
         });
         let task = task.instrument(info_span!("write", tidemark.tier = "origin"));
-        within(deadline, "origin", task).await?.unwrap_or_else(|panic| {
-            tracing::error!(%panic, "a write ended in a panic");
-            Err(Error::WriteOutcomeUnknown { problem: "the task that did it ended".into() })
-        })
+        within(deadline, "origin", task)
+            .await?
+            .unwrap_or_else(|panic| {
+                tracing::error!(%panic, "a write ended in a panic");
+                Err(Error::WriteOutcomeUnknown {
+                    problem: "the task that did it ended".into(),
+                })
+            })
     }
 
     async fn write_through(
@@ -52,7 +58,10 @@ impl Cache {
             Ok(done) => {
                 self.count_write("done");
                 self.load_own_ahead(&name, done.time).await;
-                Ok(Written { todo: done.todo, token: self.raise_own(&name, moves, done.time) })
+                Ok(Written {
+                    todo: done.todo,
+                    token: self.raise_own(&name, moves, done.time),
+                })
             }
             Err(error) => Err(self.refused(name, given, error)),
         }
@@ -76,7 +85,14 @@ impl Cache {
         let (kind, error) = match error {
             WriteError::NotFound { at } => {
                 let token = Some(self.raise_own(&name, true, at));
-                ("not_found", Error::TodoNotFound { name, read: None, token })
+                (
+                    "not_found",
+                    Error::TodoNotFound {
+                        name,
+                        read: None,
+                        token,
+                    },
+                )
             }
             WriteError::AlreadyExists { at } => {
                 let token = self.raise_own(&name, true, at);
@@ -84,11 +100,28 @@ impl Cache {
             }
             WriteError::EtagMismatch { current, at } => {
                 let token = self.raise_own(&name, true, at);
-                ("etag_mismatch", Error::EtagMismatch { name, given: shorten(&given), current, token })
+                (
+                    "etag_mismatch",
+                    Error::EtagMismatch {
+                        name,
+                        given: shorten(&given),
+                        current,
+                        token,
+                    },
+                )
             }
             WriteError::Unreadable { field, problem, at } => {
                 let token = Some(self.raise_own(&name, true, at));
-                ("unreadable", Error::TodoUnreadable { name, field, problem, read: None, token })
+                (
+                    "unreadable",
+                    Error::TodoUnreadable {
+                        name,
+                        field,
+                        problem,
+                        read: None,
+                        token,
+                    },
+                )
             }
             WriteError::RequestIdReused => ("invalid", request_id_reused()),
             WriteError::Invalid(problem) => ("invalid", problem.into()),
@@ -112,8 +145,22 @@ impl Cache {
 /// Whether the feed will raise the list's stripe for this write: only an
 /// update that touches title and notes alone does not.
 fn may_move_in_list(write: &Write) -> bool {
-    let Write::Update { patch, allow_missing: false, .. } = write else { return true };
-    let Patch { title: _, notes: _, state, priority, labels, due_time } = patch;
+    let Write::Update {
+        patch,
+        allow_missing: false,
+        ..
+    } = write
+    else {
+        return true;
+    };
+    let Patch {
+        title: _,
+        notes: _,
+        state,
+        priority,
+        labels,
+        due_time,
+    } = patch;
     state.is_some() || priority.is_some() || labels.is_some() || due_time.is_some()
 }
 

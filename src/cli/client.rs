@@ -33,7 +33,11 @@ pub static MESSAGES: LazyLock<DescriptorPool> =
 #[derive(Args, Clone)]
 pub struct Server {
     /// Address of the service
-    #[arg(long, env = "TIDEMARK_SERVER", default_value = "http://127.0.0.1:50051")]
+    #[arg(
+        long,
+        env = "TIDEMARK_SERVER",
+        default_value = "http://127.0.0.1:50051"
+    )]
     server: String,
     /// PEM file of the authorities to trust with https; else Mozilla's list
     #[arg(long, env = "TIDEMARK_CA", value_name = "FILE")]
@@ -99,8 +103,14 @@ impl Consistency {
         };
         let requirement = (self.consistency.as_ref().map(arm))
             .or_else(|| self.max_staleness.as_ref().map(staleness))
-            .or_else(|| self.at_least_as_fresh.clone().map(Requirement::AtLeastAsFresh))?;
-        Some(pb::Consistency { requirement: Some(requirement) })
+            .or_else(|| {
+                self.at_least_as_fresh
+                    .clone()
+                    .map(Requirement::AtLeastAsFresh)
+            })?;
+        Some(pb::Consistency {
+            requirement: Some(requirement),
+        })
     }
 }
 
@@ -143,24 +153,41 @@ fn causes(error: &dyn std::error::Error) -> String {
 /// connection was closed.
 fn is_of_certificates(cause: &str) -> bool {
     let cause = cause.to_lowercase();
-    ["certificate", "broken pipe", "connection closed", "connection reset"]
-        .iter()
-        .any(|word| cause.contains(word))
+    [
+        "certificate",
+        "broken pipe",
+        "connection closed",
+        "connection reset",
+    ]
+    .iter()
+    .any(|word| cause.contains(word))
 }
 
 fn status_text(status: &Status) -> String {
     let details = status.get_error_details();
-    let reason = details.error_info().map(|info| format!(" {}", info.reason)).unwrap_or_default();
+    let reason = details
+        .error_info()
+        .map(|info| format!(" {}", info.reason))
+        .unwrap_or_default();
     let mut text = format!("{:?}{reason}: {}", status.code(), status.message());
     // The service did not say this, the connection did.
     if let Some(cause) = std::error::Error::source(status) {
         let cause = causes(cause);
         text += &format!(
             ": {cause}{}",
-            if is_of_certificates(&cause) { "; over TLS, see --ca, --cert and --key" } else { "" }
+            if is_of_certificates(&cause) {
+                "; over TLS, see --ca, --cert and --key"
+            } else {
+                ""
+            }
         );
     }
-    for (key, value) in details.error_info().map(|info| &info.metadata).into_iter().flatten() {
+    for (key, value) in details
+        .error_info()
+        .map(|info| &info.metadata)
+        .into_iter()
+        .flatten()
+    {
         text += &format!("\n  {key}: {value}");
     }
     text
@@ -172,7 +199,11 @@ pub fn exit(result: Result<(), Failed>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
             eprintln!("error: {failed}");
-            if matches!(failed, Failed::Usage(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
+            if matches!(failed, Failed::Usage(_)) {
+                ExitCode::from(2)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }
@@ -196,24 +227,31 @@ impl Server {
         let tls = match endpoint.uri().scheme_str() {
             Some("https") => self.tls()?,
             Some("http") if self.ca.is_some() || self.cert.is_some() => {
-                return Err(Failed::Usage("--ca and --cert are for https: change --server".into()));
+                return Err(Failed::Usage(
+                    "--ca and --cert are for https: change --server".into(),
+                ));
             }
             Some("http") => return Ok(endpoint),
             _ => return Err(wrong(&"it begins with http:// or https://")),
         };
-        endpoint.tls_config(tls).map_err(|e| Failed::Usage(format!("--ca, --cert, --key: {}", causes(&e))))
+        endpoint
+            .tls_config(tls)
+            .map_err(|e| Failed::Usage(format!("--ca, --cert, --key: {}", causes(&e))))
     }
 
     fn tls(&self) -> Result<ClientTlsConfig, Failed> {
         let read = |file: &Path| {
-            std::fs::read(file).map_err(|e| Failed::Usage(format!("{} cannot be read: {e}", file.display())))
+            std::fs::read(file)
+                .map_err(|e| Failed::Usage(format!("{} cannot be read: {e}", file.display())))
         };
         let tls = match &self.ca {
             Some(ca) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?)),
             None => ClientTlsConfig::new().with_webpki_roots(),
         };
         match (&self.cert, &self.key) {
-            (Some(cert), Some(key)) => Ok(tls.identity(Identity::from_pem(read(cert)?, read(key)?))),
+            (Some(cert), Some(key)) => {
+                Ok(tls.identity(Identity::from_pem(read(cert)?, read(key)?)))
+            }
             _ => Ok(tls),
         }
     }
@@ -246,42 +284,80 @@ pub fn print(text: &str) {
 
 /// The JSON form of a message.
 pub fn json(name: &str, message: &impl Message) -> Result<String, Failed> {
-    let other = |e: &dyn std::fmt::Display| Failed::Other(format!("{name} cannot be written as JSON: {e}"));
-    let descriptor = MESSAGES.get_message_by_name(name).ok_or_else(|| other(&"it is not in the contract"))?;
-    let dynamic =
-        DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice()).map_err(|e| other(&e))?;
+    let other =
+        |e: &dyn std::fmt::Display| Failed::Other(format!("{name} cannot be written as JSON: {e}"));
+    let descriptor = MESSAGES
+        .get_message_by_name(name)
+        .ok_or_else(|| other(&"it is not in the contract"))?;
+    let dynamic = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())
+        .map_err(|e| other(&e))?;
     let mut raw = Vec::new();
     let mut serializer = serde_json::Serializer::new(&mut raw);
     dynamic
-        .serialize_with_options(&mut serializer, &SerializeOptions::new().skip_default_fields(true))
+        .serialize_with_options(
+            &mut serializer,
+            &SerializeOptions::new().skip_default_fields(true),
+        )
         .map_err(|e| other(&e))?;
     String::from_utf8(raw).map_err(|e| other(&e))
 }
 
 /// A todo from its JSON form.
 pub fn todo_from_json(line: &str) -> Result<pb::Todo, String> {
-    let descriptor = MESSAGES.get_message_by_name("todo.v1.Todo").ok_or("the contract lacks todo.v1.Todo")?;
+    let descriptor = MESSAGES
+        .get_message_by_name("todo.v1.Todo")
+        .ok_or("the contract lacks todo.v1.Todo")?;
     let mut deserializer = serde_json::Deserializer::from_str(line);
-    let dynamic = DynamicMessage::deserialize(descriptor, &mut deserializer).map_err(|e| e.to_string())?;
+    let dynamic =
+        DynamicMessage::deserialize(descriptor, &mut deserializer).map_err(|e| e.to_string())?;
     deserializer.end().map_err(|e| e.to_string())?;
     dynamic.transcode_to().map_err(|e| e.to_string())
 }
 
 /// One todo for people.
 pub fn row(todo: &pb::Todo) -> String {
-    let done = if todo.state() == pb::todo::State::Completed { "x" } else { " " };
-    let priority = todo.priority().as_str_name().trim_start_matches("PRIORITY_").to_lowercase();
-    let due = todo.due_time.map(|due| format!("  due {due}")).unwrap_or_default();
-    let labels =
-        if todo.labels.is_empty() { String::new() } else { format!("  [{}]", todo.labels.join(", ")) };
-    format!("[{done}] {:<40} {:<7} {}{labels}{due}", todo.name, priority, todo.title)
+    let done = if todo.state() == pb::todo::State::Completed {
+        "x"
+    } else {
+        " "
+    };
+    let priority = todo
+        .priority()
+        .as_str_name()
+        .trim_start_matches("PRIORITY_")
+        .to_lowercase();
+    let due = todo
+        .due_time
+        .map(|due| format!("  due {due}"))
+        .unwrap_or_default();
+    let labels = if todo.labels.is_empty() {
+        String::new()
+    } else {
+        format!("  [{}]", todo.labels.join(", "))
+    };
+    format!(
+        "[{done}] {:<40} {:<7} {}{labels}{due}",
+        todo.name, priority, todo.title
+    )
 }
 
 /// How fresh an answer is, for people.
 pub fn freshness(read: Option<&pb::ReadInfo>) -> String {
-    let Some(read) = read else { return String::new() };
-    let source = read.source().as_str_name().trim_start_matches("SOURCE_").to_lowercase();
-    let bound = read.staleness_bound.map(|d| d.to_string()).unwrap_or_default();
+    let Some(read) = read else {
+        return String::new();
+    };
+    let source = read
+        .source()
+        .as_str_name()
+        .trim_start_matches("SOURCE_")
+        .to_lowercase();
+    let bound = read
+        .staleness_bound
+        .map(|d| d.to_string())
+        .unwrap_or_default();
     let stale = if read.stale { ", STALE" } else { "" };
-    format!("from {source}, at most {bound} old{stale}, token {}", read.token)
+    format!(
+        "from {source}, at most {bound} old{stale}, token {}",
+        read.token
+    )
 }

@@ -13,9 +13,9 @@ const LIST_SIZE: u64 = 100;
 const EPOCH: i64 = 1_767_225_600;
 
 const VERBS: [&str; 24] = [
-    "Buy", "Call", "Write", "Fix", "Plan", "Clean", "Book", "Review", "Pay", "Order", "Return", "Prepare",
-    "Send", "Read", "Repair", "Check", "Renew", "Pick up", "Water", "Measure", "Sort", "Paint", "Update",
-    "Cancel",
+    "Buy", "Call", "Write", "Fix", "Plan", "Clean", "Book", "Review", "Pay", "Order", "Return",
+    "Prepare", "Send", "Read", "Repair", "Check", "Renew", "Pick up", "Water", "Measure", "Sort",
+    "Paint", "Update", "Cancel",
 ];
 const THINGS: [&str; 40] = [
     "the milk",
@@ -78,8 +78,8 @@ const NOTES: [&str; 16] = [
     "If it rains, the week after.",
 ];
 const LABELS: [&str; 12] = [
-    "home", "work", "garden", "money", "errand", "phone", "family", "someday", "health", "travel", "car",
-    "school",
+    "home", "work", "garden", "money", "errand", "phone", "family", "someday", "health", "travel",
+    "car", "school",
 ];
 
 /// The arguments of `generate`.
@@ -132,8 +132,18 @@ pub fn run(args: &Generate) -> Result<(), Failed> {
 fn todo(number: u64, lists: u64, random: &mut Random) -> Map<String, Value> {
     let mut todo = Map::new();
     let mut set = |field: &str, value: Value| drop(todo.insert(field.into(), value));
-    set("name", json!(format!("lists/list-{}/todos/{number}", random.below(lists))));
-    set("title", json!(format!("{} {}", random.one_of(&VERBS), random.one_of(&THINGS))));
+    set(
+        "name",
+        json!(format!("lists/list-{}/todos/{number}", random.below(lists))),
+    );
+    set(
+        "title",
+        json!(format!(
+            "{} {}",
+            random.one_of(&VERBS),
+            random.one_of(&THINGS)
+        )),
+    );
     let sentences = random.below(6);
     if sentences > 0 {
         let notes: Vec<_> = (0..sentences).map(|_| random.one_of(&NOTES)).collect();
@@ -142,9 +152,17 @@ fn todo(number: u64, lists: u64, random: &mut Random) -> Map<String, Value> {
     if random.below(3) == 0 {
         set("state", json!("STATE_COMPLETED"));
     }
-    let priority = ["PRIORITY_LOW", "PRIORITY_NORMAL", "PRIORITY_NORMAL", "PRIORITY_HIGH", "PRIORITY_URGENT"];
+    let priority = [
+        "PRIORITY_LOW",
+        "PRIORITY_NORMAL",
+        "PRIORITY_NORMAL",
+        "PRIORITY_HIGH",
+        "PRIORITY_URGENT",
+    ];
     set("priority", json!(random.one_of(&priority)));
-    let mut labels: Vec<_> = (0..random.below(4)).map(|_| random.one_of(&LABELS)).collect();
+    let mut labels: Vec<_> = (0..random.below(4))
+        .map(|_| random.one_of(&LABELS))
+        .collect();
     labels.sort_unstable();
     labels.dedup();
     if !labels.is_empty() {
@@ -152,7 +170,10 @@ fn todo(number: u64, lists: u64, random: &mut Random) -> Map<String, Value> {
     }
     if random.below(2) == 0 {
         let hours = i64::try_from(random.below(365 * 24)).unwrap_or(0);
-        let due = prost_types::Timestamp { seconds: EPOCH + hours * 3600, nanos: 0 };
+        let due = prost_types::Timestamp {
+            seconds: EPOCH + hours * 3600,
+            nanos: 0,
+        };
         set("dueTime", json!(due.to_string()));
     }
     todo
@@ -166,12 +187,17 @@ mod tests {
     fn the_same_seed_gives_the_same_todos() {
         let some = |seed| {
             let mut random = Random(seed);
-            (0..200).map(|n| Value::Object(todo(n, 3, &mut random)).to_string()).collect::<Vec<_>>()
+            (0..200)
+                .map(|n| Value::Object(todo(n, 3, &mut random)).to_string())
+                .collect::<Vec<_>>()
         };
         assert_eq!(some(1), some(1));
         assert_ne!(some(1), some(2));
         // Pinned: another version must give the same data set.
-        assert_eq!(xxhash_rust::xxh3::xxh3_64(some(1).join("\n").as_bytes()), PINNED);
+        assert_eq!(
+            xxhash_rust::xxh3::xxh3_64(some(1).join("\n").as_bytes()),
+            PINNED
+        );
         for line in some(1) {
             let todo = super::super::client::todo_from_json(&line).expect("in the API's shape");
             assert!(!todo.title.is_empty() && crate::model::TodoName::parse(&todo.name).is_some());

@@ -74,8 +74,15 @@ pub async fn run(args: Import) -> ExitCode {
     match import(&args.file, &list, &config).await {
         Ok(counts) => {
             let had = counts.read - counts.new;
-            eprintln!("{} imported, {had} were there already, {} bad lines left out", counts.new, counts.bad);
-            if counts.bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            eprintln!(
+                "{} imported, {had} were there already, {} bad lines left out",
+                counts.new, counts.bad
+            );
+            if counts.bad == 0 {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
         }
         Err(problem) => {
             eprintln!("error: {problem}");
@@ -88,7 +95,10 @@ pub async fn run(args: Import) -> ExitCode {
 fn checked(args: &Import) -> Result<(ListName, Config), String> {
     let list = ListName::parse(&format!("lists/{}", args.list))
         .ok_or_else(|| format!("--list {:?} is no list id such as seed", args.list))?;
-    let config = args.settings.config().map_err(|wrong| format!("wrong settings\n{wrong}"))?;
+    let config = args
+        .settings
+        .config()
+        .map_err(|wrong| format!("wrong settings\n{wrong}"))?;
     Ok((list, config))
 }
 
@@ -118,7 +128,9 @@ async fn import(file: &Path, list: &ListName, config: &Config) -> Result<Counts,
             batches.spawn(put(Arc::clone(&origin), batch));
         }
         while batches.len() >= BATCHES || (done && !batches.is_empty()) {
-            let Some(put) = batches.join_next().await else { break };
+            let Some(put) = batches.join_next().await else {
+                break;
+            };
             counts.new += put.map_err(|e| e.to_string())??;
         }
         progress.tell(&counts, lines.bytes);
@@ -148,7 +160,9 @@ async fn put(origin: Arc<dyn Origin>, batch: Vec<Todo>) -> Result<usize, String>
 }
 
 fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -169,19 +183,32 @@ impl Lines {
             let size = opened.metadata().ok().map(|metadata| metadata.len());
             (Box::new(BufReader::with_capacity(1 << 20, opened)), size)
         };
-        Ok(Self { input, size, number: 0, bytes: 0 })
+        Ok(Self {
+            input,
+            size,
+            number: 0,
+            bytes: 0,
+        })
     }
 
     /// Those of an input of unknown size.
     pub(crate) fn of(input: Box<dyn BufRead + Send>) -> Self {
-        Self { input, size: None, number: 0, bytes: 0 }
+        Self {
+            input,
+            size: None,
+            number: 0,
+            bytes: 0,
+        }
     }
 
     /// The next line; `Err` inside if it is too long or no UTF-8.
     pub(crate) fn next(&mut self) -> Result<Option<Result<String, String>>, String> {
         let mut raw = Vec::new();
-        let read = (&mut self.input).take(MAX_LINE_BYTES).read_until(b'\n', &mut raw);
-        let read = read.map_err(|e| format!("the input cannot be read after line {}: {e}", self.number))?;
+        let read = (&mut self.input)
+            .take(MAX_LINE_BYTES)
+            .read_until(b'\n', &mut raw);
+        let read =
+            read.map_err(|e| format!("the input cannot be read after line {}: {e}", self.number))?;
         if read == 0 {
             return Ok(None);
         }
@@ -191,7 +218,9 @@ impl Lines {
             self.skip_rest()?;
             return Ok(Some(Err(format!("is longer than {MAX_LINE_BYTES} bytes"))));
         }
-        Ok(Some(String::from_utf8(raw).map_err(|e| format!("is no UTF-8: {e}"))))
+        Ok(Some(
+            String::from_utf8(raw).map_err(|e| format!("is no UTF-8: {e}")),
+        ))
     }
 
     fn skip_rest(&mut self) -> Result<(), String> {
@@ -216,13 +245,22 @@ pub(crate) fn parse(line: &str, list: &ListName, now_ms: i64) -> Result<Option<T
     if line.is_empty() {
         return Ok(None);
     }
-    let value: serde_json::Value = serde_json::from_str(line).map_err(|e| format!("is no JSON: {e}"))?;
-    let mut todo = if value.get("id").is_some() { seed(&value, list)? } else { todo_from_json(line)? };
+    let value: serde_json::Value =
+        serde_json::from_str(line).map_err(|e| format!("is no JSON: {e}"))?;
+    let mut todo = if value.get("id").is_some() {
+        seed(&value, list)?
+    } else {
+        todo_from_json(line)?
+    };
     let name = TodoName::parse(&todo.name).ok_or_else(|| {
-        format!("name {:?} is no todo name such as lists/home/todos/42", crate::error::shorten(&todo.name))
+        format!(
+            "name {:?} is no todo name such as lists/home/todos/42",
+            crate::error::shorten(&todo.name)
+        )
     })?;
     validate(&mut todo, "").map_err(|problems| told(&problems))?;
-    let create_time = to_ms("create_time", todo.create_time)?.unwrap_or_else(|| timestamp_from_ms(now_ms));
+    let create_time =
+        to_ms("create_time", todo.create_time)?.unwrap_or_else(|| timestamp_from_ms(now_ms));
     let update_time = to_ms("update_time", todo.update_time)?;
     let complete_time = to_ms("complete_time", todo.complete_time)?;
     let mut new = Patch::all_of(&todo).create(name.as_str(), now_ms);
@@ -237,8 +275,8 @@ pub(crate) fn parse(line: &str, list: &ListName, now_ms: i64) -> Result<Option<T
 /// A time as every origin keeps it.
 fn to_ms(field: &str, time: Option<Timestamp>) -> Result<Option<Timestamp>, String> {
     let cut = |time: Timestamp| {
-        let ms =
-            timestamp_ms(&time).ok_or_else(|| format!("{field} is no time of the years 0001 to 9999"))?;
+        let ms = timestamp_ms(&time)
+            .ok_or_else(|| format!("{field} is no time of the years 0001 to 9999"))?;
         Ok(timestamp_from_ms(ms))
     };
     time.map(cut).transpose()
@@ -258,14 +296,24 @@ fn seed(value: &serde_json::Value, list: &ListName) -> Result<Todo, String> {
         Some(other) => Err(format!("{field} is {other}; a string is wanted")),
     };
     if let Some(fields) = value.as_object()
-        && let Some(other) = fields.keys().find(|key| !["id", "name", "description"].contains(&key.as_str()))
+        && let Some(other) = fields
+            .keys()
+            .find(|key| !["id", "name", "description"].contains(&key.as_str()))
     {
-        return Err(format!("{other:?} is no field beside id, name and description"));
+        return Err(format!(
+            "{other:?} is no field beside id, name and description"
+        ));
     }
     let id = text("id")?;
-    let name =
-        list.todo(&id).ok_or_else(|| format!("id {:?} is no id such as 17", crate::error::shorten(&id)))?;
-    Ok(Todo { name: name.to_string(), title: text("name")?, notes: text("description")?, ..Todo::default() })
+    let name = list
+        .todo(&id)
+        .ok_or_else(|| format!("id {:?} is no id such as 17", crate::error::shorten(&id)))?;
+    Ok(Todo {
+        name: name.to_string(),
+        title: text("name")?,
+        notes: text("description")?,
+        ..Todo::default()
+    })
 }
 
 struct Progress {
@@ -284,12 +332,18 @@ impl Progress {
             bar.set_draw_target(ProgressDrawTarget::hidden());
         }
         let style = "{bar:30} {percent}%  {msg}  {eta} left";
-        if let Ok(style) =
-            ProgressStyle::with_template(if size.is_some() { style } else { "{spinner} {msg}" })
-        {
+        if let Ok(style) = ProgressStyle::with_template(if size.is_some() {
+            style
+        } else {
+            "{spinner} {msg}"
+        }) {
             bar.set_style(style);
         }
-        Self { bar, began: Instant::now(), told: Instant::now().into() }
+        Self {
+            bar,
+            began: Instant::now(),
+            told: Instant::now().into(),
+        }
     }
 
     fn tell(&self, counts: &Counts, bytes: u64) {
@@ -309,7 +363,8 @@ impl Progress {
             self.bar.suspend(|| eprintln!("line {line} {problem}"));
         }
         if bad == MAX_TOLD {
-            self.bar.suspend(|| eprintln!("further bad lines are only counted"));
+            self.bar
+                .suspend(|| eprintln!("further bad lines are only counted"));
         }
     }
 }
@@ -324,8 +379,9 @@ mod tests {
 
     #[test]
     fn both_shapes_are_read() {
-        let todo =
-            one(r#"{"id": "17", "name": "Milk", "description": "two"}"#).expect("right").expect("a todo");
+        let todo = one(r#"{"id": "17", "name": "Milk", "description": "two"}"#)
+            .expect("right")
+            .expect("a todo");
         assert_eq!(
             (todo.name.as_str(), todo.title.as_str(), todo.notes.as_str()),
             ("lists/seed/todos/17", "Milk", "two")
@@ -335,7 +391,11 @@ mod tests {
         assert_eq!(todo.create_time.expect("kept").seconds, 1_767_225_600);
         assert!(todo.complete_time.is_some());
         assert_eq!(one(" \r\n").expect("empty"), None);
-        assert!(one("\u{feff}{\"id\": 17, \"name\": \"x\"}\r").expect("right").is_some());
+        assert!(
+            one("\u{feff}{\"id\": 17, \"name\": \"x\"}\r")
+                .expect("right")
+                .is_some()
+        );
     }
 
     /// MongoDB keeps milliseconds: finer times would be others once stored.
@@ -345,8 +405,8 @@ mod tests {
             "createTime":"2026-01-01T00:00:00.123456789Z","updateTime":"2026-01-01T00:00:00.000000001Z",
             "completeTime":"2026-01-01T00:00:01.9999Z"}"#;
         let todo = one(line).expect("right").expect("a todo");
-        let nanos =
-            [todo.create_time, todo.update_time, todo.complete_time].map(|time| time.expect("kept").nanos);
+        let nanos = [todo.create_time, todo.update_time, todo.complete_time]
+            .map(|time| time.expect("kept").nanos);
         assert_eq!(nanos, [123_000_000, 0, 999_000_000]);
     }
 
@@ -360,7 +420,10 @@ mod tests {
             (r#"{"id": "1"}"#, "title"),
             (r#"{"id": "1", "name": "x", "colour": "red"}"#, "colour"),
             (r#"{"name": "home", "title": "x"}"#, "name"),
-            (r#"{"name":"lists/a/todos/b","title":"x","due_time":"soon"}"#, ""),
+            (
+                r#"{"name":"lists/a/todos/b","title":"x","due_time":"soon"}"#,
+                "",
+            ),
             (r#"{"name":"lists/a/todos/b","title":""}"#, "title"),
             (r#"{"name":"lists/a/todos/b","title":"x"} {}"#, ""),
         ] {

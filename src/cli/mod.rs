@@ -89,7 +89,12 @@ pub async fn run() -> ExitCode {
         Command::Delete(args) => exit(write::delete(args).await),
         Command::Watch(args) => exit(watch::run(args).await),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "tidemark", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "tidemark",
+                &mut std::io::stdout(),
+            );
             ExitCode::SUCCESS
         }
         Command::Pause { time } => {

@@ -7,7 +7,9 @@ use crate::pb;
 
 /// The arguments of `get`.
 #[derive(Args)]
-#[command(after_help = "Example:\n  tidemark get lists/home/todos/milk --consistency fully_consistent")]
+#[command(
+    after_help = "Example:\n  tidemark get lists/home/todos/milk --consistency fully_consistent"
+)]
 pub struct Get {
     /// Names of todos, as in lists/home/todos/milk
     #[arg(required = true)]
@@ -52,7 +54,10 @@ pub async fn get(args: Get) -> Result<(), Failed> {
     let (server, consistency) = (&args.server, args.consistency.message());
     let mut client = server.connect().await?;
     if let [name] = args.names.as_slice() {
-        let request = pb::GetTodoRequest { name: name.clone(), consistency };
+        let request = pb::GetTodoRequest {
+            name: name.clone(),
+            consistency,
+        };
         let reply = client.get_todo(server.request(request)).await?.into_inner();
         if server.output == Output::Json {
             print(&json("todo.v1.GetTodoResponse", &reply)?);
@@ -62,15 +67,27 @@ pub async fn get(args: Get) -> Result<(), Failed> {
         }
         return Ok(());
     }
-    let request = pb::BatchGetTodosRequest { names: args.names, consistency };
-    let reply = client.batch_get_todos(server.request(request)).await?.into_inner();
+    let request = pb::BatchGetTodosRequest {
+        names: args.names,
+        consistency,
+    };
+    let reply = client
+        .batch_get_todos(server.request(request))
+        .await?
+        .into_inner();
     if server.output == Output::Json {
         print(&json("todo.v1.BatchGetTodosResponse", &reply)?);
         return Ok(());
     }
     reply.todos.iter().for_each(|todo| print(&row(todo)));
-    reply.missing.iter().for_each(|name| print(&format!("    {name}  does not exist")));
-    reply.unreadable.iter().for_each(|name| print(&format!("    {name}  cannot be read")));
+    reply
+        .missing
+        .iter()
+        .for_each(|name| print(&format!("    {name}  does not exist")));
+    reply
+        .unreadable
+        .iter()
+        .for_each(|name| print(&format!("    {name}  cannot be read")));
     print(&freshness(reply.read.as_ref()));
     Ok(())
 }
@@ -98,12 +115,18 @@ pub async fn list(args: List) -> Result<(), Failed> {
             order_by: args.order_by.clone(),
             consistency: args.consistency.message(),
         };
-        let reply = client.list_todos(server.request(request)).await?.into_inner();
+        let reply = client
+            .list_todos(server.request(request))
+            .await?
+            .into_inner();
         if server.output == Output::Json {
             print(&json("todo.v1.ListTodosResponse", &reply)?);
         } else {
             reply.todos.iter().for_each(|todo| print(&row(todo)));
-            reply.unreadable.iter().for_each(|name| print(&format!("    {name}  cannot be read")));
+            reply
+                .unreadable
+                .iter()
+                .for_each(|name| print(&format!("    {name}  cannot be read")));
             print(&freshness(reply.read.as_ref()));
         }
         page_token = reply.next_page_token;

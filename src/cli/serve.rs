@@ -1,6 +1,8 @@
 //! `tidemark serve`: runs the service.
 
-use std::{collections::HashMap, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    collections::HashMap, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode,
+};
 
 use clap::{Arg, ArgMatches, Command};
 
@@ -39,8 +41,17 @@ impl clap::Args for SettingArgs {
             } else {
                 format!(" [default: {}]", setting.default)
             };
-            let help = format!("{}{default} [env: {}]", setting.help, variable(setting.name));
-            command.arg(Arg::new(setting.name).long(setting.name).value_name("VALUE").help(help))
+            let help = format!(
+                "{}{default} [env: {}]",
+                setting.help,
+                variable(setting.name)
+            );
+            command.arg(
+                Arg::new(setting.name)
+                    .long(setting.name)
+                    .value_name("VALUE")
+                    .help(help),
+            )
         })
     }
 
@@ -51,9 +62,17 @@ impl clap::Args for SettingArgs {
 
 impl clap::FromArgMatches for SettingArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let given =
-            |name: &str| matches.get_one::<String>(name).map(|value| (name.to_owned(), value.clone()));
-        Ok(Self(SETTINGS.iter().filter_map(|setting| given(setting.name)).collect()))
+        let given = |name: &str| {
+            matches
+                .get_one::<String>(name)
+                .map(|value| (name.to_owned(), value.clone()))
+        };
+        Ok(Self(
+            SETTINGS
+                .iter()
+                .filter_map(|setting| given(setting.name))
+                .collect(),
+        ))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -72,7 +91,11 @@ impl Args {
     }
 
     fn values(&self) -> Result<Values, Wrong> {
-        Values::gather(&self.settings.0, |name| std::env::var(name).ok(), self.config.as_deref())
+        Values::gather(
+            &self.settings.0,
+            |name| std::env::var(name).ok(),
+            self.config.as_deref(),
+        )
     }
 }
 
@@ -119,7 +142,12 @@ pub struct Listening {
 
 /// Says where the service listens.
 pub fn banner(listening: &Listening) {
-    let Listening { grpc, tls, metrics, health } = listening;
+    let Listening {
+        grpc,
+        tls,
+        metrics,
+        health,
+    } = listening;
     let scheme = if *tls { "https" } else { "http" };
     let mut text = format!("tidemark listens on {scheme}://{grpc}\n");
     match metrics {
@@ -149,5 +177,7 @@ Try it:
 
 fn say(text: &str) {
     // Nobody may be reading: then there is nobody to tell.
-    let _ = std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush());
+    let _ = std::io::stdout()
+        .write_all(text.as_bytes())
+        .and_then(|()| std::io::stdout().flush());
 }

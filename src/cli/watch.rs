@@ -60,7 +60,10 @@ pub async fn run(mut args: Watch) -> Result<(), Failed> {
 fn is_lasting(status: &Status) -> bool {
     matches!(
         status.code(),
-        Code::InvalidArgument | Code::Unimplemented | Code::PermissionDenied | Code::Unauthenticated
+        Code::InvalidArgument
+            | Code::Unimplemented
+            | Code::PermissionDenied
+            | Code::Unauthenticated
     )
 }
 
@@ -73,7 +76,10 @@ async fn once(args: &mut Watch) -> Result<(), Failed> {
         progress_interval: None,
         start: args.after.clone().map(Start::After),
     };
-    let mut stream = client.watch_todos(Request::new(request)).await?.into_inner();
+    let mut stream = client
+        .watch_todos(Request::new(request))
+        .await?
+        .into_inner();
     while let Some(message) = stream.message().await? {
         let shown = args.progress || !matches!(message.event, Some(Event::Progress(_)));
         if shown {
@@ -95,7 +101,11 @@ fn line(message: &pb::WatchTodosResponse) -> String {
                 Kind::Deleted => "deleted",
                 Kind::Updated | Kind::Unspecified => "updated",
             };
-            let todo = change.todo.as_ref().map(|todo| format!("\n    {}", row(todo))).unwrap_or_default();
+            let todo = change
+                .todo
+                .as_ref()
+                .map(|todo| format!("\n    {}", row(todo)))
+                .unwrap_or_default();
             format!("{kind} {}{todo}", change.name)
         }
         Some(Event::Progress(_)) | None => format!("nothing missed up to token {}", message.token),

@@ -46,7 +46,8 @@ fn priority(text: &str) -> Result<Priority, String> {
 }
 
 fn time(text: &str) -> Result<Timestamp, String> {
-    text.parse().map_err(|_| "use a time such as 2026-12-01T00:00:00Z".into())
+    text.parse()
+        .map_err(|_| "use a time such as 2026-12-01T00:00:00Z".into())
 }
 
 impl Fields {
@@ -72,14 +73,20 @@ impl Fields {
             ("labels", !self.labels.is_empty()),
             ("due_time", self.due_time.is_some()),
         ];
-        let paths = given.iter().filter(|(_, given)| *given).map(|(field, _)| (*field).to_owned()).collect();
+        let paths = given
+            .iter()
+            .filter(|(_, given)| *given)
+            .map(|(field, _)| (*field).to_owned())
+            .collect();
         prost_types::FieldMask { paths }
     }
 }
 
 /// The arguments of `create`.
 #[derive(Args)]
-#[command(after_help = "Example:\n  tidemark create lists/home --id milk --title 'Buy milk' --priority high")]
+#[command(
+    after_help = "Example:\n  tidemark create lists/home --id milk --title 'Buy milk' --priority high"
+)]
 pub struct Create {
     /// The list, as in lists/home
     parent: String,
@@ -149,7 +156,10 @@ pub async fn create(args: Create) -> Result<(), Failed> {
         todo_id: args.id,
         request_id: args.request_id,
     };
-    let reply = client.create_todo(args.server.request(request)).await?.into_inner();
+    let reply = client
+        .create_todo(args.server.request(request))
+        .await?
+        .into_inner();
     let json = json("todo.v1.CreateTodoResponse", &reply)?;
     written(args.server.output, json, reply.todo.as_ref(), &reply.token);
     Ok(())
@@ -166,12 +176,19 @@ pub async fn update(args: Update) -> Result<(), Failed> {
         ));
     }
     let request = pb::UpdateTodoRequest {
-        todo: Some(pb::Todo { name: args.name, etag: args.etag, ..args.fields.todo() }),
+        todo: Some(pb::Todo {
+            name: args.name,
+            etag: args.etag,
+            ..args.fields.todo()
+        }),
         update_mask: Some(mask),
         allow_missing: args.allow_missing,
         request_id: args.request_id,
     };
-    let reply = client.update_todo(args.server.request(request)).await?.into_inner();
+    let reply = client
+        .update_todo(args.server.request(request))
+        .await?
+        .into_inner();
     let json = json("todo.v1.UpdateTodoResponse", &reply)?;
     written(args.server.output, json, reply.todo.as_ref(), &reply.token);
     Ok(())
@@ -180,9 +197,15 @@ pub async fn update(args: Update) -> Result<(), Failed> {
 /// Deletes a todo.
 pub async fn delete(args: Delete) -> Result<(), Failed> {
     let mut client = args.server.connect().await?;
-    let request =
-        pb::DeleteTodoRequest { name: args.name, etag: args.etag, allow_missing: args.allow_missing };
-    let reply = client.delete_todo(args.server.request(request)).await?.into_inner();
+    let request = pb::DeleteTodoRequest {
+        name: args.name,
+        etag: args.etag,
+        allow_missing: args.allow_missing,
+    };
+    let reply = client
+        .delete_todo(args.server.request(request))
+        .await?
+        .into_inner();
     let json = json("todo.v1.DeleteTodoResponse", &reply)?;
     written(args.server.output, json, None, &reply.token);
     Ok(())

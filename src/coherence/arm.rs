@@ -59,7 +59,10 @@ impl Arm {
     /// Whether an answer that only waits for the frontier is worth a wait.
     #[must_use]
     pub const fn waits_for_frontier(&self) -> bool {
-        matches!(self, Self::MaxStaleness(_) | Self::AtLeastAsFresh(_) | Self::FullyConsistent)
+        matches!(
+            self,
+            Self::MaxStaleness(_) | Self::AtLeastAsFresh(_) | Self::FullyConsistent
+        )
     }
 
     /// Whether a page that was overtaken within the list grace may be answered.
@@ -89,7 +92,12 @@ mod tests {
     fn ledger() -> Ledger {
         let mut ledger = Ledger::default();
         for n in [10, 20, 30] {
-            ledger.record(OriginTime(n * 100), Mono(n * SECOND), Mono(n * SECOND + 1), LIMIT * 4);
+            ledger.record(
+                OriginTime(n * 100),
+                Mono(n * SECOND),
+                Mono(n * SECOND + 1),
+                LIMIT * 4,
+            );
         }
         ledger
     }
@@ -100,7 +108,10 @@ mod tests {
         let need = |arm: Arm| arm.need(arrival, LIMIT, &ledger);
         assert_eq!(need(Arm::MinimizeLatency), Needed::At(OriginTime(1999)));
         assert_eq!(need(Arm::CachedOnly), Needed::At(OriginTime(1999)));
-        assert_eq!(need(Arm::MaxStaleness(Duration::from_secs(2))), Needed::At(OriginTime(2999)));
+        assert_eq!(
+            need(Arm::MaxStaleness(Duration::from_secs(2))),
+            Needed::At(OriginTime(2999))
+        );
         assert_eq!(
             need(Arm::MaxStaleness(Duration::ZERO)),
             Needed::Heartbeat(arrival),
@@ -114,14 +125,26 @@ mod tests {
     #[test]
     fn the_limit_holds_for_every_arm() {
         let (ledger, arrival) = (ledger(), Mono(31 * SECOND));
-        for arm in [Arm::MaxStaleness(LIMIT * 100), Arm::AtLeastAsFresh(OriginTime(5))] {
-            assert_eq!(arm.need(arrival, LIMIT, &ledger), Needed::At(OriginTime(1999)));
+        for arm in [
+            Arm::MaxStaleness(LIMIT * 100),
+            Arm::AtLeastAsFresh(OriginTime(5)),
+        ] {
+            assert_eq!(
+                arm.need(arrival, LIMIT, &ledger),
+                Needed::At(OriginTime(1999))
+            );
         }
         let token = Arm::AtLeastAsFresh(OriginTime(9999));
-        assert_eq!(token.need(arrival, LIMIT, &ledger), Needed::At(OriginTime(9999)));
+        assert_eq!(
+            token.need(arrival, LIMIT, &ledger),
+            Needed::At(OriginTime(9999))
+        );
         let late = Mono(46 * SECOND);
         for arm in [Arm::MinimizeLatency, Arm::CachedOnly, token] {
-            assert_eq!(arm.need(late, LIMIT, &ledger), Needed::Heartbeat(late.minus(LIMIT)));
+            assert_eq!(
+                arm.need(late, LIMIT, &ledger),
+                Needed::Heartbeat(late.minus(LIMIT))
+            );
         }
     }
 
@@ -130,8 +153,14 @@ mod tests {
         let mut ledger = ledger();
         let arrival = Mono(40 * SECOND);
         ledger.record(OriginTime(4000), Mono(arrival.0 - 1), arrival, LIMIT * 4);
-        assert_eq!(Arm::FullyConsistent.need(arrival, LIMIT, &ledger), Needed::Heartbeat(arrival));
+        assert_eq!(
+            Arm::FullyConsistent.need(arrival, LIMIT, &ledger),
+            Needed::Heartbeat(arrival)
+        );
         ledger.record(OriginTime(4001), arrival, arrival, LIMIT * 4);
-        assert_eq!(Arm::FullyConsistent.need(arrival, LIMIT, &ledger), Needed::At(OriginTime(4000)));
+        assert_eq!(
+            Arm::FullyConsistent.need(arrival, LIMIT, &ledger),
+            Needed::At(OriginTime(4000))
+        );
     }
 }

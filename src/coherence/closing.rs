@@ -62,10 +62,16 @@ impl Closing {
         entry: Option<Entry>,
     ) -> Result<Closed, OutOfOrder> {
         if time < self.newest {
-            return Err(OutOfOrder { event: time, newest: self.newest });
+            return Err(OutOfOrder {
+                event: time,
+                newest: self.newest,
+            });
         }
         self.newest = time;
-        let mut closed = Closed { frontier: time.pred(), released: Vec::new() };
+        let mut closed = Closed {
+            frontier: time.pred(),
+            released: Vec::new(),
+        };
         if self.open.as_ref().is_some_and(|(open, _)| *open < time) {
             closed.released.extend(self.open.take());
         }
@@ -123,23 +129,46 @@ mod tests {
         }))
     }
 
-    fn take(closing: &mut Closing, time: u64, alone: bool, entry: Option<Entry>) -> (Vec<(u64, usize)>, u64) {
-        let closed = closing.take(OriginTime(time), alone, entry).expect("in order");
-        (closed.released.iter().map(|(t, e)| (t.0, e.len())).collect(), closed.frontier.0)
+    fn take(
+        closing: &mut Closing,
+        time: u64,
+        alone: bool,
+        entry: Option<Entry>,
+    ) -> (Vec<(u64, usize)>, u64) {
+        let closed = closing
+            .take(OriginTime(time), alone, entry)
+            .expect("in order");
+        (
+            closed
+                .released
+                .iter()
+                .map(|(t, e)| (t.0, e.len()))
+                .collect(),
+            closed.frontier.0,
+        )
     }
 
     #[test]
     fn an_event_that_is_alone_closes_its_time() {
         let mut closing = Closing::default();
-        assert_eq!(take(&mut closing, 5, true, Some(change("a", 5))), (vec![(5, 1)], 5));
+        assert_eq!(
+            take(&mut closing, 5, true, Some(change("a", 5))),
+            (vec![(5, 1)], 5)
+        );
         assert!(!closing.is_open());
     }
 
     #[test]
     fn a_transaction_is_closed_by_the_next_time_only() {
         let mut closing = Closing::default();
-        assert_eq!(take(&mut closing, 5, false, Some(change("a", 5))), (vec![], 4));
-        assert_eq!(take(&mut closing, 5, false, Some(change("b", 5))), (vec![], 4));
+        assert_eq!(
+            take(&mut closing, 5, false, Some(change("a", 5))),
+            (vec![], 4)
+        );
+        assert_eq!(
+            take(&mut closing, 5, false, Some(change("b", 5))),
+            (vec![], 4)
+        );
         assert!(closing.is_open());
         assert_eq!(take(&mut closing, 9, true, None), (vec![(5, 2)], 9));
     }
@@ -147,7 +176,11 @@ mod tests {
     #[test]
     fn a_reset_absorbs_the_rest_of_its_time() {
         let mut closing = Closing::default();
-        let reset = || Some(Entry::Reset { reason: "drop".into() });
+        let reset = || {
+            Some(Entry::Reset {
+                reason: "drop".into(),
+            })
+        };
         take(&mut closing, 5, false, Some(change("a", 5)));
         take(&mut closing, 5, false, reset());
         take(&mut closing, 5, false, Some(change("b", 5)));

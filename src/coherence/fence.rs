@@ -19,7 +19,14 @@ const LIST_STRIPES: usize = 1 << 16;
 
 /// Fields whose change can move a todo into, out of or within a page: what
 /// filters and orders read, and the parent, which says whose list it is in.
-const LIST_FIELDS: [&str; 6] = ["parent", "state", "priority", "labels", "due_time", "create_time"];
+const LIST_FIELDS: [&str; 6] = [
+    "parent",
+    "state",
+    "priority",
+    "labels",
+    "due_time",
+    "create_time",
+];
 
 /// Frontier, fence and floor. None of them ever falls.
 pub struct Coherence {
@@ -70,8 +77,15 @@ impl Check {
     /// `after >= max(bar, need)`, so it is right without a second check.
     #[must_use]
     pub fn loaded(&self, as_of: OriginTime) -> Hit {
-        let seen = if as_of > self.frontier { as_of } else { self.bar };
-        Hit { fresh_to: as_of.max(self.frontier), seen }
+        let seen = if as_of > self.frontier {
+            as_of
+        } else {
+            self.bar
+        };
+        Hit {
+            fresh_to: as_of.max(self.frontier),
+            seen,
+        }
     }
 }
 
@@ -79,7 +93,10 @@ impl Check {
 /// have been the same up to `check.frontier`, if it was admitted by `check`.
 #[must_use]
 pub fn renewed(value: &Stamped, check: &Check) -> Stamped {
-    Stamped { as_of: value.as_of.max(check.frontier), value: value.value.clone() }
+    Stamped {
+        as_of: value.as_of.max(check.frontier),
+        value: value.value.clone(),
+    }
 }
 
 impl Default for Coherence {
@@ -138,7 +155,10 @@ impl Coherence {
     fn check(&self, fence: &AtomicU64) -> Check {
         let frontier = self.frontier();
         let fence = OriginTime(fence.load(Ordering::Acquire));
-        Check { frontier, bar: fence.max(self.floor()) }
+        Check {
+            frontier,
+            bar: fence.max(self.floor()),
+        }
     }
 
     /// Raises every stripe that a change concerns.
@@ -192,13 +212,18 @@ fn stripe<'a>(table: &'a [AtomicU64], key: &str) -> &'a AtomicU64 {
 /// updates that touch none of the fields that filters and orders read.
 #[must_use]
 pub fn moves_in_list(change: &Change) -> bool {
-    let Touched::Paths(paths) = &change.touched else { return true };
+    let Touched::Paths(paths) = &change.touched else {
+        return true;
+    };
     change.kind != ChangeKind::Updated
-        || paths.iter().any(|path| LIST_FIELDS.iter().any(|field| prefixes(path, field)))
+        || paths
+            .iter()
+            .any(|path| LIST_FIELDS.iter().any(|field| prefixes(path, field)))
 }
 
 /// Whether one of two dotted paths is a prefix of the other.
 fn prefixes(a: &str, b: &str) -> bool {
     let (short, long) = if a.len() <= b.len() { (a, b) } else { (b, a) };
-    long.strip_prefix(short).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    long.strip_prefix(short)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }

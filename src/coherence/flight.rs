@@ -61,14 +61,17 @@ pub struct Required {
 
 impl<W> Running<W> {
     fn serves(&self, required: &Required) -> bool {
-        let in_grace = |(after, since): (OriginTime, Mono)| self.after >= after && self.began >= since;
+        let in_grace =
+            |(after, since): (OriginTime, Mono)| self.after >= after && self.began >= since;
         self.after >= required.after || required.grace.is_some_and(in_grace)
     }
 }
 
 impl<K: Hash + Eq + Clone, W> Default for Flights<K, W> {
     fn default() -> Self {
-        Self { table: HashMap::new() }
+        Self {
+            table: HashMap::new(),
+        }
     }
 }
 
@@ -77,15 +80,31 @@ impl<K: Hash + Eq + Clone, W> Flights<K, W> {
     /// else the next one.
     pub fn join(&mut self, key: &K, required: Required, waiter: W) -> Joined {
         let Some(slots) = self.table.get_mut(key) else {
-            let next = Some(Next { required: required.after, waiters: vec![waiter] });
-            self.table.insert(key.clone(), Slots { running: None, next });
+            let next = Some(Next {
+                required: required.after,
+                waiters: vec![waiter],
+            });
+            self.table.insert(
+                key.clone(),
+                Slots {
+                    running: None,
+                    next,
+                },
+            );
             return Joined::First;
         };
-        if let Some(running) = slots.running.as_mut().filter(|running| running.serves(&required)) {
+        if let Some(running) = slots
+            .running
+            .as_mut()
+            .filter(|running| running.serves(&required))
+        {
             running.waiters.push(waiter);
             return Joined::Running;
         }
-        let next = slots.next.get_or_insert(Next { required: required.after, waiters: Vec::new() });
+        let next = slots.next.get_or_insert(Next {
+            required: required.after,
+            waiters: Vec::new(),
+        });
         next.required = next.required.max(required.after);
         next.waiters.push(waiter);
         Joined::Next
@@ -101,13 +120,25 @@ impl<K: Hash + Eq + Clone, W> Flights<K, W> {
     /// least `base` and what every waiter requires. To be called right before
     /// the origin is asked.
     pub fn begin(&mut self, keys: &[K], base: OriginTime, now: Mono) -> OriginTime {
-        let required =
-            |key| self.table.get(key).and_then(|slots| slots.next.as_ref()).map(|next| next.required);
+        let required = |key| {
+            self.table
+                .get(key)
+                .and_then(|slots| slots.next.as_ref())
+                .map(|next| next.required)
+        };
         let after = keys.iter().filter_map(required).fold(base, OriginTime::max);
         for key in keys {
-            let Some(slots) = self.table.get_mut(key) else { continue };
-            let Some(next) = slots.next.take() else { continue };
-            slots.running = Some(Running { after, began: now, waiters: next.waiters });
+            let Some(slots) = self.table.get_mut(key) else {
+                continue;
+            };
+            let Some(next) = slots.next.take() else {
+                continue;
+            };
+            slots.running = Some(Running {
+                after,
+                began: now,
+                waiters: next.waiters,
+            });
         }
         after
     }
@@ -127,8 +158,14 @@ impl<K: Hash + Eq + Clone, W> Flights<K, W> {
     /// Ends the load under way of this key: those who wait for it, and whether
     /// a next one is to be begun.
     pub fn end(&mut self, key: &K) -> (Vec<W>, bool) {
-        let Some(slots) = self.table.get_mut(key) else { return (Vec::new(), false) };
-        let waiters = slots.running.take().map(|running| running.waiters).unwrap_or_default();
+        let Some(slots) = self.table.get_mut(key) else {
+            return (Vec::new(), false);
+        };
+        let waiters = slots
+            .running
+            .take()
+            .map(|running| running.waiters)
+            .unwrap_or_default();
         let more = slots.next.is_some();
         if !more {
             self.table.remove(key);
@@ -163,7 +200,10 @@ mod tests {
     use super::*;
 
     fn required(after: u64) -> Required {
-        Required { after: OriginTime(after), grace: None }
+        Required {
+            after: OriginTime(after),
+            grace: None,
+        }
     }
 
     #[test]
@@ -176,7 +216,10 @@ mod tests {
         assert_eq!(flights.join(&"k", required(8), 4), Joined::Next);
         assert_eq!(flights.join(&"k", required(12), 5), Joined::Next);
         assert_eq!(flights.end(&"k"), (vec![1, 2, 3], true));
-        assert_eq!(flights.begin(&["k"], OriginTime(6), Mono(0)), OriginTime(12));
+        assert_eq!(
+            flights.begin(&["k"], OriginTime(6), Mono(0)),
+            OriginTime(12)
+        );
         assert_eq!(flights.end(&"k"), (vec![4, 5], false));
         assert!(flights.is_empty());
     }
@@ -186,7 +229,10 @@ mod tests {
         let mut flights = Flights::default();
         flights.join(&"a", required(5), 1);
         flights.join(&"b", required(9), 2);
-        assert_eq!(flights.begin(&["a", "b"], OriginTime(3), Mono(0)), OriginTime(9));
+        assert_eq!(
+            flights.begin(&["a", "b"], OriginTime(3), Mono(0)),
+            OriginTime(9)
+        );
         assert_eq!(flights.join(&"a", required(9), 3), Joined::Running);
         assert_eq!(flights.end(&"a"), (vec![1, 3], false));
         assert_eq!(flights.end(&"b"), (vec![2], false));
@@ -197,14 +243,22 @@ mod tests {
         let mut flights = Flights::default();
         flights.join(&"k", required(5), 1);
         flights.join(&"k", required(7), 2);
-        assert_eq!(flights.settle(&"k", OriginTime(6)), None, "one of them requires more");
+        assert_eq!(
+            flights.settle(&"k", OriginTime(6)),
+            None,
+            "one of them requires more"
+        );
         assert_eq!(flights.settle(&"k", OriginTime(7)), Some(vec![1, 2]));
         assert!(flights.is_empty());
         assert_eq!(flights.settle(&"k", OriginTime(7)), None);
         flights.join(&"k", required(5), 3);
         flights.begin(&["k"], OriginTime(6), Mono(0));
         flights.join(&"k", required(9), 4);
-        assert_eq!(flights.settle(&"k", OriginTime(9)), None, "a load is under way");
+        assert_eq!(
+            flights.settle(&"k", OriginTime(9)),
+            None,
+            "a load is under way"
+        );
     }
 
     #[test]
@@ -212,10 +266,20 @@ mod tests {
         let mut flights = Flights::default();
         flights.join(&"p", required(5), 1);
         flights.begin(&["p"], OriginTime(5), Mono(100));
-        let grace =
-            |need, since| Required { after: OriginTime(9), grace: Some((OriginTime(need), Mono(since))) };
+        let grace = |need, since| Required {
+            after: OriginTime(9),
+            grace: Some((OriginTime(need), Mono(since))),
+        };
         assert_eq!(flights.join(&"p", grace(5, 100), 2), Joined::Running);
-        assert_eq!(flights.join(&"p", grace(5, 101), 3), Joined::Next, "begun too long ago");
-        assert_eq!(flights.join(&"p", grace(6, 100), 4), Joined::Next, "below what the request needs");
+        assert_eq!(
+            flights.join(&"p", grace(5, 101), 3),
+            Joined::Next,
+            "begun too long ago"
+        );
+        assert_eq!(
+            flights.join(&"p", grace(6, 100), 4),
+            Joined::Next,
+            "below what the request needs"
+        );
     }
 }

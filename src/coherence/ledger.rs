@@ -34,7 +34,11 @@ impl Ledger {
     /// Adds an acknowledged heartbeat and forgets what is older than `keep`.
     /// One that does not rise in both times adds nothing and is left out.
     pub fn record(&mut self, time: OriginTime, begun: Mono, now: Mono, keep: Duration) {
-        if self.beats.back().is_some_and(|last| last.time >= time || last.begun >= begun) {
+        if self
+            .beats
+            .back()
+            .is_some_and(|last| last.time >= time || last.begun >= begun)
+        {
             return;
         }
         self.thin(now, keep);
@@ -71,7 +75,9 @@ impl Ledger {
     /// infinite.
     #[must_use]
     pub fn proven(&self, fresh_to: OriginTime) -> Option<Mono> {
-        let after = self.beats.partition_point(|beat| beat.time.pred() <= fresh_to);
+        let after = self
+            .beats
+            .partition_point(|beat| beat.time.pred() <= fresh_to);
         after.checked_sub(1).map(|at| self.beats[at].begun)
     }
 
@@ -131,8 +137,18 @@ mod tests {
     #[test]
     fn heartbeats_that_do_not_rise_are_left_out() {
         let mut ledger = filled(100, 2, Duration::from_secs(60));
-        ledger.record(OriginTime(5), Mono(900 * MS), Mono(901 * MS), Duration::from_secs(60));
-        ledger.record(OriginTime(50), Mono(150 * MS), Mono(901 * MS), Duration::from_secs(60));
+        ledger.record(
+            OriginTime(5),
+            Mono(900 * MS),
+            Mono(901 * MS),
+            Duration::from_secs(60),
+        );
+        ledger.record(
+            OriginTime(50),
+            Mono(150 * MS),
+            Mono(901 * MS),
+            Duration::from_secs(60),
+        );
         assert_eq!(ledger.newest(), Some(OriginTime(20)));
     }
 
@@ -147,7 +163,10 @@ mod tests {
             let age = now.since(beat.begun);
             assert!(age <= keep);
             let gap = newer.since(beat.begun);
-            assert!(gap <= Duration::from_millis(4) || gap <= age / 16, "{gap:?} at {age:?}");
+            assert!(
+                gap <= Duration::from_millis(4) || gap <= age / 16,
+                "{gap:?} at {age:?}"
+            );
             newer = beat.begun;
         }
         assert!(now.since(newer) + Duration::from_secs(1) > keep);

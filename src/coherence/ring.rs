@@ -38,19 +38,28 @@ impl Ring {
     /// An empty ring that begins after `start`.
     #[must_use]
     pub fn starting_at(start: OriginTime) -> Self {
-        Self { start, end: start, ..Self::default() }
+        Self {
+            start,
+            end: start,
+            ..Self::default()
+        }
     }
 
     /// Adds a closed time.
     pub fn push(&mut self, time: OriginTime, entries: Arc<[Entry]>) {
-        if entries.iter().any(|entry| matches!(entry, Entry::Reset { .. })) {
+        if entries
+            .iter()
+            .any(|entry| matches!(entry, Entry::Reset { .. }))
+        {
             self.last_reset = time;
         }
         self.entries += entries.len();
         self.end = self.end.max(time);
         self.times.push_back((time, entries));
         while self.entries > RING_ENTRIES {
-            let Some((time, oldest)) = self.times.pop_front() else { break };
+            let Some((time, oldest)) = self.times.pop_front() else {
+                break;
+            };
             self.entries -= oldest.len();
             self.start = time;
         }
@@ -65,7 +74,11 @@ impl Ring {
         cursor: OriginTime,
     ) -> Result<impl Iterator<Item = &(OriginTime, Arc<[Entry]>)>, TooOld> {
         if cursor < self.start {
-            return Err(if cursor < self.last_reset { TooOld::ResetSince } else { TooOld::NotInRing });
+            return Err(if cursor < self.last_reset {
+                TooOld::ResetSince
+            } else {
+                TooOld::NotInRing
+            });
         }
         let at = self.times.partition_point(|(time, _)| *time <= cursor);
         Ok(self.times.range(at..))
@@ -156,7 +169,11 @@ impl Pending {
             _ => change,
         };
         self.by_name.insert(name, self.next);
-        self.add(Item { entry: Entry::Change(change), oldest, newest: time });
+        self.add(Item {
+            entry: Entry::Change(change),
+            oldest,
+            newest: time,
+        });
     }
 
     fn add(&mut self, item: Item) {
@@ -181,7 +198,11 @@ impl Pending {
         self.items.clear();
         self.by_name.clear();
         self.oldest.clear();
-        self.add(Item { entry: Entry::Reset { reason }, oldest: time, newest: time });
+        self.add(Item {
+            entry: Entry::Reset { reason },
+            oldest: time,
+            newest: time,
+        });
     }
 
     /// The next thing to send.
@@ -191,11 +212,18 @@ impl Pending {
         if let Entry::Change(change) = &item.entry {
             self.by_name.remove(&change.name);
         }
-        let is_below_all = self.oldest.first_key_value().is_none_or(|(oldest, _)| item.newest < *oldest);
+        let is_below_all = self
+            .oldest
+            .first_key_value()
+            .is_none_or(|(oldest, _)| item.newest < *oldest);
         if is_below_all {
             self.cursor = self.cursor.max(item.newest);
         }
-        Some(Next { entry: item.entry, cursor: self.cursor, seen: item.newest })
+        Some(Next {
+            entry: item.entry,
+            cursor: self.cursor,
+            seen: item.newest,
+        })
     }
 
     /// The cursor to tell when nothing is pending, given that everything up to
@@ -245,7 +273,10 @@ fn merged(earlier: &Change, later: Arc<Change>) -> Arc<Change> {
         (ChangeKind::Deleted, ChangeKind::Created) => ChangeKind::Updated,
         _ => return later,
     };
-    Arc::new(Change { kind, ..(*later).clone() })
+    Arc::new(Change {
+        kind,
+        ..(*later).clone()
+    })
 }
 
 #[cfg(test)]
@@ -276,7 +307,9 @@ mod tests {
     }
 
     fn cursors(pending: &mut Pending) -> Vec<u64> {
-        std::iter::from_fn(|| pending.pop()).map(|next| next.cursor.0).collect()
+        std::iter::from_fn(|| pending.pop())
+            .map(|next| next.cursor.0)
+            .collect()
     }
 
     #[test]
@@ -293,13 +326,21 @@ mod tests {
         push(&mut pending, 5, &[1]);
         push(&mut pending, 6, &[2]);
         push(&mut pending, 7, &[1]);
-        assert_eq!(cursors(&mut pending), [0, 7], "6 is sent before the change of 5 is");
+        assert_eq!(
+            cursors(&mut pending),
+            [0, 7],
+            "6 is sent before the change of 5 is"
+        );
     }
 
     #[test]
     fn progress_never_overtakes_a_change() {
         let mut pending = Pending::after(OriginTime(3));
-        assert_eq!(pending.progress(OriginTime(2)), Some(OriginTime(3)), "never below the start");
+        assert_eq!(
+            pending.progress(OriginTime(2)),
+            Some(OriginTime(3)),
+            "never below the start"
+        );
         push(&mut pending, 5, &[1]);
         assert_eq!(pending.progress(OriginTime(9)), None);
         pending.pop();
@@ -311,13 +352,22 @@ mod tests {
         let mut pending = Pending::after(OriginTime(0));
         let many = (0..=MAX_PENDING).map(|id| {
             let name = TodoName::parse(&format!("lists/home/todos/{id}")).expect("a name");
-            let Entry::Change(sample) = updated(1, 5) else { unreachable!() };
-            Entry::Change(Arc::new(Change { name, ..(*sample).clone() }))
+            let Entry::Change(sample) = updated(1, 5) else {
+                unreachable!()
+            };
+            Entry::Change(Arc::new(Change {
+                name,
+                ..(*sample).clone()
+            }))
         });
         assert!(pending.push(OriginTime(5), many));
         assert!(matches!(
             pending.pop(),
-            Some(Next { entry: Entry::Reset { .. }, cursor: OriginTime(5), .. })
+            Some(Next {
+                entry: Entry::Reset { .. },
+                cursor: OriginTime(5),
+                ..
+            })
         ));
         assert!(pending.is_empty());
     }
@@ -330,9 +380,17 @@ mod tests {
         }
         assert_eq!(ring.since(OriginTime(11)).err(), Some(TooOld::NotInRing));
         let start = 99_999 - RING_ENTRIES as u64;
-        assert_eq!(ring.since(OriginTime(start)).expect("in the ring").count(), RING_ENTRIES);
-        assert_eq!(ring.since(OriginTime(99_999)).expect("in the ring").count(), 0);
-        let reset = Entry::Reset { reason: "drop".into() };
+        assert_eq!(
+            ring.since(OriginTime(start)).expect("in the ring").count(),
+            RING_ENTRIES
+        );
+        assert_eq!(
+            ring.since(OriginTime(99_999)).expect("in the ring").count(),
+            0
+        );
+        let reset = Entry::Reset {
+            reason: "drop".into(),
+        };
         ring.push(OriginTime(100_000), vec![reset].into());
         assert_eq!(ring.since(OriginTime(11)).err(), Some(TooOld::ResetSince));
     }

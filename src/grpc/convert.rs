@@ -12,8 +12,8 @@ use crate::{
     cache::{Arm, Want, WatchRequest},
     error::{Error, FieldProblem, shorten},
     model::{
-        LIMITS, ListName, OriginId, OriginTime, PageQuery, Patch, RequestId, TodoName, Token, TokenProblem,
-        Write, timestamp_from_ms, validate,
+        LIMITS, ListName, OriginId, OriginTime, PageQuery, Patch, RequestId, TodoName, Token,
+        TokenProblem, Write, timestamp_from_ms, validate,
     },
     pb::{self, consistency::Requirement},
 };
@@ -54,7 +54,10 @@ fn list_name(field: &str, name: &str) -> Result<ListName, FieldProblem> {
 /// `FieldInvalid` on each wrong one.
 pub fn names(names: &[String]) -> Result<Vec<TodoName>, Error> {
     if names.len() > MAX_NAMES {
-        let problem = format!("holds {} names; at most {MAX_NAMES} are allowed", names.len());
+        let problem = format!(
+            "holds {} names; at most {MAX_NAMES} are allowed",
+            names.len()
+        );
         return Err(FieldProblem::new("names", "", problem).into());
     }
     let mut problems = Vec::new();
@@ -65,7 +68,11 @@ pub fn names(names: &[String]) -> Result<Vec<TodoName>, Error> {
             None => problems.push(FieldProblem::new(format!("names[{at}]"), name, TODO_NAME)),
         }
     }
-    if problems.is_empty() { Ok(parsed) } else { Err(Error::FieldInvalid(problems)) }
+    if problems.is_empty() {
+        Ok(parsed)
+    } else {
+        Err(Error::FieldInvalid(problems))
+    }
 }
 
 /// What a token text stands for: of several, the newest `seen` and the least
@@ -74,11 +81,16 @@ pub fn names(names: &[String]) -> Result<Vec<TodoName>, Error> {
 /// # Errors
 /// `TokenInvalid`, `TokenForeign`.
 pub fn token(text: &str, origin: OriginId) -> Result<Token, Error> {
-    let invalid = |problem: &str| Error::TokenInvalid { value: shorten(text), problem: problem.into() };
+    let invalid = |problem: &str| Error::TokenInvalid {
+        value: shorten(text),
+        problem: problem.into(),
+    };
     let mut all: Option<Token> = None;
     for (at, one) in text.split(' ').filter(|one| !one.is_empty()).enumerate() {
         if at == MAX_TOKENS {
-            return Err(invalid("holds more than 100 tokens; keep only the last of each line of reads"));
+            return Err(invalid(
+                "holds more than 100 tokens; keep only the last of each line of reads",
+            ));
         }
         let one = Token::decode(one).map_err(|problem| match problem {
             TokenProblem::Malformed => {
@@ -89,7 +101,9 @@ pub fn token(text: &str, origin: OriginId) -> Result<Token, Error> {
             }
         })?;
         if one.origin != origin {
-            return Err(Error::TokenForeign { value: shorten(text) });
+            return Err(Error::TokenForeign {
+                value: shorten(text),
+            });
         }
         all = Some(all.map_or(one, |all| Token {
             origin,
@@ -112,14 +126,24 @@ pub fn want(
     let flag = |name: &str, set: bool, arm: Arm| {
         let path = format!("consistency.{name}");
         let problem = "is false; set the one arm that is wanted to true, or leave consistency out";
-        if set { Ok(arm) } else { Err(Error::from(FieldProblem::new(path, "false", problem))) }
+        if set {
+            Ok(arm)
+        } else {
+            Err(Error::from(FieldProblem::new(path, "false", problem)))
+        }
     };
     let arm = match consistency.and_then(|consistency| consistency.requirement) {
         None => Arm::MinimizeLatency,
-        Some(Requirement::MinimizeLatency(set)) => flag("minimize_latency", set, Arm::MinimizeLatency)?,
-        Some(Requirement::FullyConsistent(set)) => flag("fully_consistent", set, Arm::FullyConsistent)?,
+        Some(Requirement::MinimizeLatency(set)) => {
+            flag("minimize_latency", set, Arm::MinimizeLatency)?
+        }
+        Some(Requirement::FullyConsistent(set)) => {
+            flag("fully_consistent", set, Arm::FullyConsistent)?
+        }
         Some(Requirement::CachedOnly(set)) => flag("cached_only", set, Arm::CachedOnly)?,
-        Some(Requirement::MaxStaleness(d)) => Arm::MaxStaleness(duration("consistency.max_staleness", &d)?),
+        Some(Requirement::MaxStaleness(d)) => {
+            Arm::MaxStaleness(duration("consistency.max_staleness", &d)?)
+        }
         Some(Requirement::AtLeastAsFresh(text)) => Arm::AtLeastAsFresh(token(&text, origin)?.seen),
     };
     Ok(Want { arm, deadline })
@@ -141,7 +165,9 @@ fn duration(field: &str, d: &prost_types::Duration) -> Result<Duration, FieldPro
 ///
 /// # Errors
 /// `FieldInvalid`, `FilterInvalid`, `PageTokenInvalid`.
-pub fn page_query(request: &pb::ListTodosRequest) -> Result<(PageQuery, Option<OriginTime>), Error> {
+pub fn page_query(
+    request: &pb::ListTodosRequest,
+) -> Result<(PageQuery, Option<OriginTime>), Error> {
     let list = list_name("parent", &request.parent)?;
     let size = match request.page_size {
         0 => PAGE_SIZE,
@@ -153,7 +179,13 @@ pub fn page_query(request: &pb::ListTodosRequest) -> Result<(PageQuery, Option<O
     };
     let filter = filter::parse_filter(&request.filter)?;
     let order = filter::parse_order(&request.order_by)?;
-    let mut query = PageQuery { list, filter, order, size: size.unsigned_abs(), after: None };
+    let mut query = PageQuery {
+        list,
+        filter,
+        order,
+        size: size.unsigned_abs(),
+        after: None,
+    };
     if request.page_token.is_empty() {
         return Ok((query, None));
     }
@@ -163,14 +195,24 @@ pub fn page_query(request: &pb::ListTodosRequest) -> Result<(PageQuery, Option<O
 }
 
 /// The same request id and fingerprint are the same request.
-fn request_id(call: &str, id: &str, contents: &impl Message) -> Result<Option<RequestId>, FieldProblem> {
+fn request_id(
+    call: &str,
+    id: &str,
+    contents: &impl Message,
+) -> Result<Option<RequestId>, FieldProblem> {
     if id.is_empty() {
         return Ok(None);
     }
-    let id = Uuid::try_parse(id)
-        .map_err(|_| FieldProblem::new("request_id", id, "is no UUID; use one such as those of version 4"))?;
+    let id = Uuid::try_parse(id).map_err(|_| {
+        FieldProblem::new(
+            "request_id",
+            id,
+            "is no UUID; use one such as those of version 4",
+        )
+    })?;
     let mut hash = blake3::Hasher::new();
-    hash.update(call.as_bytes()).update(&contents.encode_to_vec());
+    hash.update(call.as_bytes())
+        .update(&contents.encode_to_vec());
     let mut fingerprint = [0; 16];
     fingerprint.copy_from_slice(&hash.finalize().as_bytes()[..16]);
     Ok(Some(RequestId { id, fingerprint }))
@@ -180,13 +222,25 @@ fn request_id(call: &str, id: &str, contents: &impl Message) -> Result<Option<Re
 ///
 /// # Errors
 /// `FieldInvalid` with all that is wrong.
-pub fn create(request: pb::CreateTodoRequest, now_ms: i64) -> Result<(Write, Option<RequestId>), Error> {
-    let contents = pb::CreateTodoRequest { request_id: String::new(), ..request.clone() };
+pub fn create(
+    request: pb::CreateTodoRequest,
+    now_ms: i64,
+) -> Result<(Write, Option<RequestId>), Error> {
+    let contents = pb::CreateTodoRequest {
+        request_id: String::new(),
+        ..request.clone()
+    };
     let mut problems = Vec::new();
     let mut keep = |problem: FieldProblem| problems.push(problem);
     let list = list_name("parent", &request.parent).map_err(&mut keep).ok();
-    let request_id = request_id("create", &request.request_id, &contents).map_err(&mut keep).ok();
-    let id = if request.todo_id.is_empty() { Uuid::now_v7().to_string() } else { request.todo_id };
+    let request_id = request_id("create", &request.request_id, &contents)
+        .map_err(&mut keep)
+        .ok();
+    let id = if request.todo_id.is_empty() {
+        Uuid::now_v7().to_string()
+    } else {
+        request.todo_id
+    };
     let name = list.as_ref().and_then(|list| list.todo(&id));
     if list.is_some() && name.is_none() {
         keep(FieldProblem::new(
@@ -214,13 +268,24 @@ pub fn create(request: pb::CreateTodoRequest, now_ms: i64) -> Result<(Write, Opt
 /// # Errors
 /// `FieldInvalid` with all that is wrong.
 pub fn update(request: pb::UpdateTodoRequest) -> Result<(Write, Option<RequestId>), Error> {
-    let contents = pb::UpdateTodoRequest { request_id: String::new(), ..request.clone() };
+    let contents = pb::UpdateTodoRequest {
+        request_id: String::new(),
+        ..request.clone()
+    };
     let request_id = request_id("update", &request.request_id, &contents)?;
     let todo = request.todo.unwrap_or_default();
     let name = todo_name("todo.name", &todo.name)?;
     let patch = patch(&todo, request.update_mask.as_ref())?;
     let etag = Some(todo.etag).filter(|etag| !etag.is_empty());
-    Ok((Write::Update { name, patch, etag, allow_missing: request.allow_missing }, request_id))
+    Ok((
+        Write::Update {
+            name,
+            patch,
+            etag,
+            allow_missing: request.allow_missing,
+        },
+        request_id,
+    ))
 }
 
 /// The fields of the mask; without one, those that are set.
@@ -234,7 +299,9 @@ fn patch(todo: &pb::Todo, mask: Option<&prost_types::FieldMask>) -> Result<Patch
         _ => todo.due_time.is_some(),
     };
     const FIELDS: [&str; 6] = ["title", "notes", "state", "priority", "labels", "due_time"];
-    let paths = mask.map(|mask| mask.paths.as_slice()).filter(|paths| !paths.is_empty());
+    let paths = mask
+        .map(|mask| mask.paths.as_slice())
+        .filter(|paths| !paths.is_empty());
     let wanted: HashSet<&str> = match paths {
         None => FIELDS.into_iter().filter(|field| is_set(field)).collect(),
         Some([all]) if all == "*" => FIELDS.into_iter().collect(),
@@ -285,7 +352,11 @@ fn check_mask(wanted: &HashSet<&str>) -> Result<(), Error> {
             FieldProblem::new("update_mask", path, problem)
         })
         .collect();
-    if problems.is_empty() { Ok(()) } else { Err(Error::FieldInvalid(problems)) }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::FieldInvalid(problems))
+    }
 }
 
 /// What is to be deleted.
@@ -295,7 +366,11 @@ fn check_mask(wanted: &HashSet<&str>) -> Result<(), Error> {
 pub fn delete(request: pb::DeleteTodoRequest) -> Result<Write, Error> {
     let name = todo_name("name", &request.name)?;
     let etag = Some(request.etag).filter(|etag| !etag.is_empty());
-    Ok(Write::Delete { name, etag, allow_missing: request.allow_missing })
+    Ok(Write::Delete {
+        name,
+        etag,
+        allow_missing: request.allow_missing,
+    })
 }
 
 /// What is to be watched; `after` is not compared with the origin's time yet.
@@ -318,21 +393,36 @@ pub fn watch(request: &pb::WatchTodosRequest, origin: OriginId) -> Result<WatchR
         Some(pb::watch_todos_request::Start::After(text)) => Some(token(text, origin)?),
         None => None,
     };
-    let (after, seen) = (presented.map(|token| token.fresh_to), presented.map(|token| token.seen));
+    let (after, seen) = (
+        presented.map(|token| token.fresh_to),
+        presented.map(|token| token.seen),
+    );
     let progress_interval = match &request.progress_interval {
         None => PROGRESS,
         Some(d) => duration("progress_interval", d)?.min(MAX_PROGRESS),
     };
     if progress_interval < MIN_PROGRESS {
         let value = format!("{progress_interval:?}");
-        return Err(FieldProblem::new("progress_interval", value, "is too short; use 1s or more").into());
+        return Err(
+            FieldProblem::new("progress_interval", value, "is too short; use 1s or more").into(),
+        );
     }
     let names = names.into_iter().collect();
     let seen = seen.unwrap_or_default();
-    Ok(WatchRequest { list, names, after, seen, include_todo: request.include_todo, progress_interval })
+    Ok(WatchRequest {
+        list,
+        names,
+        after,
+        seen,
+        include_todo: request.include_todo,
+        progress_interval,
+    })
 }
 
-const _: () = assert!(LIMITS.title == 1024, "the texts here and in the proto name the limits");
+const _: () = assert!(
+    LIMITS.title == 1024,
+    "the texts here and in the proto name the limits"
+);
 
 #[cfg(test)]
 mod tests {
@@ -346,15 +436,27 @@ mod tests {
     }
 
     fn todo(title: &str) -> pb::Todo {
-        pb::Todo { name: "lists/home/todos/1".into(), title: title.into(), ..pb::Todo::default() }
+        pb::Todo {
+            name: "lists/home/todos/1".into(),
+            title: title.into(),
+            ..pb::Todo::default()
+        }
     }
 
     #[test]
     fn tokens_cut_or_flipped_anywhere_are_refused() {
-        let text = Token { origin: ORIGIN, seen: OriginTime(9), fresh_to: OriginTime(5) }.encode();
+        let text = Token {
+            origin: ORIGIN,
+            seen: OriginTime(9),
+            fresh_to: OriginTime(5),
+        }
+        .encode();
         assert_eq!(token(&text, ORIGIN).expect("right").seen, OriginTime(9));
         for at in 0..text.len() {
-            assert!(matches!(token(&text[..at], ORIGIN), Err(Error::TokenInvalid { .. })), "cut at {at}");
+            assert!(
+                matches!(token(&text[..at], ORIGIN), Err(Error::TokenInvalid { .. })),
+                "cut at {at}"
+            );
             for with in *b"A_z" {
                 let mut flipped = text.clone().into_bytes();
                 if flipped[at] == with {
@@ -368,13 +470,21 @@ mod tests {
                 );
             }
         }
-        assert!(matches!(token(&text, OriginId(8)), Err(Error::TokenForeign { .. })));
+        assert!(matches!(
+            token(&text, OriginId(8)),
+            Err(Error::TokenForeign { .. })
+        ));
     }
 
     #[test]
     fn of_several_tokens_reads_use_the_newest_and_watches_the_least() {
         let one = |seen, fresh_to| {
-            Token { origin: ORIGIN, seen: OriginTime(seen), fresh_to: OriginTime(fresh_to) }.encode()
+            Token {
+                origin: ORIGIN,
+                seen: OriginTime(seen),
+                fresh_to: OriginTime(fresh_to),
+            }
+            .encode()
         };
         let both = token(&format!(" {}  {} ", one(9, 5), one(3, 7)), ORIGIN).expect("right");
         assert_eq!((both.seen, both.fresh_to), (OriginTime(9), OriginTime(5)));
@@ -383,13 +493,24 @@ mod tests {
     #[test]
     fn false_and_negative_arms_are_refused() {
         let want = |requirement| {
-            want(Some(pb::Consistency { requirement: Some(requirement) }), None, ORIGIN).map(|want| want.arm)
+            want(
+                Some(pb::Consistency {
+                    requirement: Some(requirement),
+                }),
+                None,
+                ORIGIN,
+            )
+            .map(|want| want.arm)
         };
         assert!(want(Requirement::FullyConsistent(false)).is_err());
-        let duration = |seconds, nanos| Requirement::MaxStaleness(prost_types::Duration { seconds, nanos });
+        let duration =
+            |seconds, nanos| Requirement::MaxStaleness(prost_types::Duration { seconds, nanos });
         assert!(want(duration(-1, 0)).is_err());
         assert!(want(duration(1, -5)).is_err());
-        assert_eq!(want(duration(1, 500)).expect("right"), Arm::MaxStaleness(Duration::new(1, 500)));
+        assert_eq!(
+            want(duration(1, 500)).expect("right"),
+            Arm::MaxStaleness(Duration::new(1, 500))
+        );
     }
 
     #[test]
@@ -408,7 +529,10 @@ mod tests {
         let none = patch(request(None, todo("Milk")));
         assert_eq!((none.title.as_deref(), none.notes), (Some("Milk"), None));
         let all = patch(request(Some(&["*"]), todo("Milk")));
-        assert_eq!((all.notes.as_deref(), all.labels, all.due_time), (Some(""), Some(vec![]), Some(None)));
+        assert_eq!(
+            (all.notes.as_deref(), all.labels, all.due_time),
+            (Some(""), Some(vec![]), Some(None))
+        );
         let empty_title = update(request(Some(&["title"]), todo("")));
         assert!(reason(&empty_title.expect_err("refused")).contains("title"));
         let unknown = update(request(Some(&["colour"]), todo("Milk")));
@@ -420,17 +544,57 @@ mod tests {
     fn limits_count_characters() {
         let create = |todo| {
             let todo = Some(todo);
-            create(pb::CreateTodoRequest { parent: "lists/home".into(), todo, ..Default::default() }, 0)
+            create(
+                pb::CreateTodoRequest {
+                    parent: "lists/home".into(),
+                    todo,
+                    ..Default::default()
+                },
+                0,
+            )
         };
         assert!(create(todo(&"ö".repeat(1024))).is_ok());
         assert!(create(todo(&"ö".repeat(1025))).is_err());
         assert!(create(todo("")).is_err());
-        assert!(create(pb::Todo { notes: "ö".repeat(8193), ..todo("x") }).is_err());
-        assert!(create(pb::Todo { labels: vec!["a".into(); 33], ..todo("x") }).is_err());
-        assert!(create(pb::Todo { labels: vec!["ö".repeat(65)], ..todo("x") }).is_err());
-        assert!(create(pb::Todo { state: 77, ..todo("x") }).is_err());
-        let far = prost_types::Timestamp { seconds: i64::MAX, nanos: 0 };
-        assert!(create(pb::Todo { due_time: Some(far), ..todo("x") }).is_err());
+        assert!(
+            create(pb::Todo {
+                notes: "ö".repeat(8193),
+                ..todo("x")
+            })
+            .is_err()
+        );
+        assert!(
+            create(pb::Todo {
+                labels: vec!["a".into(); 33],
+                ..todo("x")
+            })
+            .is_err()
+        );
+        assert!(
+            create(pb::Todo {
+                labels: vec!["ö".repeat(65)],
+                ..todo("x")
+            })
+            .is_err()
+        );
+        assert!(
+            create(pb::Todo {
+                state: 77,
+                ..todo("x")
+            })
+            .is_err()
+        );
+        let far = prost_types::Timestamp {
+            seconds: i64::MAX,
+            nanos: 0,
+        };
+        assert!(
+            create(pb::Todo {
+                due_time: Some(far),
+                ..todo("x")
+            })
+            .is_err()
+        );
     }
 
     #[test]
@@ -459,9 +623,14 @@ mod tests {
         };
         assert!(watch(&request("lists/home", "lists/work/todos/1"), ORIGIN).is_err());
         assert!(watch(&request("lists/-", "lists/work/todos/1"), ORIGIN).is_ok());
-        let half = Some(prost_types::Duration { seconds: 0, nanos: 500_000_000 });
-        let short =
-            pb::WatchTodosRequest { progress_interval: half, ..request("lists/-", "lists/work/todos/1") };
+        let half = Some(prost_types::Duration {
+            seconds: 0,
+            nanos: 500_000_000,
+        });
+        let short = pb::WatchTodosRequest {
+            progress_interval: half,
+            ..request("lists/-", "lists/work/todos/1")
+        };
         assert!(watch(&short, ORIGIN).is_err());
     }
 }

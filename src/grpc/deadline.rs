@@ -45,7 +45,10 @@ mod tests {
     #[test]
     fn reads_what_the_specification_allows() {
         assert_eq!(parse("5S"), Some(Duration::from_secs(5)));
-        assert_eq!(parse("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!(
+            parse("99999999H"),
+            Some(Duration::from_secs(99_999_999 * 3600))
+        );
         assert_eq!(parse("250m"), Some(Duration::from_millis(250)));
         for wrong in ["", "S", "5", "-5S", "123456789S", "5s", "5.0S", "ö", "5ö"] {
             assert_eq!(parse(wrong), None, "{wrong}");

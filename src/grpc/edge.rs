@@ -25,7 +25,10 @@ pub struct EdgeLayer(Arc<Calls>);
 impl EdgeLayer {
     /// One that counts here.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self(Arc::new(Calls { metrics, latencies: Default::default() }))
+        Self(Arc::new(Calls {
+            metrics,
+            latencies: Default::default(),
+        }))
     }
 }
 
@@ -33,7 +36,10 @@ impl<S> Layer<S> for EdgeLayer {
     type Service = Edge<S>;
 
     fn layer(&self, inner: S) -> Edge<S> {
-        Edge { inner, calls: Arc::clone(&self.0) }
+        Edge {
+            inner,
+            calls: Arc::clone(&self.0),
+        }
     }
 }
 
@@ -54,7 +60,10 @@ struct Calls {
 impl Calls {
     fn ended(&self, call: usize, code: Code, began: Instant) {
         let latency = self.latencies[call][code as usize].get_or_init(|| {
-            let labels = RpcLabels { call: CALLS[call], code: code_name(code) };
+            let labels = RpcLabels {
+                call: CALLS[call],
+                code: code_name(code),
+            };
             self.metrics.rpc.0.get_or_create(&labels).clone()
         });
         latency.observe(began.elapsed().as_secs_f64());
@@ -85,7 +94,11 @@ where
             let response = if let Ok(response) = answer.await {
                 translated(response?)
             } else {
-                calls.metrics.task_panics.get_or_create(&Kind { kind: "call" }).inc();
+                calls
+                    .metrics
+                    .task_panics
+                    .get_or_create(&Kind { kind: "call" })
+                    .inc();
                 tracing::error!(call = CALLS[call], "a call ended in a panic");
                 status::internal().into_http()
             };
@@ -99,7 +112,11 @@ where
         };
         // Nobody looks at a span that is switched off: then it is not entered
         // at each poll either.
-        if span.is_disabled() { Box::pin(work) } else { Box::pin(work.instrument(span)) }
+        if span.is_disabled() {
+            Box::pin(work)
+        } else {
+            Box::pin(work.instrument(span))
+        }
     }
 }
 
@@ -161,16 +178,23 @@ const fn is_our_fault(code: Code) -> bool {
 }
 
 fn code_of(headers: &HeaderMap) -> Code {
-    headers.get("grpc-status").map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()))
+    headers
+        .get("grpc-status")
+        .map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()))
 }
 
 /// What the framework refuses before a call is reached.
 fn translated(response: Response<Body>) -> Response<Body> {
     let code = code_of(response.headers());
-    if !matches!(code, Code::OutOfRange | Code::Internal | Code::ResourceExhausted) {
+    if !matches!(
+        code,
+        Code::OutOfRange | Code::Internal | Code::ResourceExhausted
+    ) {
         return response;
     }
-    let Some(status) = Status::from_header_map(response.headers()) else { return response };
+    let Some(status) = Status::from_header_map(response.headers()) else {
+        return response;
+    };
     let text = status.message();
     match code {
         Code::OutOfRange if status.details().is_empty() => {
@@ -180,7 +204,11 @@ fn translated(response: Response<Body>) -> Response<Body> {
         Code::ResourceExhausted if status.details().is_empty() && text.contains("decompress") => {
             status::message_too_large(MAX_REQUEST_BYTES).into_http()
         }
-        Code::Internal if ["decode", "Protobuf", "compress"].iter().any(|word| text.contains(word)) => {
+        Code::Internal
+            if ["decode", "Protobuf", "compress"]
+                .iter()
+                .any(|word| text.contains(word)) =>
+        {
             status::malformed(text).into_http()
         }
         _ => response,

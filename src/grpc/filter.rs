@@ -24,7 +24,10 @@ struct Problem {
 }
 
 fn problem<T>(position: usize, problem: impl Into<String>) -> Result<T, Problem> {
-    Err(Problem { position, problem: problem.into() })
+    Err(Problem {
+        position,
+        problem: problem.into(),
+    })
 }
 
 /// The conditions of a filter, sorted and without doubles.
@@ -32,13 +35,18 @@ fn problem<T>(position: usize, problem: impl Into<String>) -> Result<T, Problem>
 /// # Errors
 /// `FilterInvalid` with the position of what is wrong.
 pub fn parse_filter(text: &str) -> Result<Filter, Error> {
-    let parser = Parser { chars: text.chars().collect(), at: 0 };
-    parser.filter().map_err(|Problem { position, problem }| Error::FilterInvalid {
-        field: "filter",
-        value: shorten(text),
-        position,
-        problem,
-    })
+    let parser = Parser {
+        chars: text.chars().collect(),
+        at: 0,
+    };
+    parser
+        .filter()
+        .map_err(|Problem { position, problem }| Error::FilterInvalid {
+            field: "filter",
+            value: shorten(text),
+            position,
+            problem,
+        })
 }
 
 /// The order that `order_by` names.
@@ -53,8 +61,9 @@ pub fn parse_order(text: &str) -> Result<Order, Error> {
         ["due_time"] => Order::DueTime,
         ["priority", "desc"] => Order::PriorityDesc,
         words => {
-            let wrong =
-                usize::from(matches!(words[0], "create_time" | "due_time" | "priority") && words.len() > 1);
+            let wrong = usize::from(
+                matches!(words[0], "create_time" | "due_time" | "priority") && words.len() > 1,
+            );
             return Err(Error::FilterInvalid {
                 field: "order_by",
                 value: shorten(text),
@@ -84,7 +93,10 @@ fn char_position(text: &str, nth: usize) -> usize {
 impl Parser {
     fn filter(mut self) -> Result<Filter, Problem> {
         if self.chars.len() > MAX_FILTER_CHARS {
-            return problem(MAX_FILTER_CHARS, format!("it is longer than {MAX_FILTER_CHARS} characters"));
+            return problem(
+                MAX_FILTER_CHARS,
+                format!("it is longer than {MAX_FILTER_CHARS} characters"),
+            );
         }
         let mut conditions = Vec::new();
         self.skip_space();
@@ -95,7 +107,10 @@ impl Parser {
             let at = self.at;
             conditions.push(self.condition()?);
             if conditions.len() > MAX_CONDITIONS {
-                return problem(at, format!("there are more than {MAX_CONDITIONS} comparisons"));
+                return problem(
+                    at,
+                    format!("there are more than {MAX_CONDITIONS} comparisons"),
+                );
             }
             self.skip_space();
             if self.at == self.chars.len() {
@@ -121,15 +136,30 @@ impl Parser {
         self.skip_space();
         let value_at = self.at;
         match (field.as_str(), op.as_str()) {
-            ("state", "=" | "!=") => Ok(Condition::State(comparison(&op, op_at)?, self.state(value_at)?)),
+            ("state", "=" | "!=") => Ok(Condition::State(
+                comparison(&op, op_at)?,
+                self.state(value_at)?,
+            )),
             ("state", _) => problem(op_at, "state takes = or !="),
             ("priority", ":") => problem(op_at, "priority takes =, !=, <, <=, > or >="),
-            ("priority", _) => Ok(Condition::Priority(comparison(&op, op_at)?, self.priority(value_at)?)),
+            ("priority", _) => Ok(Condition::Priority(
+                comparison(&op, op_at)?,
+                self.priority(value_at)?,
+            )),
             ("labels", ":") => Ok(Condition::Label(self.quoted()?)),
-            ("labels", _) => problem(op_at, "labels takes : and a text in quotes, as in labels:\"home\""),
+            ("labels", _) => problem(
+                op_at,
+                "labels takes : and a text in quotes, as in labels:\"home\"",
+            ),
             ("due_time", ":") => problem(op_at, "due_time takes =, !=, <, <=, > or >="),
-            ("due_time", _) => Ok(Condition::Due(comparison(&op, op_at)?, self.time(value_at)?)),
-            _ => problem(field_at, "only state, priority, labels and due_time can be compared"),
+            ("due_time", _) => Ok(Condition::Due(
+                comparison(&op, op_at)?,
+                self.time(value_at)?,
+            )),
+            _ => problem(
+                field_at,
+                "only state, priority, labels and due_time can be compared",
+            ),
         }
     }
 
@@ -175,7 +205,10 @@ impl Parser {
 
     fn time(&mut self, at: usize) -> Result<DueValue, Problem> {
         let text = self.quoted()?;
-        let ms = text.parse::<Timestamp>().ok().and_then(|time| timestamp_ms(&time));
+        let ms = text
+            .parse::<Timestamp>()
+            .ok()
+            .and_then(|time| timestamp_ms(&time));
         match ms {
             Some(ms) if text.contains('T') => Ok(DueValue(ms)),
             _ => problem(at, "a time is written as \"2026-12-01T00:00:00Z\""),
@@ -199,7 +232,10 @@ impl Parser {
                         self.at += 1;
                     }
                     _ => {
-                        return problem(self.at - 1, "a backslash stands only before a quote or a backslash");
+                        return problem(
+                            self.at - 1,
+                            "a backslash stands only before a quote or a backslash",
+                        );
                     }
                 },
                 c => text.push(c),
@@ -250,7 +286,8 @@ mod tests {
     #[test]
     fn equal_filters_are_one() {
         let one = parse_filter("state=ACTIVE AND priority=LOW").expect("right");
-        let other = parse_filter(" priority = LOW  AND state = ACTIVE AND state = ACTIVE").expect("right");
+        let other =
+            parse_filter(" priority = LOW  AND state = ACTIVE AND state = ACTIVE").expect("right");
         assert_eq!(one, other);
     }
 
@@ -262,7 +299,11 @@ mod tests {
         assert_eq!(position("state = ACTIVE OR state = COMPLETED"), 15);
         assert_eq!(position("state = ACTIVE AND"), 18);
         assert_eq!(position("labels:home"), 7);
-        assert_eq!(position(r#"labels:"hö" AND x"#), 16, "characters, not bytes");
+        assert_eq!(
+            position(r#"labels:"hö" AND x"#),
+            16,
+            "characters, not bytes"
+        );
         assert_eq!(position(r#"labels:"home"#), 7);
         assert_eq!(position(r#"due_time < "yesterday""#), 11);
         assert_eq!(position("priority == HIGH"), 9);
@@ -272,11 +313,22 @@ mod tests {
     #[test]
     fn orders() {
         assert_eq!(parse_order("").expect("right"), Order::CreateTimeDesc);
-        assert_eq!(parse_order("priority desc").expect("right"), Order::PriorityDesc);
-        for (text, wanted) in [("title", 0), ("priority", 0), ("due_time desc", 9), ("  create_time  up", 15)]
-        {
+        assert_eq!(
+            parse_order("priority desc").expect("right"),
+            Order::PriorityDesc
+        );
+        for (text, wanted) in [
+            ("title", 0),
+            ("priority", 0),
+            ("due_time desc", 9),
+            ("  create_time  up", 15),
+        ] {
             match parse_order(text) {
-                Err(Error::FilterInvalid { position, field: "order_by", .. }) => {
+                Err(Error::FilterInvalid {
+                    position,
+                    field: "order_by",
+                    ..
+                }) => {
                     assert_eq!(position, wanted, "{text}");
                 }
                 other => panic!("{text:?} gave {other:?}"),

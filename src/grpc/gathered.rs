@@ -31,7 +31,11 @@ pub struct Gathered<IO> {
 
 impl<IO> Gathered<IO> {
     pub fn new(io: IO) -> Self {
-        Self { io, pending: Vec::new(), written: 0 }
+        Self {
+            io,
+            pending: Vec::new(),
+            written: 0,
+        }
     }
 }
 
@@ -118,14 +122,27 @@ mod tests {
         let mut got = [0; 12];
         far.read_exact(&mut got).await.expect("read");
         assert_eq!(&got, b"head payload");
-        assert_eq!(gathered.pending.capacity(), 0, "a connection at rest holds nothing");
+        assert_eq!(
+            gathered.pending.capacity(),
+            0,
+            "a connection at rest holds nothing"
+        );
     }
 
     /// A peer that takes seven bytes at a time gets all of them, in order,
     /// whatever their sizes are.
     #[tokio::test]
     async fn a_slow_peer_gets_every_byte() {
-        let sizes = [1, 300, MAX_PENDING - 301, 1, MAX_PENDING, MAX_PENDING + 1, 3 * MAX_PENDING, 5];
+        let sizes = [
+            1,
+            300,
+            MAX_PENDING - 301,
+            1,
+            MAX_PENDING,
+            MAX_PENDING + 1,
+            3 * MAX_PENDING,
+            5,
+        ];
         let mut wanted = Vec::new();
         let (near, mut far) = duplex(7);
         let mut gathered = Gathered::new(near);
@@ -146,6 +163,11 @@ mod tests {
         let mut got = Vec::new();
         let ((), read) = tokio::join!(sending, far.read_to_end(&mut got));
         read.expect("read to the end");
-        assert!(got == wanted, "{} bytes came of {}", got.len(), wanted.len());
+        assert!(
+            got == wanted,
+            "{} bytes came of {}",
+            got.len(),
+            wanted.len()
+        );
     }
 }

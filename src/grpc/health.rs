@@ -41,7 +41,11 @@ impl HealthState {
             "feed" => self.feed,
             _ => return ServingStatus::ServiceUnknown,
         };
-        if serving { ServingStatus::Serving } else { ServingStatus::NotServing }
+        if serving {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        }
     }
 }
 
@@ -60,7 +64,9 @@ pub fn service(
 }
 
 const fn response(status: ServingStatus) -> HealthCheckResponse {
-    HealthCheckResponse { status: status as i32 }
+    HealthCheckResponse {
+        status: status as i32,
+    }
 }
 
 #[tonic::async_trait]
@@ -92,6 +98,8 @@ impl Health for Service {
             futures::future::ready(changed.then(|| Ok(response(status))))
         });
         let shutdown = self.shutdown.clone();
-        Ok(Response::new(Box::pin(changes.take_until(async move { shutdown.cancelled().await }))))
+        Ok(Response::new(Box::pin(
+            changes.take_until(async move { shutdown.cancelled().await }),
+        )))
     }
 }

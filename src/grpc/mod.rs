@@ -33,13 +33,18 @@ use tonic::{
 use tower::Layer as _;
 
 use self::{
-    gathered::Gathered, health::HealthState, server::todo_service_server::TodoServiceServer, service::Todos,
+    gathered::Gathered, health::HealthState, server::todo_service_server::TodoServiceServer,
+    service::Todos,
 };
 use crate::{cache::Cache, config::AllowedOrigins, pb, telemetry::Metrics};
 
 /// The generated client.
 pub mod client {
-    #![expect(clippy::pedantic, clippy::allow_attributes_without_reason, reason = "generated")]
+    #![expect(
+        clippy::pedantic,
+        clippy::allow_attributes_without_reason,
+        reason = "generated"
+    )]
     include!(concat!(env!("OUT_DIR"), "/client/todo.v1.rs"));
 }
 
@@ -84,7 +89,8 @@ pub struct Parts {
 pub fn calls(
     cache: Arc<OnceLock<Arc<Cache>>>,
     metrics: Arc<Metrics>,
-) -> impl tower::Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible> + Clone {
+) -> impl tower::Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible> + Clone
+{
     edge::EdgeLayer::new(metrics).layer(TodoServiceServer::new(Todos::new(cache)))
 }
 
@@ -96,7 +102,14 @@ pub async fn serve(
     listener: TcpListener,
     parts: Parts,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let Parts { cache, health, metrics, tls, web, shutdown } = parts;
+    let Parts {
+        cache,
+        health,
+        metrics,
+        tls,
+        web,
+        shutdown,
+    } = parts;
     let web = web::WebLayer::new(web.as_ref())?;
     let todos = TodoServiceServer::new(Todos::new(cache))
         .max_decoding_message_size(MAX_REQUEST_BYTES)
@@ -129,7 +142,9 @@ pub async fn serve(
             router.serve_with_incoming_shutdown(incoming, until).await?;
         }
         Some(tls) => {
-            let incoming = tls.incoming(listener, metrics, shutdown).map_ok(Gathered::new);
+            let incoming = tls
+                .incoming(listener, metrics, shutdown)
+                .map_ok(Gathered::new);
             router.serve_with_incoming_shutdown(incoming, until).await?;
         }
     }

@@ -20,7 +20,11 @@ const CHECKSUM: usize = 8;
 /// What identifies the run through all pages: all of the query but where the
 /// page begins and how long it is.
 fn run_of(query: &PageQuery) -> u64 {
-    let whole = PageQuery { size: 0, after: None, ..query.clone() };
+    let whole = PageQuery {
+        size: 0,
+        after: None,
+        ..query.clone()
+    };
     xxh3_64(whole.to_string().as_bytes())
 }
 
@@ -50,14 +54,24 @@ pub fn encode(query: &PageQuery, next: &PagePosition, fresh_to: OriginTime) -> S
 /// # Errors
 /// `PageTokenInvalid`: not a token, or one of another query.
 pub fn decode(query: &PageQuery, token: &str) -> Result<(PagePosition, OriginTime), Error> {
-    let invalid = |problem: &str| Error::PageTokenInvalid { problem: problem.into() };
-    let malformed = || invalid("is not one that this service gave; pass next_page_token on as it is");
+    let invalid = |problem: &str| Error::PageTokenInvalid {
+        problem: problem.into(),
+    };
+    let malformed =
+        || invalid("is not one that this service gave; pass next_page_token on as it is");
     let raw = URL_SAFE_NO_PAD.decode(token).map_err(|_| malformed())?;
     let (content, sum) = raw.split_at(raw.len().saturating_sub(CHECKSUM));
-    if content.len() < HEAD + SORT_KEY || xxh3_64(content).to_be_bytes() != *sum || content[0] != VERSION {
+    if content.len() < HEAD + SORT_KEY
+        || xxh3_64(content).to_be_bytes() != *sum
+        || content[0] != VERSION
+    {
         return Err(malformed());
     }
-    let word = |at: usize| content[at..at + 8].iter().fold(0, |n, b| n << 8 | u64::from(*b));
+    let word = |at: usize| {
+        content[at..at + 8]
+            .iter()
+            .fold(0, |n, b| n << 8 | u64::from(*b))
+    };
     if word(1) != run_of(query) {
         return Err(invalid(
             "belongs to another parent, filter or order_by; begin again without a page_token",
@@ -71,8 +85,16 @@ pub fn decode(query: &PageQuery, token: &str) -> Result<(PagePosition, OriginTim
         3 if value == 0 => SortKey::Wrong,
         _ => return Err(malformed()),
     };
-    let name = std::str::from_utf8(&content[HEAD + SORT_KEY..]).ok().and_then(TodoName::parse);
-    Ok((PagePosition { key, name: name.ok_or_else(malformed)? }, OriginTime(word(9))))
+    let name = std::str::from_utf8(&content[HEAD + SORT_KEY..])
+        .ok()
+        .and_then(TodoName::parse);
+    Ok((
+        PagePosition {
+            key,
+            name: name.ok_or_else(malformed)?,
+        },
+        OriginTime(word(9)),
+    ))
 }
 
 #[cfg(test)]
@@ -82,16 +104,30 @@ mod tests {
 
     fn query(list: &str, size: u32) -> PageQuery {
         let list = ListName::parse(list).expect("a name");
-        PageQuery { list, filter: Filter::default(), order: Order::DueTime, size, after: None }
+        PageQuery {
+            list,
+            filter: Filter::default(),
+            order: Order::DueTime,
+            size,
+            after: None,
+        }
     }
 
     fn position(key: SortKey) -> PagePosition {
-        PagePosition { key, name: TodoName::parse("lists/home/todos/1").expect("a name") }
+        PagePosition {
+            key,
+            name: TodoName::parse("lists/home/todos/1").expect("a name"),
+        }
     }
 
     #[test]
     fn comes_back_for_the_same_run_only() {
-        for key in [SortKey::Time(-7), SortKey::Priority(3), SortKey::Missing, SortKey::Wrong] {
+        for key in [
+            SortKey::Time(-7),
+            SortKey::Priority(3),
+            SortKey::Missing,
+            SortKey::Wrong,
+        ] {
             let token = encode(&query("lists/home", 10), &position(key), OriginTime(9));
             let again = decode(&query("lists/home", 99), &token).expect("another size is fine");
             assert_eq!(again, (position(key), OriginTime(9)));
@@ -116,13 +152,23 @@ mod tests {
 
     #[test]
     fn cut_or_flipped_anywhere_is_refused() {
-        let token = encode(&query("lists/home", 10), &position(SortKey::Time(5)), OriginTime(9));
+        let token = encode(
+            &query("lists/home", 10),
+            &position(SortKey::Time(5)),
+            OriginTime(9),
+        );
         for at in 0..token.len() {
-            assert!(decode(&query("lists/home", 10), &token[..at]).is_err(), "cut at {at}");
+            assert!(
+                decode(&query("lists/home", 10), &token[..at]).is_err(),
+                "cut at {at}"
+            );
             let mut flipped = token.clone().into_bytes();
             flipped[at] = if flipped[at] == b'A' { b'B' } else { b'A' };
             let flipped = String::from_utf8(flipped).expect("ascii");
-            assert!(decode(&query("lists/home", 10), &flipped).is_err(), "flipped at {at}");
+            assert!(
+                decode(&query("lists/home", 10), &flipped).is_err(),
+                "flipped at {at}"
+            );
         }
     }
 }

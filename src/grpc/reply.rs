@@ -113,13 +113,28 @@ mod tests {
     }
 
     fn read() -> Option<pb::ReadInfo> {
-        Some(pb::ReadInfo { token: "t".into(), source: 1, staleness_bound: None, stale: false })
+        Some(pb::ReadInfo {
+            token: "t".into(),
+            source: 1,
+            staleness_bound: None,
+            stale: false,
+        })
     }
 
     #[test]
     fn on_the_wire_they_are_the_generated_types() {
-        let plain = pb::GetTodoResponse { todo: Some(todo()), read: read() };
-        assert_eq!(GetTodoResponse { todo: bytes(), read: read() }.encode_to_vec(), plain.encode_to_vec());
+        let plain = pb::GetTodoResponse {
+            todo: Some(todo()),
+            read: read(),
+        };
+        assert_eq!(
+            GetTodoResponse {
+                todo: bytes(),
+                read: read()
+            }
+            .encode_to_vec(),
+            plain.encode_to_vec()
+        );
         let (missing, unreadable) = (vec!["m".to_owned()], vec!["u".to_owned()]);
         let plain = pb::BatchGetTodosResponse {
             todos: vec![todo(); 2],
@@ -142,16 +157,36 @@ mod tests {
             read: read(),
             unreadable: unreadable.clone(),
         };
-        let ours = ListTodosResponse { todos, next_page_token, read: read(), unreadable };
+        let ours = ListTodosResponse {
+            todos,
+            next_page_token,
+            read: read(),
+            unreadable,
+        };
         assert_eq!(ours.encode_to_vec(), plain.encode_to_vec());
-        let commit_time = Some(prost_types::Timestamp { seconds: 5, nanos: 0 });
+        let commit_time = Some(prost_types::Timestamp {
+            seconds: 5,
+            nanos: 0,
+        });
         for with_todo in [true, false] {
-            let change =
-                pb::TodoChange { name: "n".into(), kind: 2, todo: with_todo.then(todo), commit_time };
+            let change = pb::TodoChange {
+                name: "n".into(),
+                kind: 2,
+                todo: with_todo.then(todo),
+                commit_time,
+            };
             let event = pb::watch_todos_response::Event::Change(change);
-            let plain = pb::WatchTodosResponse { token: "t".into(), event: Some(event) };
+            let plain = pb::WatchTodosResponse {
+                token: "t".into(),
+                event: Some(event),
+            };
             let todo = if with_todo { bytes() } else { Bytes::new() };
-            let change = TodoChange { name: "n".into(), kind: 2, todo, commit_time };
+            let change = TodoChange {
+                name: "n".into(),
+                kind: 2,
+                todo,
+                commit_time,
+            };
             let ours = WatchTodosResponse {
                 token: "t".into(),
                 event: Some(WatchEvent::Change(change.encode_to_vec().into())),

@@ -38,7 +38,10 @@ impl Todos {
     /// A service that answers `UNAVAILABLE` until the cache is set.
     #[must_use]
     pub fn new(cache: Arc<OnceLock<Arc<Cache>>>) -> Self {
-        Self { cache, told: Arc::default() }
+        Self {
+            cache,
+            told: Arc::default(),
+        }
     }
 
     fn cache(&self) -> Result<&Arc<Cache>, Error> {
@@ -89,7 +92,9 @@ fn written(todo: Bytes) -> Result<Option<pb::Todo>, Status> {
 }
 
 fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -104,7 +109,10 @@ impl TodoService for Todos {
         let cache = self.cache()?;
         let want = convert::want(request.consistency, deadline, cache.origin_id())?;
         let answer = cache.get(&name, &want).await?;
-        Ok(Response::new(GetTodoResponse { read: read_info(&answer.read), todo: answer.body }))
+        Ok(Response::new(GetTodoResponse {
+            read: read_info(&answer.read),
+            todo: answer.body,
+        }))
     }
 
     async fn batch_get_todos(
@@ -134,7 +142,10 @@ impl TodoService for Todos {
         let want = convert::want(request.consistency, deadline, cache.origin_id())?;
         let answer = cache.list(&query, carried, &want).await?;
         let fresh_to = answer.read.token.fresh_to;
-        let next = answer.body.next.map(|next| page_token::encode(&query, &next, fresh_to));
+        let next = answer
+            .body
+            .next
+            .map(|next| page_token::encode(&query, &next, fresh_to));
         Ok(Response::new(ListTodosResponse {
             todos: answer.body.todos,
             next_page_token: next.unwrap_or_default(),
@@ -150,7 +161,10 @@ impl TodoService for Todos {
         let (deadline, request) = parts(request);
         let (write, request_id) = convert::create(request, now_ms())?;
         let done = self.cache()?.write(write, request_id, deadline).await?;
-        Ok(Response::new(pb::CreateTodoResponse { todo: written(done.todo)?, token: done.token.encode() }))
+        Ok(Response::new(pb::CreateTodoResponse {
+            todo: written(done.todo)?,
+            token: done.token.encode(),
+        }))
     }
 
     async fn update_todo(
@@ -160,7 +174,10 @@ impl TodoService for Todos {
         let (deadline, request) = parts(request);
         let (write, request_id) = convert::update(request)?;
         let done = self.cache()?.write(write, request_id, deadline).await?;
-        Ok(Response::new(pb::UpdateTodoResponse { todo: written(done.todo)?, token: done.token.encode() }))
+        Ok(Response::new(pb::UpdateTodoResponse {
+            todo: written(done.todo)?,
+            token: done.token.encode(),
+        }))
     }
 
     async fn delete_todo(
@@ -170,7 +187,9 @@ impl TodoService for Todos {
         let (deadline, request) = parts(request);
         let write = convert::delete(request)?;
         let done = self.cache()?.write(write, None, deadline).await?;
-        Ok(Response::new(pb::DeleteTodoResponse { token: done.token.encode() }))
+        Ok(Response::new(pb::DeleteTodoResponse {
+            token: done.token.encode(),
+        }))
     }
 
     type WatchTodosStream = Pin<Box<dyn Stream<Item = Result<WatchTodosResponse, Status>> + Send>>;
@@ -186,15 +205,24 @@ impl TodoService for Todos {
             (watch.after, &request.start)
             && cache.refuse_future(after.max(watch.seen), deadline).await?
         {
-            let problem = "is ahead of the database; present only tokens that this service gave".into();
-            return Err(Error::TokenInvalid { value: crate::error::shorten(text), problem }.into());
+            let problem =
+                "is ahead of the database; present only tokens that this service gave".into();
+            return Err(Error::TokenInvalid {
+                value: crate::error::shorten(text),
+                problem,
+            }
+            .into());
         }
         let messages = cache.watch(watch)?;
         // The cache ends a stream only when it shuts down, after a last
         // progress message.
         let end = futures::stream::once(async { Err(Status::from(Error::Draining)) });
         let told = Arc::clone(&self.told);
-        Ok(Response::new(Box::pin(messages.map(move |message| Ok(watch_message(message, &told))).chain(end))))
+        Ok(Response::new(Box::pin(
+            messages
+                .map(move |message| Ok(watch_message(message, &told)))
+                .chain(end),
+        )))
     }
 }
 
@@ -204,13 +232,18 @@ fn watch_message(message: WatchMessage, told: &Told) -> WatchTodosResponse {
             reply::WatchEvent::Change(told.encoded(&change, todo.unwrap_or_default()))
         }
         WatchEvent::Progress { staleness_bound } => {
-            reply::WatchEvent::Progress(pb::WatchProgress { staleness_bound: staleness_bound.map(duration) })
+            reply::WatchEvent::Progress(pb::WatchProgress {
+                staleness_bound: staleness_bound.map(duration),
+            })
         }
-        WatchEvent::Reset { reason } => {
-            reply::WatchEvent::Reset(pb::WatchReset { reason: reason.to_string() })
-        }
+        WatchEvent::Reset { reason } => reply::WatchEvent::Reset(pb::WatchReset {
+            reason: reason.to_string(),
+        }),
     };
-    WatchTodosResponse { token: message.token.encode(), event: Some(event) }
+    WatchTodosResponse {
+        token: message.token.encode(),
+        event: Some(event),
+    }
 }
 
 /// So that a wrong name is one error type for all calls.

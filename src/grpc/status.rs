@@ -25,7 +25,10 @@ pub fn reason_text(reason: ErrorReason) -> &'static str {
 type Metadata = HashMap<String, String>;
 
 fn metadata<const N: usize>(values: [(&str, String); N]) -> Metadata {
-    values.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    values
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
 }
 
 /// The status that says so.
@@ -33,7 +36,10 @@ impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let text = error.to_string();
         let (code, reason, mut details) = sorted(error);
-        let info = details.error_info().map(|info| info.metadata.clone()).unwrap_or_default();
+        let info = details
+            .error_info()
+            .map(|info| info.metadata.clone())
+            .unwrap_or_default();
         details.set_error_info(reason_text(reason), DOMAIN, info);
         Status::with_error_details(code, text, details)
     }
@@ -54,20 +60,45 @@ fn sorted(error: Error) -> (Code, ErrorReason, ErrorDetails) {
         details
     };
     match error {
-        Error::FieldInvalid(problems) => (Code::InvalidArgument, ErrorReason::FieldInvalid, fields(problems)),
-        Error::FilterInvalid { field: name, value, position, problem } => {
-            let values = [("field", name.into()), ("value", value), ("position", position.to_string())];
+        Error::FieldInvalid(problems) => (
+            Code::InvalidArgument,
+            ErrorReason::FieldInvalid,
+            fields(problems),
+        ),
+        Error::FilterInvalid {
+            field: name,
+            value,
+            position,
+            problem,
+        } => {
+            let values = [
+                ("field", name.into()),
+                ("value", value),
+                ("position", position.to_string()),
+            ];
             let mut values = metadata(values);
             values.insert("problem".into(), problem.clone());
-            (Code::InvalidArgument, ErrorReason::FilterInvalid, field(values, name, &problem))
+            (
+                Code::InvalidArgument,
+                ErrorReason::FilterInvalid,
+                field(values, name, &problem),
+            )
         }
         Error::PageTokenInvalid { problem } => {
             let values = metadata([("problem", problem.clone())]);
-            (Code::InvalidArgument, ErrorReason::PageTokenInvalid, field(values, "page_token", &problem))
+            (
+                Code::InvalidArgument,
+                ErrorReason::PageTokenInvalid,
+                field(values, "page_token", &problem),
+            )
         }
         Error::TokenInvalid { value, problem } => {
             let values = metadata([("value", value), ("problem", problem.clone())]);
-            (Code::InvalidArgument, ErrorReason::TokenInvalid, field(values, "token", &problem))
+            (
+                Code::InvalidArgument,
+                ErrorReason::TokenInvalid,
+                field(values, "token", &problem),
+            )
         }
         Error::TokenForeign { value } => {
             let values = metadata([("value", value)]);
@@ -86,61 +117,125 @@ fn sorted(error: Error) -> (Code, ErrorReason, ErrorDetails) {
         Error::TodoAlreadyExists { name, token } => {
             let mut values = metadata([("name", name.to_string())]);
             values.extend(token_metadata(Some(token)));
-            (Code::AlreadyExists, ErrorReason::TodoAlreadyExists, with(values))
+            (
+                Code::AlreadyExists,
+                ErrorReason::TodoAlreadyExists,
+                with(values),
+            )
         }
-        Error::EtagMismatch { name, given, current, token } => {
-            let mut values = metadata([("name", name.to_string()), ("given", given), ("current", current)]);
+        Error::EtagMismatch {
+            name,
+            given,
+            current,
+            token,
+        } => {
+            let mut values = metadata([
+                ("name", name.to_string()),
+                ("given", given),
+                ("current", current),
+            ]);
             values.extend(token_metadata(Some(token)));
             (Code::Aborted, ErrorReason::EtagMismatch, with(values))
         }
-        Error::TodoUnreadable { name, field, problem, read, token } => {
-            let mut values = metadata([("name", name.to_string()), ("field", field), ("problem", problem)]);
+        Error::TodoUnreadable {
+            name,
+            field,
+            problem,
+            read,
+            token,
+        } => {
+            let mut values = metadata([
+                ("name", name.to_string()),
+                ("field", field),
+                ("problem", problem),
+            ]);
             values.extend(read.map(|read| read_metadata(*read)).unwrap_or_default());
             values.extend(token_metadata(token));
             (Code::DataLoss, ErrorReason::TodoUnreadable, with(values))
         }
-        Error::OriginUnavailable { problem, retry_after } => {
+        Error::OriginUnavailable {
+            problem,
+            retry_after,
+        } => {
             let values = metadata([("problem", problem)]);
-            (Code::Unavailable, ErrorReason::OriginUnavailable, retry(values, retry_after))
+            (
+                Code::Unavailable,
+                ErrorReason::OriginUnavailable,
+                retry(values, retry_after),
+            )
         }
-        Error::CacheOnlyMiss { what } => {
-            (Code::Unavailable, ErrorReason::CacheOnlyMiss, with(metadata([("what", what)])))
-        }
-        Error::Draining => (Code::Unavailable, ErrorReason::Draining, retry(Metadata::new(), Duration::ZERO)),
-        Error::Overloaded { what, limit, retry_after } => {
+        Error::CacheOnlyMiss { what } => (
+            Code::Unavailable,
+            ErrorReason::CacheOnlyMiss,
+            with(metadata([("what", what)])),
+        ),
+        Error::Draining => (
+            Code::Unavailable,
+            ErrorReason::Draining,
+            retry(Metadata::new(), Duration::ZERO),
+        ),
+        Error::Overloaded {
+            what,
+            limit,
+            retry_after,
+        } => {
             let values = metadata([("what", what.into()), ("limit", limit.to_string())]);
-            (Code::ResourceExhausted, ErrorReason::Overloaded, retry(values, retry_after))
+            (
+                Code::ResourceExhausted,
+                ErrorReason::Overloaded,
+                retry(values, retry_after),
+            )
         }
-        Error::DeadlineExceeded { tier } => {
-            (Code::DeadlineExceeded, ErrorReason::DeadlineExceeded, with(metadata([("tier", tier.into())])))
-        }
-        Error::WriteOutcomeUnknown { problem } => {
-            (Code::Unknown, ErrorReason::WriteOutcomeUnknown, with(metadata([("problem", problem)])))
-        }
+        Error::DeadlineExceeded { tier } => (
+            Code::DeadlineExceeded,
+            ErrorReason::DeadlineExceeded,
+            with(metadata([("tier", tier.into())])),
+        ),
+        Error::WriteOutcomeUnknown { problem } => (
+            Code::Unknown,
+            ErrorReason::WriteOutcomeUnknown,
+            with(metadata([("problem", problem)])),
+        ),
     }
 }
 
 fn fields(problems: Vec<FieldProblem>) -> ErrorDetails {
     let mut values = Metadata::new();
     if let Some(first) = problems.first() {
-        values = metadata([("field", first.field.clone()), ("value", first.value.clone())]);
+        values = metadata([
+            ("field", first.field.clone()),
+            ("value", first.value.clone()),
+        ]);
         values.insert("problem".into(), first.problem.clone());
     }
     let mut details = ErrorDetails::with_error_info("", DOMAIN, values);
     let violation = |p: FieldProblem| {
-        let value = if p.value.is_empty() { String::new() } else { format!("{:?} ", p.value) };
+        let value = if p.value.is_empty() {
+            String::new()
+        } else {
+            format!("{:?} ", p.value)
+        };
         FieldViolation::new(p.field, format!("{value}{}", p.problem))
     };
-    details.set_bad_request(problems.into_iter().take(MAX_VIOLATIONS).map(violation).collect::<Vec<_>>());
+    details.set_bad_request(
+        problems
+            .into_iter()
+            .take(MAX_VIOLATIONS)
+            .map(violation)
+            .collect::<Vec<_>>(),
+    );
     details
 }
 
 fn token_metadata(token: Option<Token>) -> Metadata {
-    token.map(|token| metadata([("token", token.encode())])).unwrap_or_default()
+    token
+        .map(|token| metadata([("token", token.encode())]))
+        .unwrap_or_default()
 }
 
 fn read_metadata(read: ReadFacts) -> Metadata {
-    let bound = u64::try_from(read.staleness_bound.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+    let bound =
+        u64::try_from(read.staleness_bound.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
     metadata([
         ("token", read.token.encode()),
         ("source", source(read.source).as_str_name().into()),
@@ -163,7 +258,8 @@ pub const fn source(source: Source) -> pb::Source {
 #[must_use]
 pub fn message_too_large(limit: usize) -> Status {
     let values = metadata([("limit_bytes", limit.to_string())]);
-    let details = ErrorDetails::with_error_info(reason_text(ErrorReason::MessageTooLarge), DOMAIN, values);
+    let details =
+        ErrorDetails::with_error_info(reason_text(ErrorReason::MessageTooLarge), DOMAIN, values);
     let text = format!("the request is larger than {limit} bytes; send less at once");
     Status::with_error_details(Code::ResourceExhausted, text, details)
 }
@@ -171,7 +267,12 @@ pub fn message_too_large(limit: usize) -> Status {
 /// A request body that is no message of the call.
 #[must_use]
 pub fn malformed(problem: &str) -> Status {
-    Error::from(FieldProblem::new("request", "", format!("is not a message of this call: {problem}"))).into()
+    Error::from(FieldProblem::new(
+        "request",
+        "",
+        format!("is not a message of this call: {problem}"),
+    ))
+    .into()
 }
 
 /// A bug of ours.
@@ -205,39 +306,73 @@ mod tests {
                 &["field", "value"],
             ),
             (
-                Error::FilterInvalid { field: "filter", value: text(), position: 3, problem: text() },
+                Error::FilterInvalid {
+                    field: "filter",
+                    value: text(),
+                    position: 3,
+                    problem: text(),
+                },
                 Code::InvalidArgument,
                 "FILTER_INVALID",
                 &["position", "value"],
             ),
-            (Error::PageTokenInvalid { problem: text() }, Code::InvalidArgument, "PAGE_TOKEN_INVALID", &[]),
             (
-                Error::TokenInvalid { value: text(), problem: text() },
+                Error::PageTokenInvalid { problem: text() },
+                Code::InvalidArgument,
+                "PAGE_TOKEN_INVALID",
+                &[],
+            ),
+            (
+                Error::TokenInvalid {
+                    value: text(),
+                    problem: text(),
+                },
                 Code::InvalidArgument,
                 "TOKEN_INVALID",
                 &["value"],
             ),
-            (Error::TokenForeign { value: text() }, Code::InvalidArgument, "TOKEN_FOREIGN", &["value"]),
             (
-                Error::TodoNotFound { name: name(), read: Some(read), token: None },
+                Error::TokenForeign { value: text() },
+                Code::InvalidArgument,
+                "TOKEN_FOREIGN",
+                &["value"],
+            ),
+            (
+                Error::TodoNotFound {
+                    name: name(),
+                    read: Some(read),
+                    token: None,
+                },
                 Code::NotFound,
                 "TODO_NOT_FOUND",
                 &["name", "token", "source", "staleness_bound_ms"],
             ),
             (
-                Error::TodoNotFound { name: name(), read: None, token: Some(token) },
+                Error::TodoNotFound {
+                    name: name(),
+                    read: None,
+                    token: Some(token),
+                },
                 Code::NotFound,
                 "TODO_NOT_FOUND",
                 &["token"],
             ),
             (
-                Error::TodoAlreadyExists { name: name(), token },
+                Error::TodoAlreadyExists {
+                    name: name(),
+                    token,
+                },
                 Code::AlreadyExists,
                 "TODO_ALREADY_EXISTS",
                 &["token"],
             ),
             (
-                Error::EtagMismatch { name: name(), given: text(), current: text(), token },
+                Error::EtagMismatch {
+                    name: name(),
+                    given: text(),
+                    current: text(),
+                    token,
+                },
                 Code::Aborted,
                 "ETAG_MISMATCH",
                 &["token", "given", "current"],
@@ -255,15 +390,27 @@ mod tests {
                 &["field", "problem", "token"],
             ),
             (
-                Error::OriginUnavailable { problem: text(), retry_after: second },
+                Error::OriginUnavailable {
+                    problem: text(),
+                    retry_after: second,
+                },
                 Code::Unavailable,
                 "ORIGIN_UNAVAILABLE",
                 &["problem"],
             ),
-            (Error::CacheOnlyMiss { what: text() }, Code::Unavailable, "CACHE_ONLY_MISS", &["what"]),
+            (
+                Error::CacheOnlyMiss { what: text() },
+                Code::Unavailable,
+                "CACHE_ONLY_MISS",
+                &["what"],
+            ),
             (Error::Draining, Code::Unavailable, "DRAINING", &[]),
             (
-                Error::Overloaded { what: "w", limit: 5, retry_after: second },
+                Error::Overloaded {
+                    what: "w",
+                    limit: 5,
+                    retry_after: second,
+                },
                 Code::ResourceExhausted,
                 "OVERLOADED",
                 &["what", "limit"],
@@ -283,22 +430,36 @@ mod tests {
         ];
         for (error, code, reason, keys) in cases {
             let (retry, bad) = (
-                matches!(error, Error::OriginUnavailable { .. } | Error::Overloaded { .. } | Error::Draining),
+                matches!(
+                    error,
+                    Error::OriginUnavailable { .. } | Error::Overloaded { .. } | Error::Draining
+                ),
                 code == Code::InvalidArgument,
             );
             let status = Status::from(error);
             let details = status.get_error_details();
             let info = details.error_info().expect("an ErrorInfo");
-            assert_eq!((status.code(), info.reason.as_str(), info.domain.as_str()), (code, reason, DOMAIN));
+            assert_eq!(
+                (status.code(), info.reason.as_str(), info.domain.as_str()),
+                (code, reason, DOMAIN)
+            );
             for key in keys {
                 assert!(info.metadata.contains_key(*key), "{reason} lacks {key}");
             }
             assert_eq!(details.retry_info().is_some(), retry, "{reason}");
             assert_eq!(details.bad_request().is_some(), bad, "{reason}");
         }
-        let status = Status::from(Error::TodoNotFound { name: name(), read: Some(read), token: None });
+        let status = Status::from(Error::TodoNotFound {
+            name: name(),
+            read: Some(read),
+            token: None,
+        });
         assert_eq!(
-            status.get_error_details().error_info().expect("there").metadata["staleness_bound_ms"],
+            status
+                .get_error_details()
+                .error_info()
+                .expect("there")
+                .metadata["staleness_bound_ms"],
             "2"
         );
     }

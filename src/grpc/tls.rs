@@ -54,10 +54,19 @@ impl Tls {
     /// # Errors
     /// What is wrong with them.
     pub fn load(files: ServerFiles, http1: bool) -> Result<Self, String> {
-        let protocols: &[&[u8]] = if http1 { &[b"h2", b"http/1.1"] } else { &[b"h2"] };
+        let protocols: &[&[u8]] = if http1 {
+            &[b"h2", b"http/1.1"]
+        } else {
+            &[b"h2"]
+        };
         let pem = files.read()?;
         let current = watch::Sender::new(Arc::new(pem.config(protocols)?));
-        Ok(Self { files, protocols, pem, current })
+        Ok(Self {
+            files,
+            protocols,
+            pem,
+            current,
+        })
     }
 
     /// The connections of a listener until `shutdown`.
@@ -68,25 +77,42 @@ impl Tls {
         shutdown: CancellationToken,
     ) -> impl Stream<Item = Accepted> {
         let (ready, accepted) = mpsc::channel(MAX_ACCEPTED);
-        let accepting = accept(listener, self.current.subscribe(), ready, Arc::clone(&metrics));
+        let accepting = accept(
+            listener,
+            self.current.subscribe(),
+            ready,
+            Arc::clone(&metrics),
+        );
         tokio::spawn(shutdown.clone().run_until_cancelled_owned(accepting));
-        tokio::spawn(shutdown.run_until_cancelled_owned(async move { self.follow(&metrics).await }));
+        tokio::spawn(
+            shutdown.run_until_cancelled_owned(async move { self.follow(&metrics).await }),
+        );
         ReceiverStream::new(accepted)
     }
 
     /// Takes changed files for the connections that come. What is broken is
     /// told once, and what was there before stays in force.
     async fn follow(self, metrics: &Metrics) {
-        let Self { files, protocols, pem, current } = self;
+        let Self {
+            files,
+            protocols,
+            pem,
+            current,
+        } = self;
         let mut tried = Ok(pem);
         loop {
             sleep(LOOK_INTERVAL).await;
             let looked_at = files.clone();
-            let Ok(now) = spawn_blocking(move || looked_at.read()).await else { continue };
+            let Ok(now) = spawn_blocking(move || looked_at.read()).await else {
+                continue;
+            };
             if now == tried {
                 continue;
             }
-            let config = now.as_ref().map_err(Clone::clone).and_then(|pem| pem.config(protocols));
+            let config = now
+                .as_ref()
+                .map_err(Clone::clone)
+                .and_then(|pem| pem.config(protocols));
             let outcome = match config {
                 Ok(config) => {
                     current.send_replace(Arc::new(config));
@@ -98,7 +124,10 @@ impl Tls {
                     "failed"
                 }
             };
-            metrics.tls_reloads.get_or_create(&Kind { kind: outcome }).inc();
+            metrics
+                .tls_reloads
+                .get_or_create(&Kind { kind: outcome })
+                .inc();
             tried = now;
         }
     }
@@ -121,7 +150,10 @@ async fn accept(
             }
         };
         let Ok(permit) = Arc::clone(&handshakes).try_acquire_owned() else {
-            metrics.tls_handshakes.get_or_create(&Kind { kind: "refused" }).inc();
+            metrics
+                .tls_handshakes
+                .get_or_create(&Kind { kind: "refused" })
+                .inc();
             continue;
         };
         let acceptor = TlsAcceptor::from(Arc::clone(&current.borrow()));
@@ -153,5 +185,8 @@ async fn shake_hands(
         }
         Err(_) => "slow",
     };
-    metrics.tls_handshakes.get_or_create(&Kind { kind: outcome }).inc();
+    metrics
+        .tls_handshakes
+        .get_or_create(&Kind { kind: outcome })
+        .inc();
 }

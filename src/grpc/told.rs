@@ -29,7 +29,9 @@ struct Slot {
 
 impl Default for Told {
     fn default() -> Self {
-        Self { slots: std::array::from_fn(|_| Mutex::default()) }
+        Self {
+            slots: std::array::from_fn(|_| Mutex::default()),
+        }
     }
 }
 
@@ -38,7 +40,9 @@ impl Told {
     /// `todo.v1.TodoChange`.
     pub fn encoded(&self, change: &Arc<Change>, todo: Bytes) -> Bytes {
         let at = Arc::as_ptr(change).addr() / size_of::<Change>() % SLOTS;
-        let mut slot = self.slots[at].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.slots[at]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = slot.as_ref()
             && Arc::ptr_eq(&slot.change, change)
             && same(&slot.todo, &todo)
@@ -46,7 +50,11 @@ impl Told {
             return slot.encoded.clone();
         }
         let encoded = encode(change, todo.clone());
-        *slot = Some(Slot { change: Arc::clone(change), todo, encoded: encoded.clone() });
+        *slot = Some(Slot {
+            change: Arc::clone(change),
+            todo,
+            encoded: encoded.clone(),
+        });
         encoded
     }
 }
@@ -93,11 +101,17 @@ mod tests {
         let todo = Bytes::from(vec![1, 2, 3]);
         for change in &changes {
             let first = told.encoded(change, Bytes::new());
-            assert!(same(&first, &told.encoded(change, Bytes::new())), "encoded once");
+            assert!(
+                same(&first, &told.encoded(change, Bytes::new())),
+                "encoded once"
+            );
             let with = told.encoded(change, todo.clone());
             assert_eq!(TodoChange::decode(with).expect("decoded").todo, todo);
             let decoded = TodoChange::decode(first).expect("decoded");
-            assert_eq!((decoded.name.as_str(), decoded.todo.len()), (change.name.as_str(), 0));
+            assert_eq!(
+                (decoded.name.as_str(), decoded.todo.len()),
+                (change.name.as_str(), 0)
+            );
         }
     }
 }

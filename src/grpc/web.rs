@@ -45,7 +45,9 @@ impl WebLayer {
     /// # Errors
     /// An origin that cannot stand in a header.
     pub fn new(origins: Option<&AllowedOrigins>) -> Result<Self, InvalidHeaderValue> {
-        let Some(origins) = origins else { return Ok(Self(None)) };
+        let Some(origins) = origins else {
+            return Ok(Self(None));
+        };
         let allowed = match origins {
             AllowedOrigins::Any => AllowOrigin::any(),
             AllowedOrigins::These(origins) => {
@@ -73,7 +75,10 @@ impl<S> Layer<S> for WebLayer {
     type Service = Web<S>;
 
     fn layer(&self, inner: S) -> Web<S> {
-        Web { inner, cors: self.0.clone() }
+        Web {
+            inner,
+            cors: self.0.clone(),
+        }
     }
 }
 
@@ -97,7 +102,9 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let Some(cors) = &self.cors else { return Either::Left(self.inner.call(request)) };
+        let Some(cors) = &self.cors else {
+            return Either::Left(self.inner.call(request));
+        };
         if is_native(&request) {
             return Either::Left(self.inner.call(request));
         }

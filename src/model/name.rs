@@ -122,7 +122,15 @@ mod tests {
         let long = "a".repeat(63);
         assert!(ListName::parse(&format!("lists/{long}")).is_some());
         assert!(ListName::parse(&format!("lists/{long}a")).is_none());
-        for bad in ["", "lists/", "lists/-", "lists/a/", "lists/a/todos/b", "lists/ä", "lists/a\n"] {
+        for bad in [
+            "",
+            "lists/",
+            "lists/-",
+            "lists/a/",
+            "lists/a/todos/b",
+            "lists/ä",
+            "lists/a\n",
+        ] {
             assert!(ListName::parse(bad).is_none(), "{bad}");
         }
         for bad in [

@@ -115,7 +115,13 @@ pub enum SortKey {
 /// of a shared cache is compared with.
 impl fmt::Display for PageQuery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { list, filter, order, size, after } = self;
+        let Self {
+            list,
+            filter,
+            order,
+            size,
+            after,
+        } = self;
         write!(f, "{list}?order={order:?}&size={size}")?;
         for condition in &filter.0 {
             write!(f, "&where={condition:?}")?;

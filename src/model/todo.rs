@@ -25,7 +25,12 @@ pub struct Limits {
 }
 
 /// The limits that the public contract states.
-pub const LIMITS: Limits = Limits { title: 1024, notes: 8192, labels: 32, label: 64 };
+pub const LIMITS: Limits = Limits {
+    title: 1024,
+    notes: 8192,
+    labels: 32,
+    label: 64,
+};
 
 /// Milliseconds of 0001-01-01 and of 9999-12-31T23:59:59.999: what a
 /// `google.protobuf.Timestamp` may hold.
@@ -84,7 +89,10 @@ impl Patch {
     /// The todo that this patch creates where there was none.
     #[must_use]
     pub fn create(&self, name: &str, now_ms: i64) -> Todo {
-        let mut todo = Todo { name: name.to_owned(), ..Todo::default() };
+        let mut todo = Todo {
+            name: name.to_owned(),
+            ..Todo::default()
+        };
         todo.set_state(State::Active);
         todo.set_priority(Priority::Normal);
         todo.create_time = Some(timestamp_from_ms(now_ms));
@@ -133,12 +141,19 @@ pub fn validate(todo: &mut Todo, path: &str) -> Result<(), Vec<FieldProblem>> {
     };
     let title = todo.title.chars().count();
     if title == 0 {
-        wrong("title", String::new(), format!("is required: 1 to {} characters", LIMITS.title));
+        wrong(
+            "title",
+            String::new(),
+            format!("is required: 1 to {} characters", LIMITS.title),
+        );
     } else if title > LIMITS.title {
         wrong(
             "title",
             todo.title.clone(),
-            format!("has {title} characters; at most {} are allowed", LIMITS.title),
+            format!(
+                "has {title} characters; at most {} are allowed",
+                LIMITS.title
+            ),
         );
     }
     let notes = todo.notes.chars().count();
@@ -146,13 +161,20 @@ pub fn validate(todo: &mut Todo, path: &str) -> Result<(), Vec<FieldProblem>> {
         wrong(
             "notes",
             todo.notes.clone(),
-            format!("has {notes} characters; at most {} are allowed", LIMITS.notes),
+            format!(
+                "has {notes} characters; at most {} are allowed",
+                LIMITS.notes
+            ),
         );
     }
     match State::try_from(todo.state) {
         Ok(state) => todo.set_state(default_state(state)),
         Err(_) => {
-            wrong("state", todo.state.to_string(), "is no state; use STATE_ACTIVE or STATE_COMPLETED".into());
+            wrong(
+                "state",
+                todo.state.to_string(),
+                "is no state; use STATE_ACTIVE or STATE_COMPLETED".into(),
+            );
         }
     }
     match Priority::try_from(todo.priority) {
@@ -167,7 +189,11 @@ pub fn validate(todo: &mut Todo, path: &str) -> Result<(), Vec<FieldProblem>> {
         wrong(
             "labels",
             todo.labels.len().to_string(),
-            format!("has {} labels; at most {} are allowed", todo.labels.len(), LIMITS.labels),
+            format!(
+                "has {} labels; at most {} are allowed",
+                todo.labels.len(),
+                LIMITS.labels
+            ),
         );
     }
     for (at, label) in todo.labels.iter().enumerate().take(LIMITS.labels) {
@@ -190,14 +216,21 @@ pub fn validate(todo: &mut Todo, path: &str) -> Result<(), Vec<FieldProblem>> {
             ),
         }
     }
-    if problems.is_empty() { Ok(()) } else { Err(problems) }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(problems)
+    }
 }
 
 /// Milliseconds since 1970, rounded down; `None` if it is no valid timestamp.
 #[must_use]
 pub fn timestamp_ms(t: &Timestamp) -> Option<i64> {
     let nanos = i64::from(t.nanos);
-    let ms = t.seconds.checked_mul(1000)?.checked_add(nanos / 1_000_000)?;
+    let ms = t
+        .seconds
+        .checked_mul(1000)?
+        .checked_add(nanos / 1_000_000)?;
     ((0..1_000_000_000).contains(&nanos) && TIME_RANGE_MS.contains(&ms)).then_some(ms)
 }
 
@@ -205,5 +238,8 @@ pub fn timestamp_ms(t: &Timestamp) -> Option<i64> {
 #[must_use]
 pub fn timestamp_from_ms(ms: i64) -> Timestamp {
     let nanos = i32::try_from(ms.rem_euclid(1000)).unwrap_or(0) * 1_000_000;
-    Timestamp { seconds: ms.div_euclid(1000), nanos }
+    Timestamp {
+        seconds: ms.div_euclid(1000),
+        nanos,
+    }
 }

@@ -39,7 +39,11 @@ impl Token {
     /// The token of a write, or of anything that stands at one time.
     #[must_use]
     pub const fn at(origin: OriginId, time: OriginTime) -> Self {
-        Self { origin, seen: time, fresh_to: time }
+        Self {
+            origin,
+            seen: time,
+            fresh_to: time,
+        }
     }
 
     /// The text that clients keep: 44 characters of base64url.
@@ -61,15 +65,25 @@ impl Token {
     /// When the text is not such a token, whatever was done to it.
     pub fn decode(text: &str) -> Result<Self, TokenProblem> {
         let mut raw = [0; LEN];
-        let n = URL_SAFE_NO_PAD.decode_slice(text, &mut raw).map_err(|_| TokenProblem::Malformed)?;
-        let word = |at: usize| -> u64 { raw[at..at + 8].iter().fold(0, |n, b| n << 8 | u64::from(*b)) };
+        let n = URL_SAFE_NO_PAD
+            .decode_slice(text, &mut raw)
+            .map_err(|_| TokenProblem::Malformed)?;
+        let word = |at: usize| -> u64 {
+            raw[at..at + 8]
+                .iter()
+                .fold(0, |n, b| n << 8 | u64::from(*b))
+        };
         if n != LEN || xxh3_64(&raw[..25]) != word(25) {
             return Err(TokenProblem::Malformed);
         }
         if raw[0] != VERSION {
             return Err(TokenProblem::Version);
         }
-        Ok(Self { origin: OriginId(word(1)), seen: OriginTime(word(9)), fresh_to: OriginTime(word(17)) })
+        Ok(Self {
+            origin: OriginId(word(1)),
+            seen: OriginTime(word(9)),
+            fresh_to: OriginTime(word(17)),
+        })
     }
 }
 
@@ -79,7 +93,11 @@ mod tests {
 
     #[test]
     fn every_cut_and_every_flip_is_seen() {
-        let token = Token { origin: OriginId(7), seen: OriginTime(u64::MAX - 3), fresh_to: OriginTime(5) };
+        let token = Token {
+            origin: OriginId(7),
+            seen: OriginTime(u64::MAX - 3),
+            fresh_to: OriginTime(5),
+        };
         let text = token.encode();
         assert_eq!(Token::decode(&text), Ok(token));
         for cut in 0..text.len() {
@@ -88,7 +106,10 @@ mod tests {
         for at in 0..text.len() {
             for with in "AZaz09-_= .".chars() {
                 let changed = format!("{}{with}{}", &text[..at], &text[at + 1..]);
-                assert!(changed == text || Token::decode(&changed).is_err(), "{changed}");
+                assert!(
+                    changed == text || Token::decode(&changed).is_err(),
+                    "{changed}"
+                );
             }
         }
     }

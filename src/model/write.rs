@@ -44,7 +44,9 @@ impl Write {
     #[must_use]
     pub const fn name(&self) -> &TodoName {
         match self {
-            Self::Create { name, .. } | Self::Update { name, .. } | Self::Delete { name, .. } => name,
+            Self::Create { name, .. } | Self::Update { name, .. } | Self::Delete { name, .. } => {
+                name
+            }
         }
     }
 }

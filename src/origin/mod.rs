@@ -9,7 +9,9 @@ use async_trait::async_trait;
 
 use crate::{
     error::{FeedError, OriginError, WriteError},
-    model::{Change, OriginId, OriginTime, Page, PageQuery, RequestId, TodoName, Value, Write, WriteDone},
+    model::{
+        Change, OriginId, OriginTime, Page, PageQuery, RequestId, TodoName, Value, Write, WriteDone,
+    },
     pb,
 };
 
@@ -60,13 +62,23 @@ pub trait Origin: Send + Sync + 'static {
     /// # Errors
     /// `Ahead` if the origin has not reached `at`; `Unavailable` for
     /// everything else, a past that it does not remember included.
-    async fn todo_at(&self, name: &TodoName, at: OriginTime, limit: Duration) -> Result<Value, OriginError>;
+    async fn todo_at(
+        &self,
+        name: &TodoName,
+        at: OriginTime,
+        limit: Duration,
+    ) -> Result<Value, OriginError>;
 
     /// The page exactly at `at`, as `load_page` has it. Never a guess.
     ///
     /// # Errors
     /// As `todo_at`.
-    async fn page_at(&self, query: &PageQuery, at: OriginTime, limit: Duration) -> Result<Page, OriginError>;
+    async fn page_at(
+        &self,
+        query: &PageQuery,
+        at: OriginTime,
+        limit: Duration,
+    ) -> Result<Page, OriginError>;
 
     /// A small majority write to this replica's own document. Returns the time
     /// of the write: above every write that anyone had acknowledged before the
@@ -82,7 +94,11 @@ pub trait Origin: Send + Sync + 'static {
     ///
     /// # Errors
     /// Each says whether anything was written.
-    async fn write(&self, write: Write, request: Option<RequestId>) -> Result<WriteDone, WriteError>;
+    async fn write(
+        &self,
+        write: Write,
+        request: Option<RequestId>,
+    ) -> Result<WriteDone, WriteError>;
 
     /// Many todos at once, those with a name that is taken left as they are.
     /// For `tidemark import`. At most 1000 todos; names and fields valid, times

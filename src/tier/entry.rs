@@ -81,12 +81,18 @@ pub fn encode(scope: u64, key: &str, stamped: &Stamped) -> Bytes {
 /// # Errors
 /// Why it is not.
 pub fn decode(scope: u64, key: &str, raw: &Bytes) -> Result<Stamped, Rejected> {
-    let body_end = raw.len().checked_sub(CHECKSUM).filter(|end| *end > HEAD).ok_or(Rejected::Damaged)?;
+    let body_end = raw
+        .len()
+        .checked_sub(CHECKSUM)
+        .filter(|end| *end > HEAD)
+        .ok_or(Rejected::Damaged)?;
     let (content, sum) = raw.split_at(body_end);
     if xxh3_64(content).to_be_bytes() != *sum {
         return Err(Rejected::Damaged);
     }
-    let mut reader = Reader { raw: raw.slice(..body_end) };
+    let mut reader = Reader {
+        raw: raw.slice(..body_end),
+    };
     if reader.byte() != Some(VERSION) {
         return Err(Rejected::Version);
     }
@@ -111,7 +117,9 @@ fn put_page(raw: &mut BytesMut, page: &Page) {
     for name in &page.names {
         put_text(raw, name.as_str());
     }
-    let Some(next) = &page.next else { return raw.put_u8(0) };
+    let Some(next) = &page.next else {
+        return raw.put_u8(0);
+    };
     match next.key {
         SortKey::Time(ms) => {
             raw.put_u8(1);
@@ -141,11 +149,13 @@ impl Reader {
     }
 
     fn word(&mut self) -> Option<u64> {
-        self.take(8).map(|raw| raw.iter().fold(0, |n, b| n << 8 | u64::from(*b)))
+        self.take(8)
+            .map(|raw| raw.iter().fold(0, |n, b| n << 8 | u64::from(*b)))
     }
 
     fn length(&mut self) -> Option<usize> {
-        self.take(4).map(|raw| raw.iter().fold(0, |n, b| n << 8 | usize::from(*b)))
+        self.take(4)
+            .map(|raw| raw.iter().fold(0, |n, b| n << 8 | usize::from(*b)))
     }
 
     fn text(&mut self) -> Option<Bytes> {
@@ -165,9 +175,10 @@ impl Reader {
         let value = match self.byte()? {
             TODO => Value::Todo(self.take(self.raw.len())?),
             ABSENT => Value::Absent,
-            UNREADABLE => {
-                Value::Unreadable(Arc::new(Unreadable { field: self.string()?, problem: self.string()? }))
-            }
+            UNREADABLE => Value::Unreadable(Arc::new(Unreadable {
+                field: self.string()?,
+                problem: self.string()?,
+            })),
             PAGE => Value::Page(Arc::new(self.page()?)),
             _ => return None,
         };
@@ -176,7 +187,9 @@ impl Reader {
 
     fn page(&mut self) -> Option<Page> {
         let count = self.length()?;
-        let names = (0..count).map(|_| self.name()).collect::<Option<Vec<_>>>()?;
+        let names = (0..count)
+            .map(|_| self.name())
+            .collect::<Option<Vec<_>>>()?;
         let key = match self.byte()? {
             0 => return Some(Page { names, next: None }),
             1 => SortKey::Time(self.word()?.cast_signed()),
@@ -185,7 +198,13 @@ impl Reader {
             4 => SortKey::Wrong,
             _ => return None,
         };
-        Some(Page { names, next: Some(PagePosition { key, name: self.name()? }) })
+        Some(Page {
+            names,
+            next: Some(PagePosition {
+                key,
+                name: self.name()?,
+            }),
+        })
     }
 }
 
@@ -195,9 +214,22 @@ mod tests {
 
     fn samples() -> Vec<Stamped> {
         let name = |id: &str| TodoName::parse(&format!("lists/home/todos/{id}")).expect("a name");
-        let next = |key| Some(PagePosition { key, name: name("b") });
-        let page = |next| Value::Page(Arc::new(Page { names: vec![name("a"), name("b")], next }));
-        let unreadable = Unreadable { field: "title".into(), problem: "is an int".into() };
+        let next = |key| {
+            Some(PagePosition {
+                key,
+                name: name("b"),
+            })
+        };
+        let page = |next| {
+            Value::Page(Arc::new(Page {
+                names: vec![name("a"), name("b")],
+                next,
+            }))
+        };
+        let unreadable = Unreadable {
+            field: "title".into(),
+            problem: "is an int".into(),
+        };
         [
             Value::Todo(Bytes::from_static(b"\x0a\x03abc")),
             Value::Todo(Bytes::new()),
@@ -210,7 +242,10 @@ mod tests {
             page(next(SortKey::Wrong)),
         ]
         .into_iter()
-        .map(|value| Stamped { as_of: OriginTime(77), value })
+        .map(|value| Stamped {
+            as_of: OriginTime(77),
+            value,
+        })
         .collect()
     }
 
@@ -236,7 +271,10 @@ mod tests {
                 assert!(decode(5, "key", &raw.slice(..at)).is_err(), "cut at {at}");
                 let mut flipped = raw.to_vec();
                 flipped[at] ^= 1 << (at % 8);
-                assert!(decode(5, "key", &flipped.into()).is_err(), "flipped at {at}");
+                assert!(
+                    decode(5, "key", &flipped.into()).is_err(),
+                    "flipped at {at}"
+                );
             }
         }
     }
@@ -251,7 +289,16 @@ mod tests {
                 let mut forged = content[..at].to_vec();
                 forged.extend_from_slice(&xxh3_64(&content[..at]).to_be_bytes());
                 let decoded = decode(5, "key", &forged.into());
-                assert!(decoded.is_err() || matches!(decoded, Ok(Stamped { value: Value::Todo(_), .. })));
+                assert!(
+                    decoded.is_err()
+                        || matches!(
+                            decoded,
+                            Ok(Stamped {
+                                value: Value::Todo(_),
+                                ..
+                            })
+                        )
+                );
             }
         }
     }

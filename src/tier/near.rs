@@ -88,31 +88,48 @@ impl Near {
     /// Holds at most `capacity` bytes, keys and overhead included.
     #[must_use]
     pub fn new(capacity: u64) -> Self {
-        let entries = usize::try_from(capacity / USUAL_ENTRY).unwrap_or(usize::MAX).max(1);
-        Self { cache: Cache::with_weighter(entries, capacity, Bytes), largest: capacity / LARGEST_PART }
+        let entries = usize::try_from(capacity / USUAL_ENTRY)
+            .unwrap_or(usize::MAX)
+            .max(1);
+        Self {
+            cache: Cache::with_weighter(entries, capacity, Bytes),
+            largest: capacity / LARGEST_PART,
+        }
     }
 
     /// The stamped value of a todo.
     #[must_use]
     pub fn todo(&self, name: &str) -> Option<Stamped> {
-        self.cache.get(&KeyRef::Todo(name)).map(|entry| entry.stamped)
+        self.cache
+            .get(&KeyRef::Todo(name))
+            .map(|entry| entry.stamped)
     }
 
     /// The stamp of a todo; for the choice of what to keep this is no read.
     #[must_use]
     pub fn todo_as_of(&self, name: &str) -> Option<OriginTime> {
-        self.cache.peek(&KeyRef::Todo(name)).map(|entry| entry.stamped.as_of)
+        self.cache
+            .peek(&KeyRef::Todo(name))
+            .map(|entry| entry.stamped.as_of)
     }
 
     /// A stamped page, and when its load began if this replica loaded it.
     #[must_use]
     pub fn page(&self, query: &PageQuery) -> Option<(Stamped, Option<Mono>)> {
-        self.cache.get(&KeyRef::Page(query)).map(|entry| (entry.stamped, entry.began))
+        self.cache
+            .get(&KeyRef::Page(query))
+            .map(|entry| (entry.stamped, entry.began))
     }
 
     /// Keeps a todo, unless a newer state of it is kept already.
     pub fn put_todo(&self, name: TodoName, stamped: Stamped) {
-        self.put(Key::Todo(name), Entry { stamped, began: None });
+        self.put(
+            Key::Todo(name),
+            Entry {
+                stamped,
+                began: None,
+            },
+        );
     }
 
     /// Keeps a page, unless a newer state of it is kept already.
@@ -205,8 +222,14 @@ mod tests {
             size,
             after: None,
         };
-        let page = Page { names: vec![name(1)], next: None };
-        let stamped = Stamped { as_of: OriginTime(3), value: Value::Page(Arc::new(page)) };
+        let page = Page {
+            names: vec![name(1)],
+            next: None,
+        };
+        let stamped = Stamped {
+            as_of: OriginTime(3),
+            value: Value::Page(Arc::new(page)),
+        };
         near.put_page(Arc::new(query(10)), stamped.clone(), Some(Mono(7)));
         assert_eq!(near.page(&query(10)), Some((stamped, Some(Mono(7)))));
         assert_eq!(near.page(&query(11)), None);
@@ -221,6 +244,10 @@ mod tests {
         }
         assert!(near.len() > 1000, "{} entries", near.len());
         near.put_todo(name(7), todo(2, &"x".repeat(2 << 20)));
-        assert_eq!(near.todo("lists/home/todos/7"), None, "too large a part of the tier");
+        assert_eq!(
+            near.todo("lists/home/todos/7"),
+            None,
+            "too large a part of the tier"
+        );
     }
 }

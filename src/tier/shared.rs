@@ -52,8 +52,13 @@ pub struct MemoryShared {
 impl MemoryShared {
     fn entries(
         &self,
-    ) -> std::sync::MutexGuard<'_, std::collections::HashMap<SharedKey, (Bytes, tokio::time::Instant)>> {
-        self.entries.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    ) -> std::sync::MutexGuard<
+        '_,
+        std::collections::HashMap<SharedKey, (Bytes, tokio::time::Instant)>,
+    > {
+        self.entries
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Loses everything, as after a flush.
@@ -63,7 +68,10 @@ impl MemoryShared {
 
     /// All that it holds.
     pub fn dump(&self) -> Vec<(SharedKey, Bytes)> {
-        self.entries().iter().map(|(key, (value, _))| (key.clone(), value.clone())).collect()
+        self.entries()
+            .iter()
+            .map(|(key, (value, _))| (key.clone(), value.clone()))
+            .collect()
     }
 }
 
@@ -72,7 +80,12 @@ impl Shared for MemoryShared {
     async fn get(&self, keys: &[SharedKey]) -> Vec<Option<Bytes>> {
         let now = tokio::time::Instant::now();
         let entries = self.entries();
-        let live = |key| entries.get(key).filter(|(_, ends)| *ends > now).map(|(value, _)| value.clone());
+        let live = |key| {
+            entries
+                .get(key)
+                .filter(|(_, ends)| *ends > now)
+                .map(|(value, _)| value.clone())
+        };
         keys.iter().map(live).collect()
     }
 
@@ -91,7 +104,10 @@ impl Shared for MemoryShared {
 
     async fn lease(&self, key: &SharedKey, ttl: Duration) -> bool {
         let now = tokio::time::Instant::now();
-        let key = SharedKey { list: key.list.clone(), key: format!("{}:lease", key.key) };
+        let key = SharedKey {
+            list: key.list.clone(),
+            key: format!("{}:lease", key.key),
+        };
         let mut entries = self.entries();
         let free = entries.get(&key).is_none_or(|(_, ends)| *ends <= now);
         if free {

@@ -26,7 +26,10 @@ const TOUR: &[&str] = &[
 ];
 
 async fn tour(language: Language, database: &str) {
-    let (one, other) = (Replica::start(database, &[]).await, Replica::start(database, &[]).await);
+    let (one, other) = (
+        Replica::start(database, &[]).await,
+        Replica::start(database, &[]).await,
+    );
     let (third, nowhere) = never_ready();
     let mut args = vec!["tour", "lists/tour", &one.address, &other.address];
     // Connect knows no service config: it stays with one replica, and does not
@@ -38,18 +41,31 @@ async fn tour(language: Language, database: &str) {
     let (code, lines, errors) = language.run(&args);
     assert_eq!(code, Some(0), "{lines:#?}\n{errors}");
     let get = &lines[0];
-    assert!(get.starts_with("get: Water the plants, from SOURCE_"), "{get}");
+    assert!(
+        get.starts_with("get: Water the plants, from SOURCE_"),
+        "{get}"
+    );
     assert!(get.contains(", misses nothing older than "), "{get}");
     assert_eq!(lines[1..], *TOUR);
     if has_service_config {
         for replica in [&one, &other] {
             let calls = answered(replica.service(), "ListTodos");
-            assert!(calls >= 5, "round robin gave one replica {calls} calls of 20 and more");
+            assert!(
+                calls >= 5,
+                "round robin gave one replica {calls} calls of 20 and more"
+            );
         }
         for call in ["GetTodo", "ListTodos", "CreateTodo", "UpdateTodo"] {
-            assert_eq!(answered(&third, call), 0, "{call} went to a replica that is not ready");
+            assert_eq!(
+                answered(&third, call),
+                0,
+                "{call} went to a replica that is not ready"
+            );
         }
-        assert!(answered(&third, "other") >= 1, "nobody asked for the health of the one that is not ready");
+        assert!(
+            answered(&third, "other") >= 1,
+            "nobody asked for the health of the one that is not ready"
+        );
     }
 }
 
@@ -76,7 +92,9 @@ async fn mirror(database: &str, more: &[&str], start: impl FnOnce(&str, &str) ->
     create(&mut one, "d").await;
     retitle(&mut other.client, "lists/home/todos/a", "another title").await;
     program.says("put: lists/home/todos/d todo d", 1).await;
-    program.says("put: lists/home/todos/a another title", 1).await;
+    program
+        .says("put: lists/home/todos/a another title", 1)
+        .await;
 
     // Wherever the watch is, it is lost both ways: by a break, and by a drain.
     one.kill();
@@ -101,37 +119,81 @@ async fn mirror(database: &str, more: &[&str], start: impl FnOnce(&str, &str) ->
     let there = shown(&mut other).await;
     let (code, lines) = program.finish().await;
     assert_eq!(code, Some(0));
-    let has: Vec<_> = lines.iter().filter(|line| line.starts_with("has: ")).cloned().collect();
+    let has: Vec<_> = lines
+        .iter()
+        .filter(|line| line.starts_with("has: "))
+        .cloned()
+        .collect();
     assert_eq!(has, there);
-    let lost = |how: &str| lines.iter().any(|line| line.starts_with("lost: ") && line.ends_with(how));
+    let lost = |how: &str| {
+        lines
+            .iter()
+            .any(|line| line.starts_with("lost: ") && line.ends_with(how))
+    };
     assert!(lost("UNAVAILABLE ERROR_REASON_DRAINING"), "{lines:#?}");
     assert!(lost("ERROR_REASON_UNSPECIFIED"), "{lines:#?}");
-    assert!(!lines.iter().any(|line| line.starts_with("reset")), "{lines:#?}");
+    assert!(
+        !lines.iter().any(|line| line.starts_with("reset")),
+        "{lines:#?}"
+    );
 }
 
 async fn create(replica: &mut Replica, id: &str) {
-    let made = create_in(&mut replica.client, "lists/home", id, titled(&format!("todo {id}"))).await;
+    let made = create_in(
+        &mut replica.client,
+        "lists/home",
+        id,
+        titled(&format!("todo {id}")),
+    )
+    .await;
     made.expect("created");
 }
 
 async fn delete(replica: &mut Replica, id: &str) {
-    let request = pb::DeleteTodoRequest { name: format!("lists/home/todos/{id}"), ..Default::default() };
+    let request = pb::DeleteTodoRequest {
+        name: format!("lists/home/todos/{id}"),
+        ..Default::default()
+    };
     replica.client.delete_todo(request).await.expect("deleted");
 }
 
 /// The list as a program shows it in the end.
 async fn shown(replica: &mut Replica) -> Vec<String> {
-    let request = pb::ListTodosRequest { consistency: strong(), ..page_of("lists/home") };
+    let request = pb::ListTodosRequest {
+        consistency: strong(),
+        ..page_of("lists/home")
+    };
     let todos = list(&mut replica.client, request).await.todos;
-    let sorted: BTreeMap<_, _> = todos.into_iter().map(|todo| (todo.name.clone(), todo)).collect();
-    let done = |todo: &pb::Todo| if todo.state() == State::Completed { " (done)" } else { "" };
-    sorted.values().map(|todo| format!("has: {} {}{}", todo.name, todo.title, done(todo))).collect()
+    let sorted: BTreeMap<_, _> = todos
+        .into_iter()
+        .map(|todo| (todo.name.clone(), todo))
+        .collect();
+    let done = |todo: &pb::Todo| {
+        if todo.state() == State::Completed {
+            " (done)"
+        } else {
+            ""
+        }
+    };
+    sorted
+        .values()
+        .map(|todo| format!("has: {} {}{}", todo.name, todo.title, done(todo)))
+        .collect()
 }
 
 fn page(port: u16, servers: &[&str]) -> Program {
     let mut command = dies_with_this_thread("node");
-    command.args(["clients/typescript/dist/web/test.js", &port.to_string(), "lists/home"]).args(servers);
-    assert!(Path::new(&told("TIDEMARK_CHROMIUM")).is_file(), "TIDEMARK_CHROMIUM is no file");
+    command
+        .args([
+            "clients/typescript/dist/web/test.js",
+            &port.to_string(),
+            "lists/home",
+        ])
+        .args(servers);
+    assert!(
+        Path::new(&told("TIDEMARK_CHROMIUM")).is_file(),
+        "TIDEMARK_CHROMIUM is no file"
+    );
     Program::start(&mut command)
 }
 
@@ -144,8 +206,9 @@ macro_rules! tests_of {
 
         #[tokio::test]
         async fn $mirror() {
-            let start =
-                |one: &str, other: &str| Language::$language.start(&["mirror", "lists/home", one, other]);
+            let start = |one: &str, other: &str| {
+                Language::$language.start(&["mirror", "lists/home", one, other])
+            };
             mirror(stringify!($mirror), &[], start).await;
         }
 
@@ -159,7 +222,12 @@ macro_rules! tests_of {
 tests_of!(Go, go_tour, go_mirror, go_retries);
 tests_of!(Java, java_tour, java_mirror, java_retries);
 tests_of!(Python, python_tour, python_mirror, python_retries);
-tests_of!(TypeScript, typescript_tour, typescript_mirror, typescript_retries);
+tests_of!(
+    TypeScript,
+    typescript_tour,
+    typescript_mirror,
+    typescript_retries
+);
 
 #[tokio::test]
 async fn typescript_goes_on_to_a_replica_that_is_ready() {
@@ -192,19 +260,31 @@ async fn browser_writes() {
     program.says(" Written in a browser", 1).await;
     program.hears("complete lists/home/todos/milk");
     program.says("wrote: lists/home/todos/milk", 1).await;
-    program.says("put: lists/home/todos/milk todo milk", 1).await;
+    program
+        .says("put: lists/home/todos/milk todo milk", 1)
+        .await;
     let there = shown(&mut replica).await;
-    assert!(there.contains(&"has: lists/home/todos/milk todo milk (done)".to_owned()), "{there:#?}");
+    assert!(
+        there.contains(&"has: lists/home/todos/milk todo milk (done)".to_owned()),
+        "{there:#?}"
+    );
     let (code, lines) = program.finish().await;
     assert_eq!(code, Some(0));
-    let has: Vec<_> = lines.into_iter().filter(|line| line.starts_with("has: ")).collect();
+    let has: Vec<_> = lines
+        .into_iter()
+        .filter(|line| line.starts_with("has: "))
+        .collect();
     assert_eq!(has, there);
 }
 
 /// The setting is what lets the page in: the same page, another origin allowed.
 #[tokio::test]
 async fn browser_is_refused_from_another_origin() {
-    let replica = Replica::start("browser_cors", &["--cors-allow-origins", "http://todos.example"]).await;
+    let replica = Replica::start(
+        "browser_cors",
+        &["--cors-allow-origins", "http://todos.example"],
+    )
+    .await;
     let mut program = page(free_port(), &[&replica.address]);
     program.says("lost: ", 2).await;
     assert_eq!(program.count("following"), 0);

@@ -37,12 +37,19 @@ impl Language {
         let clients = root().join("clients");
         let built = |file: &str| -> PathBuf {
             let file = clients.join(file);
-            assert!(file.is_file(), "{} is not built: run clients/test", file.display());
+            assert!(
+                file.is_file(),
+                "{} is not built: run clients/test",
+                file.display()
+            );
             file
         };
         let (program, args): (String, Vec<PathBuf>) = match self {
             Self::Go => (built("go/bin/todos").display().to_string(), vec![]),
-            Self::Java => ("java".into(), vec!["-jar".into(), built("java/target/todos.jar")]),
+            Self::Java => (
+                "java".into(),
+                vec!["-jar".into(), built("java/target/todos.jar")],
+            ),
             Self::Python => (told("TIDEMARK_PYTHON"), vec![built("python/todos.py")]),
             Self::TypeScript => ("node".into(), vec![built("typescript/dist/src/todos.js")]),
         };
@@ -58,9 +65,21 @@ impl Language {
 
     /// Runs the program to its end: its exit code, its lines, its errors.
     pub fn run(self, args: &[&str]) -> (Option<i32>, Vec<String>, String) {
-        let out = self.command().args(args).stdin(Stdio::null()).output().expect("run");
-        let lines = String::from_utf8_lossy(&out.stdout).lines().map(str::to_owned).collect();
-        (out.status.code(), lines, String::from_utf8_lossy(&out.stderr).into_owned())
+        let out = self
+            .command()
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .expect("run");
+        let lines = String::from_utf8_lossy(&out.stdout)
+            .lines()
+            .map(str::to_owned)
+            .collect();
+        (
+            out.status.code(),
+            lines,
+            String::from_utf8_lossy(&out.stderr).into_owned(),
+        )
     }
 }
 
@@ -68,7 +87,9 @@ impl Language {
 /// each test has a thread of its own.
 pub fn dies_with_this_thread(program: &str) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--", program]).current_dir(root());
+    command
+        .args(["--pdeathsig", "KILL", "--", program])
+        .current_dir(root());
     command
 }
 
@@ -88,9 +109,16 @@ impl Program {
             .spawn()
             .expect("started");
         let lines = Arc::new(Mutex::new(Vec::new()));
-        gather(child.stdout.take().expect("stdout"), Some(Arc::clone(&lines)));
+        gather(
+            child.stdout.take().expect("stdout"),
+            Some(Arc::clone(&lines)),
+        );
         gather(child.stderr.take().expect("stderr"), None);
-        Self { stdin: child.stdin.take(), child, lines }
+        Self {
+            stdin: child.stdin.take(),
+            child,
+            lines,
+        }
     }
 
     /// All lines so far.
@@ -100,13 +128,18 @@ impl Program {
 
     /// How many lines so far hold this text.
     pub fn count(&self, text: &str) -> usize {
-        self.lines().iter().filter(|line| line.contains(text)).count()
+        self.lines()
+            .iter()
+            .filter(|line| line.contains(text))
+            .count()
     }
 
     /// Writes a line to its input.
     pub fn hears(&mut self, line: &str) {
         let stdin = self.stdin.as_mut().expect("its input is open");
-        writeln!(stdin, "{line}").and_then(|()| stdin.flush()).expect("written");
+        writeln!(stdin, "{line}")
+            .and_then(|()| stdin.flush())
+            .expect("written");
     }
 
     /// Waits until so many lines hold this text.
@@ -116,7 +149,11 @@ impl Program {
                 return Some(());
             }
             let ended = self.child.try_wait().expect("waited for");
-            assert!(ended.is_none(), "it ended before it said {text:?}: {:#?}", self.lines());
+            assert!(
+                ended.is_none(),
+                "it ended before it said {text:?}: {:#?}",
+                self.lines()
+            );
             None
         })
         .await;
@@ -125,12 +162,15 @@ impl Program {
     /// Ends its input, and waits for its own end.
     pub async fn finish(mut self) -> (Option<i32>, Vec<String>) {
         drop(self.stdin.take());
-        let status =
-            eventually("the program's end", PATIENCE, async || self.child.try_wait().expect("waited for"))
-                .await;
+        let status = eventually("the program's end", PATIENCE, async || {
+            self.child.try_wait().expect("waited for")
+        })
+        .await;
         // What it said last may still be on its way.
-        eventually("its last line", PATIENCE, async || (Arc::strong_count(&self.lines) == 1).then_some(()))
-            .await;
+        eventually("its last line", PATIENCE, async || {
+            (Arc::strong_count(&self.lines) == 1).then_some(())
+        })
+        .await;
         (status.code(), self.lines())
     }
 }

@@ -21,7 +21,13 @@ impl Replica {
         let address = format!("127.0.0.1:{}", free_port());
         let more: Vec<_> = more.iter().map(|arg| (*arg).to_owned()).collect();
         let (service, client) = ready(database, &address, &more).await;
-        Self { database: database.into(), more, address, service: Some(service), client }
+        Self {
+            database: database.into(),
+            more,
+            address,
+            service: Some(service),
+            client,
+        }
     }
 
     pub fn service(&self) -> &Tidemark {
@@ -50,14 +56,24 @@ impl Replica {
 
 async fn ready(database: &str, address: &str, more: &[String]) -> (Tidemark, Client) {
     let (uri, url) = (mongo().uri(database), redis_cluster().url());
-    let mut args = vec!["--mongodb-uri", &uri, "--redis-url", &url, "--listen", address];
+    let mut args = vec![
+        "--mongodb-uri",
+        &uri,
+        "--redis-url",
+        &url,
+        "--listen",
+        address,
+    ];
     args.extend(more.iter().map(String::as_str));
     client::ready(Tidemark::start(&args)).await
 }
 
 /// A replica that listens and never becomes ready: its database is nowhere.
 pub fn never_ready() -> (Tidemark, String) {
-    let uri = format!("mongodb://127.0.0.1:{}/nowhere?replicaSet=none", free_port());
+    let uri = format!(
+        "mongodb://127.0.0.1:{}/nowhere?replicaSet=none",
+        free_port()
+    );
     let service = Tidemark::start(&["--mongodb-uri", &uri]);
     let address = service.address.trim_start_matches("http://").to_owned();
     (service, address)
@@ -69,5 +85,13 @@ pub fn answered(service: &Tidemark, call: &str) -> u64 {
     assert!(text.contains("tidemark_watchers"), "no metrics: {text}");
     let prefix = format!("tidemark_rpc_duration_seconds_count{{call=\"{call}\"");
     let counts = text.lines().filter(|line| line.starts_with(&prefix));
-    counts.map(|line| line.rsplit(' ').next().expect("a value").parse::<u64>().expect("a count")).sum()
+    counts
+        .map(|line| {
+            line.rsplit(' ')
+                .next()
+                .expect("a value")
+                .parse::<u64>()
+                .expect("a count")
+        })
+        .sum()
 }

@@ -30,12 +30,22 @@ impl Unavailable {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("an address").to_string();
         let asked = Arc::default();
-        let calls = Calls { asked: Arc::clone(&asked) };
+        let calls = Calls {
+            asked: Arc::clone(&asked),
+        };
         let serving = tokio::spawn(async move {
             let incoming = TcpIncoming::from(listener);
-            Server::builder().add_service(calls).serve_with_incoming(incoming).await.expect("served");
+            Server::builder()
+                .add_service(calls)
+                .serve_with_incoming(incoming)
+                .await
+                .expect("served");
         });
-        Self { address, asked, serving }
+        Self {
+            address,
+            asked,
+            serving,
+        }
     }
 
     /// The paths that were asked for.
@@ -69,7 +79,10 @@ impl Service<Request<Body>> for Calls {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        self.asked.lock().expect("the paths").push(request.uri().path().to_owned());
+        self.asked
+            .lock()
+            .expect("the paths")
+            .push(request.uri().path().to_owned());
         ready(Ok(Status::unavailable("not here").into_http()))
     }
 }

@@ -72,14 +72,27 @@ async fn replica(origin: &Arc<Embedded>, shared: Arc<Slow>) -> Replica {
     };
     let metrics = Arc::new(Metrics::default());
     let origin: Arc<dyn Origin> = Arc::clone(origin) as _;
-    let cache = Cache::new(settings, Clock::Boottime, origin, Some(shared), Arc::clone(&metrics));
+    let cache = Cache::new(
+        settings,
+        Clock::Boottime,
+        origin,
+        Some(shared),
+        Arc::clone(&metrics),
+    );
     tokio::spawn(Arc::clone(&cache).run());
-    cache.phase().wait_for(|phase| *phase == Phase::CaughtUp).await.expect("caught up");
+    cache
+        .phase()
+        .wait_for(|phase| *phase == Phase::CaughtUp)
+        .await
+        .expect("caught up");
     Replica { cache, metrics }
 }
 
 async fn title(replica: &Replica, name: &TodoName) -> String {
-    let want = Want { arm: Arm::MinimizeLatency, deadline: None };
+    let want = Want {
+        arm: Arm::MinimizeLatency,
+        deadline: None,
+    };
     let answer = replica.cache.get(name, &want).await.expect("a todo");
     pb::Todo::decode(answer.body).expect("a todo").title
 }
@@ -88,24 +101,57 @@ async fn title(replica: &Replica, name: &TodoName) -> String {
 async fn loads(leases: bool) -> Vec<u64> {
     let origin = Arc::new(Embedded::open(&folder("lease"), 0).expect("opened"));
     let name = TodoName::parse("lists/home/todos/hot").expect("a name");
-    let todo = pb::Todo { name: name.to_string(), title: "0".into(), ..pb::Todo::default() };
-    origin.write(Write::Create { name: name.clone(), todo }, None).await.expect("created");
+    let todo = pb::Todo {
+        name: name.to_string(),
+        title: "0".into(),
+        ..pb::Todo::default()
+    };
+    origin
+        .write(
+            Write::Create {
+                name: name.clone(),
+                todo,
+            },
+            None,
+        )
+        .await
+        .expect("created");
     let memory = Arc::new(MemoryShared::default());
-    let shared = || Arc::new(Slow { memory: Arc::clone(&memory), leases });
+    let shared = || {
+        Arc::new(Slow {
+            memory: Arc::clone(&memory),
+            leases,
+        })
+    };
     let replicas = join_all((0..REPLICAS).map(|_| replica(&origin, shared()))).await;
-    let loaded = || replicas.iter().map(|replica| replica.metrics.origin_load_keys.get()).sum::<u64>();
+    let loaded = || {
+        replicas
+            .iter()
+            .map(|replica| replica.metrics.origin_load_keys.get())
+            .sum::<u64>()
+    };
     let mut costs = Vec::new();
     for change in 0..=CHANGES {
         let (before, wanted) = (loaded(), change.to_string());
-        let patch = Patch { title: Some(wanted.clone()), ..Patch::default() };
-        let write = Write::Update { name: name.clone(), patch, etag: None, allow_missing: false };
+        let patch = Patch {
+            title: Some(wanted.clone()),
+            ..Patch::default()
+        };
+        let write = Write::Update {
+            name: name.clone(),
+            patch,
+            etag: None,
+            allow_missing: false,
+        };
         origin.write(write, None).await.expect("updated");
         let all = join_all(replicas.iter().map(async |replica| {
             while title(replica, &name).await != wanted {
                 sleep(Duration::from_millis(1)).await;
             }
         }));
-        timeout(Duration::from_secs(60), all).await.expect("every replica answers with the change");
+        timeout(Duration::from_secs(60), all)
+            .await
+            .expect("every replica answers with the change");
         costs.push(loaded() - before);
     }
     // The first time they had nothing near.

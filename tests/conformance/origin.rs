@@ -6,8 +6,8 @@ use mongodb::bson::{Document, doc};
 use tidemark::{
     error::{FeedError, OriginError, WriteError},
     model::{
-        Change, ChangeKind, Filter, ListName, Order, OriginTime, PageQuery, Patch, RequestId, TodoName,
-        Touched, Value, Write,
+        Change, ChangeKind, Filter, ListName, Order, OriginTime, PageQuery, Patch, RequestId,
+        TodoName, Touched, Value, Write,
     },
     origin::{Feed, FeedEvent, FeedStart, Origin, embedded::Embedded, mongo::MongoDb},
     pb,
@@ -26,20 +26,35 @@ fn name(id: impl std::fmt::Display) -> TodoName {
 }
 
 fn patch(title: &str) -> Patch {
-    Patch { title: Some(title.into()), ..Patch::default() }
+    Patch {
+        title: Some(title.into()),
+        ..Patch::default()
+    }
 }
 
 fn create(id: impl std::fmt::Display, title: &str) -> Write {
     let name = name(id);
-    Write::Create { todo: patch(title).create(name.as_str(), 1000), name }
+    Write::Create {
+        todo: patch(title).create(name.as_str(), 1000),
+        name,
+    }
 }
 
 fn update(id: impl std::fmt::Display, title: &str) -> Write {
-    Write::Update { name: name(id), patch: patch(title), etag: None, allow_missing: false }
+    Write::Update {
+        name: name(id),
+        patch: patch(title),
+        etag: None,
+        allow_missing: false,
+    }
 }
 
 fn delete(id: impl std::fmt::Display) -> Write {
-    Write::Delete { name: name(id), etag: None, allow_missing: false }
+    Write::Delete {
+        name: name(id),
+        etag: None,
+        allow_missing: false,
+    }
 }
 
 async fn done(origin: &Any, write: Write) -> OriginTime {
@@ -70,9 +85,17 @@ async fn loads_are_exact(origin: &Any) {
     });
     let mut seen = Vec::new();
     while !writing.is_finished() {
-        let (as_of, values) =
-            origin.load_todos(&[name("exact")], OriginTime::ZERO.next(), LIMIT).await.expect("loaded");
-        seen.push((as_of, title(&values[0]).expect("there").parse::<i32>().expect("a number")));
+        let (as_of, values) = origin
+            .load_todos(&[name("exact")], OriginTime::ZERO.next(), LIMIT)
+            .await
+            .expect("loaded");
+        seen.push((
+            as_of,
+            title(&values[0])
+                .expect("there")
+                .parse::<i32>()
+                .expect("a number"),
+        ));
     }
     let times = writing.await.expect("written");
     for (as_of, n) in seen {
@@ -94,7 +117,10 @@ async fn loads_honour_after(origin: &Any) {
         last = as_of;
     }
     let ahead = OriginTime(last.0 + (1 << 45));
-    assert!(matches!(origin.load_todos(&[name("x")], ahead, LIMIT).await, Err(OriginError::Ahead(_))));
+    assert!(matches!(
+        origin.load_todos(&[name("x")], ahead, LIMIT).await,
+        Err(OriginError::Ahead(_))
+    ));
 }
 
 async fn refusals_tell_a_time(origin: &Any) {
@@ -103,31 +129,61 @@ async fn refusals_tell_a_time(origin: &Any) {
         Err(WriteError::AlreadyExists { at }) => assert!(at >= time),
         other => panic!("{other:?}"),
     }
-    let with_etag = Write::Delete { name: name("refused"), etag: Some("no".into()), allow_missing: false };
+    let with_etag = Write::Delete {
+        name: name("refused"),
+        etag: Some("no".into()),
+        allow_missing: false,
+    };
     match origin.write(with_etag, None).await {
         Err(WriteError::EtagMismatch { at, current }) => assert!(at >= time && current != "no"),
         other => panic!("{other:?}"),
     }
-    assert!(matches!(origin.write(update("missing", "x"), None).await, Err(WriteError::NotFound { .. })));
-    let nameless =
-        Write::Update { name: name("new"), patch: Patch::default(), etag: None, allow_missing: true };
-    assert!(matches!(origin.write(nameless, None).await, Err(WriteError::Invalid(_))));
+    assert!(matches!(
+        origin.write(update("missing", "x"), None).await,
+        Err(WriteError::NotFound { .. })
+    ));
+    let nameless = Write::Update {
+        name: name("new"),
+        patch: Patch::default(),
+        etag: None,
+        allow_missing: true,
+    };
+    assert!(matches!(
+        origin.write(nameless, None).await,
+        Err(WriteError::Invalid(_))
+    ));
 }
 
 /// Ten at once with one request id: one write.
 async fn a_request_id_writes_once(origin: &Any) {
-    let request = RequestId { id: Uuid::new_v4(), fingerprint: [7; 16] };
+    let request = RequestId {
+        id: Uuid::new_v4(),
+        fingerprint: [7; 16],
+    };
     let tries = (0..10).map(|n| {
         let origin = Arc::clone(origin);
-        tokio::spawn(async move { origin.write(create(format!("once-{n}"), "x"), Some(request)).await })
+        tokio::spawn(async move {
+            origin
+                .write(create(format!("once-{n}"), "x"), Some(request))
+                .await
+        })
     });
     let mut etags = Vec::new();
     for tried in tries.collect::<Vec<_>>() {
-        etags.push(tried.await.expect("no panic").expect("the one outcome").todo);
+        etags.push(
+            tried
+                .await
+                .expect("no panic")
+                .expect("the one outcome")
+                .todo,
+        );
     }
     etags.dedup();
     assert_eq!(etags.len(), 1);
-    let other = RequestId { fingerprint: [8; 16], ..request };
+    let other = RequestId {
+        fingerprint: [8; 16],
+        ..request
+    };
     assert!(matches!(
         origin.write(create("other", "x"), Some(other)).await,
         Err(WriteError::RequestIdReused)
@@ -135,9 +191,16 @@ async fn a_request_id_writes_once(origin: &Any) {
 }
 
 async fn imports_make_no_doubles(origin: &Any) {
-    let todos: Vec<_> =
-        (0..500).map(|n| patch("x").create(name(format!("import-{n}")).as_str(), 1000)).collect();
-    assert_eq!(origin.import(todos[..300].to_vec()).await.expect("imported"), 300);
+    let todos: Vec<_> = (0..500)
+        .map(|n| patch("x").create(name(format!("import-{n}")).as_str(), 1000))
+        .collect();
+    assert_eq!(
+        origin
+            .import(todos[..300].to_vec())
+            .await
+            .expect("imported"),
+        300
+    );
     assert_eq!(origin.import(todos).await.expect("imported"), 200);
 }
 
@@ -146,7 +209,10 @@ async fn imports_make_no_doubles(origin: &Any) {
 async fn changes(feed: &mut dyn Feed, prefix: &str, wanted: usize) -> Vec<Change> {
     let mut found = Vec::new();
     while found.len() < wanted {
-        let items = timeout(Duration::from_secs(20), feed.next()).await.expect("in time").expect("a feed");
+        let items = timeout(Duration::from_secs(20), feed.next())
+            .await
+            .expect("in time")
+            .expect("a feed");
         for item in items {
             match item.event {
                 FeedEvent::Change(change) if change.name.as_str().contains(prefix) => {
@@ -167,40 +233,70 @@ async fn the_feed_has_every_change_once(origin: &Any) {
     times.push(done(origin, update("feed-a", "y")).await);
     times.push(done(origin, create("feed-b", "x")).await);
     times.push(done(origin, delete("feed-a")).await);
-    let mut feed = origin.open_feed(FeedStart::After(start)).await.expect("open");
+    let mut feed = origin
+        .open_feed(FeedStart::After(start))
+        .await
+        .expect("open");
     let seen = changes(feed.as_mut(), "/feed-", 4).await;
-    assert_eq!(seen.iter().map(|change| change.time).collect::<Vec<_>>(), times);
+    assert_eq!(
+        seen.iter().map(|change| change.time).collect::<Vec<_>>(),
+        times
+    );
     let kinds: Vec<_> = seen.iter().map(|change| change.kind).collect();
-    assert_eq!(kinds, [ChangeKind::Created, ChangeKind::Updated, ChangeKind::Created, ChangeKind::Deleted]);
-    let Touched::Paths(paths) = &seen[1].touched else { panic!("an update says what it touched") };
+    assert_eq!(
+        kinds,
+        [
+            ChangeKind::Created,
+            ChangeKind::Updated,
+            ChangeKind::Created,
+            ChangeKind::Deleted
+        ]
+    );
+    let Touched::Paths(paths) = &seen[1].touched else {
+        panic!("an update says what it touched")
+    };
     let mut paths: Vec<_> = paths.iter().map(AsRef::as_ref).collect();
     paths.sort_unstable();
     assert_eq!(paths, ["title", "update_time"]);
     // A time is exclusive; another feed is independent of the first.
-    let mut later = origin.open_feed(FeedStart::After(times[1])).await.expect("open");
+    let mut later = origin
+        .open_feed(FeedStart::After(times[1]))
+        .await
+        .expect("open");
     assert_eq!(changes(later.as_mut(), "/feed-", 2).await[0].time, times[2]);
     // A position goes on right after what was given.
     let position = feed.position().expect("a position");
     drop(feed);
     let next = done(origin, create("feed-c", "x")).await;
-    let mut resumed = origin.open_feed(FeedStart::Resume(position)).await.expect("open");
+    let mut resumed = origin
+        .open_feed(FeedStart::Resume(position))
+        .await
+        .expect("open");
     assert_eq!(changes(resumed.as_mut(), "/feed-", 1).await[0].time, next);
 }
 
 async fn heartbeats_come_back(origin: &Any) {
     let start = origin.heartbeat(10, LIMIT).await.expect("acknowledged");
-    let mut feed = origin.open_feed(FeedStart::After(start)).await.expect("open");
+    let mut feed = origin
+        .open_feed(FeedStart::After(start))
+        .await
+        .expect("open");
     for number in 11..20 {
         let write = done(origin, create(format!("beat-{number}"), "x")).await;
         let time = origin.heartbeat(number, LIMIT).await.expect("acknowledged");
-        assert!(time > write, "above every write that was acknowledged before");
+        assert!(
+            time > write,
+            "above every write that was acknowledged before"
+        );
         let mut back = None;
         while back.is_none() {
-            let items =
-                timeout(Duration::from_secs(10), feed.next()).await.expect("in time").expect("a feed");
-            back = items
-                .into_iter()
-                .find(|item| matches!(item.event, FeedEvent::Heartbeat { number: n } if n == number));
+            let items = timeout(Duration::from_secs(10), feed.next())
+                .await
+                .expect("in time")
+                .expect("a feed");
+            back = items.into_iter().find(
+                |item| matches!(item.event, FeedEvent::Heartbeat { number: n } if n == number),
+            );
         }
         assert_eq!(back.expect("back").time, time);
     }
@@ -214,11 +310,25 @@ async fn pages_are_in_order(origin: &Any) {
         todo.priority = 1 + n % 4;
         done(origin, Write::Create { name, todo }).await;
     }
-    for order in [Order::CreateTimeDesc, Order::CreateTime, Order::DueTime, Order::PriorityDesc] {
+    for order in [
+        Order::CreateTimeDesc,
+        Order::CreateTime,
+        Order::DueTime,
+        Order::PriorityDesc,
+    ] {
         let (mut after, mut names) = (None, Vec::new());
         loop {
-            let query = PageQuery { list: list.clone(), filter: Filter::default(), order, size: 7, after };
-            let (_, page) = origin.load_page(&query, OriginTime(1), LIMIT).await.expect("loaded");
+            let query = PageQuery {
+                list: list.clone(),
+                filter: Filter::default(),
+                order,
+                size: 7,
+                after,
+            };
+            let (_, page) = origin
+                .load_page(&query, OriginTime(1), LIMIT)
+                .await
+                .expect("loaded");
             assert!(page.names.len() <= 7);
             names.extend(page.names);
             after = page.next;
@@ -256,30 +366,50 @@ async fn the_past_is_exact_or_not_told(origin: &Any, remembers: bool) {
                 told += 1;
             }
             Err(problem) => {
-                assert!(!remembers && matches!(problem, OriginError::Unavailable(_)), "{problem}");
+                assert!(
+                    !remembers && matches!(problem, OriginError::Unavailable(_)),
+                    "{problem}"
+                );
             }
         }
     }
-    assert!(told >= 2, "the first state and the last one can be proven by any origin");
-    let (as_of, values) =
-        origin.load_todos(std::slice::from_ref(&still), states[1].0, LIMIT).await.expect("loaded");
+    assert!(
+        told >= 2,
+        "the first state and the last one can be proven by any origin"
+    );
+    let (as_of, values) = origin
+        .load_todos(std::slice::from_ref(&still), states[1].0, LIMIT)
+        .await
+        .expect("loaded");
     for at in [states[1].0, as_of] {
         assert_eq!(
-            origin.todo_at(&still, at, LIMIT).await.expect("it did not change"),
+            origin
+                .todo_at(&still, at, LIMIT)
+                .await
+                .expect("it did not change"),
             values[0],
             "byte for byte"
         );
     }
     let ahead = OriginTime(as_of.0 + (1 << 45));
-    assert!(matches!(origin.todo_at(&still, ahead, LIMIT).await, Err(OriginError::Ahead(_))));
+    assert!(matches!(
+        origin.todo_at(&still, ahead, LIMIT).await,
+        Err(OriginError::Ahead(_))
+    ));
     // Long before all that anyone remembers.
     for at in [0, 1, 1 << 32] {
         // Before all that anyone remembers.
         match origin.todo_at(&still, OriginTime(at), LIMIT).await {
             Ok(value) => {
-                assert_eq!(value, Value::Absent, "an empty store may know that it was empty");
+                assert_eq!(
+                    value,
+                    Value::Absent,
+                    "an empty store may know that it was empty"
+                );
             }
-            Err(problem) => assert!(at != 1 << 32 || !matches!(problem, OriginError::Ahead(_)) || !remembers),
+            Err(problem) => {
+                assert!(at != 1 << 32 || !matches!(problem, OriginError::Ahead(_)) || !remembers)
+            }
         }
     }
 }
@@ -294,8 +424,10 @@ async fn past_states_are_those_that_were_loaded(origin: &Any, remembers: bool) {
     });
     let (mut asked, mut told) = (0, 0);
     while !writing.is_finished() {
-        let (as_of, values) =
-            origin.load_todos(&[name("history")], OriginTime(1), LIMIT).await.expect("loaded");
+        let (as_of, values) = origin
+            .load_todos(&[name("history")], OriginTime(1), LIMIT)
+            .await
+            .expect("loaded");
         asked += 1;
         match origin.todo_at(&name("history"), as_of, LIMIT).await {
             Ok(value) => {
@@ -306,7 +438,10 @@ async fn past_states_are_those_that_were_loaded(origin: &Any, remembers: bool) {
         }
     }
     writing.await.expect("written");
-    assert!(told > 0 && (told == asked || !remembers), "{told} of {asked}");
+    assert!(
+        told > 0 && (told == asked || !remembers),
+        "{told} of {asked}"
+    );
 }
 
 async fn past_pages_are_those_that_were_loaded(origin: &Any, remembers: bool) {
@@ -321,7 +456,14 @@ async fn past_pages_are_those_that_were_loaded(origin: &Any, remembers: bool) {
     let mut pages = Vec::new();
     for n in 0..6 {
         let name = list.todo(&format!("t{n}")).expect("a name");
-        let time = done(origin, Write::Create { todo: patch("x").create(name.as_str(), n), name }).await;
+        let time = done(
+            origin,
+            Write::Create {
+                todo: patch("x").create(name.as_str(), n),
+                name,
+            },
+        )
+        .await;
         pages.push(origin.load_page(&query, time, LIMIT).await.expect("loaded"));
     }
     for (as_of, page) in &pages[..5] {
@@ -331,9 +473,18 @@ async fn past_pages_are_those_that_were_loaded(origin: &Any, remembers: bool) {
         }
     }
     let (as_of, page) = &pages[5];
-    assert_eq!(origin.page_at(&query, *as_of, LIMIT).await.expect("nothing changed since"), *page);
+    assert_eq!(
+        origin
+            .page_at(&query, *as_of, LIMIT)
+            .await
+            .expect("nothing changed since"),
+        *page
+    );
     let ahead = OriginTime(as_of.0 + (1 << 45));
-    assert!(matches!(origin.page_at(&query, ahead, LIMIT).await, Err(OriginError::Ahead(_))));
+    assert!(matches!(
+        origin.page_at(&query, ahead, LIMIT).await,
+        Err(OriginError::Ahead(_))
+    ));
 }
 
 async fn all(origin: Any, remembers: bool) {
@@ -367,33 +518,61 @@ async fn forgotten_history_is_told_by_the_embedded_store() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn forgotten_history_is_told_by_mongodb() {
     let mongo = Mongo::start(1, 1);
-    let origin: Any = Arc::new(MongoDb::connect(&mongo.uri("forgotten"), 0, 64).await.expect("connected"));
+    let origin: Any = Arc::new(
+        MongoDb::connect(&mongo.uri("forgotten"), 0, 64)
+            .await
+            .expect("connected"),
+    );
     let start = origin.heartbeat(1, LIMIT).await.expect("acknowledged");
-    let mut feed = origin.open_feed(FeedStart::After(start)).await.expect("open");
+    let mut feed = origin
+        .open_feed(FeedStart::After(start))
+        .await
+        .expect("open");
     done(&origin, create("a", "x")).await;
     changes(feed.as_mut(), "/", 1).await;
     let position = feed.position().expect("a position");
     drop(feed);
-    assert!(!is_forgotten(&origin, FeedStart::Resume(position.clone())).await, "nothing is lost yet");
-    let rubbish = mongo.client().await.database("rubbish").collection::<Document>("rubbish");
+    assert!(
+        !is_forgotten(&origin, FeedStart::Resume(position.clone())).await,
+        "nothing is lost yet"
+    );
+    let rubbish = mongo
+        .client()
+        .await
+        .database("rubbish")
+        .collection::<Document>("rubbish");
     let batch = vec![doc! { "text": "x".repeat(100_000) }; 100];
-    eventually("the oplog to be overrun", Duration::from_secs(120), async || {
-        rubbish.insert_many(&batch).await.expect("written");
-        is_forgotten(&origin, FeedStart::After(start)).await.then_some(())
-    })
+    eventually(
+        "the oplog to be overrun",
+        Duration::from_secs(120),
+        async || {
+            rubbish.insert_many(&batch).await.expect("written");
+            is_forgotten(&origin, FeedStart::After(start))
+                .await
+                .then_some(())
+        },
+    )
     .await;
     assert!(is_forgotten(&origin, FeedStart::Resume(position)).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_embedded_store_conforms() {
-    all(Arc::new(Embedded::open(&folder("data"), 0).expect("opened")), false).await;
+    all(
+        Arc::new(Embedded::open(&folder("data"), 0).expect("opened")),
+        false,
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mongodb_conforms() {
     let uri = mongo().uri("conformance");
-    all(Arc::new(MongoDb::connect(&uri, 0, 64).await.expect("connected")), true).await;
+    all(
+        Arc::new(MongoDb::connect(&uri, 0, 64).await.expect("connected")),
+        true,
+    )
+    .await;
 }
 
 /// A collection that is gone, or made again, says nothing of what it was.
@@ -413,21 +592,39 @@ async fn the_past_of_a_dropped_collection_is_not_guessed() {
     let ask = async |what: &str| {
         match origin.todo_at(&name("a"), time, LIMIT).await {
             Ok(value) => assert_eq!(title(&value).as_deref(), Some("x"), "{what}"),
-            Err(problem) => assert!(matches!(problem, OriginError::Unavailable(_)), "{what}: {problem}"),
+            Err(problem) => assert!(
+                matches!(problem, OriginError::Unavailable(_)),
+                "{what}: {problem}"
+            ),
         }
         match origin.page_at(&query, time, LIMIT).await {
             Ok(page) => assert_eq!(page.names, [name("a")], "{what}"),
-            Err(problem) => assert!(matches!(problem, OriginError::Unavailable(_)), "{what}: {problem}"),
+            Err(problem) => assert!(
+                matches!(problem, OriginError::Unavailable(_)),
+                "{what}: {problem}"
+            ),
         }
     };
     ask("there").await;
-    mongo.todos("past_dropped").await.drop().await.expect("dropped");
+    mongo
+        .todos("past_dropped")
+        .await
+        .drop()
+        .await
+        .expect("dropped");
     ask("gone").await;
     done(&origin, create("b", "x")).await;
     ask("made again").await;
     let (as_of, page) = origin.load_page(&query, time, LIMIT).await.expect("loaded");
     assert_eq!(
-        (page.names, origin.load_todos(&[name("a")], as_of, LIMIT).await.expect("loaded").1),
+        (
+            page.names,
+            origin
+                .load_todos(&[name("a")], as_of, LIMIT)
+                .await
+                .expect("loaded")
+                .1
+        ),
         (vec![name("b")], vec![Value::Absent])
     );
 }
@@ -439,7 +636,10 @@ async fn the_embedded_store_goes_on_where_it_was() {
     let (id, time) = {
         let origin: Any = Arc::new(Embedded::open(&dir, 0).expect("opened"));
         done(&origin, create("a", "x")).await;
-        (origin.id(), origin.heartbeat(1, LIMIT).await.expect("acknowledged"))
+        (
+            origin.id(),
+            origin.heartbeat(1, LIMIT).await.expect("acknowledged"),
+        )
     };
     let origin = loop {
         // The writer's thread lets go of the file a moment later.
@@ -449,10 +649,20 @@ async fn the_embedded_store_goes_on_where_it_was() {
         }
     };
     assert_eq!(origin.id(), id);
-    let start = origin
-        .replay_start(origin.heartbeat(0, LIMIT).await.expect("acknowledged"), Duration::from_secs(600));
+    let start = origin.replay_start(
+        origin.heartbeat(0, LIMIT).await.expect("acknowledged"),
+        Duration::from_secs(600),
+    );
     assert!(done(&origin, create("b", "x")).await > time);
-    let mut feed = origin.open_feed(FeedStart::After(start)).await.expect("open");
+    let mut feed = origin
+        .open_feed(FeedStart::After(start))
+        .await
+        .expect("open");
     let seen = changes(feed.as_mut(), "/", 2).await;
-    assert_eq!(seen.iter().map(|change| change.name.clone()).collect::<Vec<_>>(), [name("a"), name("b")]);
+    assert_eq!(
+        seen.iter()
+            .map(|change| change.name.clone())
+            .collect::<Vec<_>>(),
+        [name("a"), name("b")]
+    );
 }

@@ -16,7 +16,10 @@ use crate::support::{RedisCluster, eventually, redis, redis_cli, redis_cluster};
 const LONG: Duration = Duration::from_secs(600);
 
 fn key(list: &str, id: impl std::fmt::Display) -> SharedKey {
-    SharedKey { list: format!("lists/{list}"), key: format!("todos/{id}") }
+    SharedKey {
+        list: format!("lists/{list}"),
+        key: format!("todos/{id}"),
+    }
 }
 
 /// Writing is off the caller's path: so it is waited for.
@@ -28,14 +31,25 @@ async fn held(shared: &dyn Shared, key: &SharedKey) -> Bytes {
 }
 
 async fn all(shared: Arc<dyn Shared>) {
-    eventually("the tier", Duration::from_secs(10), async || shared.is_up().then_some(())).await;
+    eventually("the tier", Duration::from_secs(10), async || {
+        shared.is_up().then_some(())
+    })
+    .await;
     let (a, b, none) = (key("one", "a"), key("two", "b"), key("one", "none"));
     let binary: Vec<u8> = (0..=255).collect();
-    shared.put(vec![(a.clone(), binary.clone().into()), (b.clone(), Bytes::from(vec![7; 1 << 20]))], LONG);
+    shared.put(
+        vec![
+            (a.clone(), binary.clone().into()),
+            (b.clone(), Bytes::from(vec![7; 1 << 20])),
+        ],
+        LONG,
+    );
     assert_eq!(held(shared.as_ref(), &b).await.len(), 1 << 20);
     assert_eq!(held(shared.as_ref(), &a).await, binary);
     eventually("each in its place", Duration::from_secs(5), async || {
-        let found = shared.get(&[none.clone(), a.clone(), none.clone(), a.clone()]).await;
+        let found = shared
+            .get(&[none.clone(), a.clone(), none.clone(), a.clone()])
+            .await;
         let found: Vec<_> = found.iter().map(Option::is_some).collect();
         (found == [false, true, false, true]).then_some(())
     })
@@ -47,25 +61,43 @@ async fn all(shared: Arc<dyn Shared>) {
     })
     .await;
 
-    let many: Vec<_> = (0..1000).map(|n| key(&format!("list-{}", n % 50), n)).collect();
-    shared.put(many.iter().map(|key| (key.clone(), Bytes::from(key.key.clone()))).collect(), LONG);
-    eventually("all entries in their order", Duration::from_secs(5), async || {
-        let found = shared.get(&many).await;
-        let right = many
-            .iter()
-            .zip(&found)
-            .all(|(key, value)| value.as_ref().is_some_and(|v| *v == key.key.as_bytes()));
-        right.then_some(())
-    })
+    let many: Vec<_> = (0..1000)
+        .map(|n| key(&format!("list-{}", n % 50), n))
+        .collect();
+    shared.put(
+        many.iter()
+            .map(|key| (key.clone(), Bytes::from(key.key.clone())))
+            .collect(),
+        LONG,
+    );
+    eventually(
+        "all entries in their order",
+        Duration::from_secs(5),
+        async || {
+            let found = shared.get(&many).await;
+            let right = many
+                .iter()
+                .zip(&found)
+                .all(|(key, value)| value.as_ref().is_some_and(|v| *v == key.key.as_bytes()));
+            right.then_some(())
+        },
+    )
     .await;
 
     readers_side_by_side(&shared, &many).await;
 
     let short = key("one", "short");
-    shared.put(vec![(short.clone(), Bytes::from_static(b"x"))], Duration::from_millis(300));
+    shared.put(
+        vec![(short.clone(), Bytes::from_static(b"x"))],
+        Duration::from_millis(300),
+    );
     held(shared.as_ref(), &short).await;
     tokio::time::sleep(Duration::from_millis(400)).await;
-    assert_eq!(shared.get(std::slice::from_ref(&short)).await, [None], "its lifetime is over");
+    assert_eq!(
+        shared.get(std::slice::from_ref(&short)).await,
+        [None],
+        "its lifetime is over"
+    );
 
     let lease = Duration::from_millis(300);
     assert!(shared.lease(&a, lease).await, "the first gets it");
@@ -74,7 +106,10 @@ async fn all(shared: Arc<dyn Shared>) {
         (!shared.lease(&a, lease).await).then_some(())
     })
     .await;
-    assert!(shared.lease(&b, lease).await, "another key is another lease");
+    assert!(
+        shared.lease(&b, lease).await,
+        "another key is another lease"
+    );
     tokio::time::sleep(Duration::from_millis(400)).await;
     assert!(shared.lease(&a, lease).await, "it ends by itself");
 }
@@ -100,11 +135,19 @@ async fn readers_side_by_side(shared: &Arc<dyn Shared>, held: &[SharedKey]) {
             }
             let found = asked.await;
             assert_eq!(found.len(), keys.len());
-            assert!(n.is_multiple_of(3) || found.last() == Some(&None), "an entry that nobody put");
+            assert!(
+                n.is_multiple_of(3) || found.last() == Some(&None),
+                "an entry that nobody put"
+            );
             let wrong = |(key, value): &(&SharedKey, &Option<Bytes>)| {
-                value.as_ref().is_some_and(|value| *value != key.key.as_bytes())
+                value
+                    .as_ref()
+                    .is_some_and(|value| *value != key.key.as_bytes())
             };
-            assert!(!keys.iter().zip(&found).any(|pair| wrong(&pair)), "somebody else's entry");
+            assert!(
+                !keys.iter().zip(&found).any(|pair| wrong(&pair)),
+                "somebody else's entry"
+            );
             found.iter().flatten().count()
         }
     };
@@ -113,7 +156,8 @@ async fn readers_side_by_side(shared: &Arc<dyn Shared>, held: &[SharedKey]) {
     let (mut found, mut waves) = (0, (0..9).cycle());
     eventually("most of the entries", Duration::from_secs(30), async || {
         let wave = waves.next().unwrap_or(0);
-        let readers: tokio::task::JoinSet<usize> = (0..100).map(|n| reader(wave * 100 + n)).collect();
+        let readers: tokio::task::JoinSet<usize> =
+            (0..100).map(|n| reader(wave * 100 + n)).collect();
         found += readers.join_all().await.into_iter().sum::<usize>();
         (found > 1500).then_some(())
     })
@@ -143,7 +187,10 @@ async fn redis_cluster_conforms() {
 #[tokio::test]
 async fn a_wrong_url_is_told() {
     for url in ["http://localhost", "nonsense"] {
-        assert!(RedisTier::connect(url, Arc::new(Metrics::default())).is_err(), "{url}");
+        assert!(
+            RedisTier::connect(url, Arc::new(Metrics::default())).is_err(),
+            "{url}"
+        );
     }
 }
 
@@ -151,14 +198,20 @@ async fn a_wrong_url_is_told() {
 async fn a_dead_redis_is_found_out_and_found_again() {
     let node = redis();
     let shared = tier(&format!("redis://127.0.0.1:{}", node.port));
-    eventually("the tier", Duration::from_secs(10), async || shared.is_up().then_some(())).await;
+    eventually("the tier", Duration::from_secs(10), async || {
+        shared.is_up().then_some(())
+    })
+    .await;
     node.kill();
     for _ in 0..20 {
         assert_eq!(shared.get(&[key("one", "a")]).await, [None]);
     }
     assert!(!shared.is_up(), "it is not asked any more");
     node.restart();
-    eventually("the tier again", Duration::from_secs(20), async || shared.is_up().then_some(())).await;
+    eventually("the tier again", Duration::from_secs(20), async || {
+        shared.is_up().then_some(())
+    })
+    .await;
 }
 
 /// Readers gather by node: those of the other nodes are answered as if nothing
@@ -168,9 +221,17 @@ async fn a_node_that_hangs_holds_up_only_its_own_keys() {
     const KEYS: usize = 60;
     let cluster = RedisCluster::start_behind(|port| port);
     let shared = tier(&cluster.url());
-    eventually("the tier", Duration::from_secs(10), async || shared.is_up().then_some(())).await;
+    eventually("the tier", Duration::from_secs(10), async || {
+        shared.is_up().then_some(())
+    })
+    .await;
     let keys: Vec<_> = (0..KEYS).map(|n| key(&format!("list-{n}"), n)).collect();
-    shared.put(keys.iter().map(|key| (key.clone(), Bytes::from(key.key.clone()))).collect(), LONG);
+    shared.put(
+        keys.iter()
+            .map(|key| (key.clone(), Bytes::from(key.key.clone())))
+            .collect(),
+        LONG,
+    );
     for key in &keys {
         held(shared.as_ref(), key).await;
     }
@@ -178,7 +239,10 @@ async fn a_node_that_hangs_holds_up_only_its_own_keys() {
     let hung = masters[0];
     let lost = redis_cli(hung.port, &["keys", "*"]);
     let is_lost = |key: &SharedKey| lost.contains(&format!("{{{}}}", key.list));
-    assert!((1..KEYS).contains(&keys.iter().filter(|key| is_lost(key)).count()), "{lost}");
+    assert!(
+        (1..KEYS).contains(&keys.iter().filter(|key| is_lost(key)).count()),
+        "{lost}"
+    );
     hung.freeze();
     // Well before the connection is found to hang. On a slow machine one round
     // may come too late.
@@ -189,7 +253,11 @@ async fn a_node_that_hangs_holds_up_only_its_own_keys() {
             async move { shared.get(&[key]).await.remove(0).is_some() }
         };
         answered = futures::future::join_all(keys.iter().map(read)).await;
-        if keys.iter().zip(&answered).all(|(key, found)| *found != is_lost(key)) {
+        if keys
+            .iter()
+            .zip(&answered)
+            .all(|(key, found)| *found != is_lost(key))
+        {
             break;
         }
     }

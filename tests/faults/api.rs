@@ -26,12 +26,19 @@ const SLACK: Duration = Duration::from_millis(500);
 /// A client that connects when it has to, and again after a restart.
 pub fn client(address: &str) -> Client {
     let channel = Channel::from_shared(address.to_owned()).expect("an address");
-    TodoServiceClient::new(channel.connect_timeout(Duration::from_secs(1)).connect_lazy())
+    TodoServiceClient::new(
+        channel
+            .connect_timeout(Duration::from_secs(1))
+            .connect_lazy(),
+    )
 }
 
 /// Why a call was not answered.
 #[derive(Clone, Debug)]
-#[expect(dead_code, reason = "the text is for people, who read it in a violation")]
+#[expect(
+    dead_code,
+    reason = "the text is for people, who read it in a violation"
+)]
 pub struct Failed {
     pub code: Code,
     text: String,
@@ -54,7 +61,11 @@ impl Failed {
 
     /// For the table.
     pub fn kind(&self) -> String {
-        if self.reason.is_empty() { format!("client: {:?}", self.code) } else { self.reason.clone() }
+        if self.reason.is_empty() {
+            format!("client: {:?}", self.code)
+        } else {
+            self.reason.clone()
+        }
     }
 
     /// What became of a write that was answered so.
@@ -69,7 +80,11 @@ impl Failed {
                 | "TODO_ALREADY_EXISTS"
                 | "FIELD_INVALID"
         );
-        if refused { Fate::Refused } else { Fate::Unknown }
+        if refused {
+            Fate::Refused
+        } else {
+            Fate::Unknown
+        }
     }
 }
 
@@ -90,7 +105,11 @@ impl Facts {
         let read = read.expect("a ReadInfo");
         let bound = read.staleness_bound.expect("a bound");
         let bound = Duration::new(bound.seconds.unsigned_abs(), bound.nanos.unsigned_abs());
-        Self { token: read.token, bound, stale: read.stale }
+        Self {
+            token: read.token,
+            bound,
+            stale: read.stale,
+        }
     }
 }
 
@@ -100,7 +119,9 @@ pub fn time_of(token: &str) -> u64 {
 }
 
 pub fn arm(requirement: Requirement) -> Option<pb::Consistency> {
-    Some(pb::Consistency { requirement: Some(requirement) })
+    Some(pb::Consistency {
+        requirement: Some(requirement),
+    })
 }
 
 async fn call<Q, A>(
@@ -123,12 +144,27 @@ pub struct Got {
     pub facts: Facts,
 }
 
-pub async fn get(client: &mut Client, name: &str, how: Option<pb::Consistency>) -> Result<Got, Failed> {
-    let request = pb::GetTodoRequest { name: name.into(), consistency: how };
-    match call(READ_DEADLINE, request, async |request| client.get_todo(request).await).await {
+pub async fn get(
+    client: &mut Client,
+    name: &str,
+    how: Option<pb::Consistency>,
+) -> Result<Got, Failed> {
+    let request = pb::GetTodoRequest {
+        name: name.into(),
+        consistency: how,
+    };
+    match call(READ_DEADLINE, request, async |request| {
+        client.get_todo(request).await
+    })
+    .await
+    {
         Ok(reply) => {
             let todo = reply.todo.expect("a todo");
-            Ok(Got { shown: Shown::title(&todo.title), etag: todo.etag, facts: Facts::of(reply.read) })
+            Ok(Got {
+                shown: Shown::title(&todo.title),
+                etag: todo.etag,
+                facts: Facts::of(reply.read),
+            })
         }
         Err(status) => absent(&status).ok_or_else(|| Failed::of(&status)),
     }
@@ -137,14 +173,23 @@ pub async fn get(client: &mut Client, name: &str, how: Option<pb::Consistency>) 
 /// NOT_FOUND is an answer.
 fn absent(status: &Status) -> Option<Got> {
     let details = status.get_error_details();
-    let info = details.error_info().filter(|info| info.reason == "TODO_NOT_FOUND")?;
+    let info = details
+        .error_info()
+        .filter(|info| info.reason == "TODO_NOT_FOUND")?;
     let bound = info.metadata.get("staleness_bound_ms")?.parse().ok()?;
     let facts = Facts {
         token: info.metadata.get("token")?.clone(),
         bound: Duration::from_millis(bound),
-        stale: info.metadata.get("stale").is_some_and(|stale| stale == "true"),
+        stale: info
+            .metadata
+            .get("stale")
+            .is_some_and(|stale| stale == "true"),
     };
-    Some(Got { shown: Shown::Absent, etag: String::new(), facts })
+    Some(Got {
+        shown: Shown::Absent,
+        etag: String::new(),
+        facts,
+    })
 }
 
 /// Names with what is shown of each.
@@ -155,8 +200,14 @@ pub async fn batch(
     names: Vec<String>,
     how: Option<pb::Consistency>,
 ) -> Result<(Rows, Facts), Failed> {
-    let request = pb::BatchGetTodosRequest { names, consistency: how };
-    let reply = call(READ_DEADLINE, request, async |request| client.batch_get_todos(request).await).await;
+    let request = pb::BatchGetTodosRequest {
+        names,
+        consistency: how,
+    };
+    let reply = call(READ_DEADLINE, request, async |request| {
+        client.batch_get_todos(request).await
+    })
+    .await;
     let reply = reply.map_err(|status| Failed::of(&status))?;
     let mut rows = rows(reply.todos);
     rows.extend(reply.missing.into_iter().map(|name| (name, Shown::Absent)));
@@ -164,7 +215,10 @@ pub async fn batch(
 }
 
 fn rows(todos: Vec<pb::Todo>) -> Rows {
-    todos.into_iter().map(|todo| (todo.name, Shown::title(&todo.title))).collect()
+    todos
+        .into_iter()
+        .map(|todo| (todo.name, Shown::title(&todo.title)))
+        .collect()
 }
 
 pub struct Page {
@@ -187,9 +241,16 @@ pub async fn page(
         consistency: how,
         ..Default::default()
     };
-    let reply = call(READ_DEADLINE, request, async |request| client.list_todos(request).await).await;
+    let reply = call(READ_DEADLINE, request, async |request| {
+        client.list_todos(request).await
+    })
+    .await;
     let reply = reply.map_err(|status| Failed::of(&status))?;
-    Ok(Page { rows: rows(reply.todos), next: reply.next_page_token, facts: Facts::of(reply.read) })
+    Ok(Page {
+        rows: rows(reply.todos),
+        next: reply.next_page_token,
+        facts: Facts::of(reply.read),
+    })
 }
 
 pub async fn create(
@@ -201,12 +262,20 @@ pub async fn create(
     let (parent, todo_id) = name.split_once("/todos/").expect("a name");
     let request = pb::CreateTodoRequest {
         parent: parent.into(),
-        todo: Some(pb::Todo { title, ..Default::default() }),
+        todo: Some(pb::Todo {
+            title,
+            ..Default::default()
+        }),
         todo_id: todo_id.into(),
         request_id,
     };
-    let reply = call(WRITE_DEADLINE, request, async |request| client.create_todo(request).await).await;
-    reply.map(|reply| reply.token).map_err(|status| Failed::of(&status))
+    let reply = call(WRITE_DEADLINE, request, async |request| {
+        client.create_todo(request).await
+    })
+    .await;
+    reply
+        .map(|reply| reply.token)
+        .map_err(|status| Failed::of(&status))
 }
 
 pub async fn update(
@@ -216,14 +285,37 @@ pub async fn update(
     etag: String,
     request_id: String,
 ) -> Result<String, Failed> {
-    let todo = pb::Todo { name: name.into(), title, etag, ..Default::default() };
-    let request = pb::UpdateTodoRequest { todo: Some(todo), request_id, ..Default::default() };
-    let reply = call(WRITE_DEADLINE, request, async |request| client.update_todo(request).await).await;
-    reply.map(|reply| reply.token).map_err(|status| Failed::of(&status))
+    let todo = pb::Todo {
+        name: name.into(),
+        title,
+        etag,
+        ..Default::default()
+    };
+    let request = pb::UpdateTodoRequest {
+        todo: Some(todo),
+        request_id,
+        ..Default::default()
+    };
+    let reply = call(WRITE_DEADLINE, request, async |request| {
+        client.update_todo(request).await
+    })
+    .await;
+    reply
+        .map(|reply| reply.token)
+        .map_err(|status| Failed::of(&status))
 }
 
 pub async fn delete(client: &mut Client, name: &str, etag: String) -> Result<String, Failed> {
-    let request = pb::DeleteTodoRequest { name: name.into(), etag, ..Default::default() };
-    let reply = call(WRITE_DEADLINE, request, async |request| client.delete_todo(request).await).await;
-    reply.map(|reply| reply.token).map_err(|status| Failed::of(&status))
+    let request = pb::DeleteTodoRequest {
+        name: name.into(),
+        etag,
+        ..Default::default()
+    };
+    let reply = call(WRITE_DEADLINE, request, async |request| {
+        client.delete_todo(request).await
+    })
+    .await;
+    reply
+        .map(|reply| reply.token)
+        .map_err(|status| Failed::of(&status))
 }

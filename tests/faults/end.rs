@@ -41,7 +41,9 @@ pub async fn check(
         sleep(Duration::from_secs(3)).await;
     }
     if !same {
-        shift.history.violation("the origin still changes at the end".into());
+        shift
+            .history
+            .violation("the origin still changes at the end".into());
     }
     let (last, time) = origin(world).await;
     shift.history.check_end(&last);
@@ -50,7 +52,11 @@ pub async fn check(
     while let Some(watcher) = watching.join_next().await {
         let watcher = watcher.expect("no watcher ends by a panic");
         watcher.check(&last);
-        (resumed, resets, watchers) = (resumed + watcher.resumed, resets + watcher.resets, watchers + 1);
+        (resumed, resets, watchers) = (
+            resumed + watcher.resumed,
+            resets + watcher.resets,
+            watchers + 1,
+        );
     }
     println!("{watchers} watchers were resumed {resumed} times and reset {resets} times");
     println!(
@@ -62,14 +68,29 @@ pub async fn check(
 
 /// All todos with their version, and a time after all that is in them.
 async fn origin(world: &World) -> (HashMap<String, u64>, u64) {
-    let todos = world.plain.database(DATABASE).collection::<Document>("todos");
+    let todos = world
+        .plain
+        .database(DATABASE)
+        .collection::<Document>("todos");
     let mut session = world.plain.start_session().await.expect("a session");
     // A write, so that the time is one that the feed passes.
-    let probe = world.plain.database(DATABASE).collection::<Document>("probe");
-    probe.insert_one(doc! {}).session(&mut session).await.expect("inserted");
+    let probe = world
+        .plain
+        .database(DATABASE)
+        .collection::<Document>("probe");
+    probe
+        .insert_one(doc! {})
+        .session(&mut session)
+        .await
+        .expect("inserted");
     let Timestamp { time, increment } = session.operation_time().expect("a time");
-    let all: Vec<Document> =
-        todos.find(doc! {}).await.expect("found").try_collect().await.expect("all of them");
+    let all: Vec<Document> = todos
+        .find(doc! {})
+        .await
+        .expect("found")
+        .try_collect()
+        .await
+        .expect("all of them");
     let row = |todo: Document| {
         let name = todo.get_str("_id").expect("a name").to_owned();
         let Shown::At(version) = Shown::title(todo.get_str("title").expect("a title")) else {
@@ -77,7 +98,10 @@ async fn origin(world: &World) -> (HashMap<String, u64>, u64) {
         };
         (name, version)
     };
-    (all.into_iter().map(row).collect(), u64::from(time) << 32 | u64::from(increment))
+    (
+        all.into_iter().map(row).collect(),
+        u64::from(time) << 32 | u64::from(increment),
+    )
 }
 
 /// Asks again: on a busy machine a strong read may be refused.
@@ -93,19 +117,27 @@ async fn patiently<T>(mut ask: impl AsyncFnMut() -> Result<T, api::Failed>) -> O
 
 /// What the replicas show by strong reads and lists that the origin does not.
 async fn differences(world: &World, shift: &Shift, origin: &HashMap<String, u64>) -> Vec<String> {
-    let names: Vec<String> = shift.history.names().iter().map(ToString::to_string).collect();
+    let names: Vec<String> = shift
+        .history
+        .names()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     let strong = || api::arm(Requirement::FullyConsistent(true));
     let mut found = Vec::new();
     for (replica, mut client) in world.clients().into_iter().enumerate() {
         for names in names.chunks(BATCH) {
             let Some(rows) =
-                patiently(async || Ok(api::batch(&mut client, names.to_vec(), strong()).await?.0)).await
+                patiently(async || Ok(api::batch(&mut client, names.to_vec(), strong()).await?.0))
+                    .await
             else {
                 found.push(format!("at the end replica {replica} does not answer"));
                 continue;
             };
             for (name, shown) in rows {
-                let there = origin.get(&name).map_or(Shown::Absent, |version| Shown::At(*version));
+                let there = origin
+                    .get(&name)
+                    .map_or(Shown::Absent, |version| Shown::At(*version));
                 if shown != there {
                     found.push(format!(
                         "at the end replica {replica} shows {name} as {shown:?}, not {there:?}"
@@ -116,8 +148,10 @@ async fn differences(world: &World, shift: &Shift, origin: &HashMap<String, u64>
         for list in &shift.lists {
             let (mut next, mut listed) = (String::new(), Vec::new());
             loop {
-                let page =
-                    patiently(async || api::page(&mut client, list, next.clone(), 100, strong()).await).await;
+                let page = patiently(async || {
+                    api::page(&mut client, list, next.clone(), 100, strong()).await
+                })
+                .await;
                 let Some(page) = page else {
                     found.push(format!("at the end replica {replica} does not list {list}"));
                     break;
@@ -128,12 +162,17 @@ async fn differences(world: &World, shift: &Shift, origin: &HashMap<String, u64>
                     break;
                 }
             }
-            let mut there: Vec<_> =
-                origin.keys().filter(|name| name.starts_with(&format!("{list}/"))).cloned().collect();
+            let mut there: Vec<_> = origin
+                .keys()
+                .filter(|name| name.starts_with(&format!("{list}/")))
+                .cloned()
+                .collect();
             listed.sort();
             there.sort();
             if listed != there {
-                found.push(format!("at the end replica {replica} lists {listed:?} in {list}, not {there:?}"));
+                found.push(format!(
+                    "at the end replica {replica} lists {listed:?} in {list}, not {there:?}"
+                ));
             }
         }
     }

@@ -39,9 +39,9 @@ pub enum Fault {
 }
 
 use Fault::{
-    MongoFrozen, MongoKilled, PrimaryFrozen, PrimaryKilled, PrimarySteppedDown, RedisDown, RedisFlushed,
-    RedisMasterFrozen, RedisMasterKilled, RedisOldValues, RedisSlow, RedisStalled, ReplicaCutOff,
-    ReplicaFrozen, ReplicaKilled,
+    MongoFrozen, MongoKilled, PrimaryFrozen, PrimaryKilled, PrimarySteppedDown, RedisDown,
+    RedisFlushed, RedisMasterFrozen, RedisMasterKilled, RedisOldValues, RedisSlow, RedisStalled,
+    ReplicaCutOff, ReplicaFrozen, ReplicaKilled,
 };
 
 pub const ALL: [Fault; 15] = [
@@ -63,8 +63,15 @@ pub const ALL: [Fault; 15] = [
 ];
 
 /// Those of the short form.
-pub const SHORT: [Fault; 7] =
-    [RedisOldValues, RedisDown, PrimaryFrozen, ReplicaCutOff, PrimarySteppedDown, MongoFrozen, ReplicaKilled];
+pub const SHORT: [Fault; 7] = [
+    RedisOldValues,
+    RedisDown,
+    PrimaryFrozen,
+    ReplicaCutOff,
+    PrimarySteppedDown,
+    MongoFrozen,
+    ReplicaKilled,
+];
 
 /// Arms that must all be answered while only Redis is in trouble.
 const ARMS: [&str; 12] = [
@@ -162,12 +169,18 @@ pub type Pulses = Arc<Mutex<Vec<(Instant, Duration)>>>;
 
 /// Feels the pulse of MongoDB until the shift ends.
 pub async fn pulse(plain: mongodb::Client, shift: Arc<Shift>, pulses: Pulses) {
-    let probe = plain.database("probe").collection::<mongodb::bson::Document>("pulse");
+    let probe = plain
+        .database("probe")
+        .collection::<mongodb::bson::Document>("pulse");
     while !shift.ended() {
         let began = Instant::now();
         let write = probe.insert_one(doc! {});
         let done = timeout(PULSE_LIMIT * 2, async { write.await }).await;
-        let took = if matches!(done, Ok(Ok(_))) { began.elapsed() } else { PULSE_LIMIT * 2 };
+        let took = if matches!(done, Ok(Ok(_))) {
+            began.elapsed()
+        } else {
+            PULSE_LIMIT * 2
+        };
         pulses.lock().expect("the pulses").push((began, took));
         sleep(PULSE_PAUSE).await;
     }
@@ -178,14 +191,22 @@ impl Chaos {
     pub async fn run(&mut self, fault: Fault) {
         let target = self.random.below(self.world.replicas.len());
         let at_replica = matches!(fault, ReplicaCutOff | ReplicaFrozen | ReplicaKilled);
-        let memory: Vec<_> = self.world.replicas.iter().map(|r| r.memory().0 / 1024).collect();
+        let memory: Vec<_> = self
+            .world
+            .replicas
+            .iter()
+            .map(|r| r.memory().0 / 1024)
+            .collect();
         println!(
             "fault {}: {} (replica {target}; MiB of each replica {memory:?})",
             self.faults,
             fault.name()
         );
         let began = Instant::now();
-        let window = self.shift.recorder.enter(fault.name(), at_replica.then_some(target));
+        let window = self
+            .shift
+            .recorder
+            .enter(fault.name(), at_replica.then_some(target));
         self.faults += 1;
         match fault {
             RedisMasterKilled => self.redis_master(Server::kill, Server::restart).await,
@@ -198,7 +219,10 @@ impl Chaos {
             PrimarySteppedDown => self.primary_steps_down(&window).await,
             PrimaryKilled => self.primary(&window, Server::kill, Server::restart).await,
             PrimaryFrozen => self.primary(&window, Server::freeze, Server::thaw).await,
-            MongoKilled => self.mongo_down(&window, Server::kill, Server::restart).await,
+            MongoKilled => {
+                self.mongo_down(&window, Server::kill, Server::restart)
+                    .await
+            }
             MongoFrozen => self.mongo_down(&window, Server::freeze, Server::thaw).await,
             ReplicaCutOff => self.replica_cut_off(&window, target).await,
             ReplicaFrozen => self.replica_frozen(target).await,
@@ -206,14 +230,19 @@ impl Chaos {
         }
         let held = began.elapsed();
         self.well_again(fault.name()).await;
-        println!("  held {held:.1?}, well again after {:.1?}", began.elapsed().saturating_sub(held));
+        println!(
+            "  held {held:.1?}, well again after {:.1?}",
+            began.elapsed().saturating_sub(held)
+        );
         self.shift.recorder.enter(CALM, None);
         if fault.is_of_redis() {
             let pulse = self.slowest_pulse_since(began);
             println!("  the slowest majority write of a plain driver meanwhile: {pulse:.0?}");
             for arm in ARMS.into_iter().filter(|_| pulse < PULSE_LIMIT) {
                 let failed = self.shift.recorder.window(&window, arm, false).failed;
-                self.must(failed.is_empty(), || format!("{}: {arm}: {failed:?}", fault.name()));
+                self.must(failed.is_empty(), || {
+                    format!("{}: {arm}: {failed:?}", fault.name())
+                });
             }
         }
         sleep(self.calm).await;
@@ -238,7 +267,9 @@ impl Chaos {
         for index in 0..self.world.replicas.len() {
             let well = self.strong_read_by(index, began + RECOVERY).await;
             if !well || !self.warm_by(index, began + RECOVERY).await {
-                self.must(false, || format!("{after}: replica {index} is not well again"));
+                self.must(false, || {
+                    format!("{after}: replica {index} is not well again")
+                });
             }
         }
         while self
@@ -259,7 +290,10 @@ impl Chaos {
         let mut client = self.world.replicas[index].client();
         while Instant::now() < deadline {
             let how = api::arm(Requirement::FullyConsistent(true));
-            if api::get(&mut client, &self.shift.still[0], how).await.is_ok() {
+            if api::get(&mut client, &self.shift.still[0], how)
+                .await
+                .is_ok()
+            {
                 return true;
             }
             sleep(Duration::from_millis(10)).await;
@@ -270,7 +304,10 @@ impl Chaos {
     async fn warm_by(&self, index: usize, deadline: Instant) -> bool {
         let mut client = self.world.replicas[index].client();
         while Instant::now() < deadline {
-            if api::batch(&mut client, self.shift.still.clone(), None).await.is_ok() {
+            if api::batch(&mut client, self.shift.still.clone(), None)
+                .await
+                .is_ok()
+            {
                 return true;
             }
             sleep(Duration::from_millis(50)).await;
@@ -303,7 +340,13 @@ impl Chaos {
                             n = n + redis.call('copy', k, string.sub(k, 1, -6), 'REPLACE') end return n";
         let all = |script: &str| -> usize {
             let masters = self.world.redis.masters().into_iter();
-            masters.map(|node| redis_cli(node.port, &["eval", script, "0"]).parse().unwrap_or(0)).sum()
+            masters
+                .map(|node| {
+                    redis_cli(node.port, &["eval", script, "0"])
+                        .parse()
+                        .unwrap_or(0)
+                })
+                .sum()
         };
         all(ASIDE);
         let mut back = 0;
@@ -339,7 +382,12 @@ impl Chaos {
         sleep(self.hold / 2).await;
     }
 
-    async fn primary(&mut self, window: &Arc<Window>, down: impl Fn(&Server), up: impl Fn(&Server)) {
+    async fn primary(
+        &mut self,
+        window: &Arc<Window>,
+        down: impl Fn(&Server),
+        up: impl Fn(&Server),
+    ) {
         let old = self.world.primary().await;
         let lost = Instant::now();
         down(&self.world.mongo.nodes[old]);
@@ -372,9 +420,14 @@ impl Chaos {
             loop {
                 for node in &others {
                     if is_primary(node).await {
-                        let probe = node.database("probe").collection::<mongodb::bson::Document>("probe");
+                        let probe = node
+                            .database("probe")
+                            .collection::<mongodb::bson::Document>("probe");
                         let write = probe.insert_one(doc! {});
-                        if matches!(timeout(Duration::from_secs(1), async { write.await }).await, Ok(Ok(_))) {
+                        if matches!(
+                            timeout(Duration::from_secs(1), async { write.await }).await,
+                            Ok(Ok(_))
+                        ) {
                             return (Instant::now(), probe);
                         }
                     }
@@ -387,7 +440,11 @@ impl Chaos {
         };
         let replicas = (0..self.world.replicas.len()).map(|index| {
             let this = &*self;
-            async move { this.strong_read_by(index, new + RECOVERY).await.then(|| new.elapsed()) }
+            async move {
+                this.strong_read_by(index, new + RECOVERY)
+                    .await
+                    .then(|| new.elapsed())
+            }
         });
         // A strong read is as fast as a majority write that begins after it: it
         // may have to wait for the one under way, and then for its own.
@@ -407,49 +464,83 @@ impl Chaos {
         };
         let slowest = slowest.max(began.elapsed());
         let took: Vec<_> = took.into_iter().flatten().collect();
-        println!("  a primary after {:.2?}; strong reads {took:.2?} after that", new - lost);
+        println!(
+            "  a primary after {:.2?}; strong reads {took:.2?} after that",
+            new - lost
+        );
         let most = took.iter().max().copied().unwrap_or(RECOVERY);
         let calm = self.shift.recorder.fault(CALM, "strong");
         let [_, usual, _] = percentiles(&mut calm.micros.clone());
         println!("  a majority write of a plain driver took {slowest:.2?} at most meanwhile");
         let limit = AFTER_NEW_PRIMARY + Duration::from_secs_f64(usual * 4.0 / 1000.0) + slowest * 2;
-        self.must(took.len() == self.world.replicas.len() && most <= limit, || {
-            format!(
-                "{}: strong reads {took:?} after the new primary, and the limit is {limit:?}",
-                window.fault
-            )
-        });
+        self.must(
+            took.len() == self.world.replicas.len() && most <= limit,
+            || {
+                format!(
+                    "{}: strong reads {took:?} after the new primary, and the limit is {limit:?}",
+                    window.fault
+                )
+            },
+        );
         let away = lost.elapsed() + MARGIN;
         self.after_new_primary.extend(took);
         if old.is_some() && away < self.world.limit {
             for arm in ["cached", "cached, stale allowed"] {
                 let failed = self.shift.recorder.window(window, arm, false).failed;
-                self.must(failed.is_empty(), || format!("{}: {arm}: {failed:?}", window.fault));
+                self.must(failed.is_empty(), || {
+                    format!("{}: {arm}: {failed:?}", window.fault)
+                });
             }
         }
     }
 
-    async fn mongo_down(&mut self, window: &Arc<Window>, down: impl Fn(&Server), up: impl Fn(&Server)) {
+    async fn mongo_down(
+        &mut self,
+        window: &Arc<Window>,
+        down: impl Fn(&Server),
+        up: impl Fn(&Server),
+    ) {
         let world = Arc::clone(&self.world);
         let nodes = &world.mongo.nodes;
         nodes.iter().for_each(down);
         sleep(self.world.limit.saturating_sub(MARGIN)).await;
         let failed = self.shift.recorder.window(window, "cached", false).failed;
         self.must(failed.is_empty(), || {
-            format!("{}: cached reads before the limit: {failed:?}", window.fault)
+            format!(
+                "{}: cached reads before the limit: {failed:?}",
+                window.fault
+            )
         });
         sleep(MARGIN + BEYOND).await;
         let lost = Instant::now();
         nodes.iter().for_each(up);
         let cell = self.shift.recorder.window(window, "cached", false);
         let p99 = p99_of_failures(&cell);
-        self.must(cell.failed.keys().all(|reason| reason == "ORIGIN_UNAVAILABLE"), || {
-            format!("{}: cached reads failed by {:?}", window.fault, cell.failed.keys())
+        self.must(
+            cell.failed
+                .keys()
+                .all(|reason| reason == "ORIGIN_UNAVAILABLE"),
+            || {
+                format!(
+                    "{}: cached reads failed by {:?}",
+                    window.fault,
+                    cell.failed.keys()
+                )
+            },
+        );
+        self.must(cell.failures() > 0, || {
+            format!("{}: reads went on past the limit", window.fault)
         });
-        self.must(cell.failures() > 0, || format!("{}: reads went on past the limit", window.fault));
-        self.must(p99 < soon(&cell), || format!("{}: UNAVAILABLE after {p99:?}", window.fault));
-        let stale = self.shift.recorder.window(window, "cached, stale allowed", false);
-        self.must(stale.failed.is_empty(), || format!("{}: stale: {:?}", window.fault, stale.failed));
+        self.must(p99 < soon(&cell), || {
+            format!("{}: UNAVAILABLE after {p99:?}", window.fault)
+        });
+        let stale = self
+            .shift
+            .recorder
+            .window(window, "cached, stale allowed", false);
+        self.must(stale.failed.is_empty(), || {
+            format!("{}: stale: {:?}", window.fault, stale.failed)
+        });
         self.new_primary(window, None, lost).await;
     }
 
@@ -457,14 +548,24 @@ impl Chaos {
         self.world.mongo_ways[target].set(Mode::Stall);
         sleep(self.world.limit + BEYOND).await;
         self.world.mongo_ways[target].set(Mode::Pass);
-        let arm = if target == STALE_IF_ERROR { "cached, stale allowed" } else { "cached" };
+        let arm = if target == STALE_IF_ERROR {
+            "cached, stale allowed"
+        } else {
+            "cached"
+        };
         let cell = self.shift.recorder.window(window, arm, true);
         if target == STALE_IF_ERROR {
-            self.must(cell.failed.is_empty(), || format!("{}: stale: {:?}", window.fault, cell.failed));
+            self.must(cell.failed.is_empty(), || {
+                format!("{}: stale: {:?}", window.fault, cell.failed)
+            });
         } else {
             let p99 = p99_of_failures(&cell);
             self.must(cell.failures() > 0 && p99 < soon(&cell), || {
-                format!("{}: {} failures, p99 {p99:?}", window.fault, cell.failures())
+                format!(
+                    "{}: {} failures, p99 {p99:?}",
+                    window.fault,
+                    cell.failures()
+                )
             });
         }
     }

@@ -43,7 +43,10 @@ pub enum Shown {
 
 impl Shown {
     pub fn title(title: &str) -> Self {
-        title.strip_prefix('v').and_then(|n| n.parse().ok()).map_or(Self::At(u64::MAX), Self::At)
+        title
+            .strip_prefix('v')
+            .and_then(|n| n.parse().ok())
+            .map_or(Self::At(u64::MAX), Self::At)
     }
 }
 
@@ -65,7 +68,8 @@ struct Key {
 
 impl Key {
     fn write(&self, version: u64) -> Option<&Write> {
-        self.writes.get(usize::try_from(version.checked_sub(1)?).ok()?)
+        self.writes
+            .get(usize::try_from(version.checked_sub(1)?).ok()?)
     }
 
     /// The newest version among the acknowledged writes that this holds for.
@@ -88,7 +92,9 @@ impl Key {
     /// Deletes that may have taken place, of this version or later.
     fn deletes_from(&self, least: u64) -> impl Iterator<Item = (u64, &Write)> {
         let all = (1..).zip(&self.writes);
-        all.filter(move |(version, write)| *version >= least && write.delete && write.fate != Fate::Refused)
+        all.filter(move |(version, write)| {
+            *version >= least && write.delete && write.fate != Fate::Refused
+        })
     }
 }
 
@@ -145,7 +151,13 @@ impl History {
         if let Some(key) = self.keys.read().expect("keys").get(name) {
             return Arc::clone(key);
         }
-        Arc::clone(self.keys.write().expect("keys").entry(name.into()).or_default())
+        Arc::clone(
+            self.keys
+                .write()
+                .expect("keys")
+                .entry(name.into())
+                .or_default(),
+        )
     }
 
     /// Every todo that was ever written.
@@ -155,15 +167,30 @@ impl History {
 
     /// Those of a list.
     pub fn names_in(&self, list: &str) -> Vec<Arc<str>> {
-        let of = |name: &&Arc<str>| name.strip_prefix(list).is_some_and(|rest| rest.starts_with('/'));
-        self.keys.read().expect("keys").keys().filter(of).cloned().collect()
+        let of = |name: &&Arc<str>| {
+            name.strip_prefix(list)
+                .is_some_and(|rest| rest.starts_with('/'))
+        };
+        self.keys
+            .read()
+            .expect("keys")
+            .keys()
+            .filter(of)
+            .cloned()
+            .collect()
     }
 
     /// A write begins; its version.
     pub fn begin(&self, name: &str, delete: bool) -> u64 {
         let key = self.key(name);
         let mut key = key.lock().expect("a key");
-        let write = Write { delete, begun: Instant::now(), ended: None, fate: Fate::Flying, seen: false };
+        let write = Write {
+            delete,
+            begun: Instant::now(),
+            ended: None,
+            fate: Fate::Flying,
+            seen: false,
+        };
         key.writes.push(write);
         key.writes.len() as u64
     }
@@ -176,7 +203,9 @@ impl History {
         let write = &mut key.writes[at];
         (write.ended, write.fate) = (Some(Instant::now()), fate);
         if fate == Fate::Refused && write.seen {
-            self.violation(format!("{name}: v{version} was refused as without effect, but had been seen"));
+            self.violation(format!(
+                "{name}: v{version} was refused as without effect, but had been seen"
+            ));
         }
         if let Fate::Acked { at } = fate {
             for (fresh_to, shown) in &key.claims {
@@ -198,7 +227,8 @@ impl History {
     /// token or a strong read must reach. What the answer is known to be of at
     /// least.
     pub fn check(&self, name: &str, shown: Shown, asked: &Asked, floor: u64) -> u64 {
-        self.checks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.checks
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let key = self.key(name);
         let mut key = key.lock().expect("a key");
         let told = |rule: &str, least: u64| {
@@ -216,12 +246,19 @@ impl History {
         };
         let before = |age: Duration| {
             let until = asked.began.checked_sub(age);
-            key.newest(|write, _| until.is_some_and(|until| write.ended.is_some_and(|ended| ended < until)))
+            key.newest(|write, _| {
+                until.is_some_and(|until| write.ended.is_some_and(|ended| ended < until))
+            })
         };
         let by_bound = before(asked.bound);
         let by_limit = if asked.stale { 0 } else { before(asked.within) };
         let by_token = key.newest(|_, at| at <= asked.fresh_to);
-        let all = [("floor", floor), ("I4 bound", by_bound), ("I4 limit", by_limit), ("I1", by_token)];
+        let all = [
+            ("floor", floor),
+            ("I4 bound", by_bound),
+            ("I4 limit", by_limit),
+            ("I1", by_token),
+        ];
         for (rule, least) in all {
             if !key.reaches(shown, least) {
                 told(rule, least);
@@ -233,10 +270,15 @@ impl History {
                 Some(write) if write.fate == Fate::Refused || write.delete => {
                     told("a version that was refused", 0);
                 }
-                Some(write) if write.begun > asked.ended => told("a version before it was written", 0),
+                Some(write) if write.begun > asked.ended => {
+                    told("a version before it was written", 0)
+                }
                 Some(_) => {}
             }
-            if let Some(write) = key.writes.get_mut(usize::try_from(version.saturating_sub(1)).unwrap_or(0)) {
+            if let Some(write) = key
+                .writes
+                .get_mut(usize::try_from(version.saturating_sub(1)).unwrap_or(0))
+            {
                 write.seen = true;
             }
         }
@@ -249,7 +291,10 @@ impl History {
             Shown::At(version) => version,
             // The first delete that this can be.
             Shown::Absent => {
-                let first = key.deletes_from(known).next().map_or(known, |(version, _)| version);
+                let first = key
+                    .deletes_from(known)
+                    .next()
+                    .map_or(known, |(version, _)| version);
                 if known == 0 { 0 } else { first }
             }
         }
@@ -258,21 +303,33 @@ impl History {
     /// Checks that a run through all pages of a list, begun and ended then,
     /// with all its answers within `age` of their requests, shows each todo
     /// once that was there all along, and none that was gone all along.
-    pub fn check_run(&self, list: &str, names: &[String], began: Instant, ended: Instant, age: Duration) {
+    pub fn check_run(
+        &self,
+        list: &str,
+        names: &[String],
+        began: Instant,
+        ended: Instant,
+        age: Duration,
+    ) {
         let mut times: HashMap<&str, usize> = HashMap::new();
         for name in names {
             *times.entry(name).or_default() += 1;
         }
-        let Some(since) = began.checked_sub(age) else { return };
+        let Some(since) = began.checked_sub(age) else {
+            return;
+        };
         for name in self.names_in(list) {
             let times = times.get(&*name).copied().unwrap_or(0);
             let key = self.key(&name);
             let key = key.lock().expect("a key");
             let old = key.newest(|write, _| write.ended.is_some_and(|ended| ended < since));
             let later = key.writes.iter().skip(usize::try_from(old).expect("small"));
-            let mut later = later.filter(|write| write.fate != Fate::Refused && write.begun < ended);
+            let mut later =
+                later.filter(|write| write.fate != Fate::Refused && write.begun < ended);
             let (there, text) = match key.write(old) {
-                Some(write) if !write.delete => (later.all(|write| !write.delete), "was there all along"),
+                Some(write) if !write.delete => {
+                    (later.all(|write| !write.delete), "was there all along")
+                }
                 _ => (false, ""),
             };
             if there && times != 1 {
@@ -285,11 +342,15 @@ impl History {
                     .writes
                     .iter()
                     .skip(usize::try_from(old).expect("small"))
-                    .all(|write| write.delete || write.fate == Fate::Refused || write.begun >= ended);
+                    .all(|write| {
+                        write.delete || write.fate == Fate::Refused || write.begun >= ended
+                    });
             // Writes of unknown fate before the newest acknowledged one cannot
             // be told apart from it.
             if gone && times != 0 {
-                self.violation(format!("list {list}: {name} was gone all along and is shown"));
+                self.violation(format!(
+                    "list {list}: {name} was gone all along and is shown"
+                ));
             }
         }
     }
@@ -308,7 +369,9 @@ impl History {
             if unsure.contains(&*name) {
                 continue;
             }
-            let shown = map.get(&*name).map_or(Shown::Absent, |version| Shown::At(*version));
+            let shown = map
+                .get(&*name)
+                .map_or(Shown::Absent, |version| Shown::At(*version));
             let key = self.key(&name);
             let key = key.lock().expect("a key");
             let least = key.newest(|_, at| at <= cursor);
@@ -323,18 +386,22 @@ impl History {
     /// Checks what the origin has at the end.
     pub fn check_end(&self, origin: &HashMap<String, u64>) {
         for name in self.names() {
-            let shown = origin.get(&*name).map_or(Shown::Absent, |version| Shown::At(*version));
+            let shown = origin
+                .get(&*name)
+                .map_or(Shown::Absent, |version| Shown::At(*version));
             let key = self.key(&name);
             let key = key.lock().expect("a key");
             let least = key.newest(|_, _| true);
             let fits = match shown {
-                Shown::At(version) => {
-                    key.write(version).is_some_and(|w| w.fate != Fate::Refused && !w.delete)
-                }
+                Shown::At(version) => key
+                    .write(version)
+                    .is_some_and(|w| w.fate != Fate::Refused && !w.delete),
                 Shown::Absent => true,
             };
             if !fits || !key.reaches(shown, least) {
-                self.violation(format!("lost: {name} is {shown:?} in the origin, v{least} was acknowledged"));
+                self.violation(format!(
+                    "lost: {name} is {shown:?} in the origin, v{least} was acknowledged"
+                ));
             }
         }
     }
@@ -344,12 +411,25 @@ impl History {
 fn around(key: &Key, version: u64, asked: &Asked) -> Vec<String> {
     let from = version.saturating_sub(2);
     let ms = |at: Instant| {
-        let (sign, by) = if at > asked.began { ("+", at - asked.began) } else { ("-", asked.began - at) };
+        let (sign, by) = if at > asked.began {
+            ("+", at - asked.began)
+        } else {
+            ("-", asked.began - at)
+        };
         format!("{sign}{}ms", by.as_millis())
     };
     let text = |(n, w): (u64, &Write)| {
         let ended = w.ended.map_or("...".into(), ms);
-        format!("v{n} {} {:?} {}..{ended}", if w.delete { "delete" } else { "put" }, w.fate, ms(w.begun))
+        format!(
+            "v{n} {} {:?} {}..{ended}",
+            if w.delete { "delete" } else { "put" },
+            w.fate,
+            ms(w.begun)
+        )
     };
-    (1..).zip(&key.writes).filter(|(n, _)| *n > from && *n < version + 4).map(text).collect()
+    (1..)
+        .zip(&key.writes)
+        .filter(|(n, _)| *n > from && *n < version + 4)
+        .map(text)
+        .collect()
 }

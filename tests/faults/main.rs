@@ -66,22 +66,36 @@ struct Plan {
 impl Plan {
     fn read() -> Self {
         let minutes = set("TIDEMARK_FAULTS_MINUTES").map(|m| m.parse().expect("minutes"));
-        let seed =
-            set("TIDEMARK_FAULTS_SEED").map_or_else(rand::random, |seed| seed.parse().expect("a seed"));
-        let mut faults = if minutes.is_some() { ALL.to_vec() } else { SHORT.to_vec() };
+        let seed = set("TIDEMARK_FAULTS_SEED")
+            .map_or_else(rand::random, |seed| seed.parse().expect("a seed"));
+        let mut faults = if minutes.is_some() {
+            ALL.to_vec()
+        } else {
+            SHORT.to_vec()
+        };
         if let Some(only) = set("TIDEMARK_FAULTS_ONLY") {
-            let wanted = |fault: &Fault| only.split(',').any(|word| fault.name().contains(word.trim()));
+            let wanted = |fault: &Fault| {
+                only.split(',')
+                    .any(|word| fault.name().contains(word.trim()))
+            };
             faults = ALL.into_iter().filter(wanted).collect();
             assert!(!faults.is_empty(), "no fault is named {only:?}");
         }
-        Self { minutes, seed, faults }
+        Self {
+            minutes,
+            seed,
+            faults,
+        }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_keep_their_word_under_faults() {
     let plan = Plan::read();
-    println!("TIDEMARK_FAULTS_SEED={} {:?} minutes of {:?}", plan.seed, plan.minutes, plan.faults);
+    println!(
+        "TIDEMARK_FAULTS_SEED={} {:?} minutes of {:?}",
+        plan.seed, plan.minutes, plan.faults
+    );
     let limit = Duration::from_secs(if plan.minutes.is_some() { 15 } else { 8 });
     let world = World::start(limit).await;
     let mut random = Random(plan.seed);
@@ -89,7 +103,9 @@ async fn answers_keep_their_word_under_faults() {
         history: History::default(),
         recorder: Recorder::new(),
         lists: (0..3).map(|n| format!("lists/l{n}")).collect(),
-        still: (0..STILL).map(|n| format!("lists/still/todos/s{n}")).collect(),
+        still: (0..STILL)
+            .map(|n| format!("lists/still/todos/s{n}"))
+            .collect(),
         limit,
         stop: false.into(),
     });
@@ -100,11 +116,22 @@ async fn answers_keep_their_word_under_faults() {
     }
     for number in 0..WRITERS {
         let driver = world.plain.clone();
-        let writer = Writer::new(&shift, world.clients(), driver, number, WRITER_PAUSE, random.next());
+        let writer = Writer::new(
+            &shift,
+            world.clients(),
+            driver,
+            number,
+            WRITER_PAUSE,
+            random.next(),
+        );
         at_work.spawn(writer.run());
     }
     let pulses = faults::Pulses::default();
-    at_work.spawn(faults::pulse(world.plain.clone(), Arc::clone(&shift), Arc::clone(&pulses)));
+    at_work.spawn(faults::pulse(
+        world.plain.clone(),
+        Arc::clone(&shift),
+        Arc::clone(&pulses),
+    ));
     let end = tokio::sync::watch::Sender::new(None);
     let mut watching = tokio::task::JoinSet::new();
     for (number, list) in shift.lists.iter().chain(&shift.lists).enumerate() {
@@ -113,7 +140,11 @@ async fn answers_keep_their_word_under_faults() {
     }
     sleep(Duration::from_secs(3)).await;
     let began = Instant::now();
-    let first: Vec<_> = world.replicas.iter().map(|r| (r.memory().0, r.tasks())).collect();
+    let first: Vec<_> = world
+        .replicas
+        .iter()
+        .map(|r| (r.memory().0, r.tasks()))
+        .collect();
     let mut chaos = Chaos {
         world: Arc::clone(&world),
         shift: Arc::clone(&shift),
@@ -125,7 +156,9 @@ async fn answers_keep_their_word_under_faults() {
         pulses: Arc::clone(&pulses),
     };
     chaos.well_again("the start").await;
-    let lasts = plan.minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
+    let lasts = plan
+        .minutes
+        .map(|minutes| Duration::from_secs_f64(minutes * 60.0));
     loop {
         let mut faults = plan.faults.clone();
         while plan.minutes.is_some() && faults.len() > 1 {
@@ -156,9 +189,14 @@ async fn fill(world: &World, shift: &Shift) {
     for name in &shift.still {
         let version = shift.history.begin(name, false);
         assert_eq!(title(version), title(1));
-        todos.insert_one(writers::document(name, version)).await.expect("inserted");
+        todos
+            .insert_one(writers::document(name, version))
+            .await
+            .expect("inserted");
         // Its time is not known: it is of no use as a bound from above.
-        shift.history.end(name, version, Fate::Acked { at: u64::MAX });
+        shift
+            .history
+            .end(name, version, Fate::Acked { at: u64::MAX });
     }
 }
 
@@ -174,8 +212,14 @@ fn readers(world: &World, shift: &Arc<Shift>, random: &mut Random) -> Vec<Reader
         all.push(reader(Arm::Strong, READER_PAUSE));
     }
     all.push(reader(Arm::Default, READER_PAUSE));
-    all.push(reader(Arm::MaxStaleness(Duration::from_millis(300)), READER_PAUSE));
-    all.push(reader(Arm::MaxStaleness(Duration::from_secs(3)), READER_PAUSE));
+    all.push(reader(
+        Arm::MaxStaleness(Duration::from_millis(300)),
+        READER_PAUSE,
+    ));
+    all.push(reader(
+        Arm::MaxStaleness(Duration::from_secs(3)),
+        READER_PAUSE,
+    ));
     all.push(reader(Arm::CachedOnly, READER_PAUSE));
     all
 }
@@ -183,12 +227,28 @@ fn readers(world: &World, shift: &Arc<Shift>, random: &mut Random) -> Vec<Reader
 fn tell(world: &World, chaos: &Chaos, first: &[(u64, u64)], lasted: Duration) {
     let shift = &chaos.shift;
     println!("{}", shift.recorder.table());
-    let mut took: Vec<u32> =
-        chaos.after_new_primary.iter().map(|d| u32::try_from(d.as_micros()).unwrap_or(u32::MAX)).collect();
-    println!("strong reads after a new primary, ms: p50, p99, max {:?}", percentiles(&mut took));
-    let last: Vec<_> = world.replicas.iter().map(|replica| replica.memory()).collect();
-    let tasks: Vec<_> = world.replicas.iter().map(|replica| replica.tasks()).collect();
-    println!("memory in KiB and tasks: first {first:?}; last memory with threads {last:?}, tasks {tasks:?}");
+    let mut took: Vec<u32> = chaos
+        .after_new_primary
+        .iter()
+        .map(|d| u32::try_from(d.as_micros()).unwrap_or(u32::MAX))
+        .collect();
+    println!(
+        "strong reads after a new primary, ms: p50, p99, max {:?}",
+        percentiles(&mut took)
+    );
+    let last: Vec<_> = world
+        .replicas
+        .iter()
+        .map(|replica| replica.memory())
+        .collect();
+    let tasks: Vec<_> = world
+        .replicas
+        .iter()
+        .map(|replica| replica.tasks())
+        .collect();
+    println!(
+        "memory in KiB and tasks: first {first:?}; last memory with threads {last:?}, tasks {tasks:?}"
+    );
     let violations = shift.history.violations();
     let errors = world.log.errors.lock().expect("errors").clone();
     println!(
@@ -201,13 +261,24 @@ fn tell(world: &World, chaos: &Chaos, first: &[(u64, u64)], lasted: Duration) {
         world.log.warnings.load(Ordering::Relaxed),
         errors.len(),
     );
-    assert!(violations.is_empty(), "{} violations, the first: {}", violations.len(), violations[0]);
+    assert!(
+        violations.is_empty(),
+        "{} violations, the first: {}",
+        violations.len(),
+        violations[0]
+    );
     assert!(errors.is_empty(), "{errors:?}");
     for ((first, _), (last, _)) in first.iter().zip(&last) {
-        assert!(*last < first + GROWTH * 1024, "the memory grew from {first} to {last} KiB");
+        assert!(
+            *last < first + GROWTH * 1024,
+            "the memory grew from {first} to {last} KiB"
+        );
     }
     // At the end nobody asks and nobody watches.
     for ((_, first), last) in first.iter().zip(&tasks) {
-        assert!(last <= first, "a replica had {first} tasks with all clients at work, and {last} without");
+        assert!(
+            last <= first,
+            "a replica had {first} tasks with all clients at work, and {last} without"
+        );
     }
 }

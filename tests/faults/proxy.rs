@@ -43,7 +43,10 @@ pub struct Way {
 
 impl Way {
     pub fn new(mark: &str) -> Self {
-        Self { mark: mark.into(), mode: watch::Sender::new(Mode::Pass) }
+        Self {
+            mark: mark.into(),
+            mode: watch::Sender::new(Mode::Pass),
+        }
     }
 
     pub fn set(&self, mode: Mode) {
@@ -51,7 +54,9 @@ impl Way {
     }
 
     fn takes(&self, first: &[u8]) -> bool {
-        first.windows(self.mark.len().max(1)).any(|part| self.mark.is_empty() || part == self.mark.as_bytes())
+        first
+            .windows(self.mark.len().max(1))
+            .any(|part| self.mark.is_empty() || part == self.mark.as_bytes())
     }
 }
 
@@ -77,7 +82,9 @@ pub fn before(target: u16, ways: Vec<Way>) -> u16 {
     runtime().spawn(async move {
         let listener = TcpListener::from_std(listener).expect("a listener");
         loop {
-            let Ok((client, _)) = listener.accept().await else { continue };
+            let Ok((client, _)) = listener.accept().await else {
+                continue;
+            };
             tokio::spawn(connection(client, target, Arc::clone(&ways)));
         }
     });
@@ -85,12 +92,16 @@ pub fn before(target: u16, ways: Vec<Way>) -> u16 {
 }
 
 async fn connection(client: TcpStream, target: u16, ways: Arc<Vec<Way>>) {
-    let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await else { return };
+    let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await else {
+        return;
+    };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (mut from_client, to_client) = client.into_split();
     let (from_server, mut to_server) = server.into_split();
     let mut first = vec![0; CHUNK];
-    let Ok(read) = from_client.read(&mut first).await else { return };
+    let Ok(read) = from_client.read(&mut first).await else {
+        return;
+    };
     let way = ways.iter().find(|way| way.takes(&first[..read]));
     let mode = way.map_or_else(|| watch::Sender::new(Mode::Pass), |way| way.mode.clone());
     if !passed(&mut mode.subscribe(), &first[..read], &mut to_server).await {

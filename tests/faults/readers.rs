@@ -91,10 +91,25 @@ pub struct Reader {
 const BATCH: usize = 8;
 
 impl Reader {
-    pub fn new(shift: &Arc<Shift>, replicas: Vec<Client>, arm: Arm, pause: Duration, seed: u64) -> Self {
+    pub fn new(
+        shift: &Arc<Shift>,
+        replicas: Vec<Client>,
+        arm: Arm,
+        pause: Duration,
+        seed: u64,
+    ) -> Self {
         let random = Random(seed);
         let shift = Arc::clone(shift);
-        Self { shift, replicas, random, arm, token: String::new(), floors: Floors::new(), pause, only: None }
+        Self {
+            shift,
+            replicas,
+            random,
+            arm,
+            token: String::new(),
+            floors: Floors::new(),
+            pause,
+            only: None,
+        }
     }
 
     pub fn at(mut self, replica: usize) -> Self {
@@ -104,8 +119,13 @@ impl Reader {
 
     pub async fn run(mut self) {
         while !self.shift.ended() {
-            let replica = self.only.unwrap_or_else(|| self.random.below(self.replicas.len()));
-            let whole = !matches!(self.arm, Arm::Cached | Arm::MaxStaleness(_) | Arm::CachedOnly);
+            let replica = self
+                .only
+                .unwrap_or_else(|| self.random.below(self.replicas.len()));
+            let whole = !matches!(
+                self.arm,
+                Arm::Cached | Arm::MaxStaleness(_) | Arm::CachedOnly
+            );
             match self.random.below(10) {
                 0 if whole => self.list(replica).await,
                 1 if whole => self.batch(replica).await,
@@ -120,7 +140,10 @@ impl Reader {
             Arm::Cached | Arm::Default => None,
             Arm::MaxStaleness(d) => {
                 let nanos = i32::try_from(d.subsec_nanos()).expect("nanoseconds");
-                let d = prost_types::Duration { seconds: d.as_secs().cast_signed(), nanos };
+                let d = prost_types::Duration {
+                    seconds: d.as_secs().cast_signed(),
+                    nanos,
+                };
                 api::arm(Requirement::MaxStaleness(d))
             }
             Arm::Token if self.token.is_empty() => None,
@@ -136,7 +159,11 @@ impl Reader {
         }
         let list = self.random.pick(&self.shift.lists).clone();
         let names = self.shift.history.names_in(&list);
-        if names.is_empty() { format!("{list}/todos/none") } else { self.random.pick(&names).to_string() }
+        if names.is_empty() {
+            format!("{list}/todos/none")
+        } else {
+            self.random.pick(&names).to_string()
+        }
     }
 
     /// What an answer must show of this todo, whatever its age.
@@ -156,14 +183,20 @@ impl Reader {
         let got = self.noted(&timer, What::Get, replica, got);
         if let Some(got) = got {
             let asked = self.asked(&timer, What::Get, replica, &got.facts);
-            self.saw(&name, self.shift.history.check(&name, got.shown, &asked, floor));
+            self.saw(
+                &name,
+                self.shift.history.check(&name, got.shown, &asked, floor),
+            );
             self.token = got.facts.token;
         }
     }
 
     async fn batch(&mut self, replica: usize) {
         let names: Vec<_> = (0..BATCH).map(|_| self.a_name()).collect();
-        let floors: Floors = names.iter().map(|name| (name.as_str().into(), self.floor(name))).collect();
+        let floors: Floors = names
+            .iter()
+            .map(|name| (name.as_str().into(), self.floor(name)))
+            .collect();
         let how = self.how();
         let timer = self.shift.recorder.timer();
         let got = api::batch(&mut self.replicas[replica], names, how).await;
@@ -181,23 +214,43 @@ impl Reader {
             (Instant::now(), String::new(), Vec::new(), Duration::ZERO);
         loop {
             let all = self.shift.history.names_in(&list);
-            let floors: Floors = all.into_iter().map(|name| (name.clone(), self.floor(&name))).collect();
+            let floors: Floors = all
+                .into_iter()
+                .map(|name| (name.clone(), self.floor(&name)))
+                .collect();
             let how = self.how();
             let timer = self.shift.recorder.timer();
             let got = api::page(&mut self.replicas[replica], &list, next, size, how).await;
-            let Some(page) = self.noted(&timer, What::List, replica, got) else { return };
-            self.check(&timer, What::List, replica, &page.rows, &page.facts, &floors);
+            let Some(page) = self.noted(&timer, What::List, replica, got) else {
+                return;
+            };
+            self.check(
+                &timer,
+                What::List,
+                replica,
+                &page.rows,
+                &page.facts,
+                &floors,
+            );
             self.token.clone_from(&page.facts.token);
-            let limit = if page.facts.stale { Duration::MAX } else { self.shift.limit };
+            let limit = if page.facts.stale {
+                Duration::MAX
+            } else {
+                self.shift.limit
+            };
             age = age.max(page.facts.bound.min(limit));
             names.extend(page.rows.into_iter().map(|(name, _)| name));
             next = page.next;
             if next.is_empty() {
                 break;
             }
-            replica = self.only.unwrap_or_else(|| self.random.below(self.replicas.len()));
+            replica = self
+                .only
+                .unwrap_or_else(|| self.random.below(self.replicas.len()));
         }
-        self.shift.history.check_run(&list, &names, began, Instant::now(), age);
+        self.shift
+            .history
+            .check_run(&list, &names, began, Instant::now(), age);
     }
 
     fn check(
@@ -242,14 +295,22 @@ impl Reader {
         };
         let most = within + (ended - timer.began) + Duration::from_millis(1);
         if !facts.stale && facts.bound > most {
-            let text =
-                format!("{} at replica {replica}: the bound {:?} is over {most:?}", asked.what, facts.bound);
+            let text = format!(
+                "{} at replica {replica}: the bound {:?} is over {most:?}",
+                asked.what, facts.bound
+            );
             self.shift.history.violation(text);
         }
         asked
     }
 
-    fn noted<T>(&self, timer: &Timer, what: What, replica: usize, got: Result<T, Failed>) -> Option<T> {
+    fn noted<T>(
+        &self,
+        timer: &Timer,
+        what: What,
+        replica: usize,
+        got: Result<T, Failed>,
+    ) -> Option<T> {
         let arm = self.arm.name(what, replica);
         match got {
             Ok(got) => {
@@ -257,16 +318,21 @@ impl Reader {
                 Some(got)
             }
             Err(failed) => {
-                if ["TOKEN_INVALID", "PAGE_TOKEN_INVALID", "TOKEN_FOREIGN"].contains(&failed.reason.as_str())
+                if ["TOKEN_INVALID", "PAGE_TOKEN_INVALID", "TOKEN_FOREIGN"]
+                    .contains(&failed.reason.as_str())
                 {
-                    self.shift.history.violation(format!("an honest token was refused: {failed:?}"));
+                    self.shift
+                        .history
+                        .violation(format!("an honest token was refused: {failed:?}"));
                 }
                 if ["FIELD_INVALID", "TODO_UNREADABLE"].contains(&failed.reason.as_str())
                     || failed.code == tonic::Code::Internal
                 {
                     self.shift.history.violation(format!("{arm}: {failed:?}"));
                 }
-                self.shift.recorder.note(timer, arm, Some(replica), Some(failed.kind()));
+                self.shift
+                    .recorder
+                    .note(timer, arm, Some(replica), Some(failed.kind()));
                 None
             }
         }

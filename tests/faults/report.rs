@@ -54,8 +54,15 @@ pub struct Timer {
 
 impl Recorder {
     pub fn new() -> Self {
-        let calm = Window { fault: CALM, number: 0, target: None };
-        Self { now: RwLock::new(Arc::new(calm)), cells: Mutex::default() }
+        let calm = Window {
+            fault: CALM,
+            number: 0,
+            target: None,
+        };
+        Self {
+            now: RwLock::new(Arc::new(calm)),
+            cells: Mutex::default(),
+        }
     }
 
     pub fn now(&self) -> Arc<Window> {
@@ -65,17 +72,30 @@ impl Recorder {
     /// A new window begins.
     pub fn enter(&self, fault: &'static str, target: Option<usize>) -> Arc<Window> {
         let mut now = self.now.write().expect("the window");
-        *now = Arc::new(Window { fault, number: now.number + 1, target });
+        *now = Arc::new(Window {
+            fault,
+            number: now.number + 1,
+            target,
+        });
         Arc::clone(&now)
     }
 
     pub fn timer(&self) -> Timer {
-        Timer { began: Instant::now(), window: self.now() }
+        Timer {
+            began: Instant::now(),
+            window: self.now(),
+        }
     }
 
     /// Notes how a call ended. One that was under way when a fault began
     /// belongs to the fault.
-    pub fn note(&self, timer: &Timer, arm: &'static str, replica: Option<usize>, failed: Option<String>) {
+    pub fn note(
+        &self,
+        timer: &Timer,
+        arm: &'static str,
+        replica: Option<usize>,
+        failed: Option<String>,
+    ) {
         let mut window = Arc::clone(&timer.window);
         if window.fault == CALM {
             window = self.now();
@@ -83,7 +103,9 @@ impl Recorder {
         let at_target = replica.is_some() && window.target == replica;
         let micros = u32::try_from(timer.began.elapsed().as_micros()).unwrap_or(u32::MAX);
         let mut cells = self.cells.lock().expect("the cells");
-        let cell = cells.entry(((*window).clone(), arm, at_target)).or_default();
+        let cell = cells
+            .entry(((*window).clone(), arm, at_target))
+            .or_default();
         match failed {
             None => cell.micros.push(micros),
             Some(reason) => cell.failed.entry(reason).or_default().push(micros),
@@ -94,8 +116,9 @@ impl Recorder {
     pub fn window(&self, window: &Window, arm: &str, at_target: bool) -> Cell {
         let cells = self.cells.lock().expect("the cells");
         let mut all = Cell::default();
-        for ((_, _, _), cell) in
-            cells.iter().filter(|((w, a, t), _)| w == window && *a == arm && *t == at_target)
+        for ((_, _, _), cell) in cells
+            .iter()
+            .filter(|((w, a, t), _)| w == window && *a == arm && *t == at_target)
         {
             all.add(cell);
         }
@@ -106,7 +129,10 @@ impl Recorder {
     pub fn fault(&self, fault: &str, arm: &str) -> Cell {
         let cells = self.cells.lock().expect("the cells");
         let mut all = Cell::default();
-        for (_, cell) in cells.iter().filter(|((w, a, t), _)| w.fault == fault && *a == arm && !t) {
+        for (_, cell) in cells
+            .iter()
+            .filter(|((w, a, t), _)| w.fault == fault && *a == arm && !t)
+        {
             all.add(cell);
         }
         all
@@ -115,7 +141,10 @@ impl Recorder {
     /// How many calls there were.
     pub fn calls(&self) -> usize {
         let cells = self.cells.lock().expect("the cells");
-        cells.values().map(|cell| cell.micros.len() + cell.failures()).sum()
+        cells
+            .values()
+            .map(|cell| cell.micros.len() + cell.failures())
+            .sum()
     }
 
     /// The table: a row for each fault and arm, all windows of the fault
@@ -158,7 +187,9 @@ pub fn percentiles(micros: &mut [u32]) -> [f64; 3] {
     micros.sort_unstable();
     let at = |part: usize| {
         let place = (micros.len() * part / 100).min(micros.len().saturating_sub(1));
-        micros.get(place).map_or(0.0, |us| f64::from(*us / 10) / 100.0)
+        micros
+            .get(place)
+            .map_or(0.0, |us| f64::from(*us / 10) / 100.0)
     };
     [at(50), at(99), at(100)]
 }

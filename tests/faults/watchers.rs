@@ -45,7 +45,13 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    pub fn new(shift: &Arc<Shift>, replicas: Vec<Client>, list: &str, number: usize, seed: u64) -> Self {
+    pub fn new(
+        shift: &Arc<Shift>,
+        replicas: Vec<Client>,
+        list: &str,
+        number: usize,
+        seed: u64,
+    ) -> Self {
         Self {
             shift: Arc::clone(shift),
             replicas,
@@ -112,8 +118,12 @@ impl Watcher {
     ) -> Option<(HashMap<String, u64>, String)> {
         let (mut map, mut next) = (HashMap::new(), String::new());
         loop {
-            let how = after.clone().and_then(|token| api::arm(Requirement::AtLeastAsFresh(token)));
-            let page = api::page(&mut self.replicas[replica], &self.list, next, 20, how).await.ok()?;
+            let how = after
+                .clone()
+                .and_then(|token| api::arm(Requirement::AtLeastAsFresh(token)));
+            let page = api::page(&mut self.replicas[replica], &self.list, next, 20, how)
+                .await
+                .ok()?;
             for (name, shown) in page.rows {
                 if let Shown::At(version) = shown {
                     map.insert(name, version);
@@ -132,7 +142,10 @@ impl Watcher {
             parent: self.list.clone(),
             include_todo: true,
             start: Some(Start::After(self.token.clone())),
-            progress_interval: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
+            progress_interval: Some(prost_types::Duration {
+                seconds: 1,
+                nanos: 0,
+            }),
             ..Default::default()
         };
         let opened = timeout(SILENCE, self.replicas[replica].watch_todos(request)).await;
@@ -151,7 +164,11 @@ impl Watcher {
     async fn take(&mut self, message: pb::WatchTodosResponse) -> bool {
         let cursor = Token::decode(&message.token).expect("a token").fresh_to.0;
         if cursor < self.cursor() {
-            let text = format!("I6 {}: the cursor went back from {} to {cursor}", self.who, self.cursor());
+            let text = format!(
+                "I6 {}: the cursor went back from {} to {cursor}",
+                self.who,
+                self.cursor()
+            );
             self.shift.history.violation(text);
         }
         match message.event.expect("an event") {
@@ -175,7 +192,10 @@ impl Watcher {
 
     fn change(&mut self, change: pb::TodoChange) {
         self.unsure.remove(&change.name);
-        match (change.kind(), change.todo.map(|todo| Shown::title(&todo.title))) {
+        match (
+            change.kind(),
+            change.todo.map(|todo| Shown::title(&todo.title)),
+        ) {
             (_, Some(Shown::At(version))) => drop(self.map.insert(change.name, version)),
             (Kind::Deleted, _) => drop(self.map.remove(&change.name)),
             // Gone again, or not to be had in time.
@@ -187,7 +207,10 @@ impl Watcher {
         for name in self.unsure.clone() {
             let replica = self.random.below(self.replicas.len());
             let how = api::arm(Requirement::FullyConsistent(true));
-            match api::get(&mut self.replicas[replica], &name, how).await.map(|got| got.shown) {
+            match api::get(&mut self.replicas[replica], &name, how)
+                .await
+                .map(|got| got.shown)
+            {
                 Ok(Shown::At(version)) => drop(self.map.insert(name.clone(), version)),
                 Ok(Shown::Absent) => drop(self.map.remove(&name)),
                 Err(_) => continue,
@@ -198,16 +221,25 @@ impl Watcher {
 
     /// Compares the map with what the origin has.
     pub fn check(&self, origin: &HashMap<String, u64>) {
-        let of = |name: &&String| name.strip_prefix(&*self.list).is_some_and(|rest| rest.starts_with('/'));
+        let of = |name: &&String| {
+            name.strip_prefix(&*self.list)
+                .is_some_and(|rest| rest.starts_with('/'))
+        };
         let there: HashMap<_, _> = origin.iter().filter(|(name, _)| of(name)).collect();
         for (name, version) in &there {
             if self.map.get(*name) != Some(version) {
-                let text = format!("I6 {}: {name} is {:?}, not v{version}", self.who, self.map.get(*name));
+                let text = format!(
+                    "I6 {}: {name} is {:?}, not v{version}",
+                    self.who,
+                    self.map.get(*name)
+                );
                 self.shift.history.violation(text);
             }
         }
         for name in self.map.keys().filter(|name| !there.contains_key(name)) {
-            self.shift.history.violation(format!("I6 {}: {name} is gone, but in the map", self.who));
+            self.shift
+                .history
+                .violation(format!("I6 {}: {name} is gone, but in the map", self.who));
         }
     }
 }

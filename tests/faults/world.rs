@@ -69,7 +69,11 @@ impl Replica {
     }
 
     pub fn service(&self) -> Arc<Tidemark> {
-        self.service.lock().expect("the service").clone().expect("it runs")
+        self.service
+            .lock()
+            .expect("the service")
+            .clone()
+            .expect("it runs")
     }
 
     /// Starts it, on the port it always had.
@@ -77,7 +81,11 @@ impl Replica {
         let this = Arc::clone(self);
         let started = tokio::task::spawn_blocking(move || {
             let args: Vec<&str> = this.args.iter().map(String::as_str).collect();
-            let file = File::options().append(true).create(true).open(&this.file).expect("a log");
+            let file = File::options()
+                .append(true)
+                .create(true)
+                .open(&this.file)
+                .expect("a log");
             let log = Arc::clone(&this.log);
             let index = this.index;
             let file = Mutex::new(file.try_clone().expect("a log"));
@@ -86,12 +94,16 @@ impl Replica {
                     log.warnings.fetch_add(1, Ordering::Relaxed);
                 } else if line.contains("\"level\":\"ERROR\"") || line.contains("panicked") {
                     eprintln!("replica {index}: {line}");
-                    log.errors.lock().expect("errors").push(format!("replica {index}: {line}"));
+                    log.errors
+                        .lock()
+                        .expect("errors")
+                        .push(format!("replica {index}: {line}"));
                 }
                 let _ = writeln!(file.lock().expect("a log"), "{line}");
             })
         });
-        *self.service.lock().expect("the service") = Some(Arc::new(started.await.expect("started")));
+        *self.service.lock().expect("the service") =
+            Some(Arc::new(started.await.expect("started")));
     }
 
     /// Its memory in KiB, and its threads.
@@ -100,7 +112,9 @@ impl Replica {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let number = |field: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(field));
-            line.and_then(|line| line.split_whitespace().next()).and_then(|n| n.parse().ok()).unwrap_or(0)
+            line.and_then(|line| line.split_whitespace().next())
+                .and_then(|n| n.parse().ok())
+                .unwrap_or(0)
         };
         (number("VmRSS:"), number("Threads:"))
     }
@@ -131,7 +145,10 @@ impl World {
         let (ways, redis_ways) = (mongo_ways.clone(), vec![redis_way.clone()]);
         let (mongo, redis) = tokio::task::spawn_blocking(move || {
             let mongo = Mongo::start_behind(3, 400, |port| proxy::before(port, ways.clone()));
-            (mongo, RedisCluster::start_behind(|port| proxy::before(port, redis_ways.clone())))
+            (
+                mongo,
+                RedisCluster::start_behind(|port| proxy::before(port, redis_ways.clone())),
+            )
         })
         .await
         .expect("started");
@@ -169,16 +186,31 @@ impl World {
             replica.start().await;
         }
         let plain = plain(&mongo.uri("admin"), Duration::from_secs(8)).await;
-        Arc::new(Self { mongo, redis, replicas, mongo_ways, redis_way, log, plain, limit })
+        Arc::new(Self {
+            mongo,
+            redis,
+            replicas,
+            mongo_ways,
+            redis_way,
+            log,
+            plain,
+            limit,
+        })
     }
 
     pub fn clients(&self) -> Vec<Client> {
-        self.replicas.iter().map(|replica| replica.client()).collect()
+        self.replicas
+            .iter()
+            .map(|replica| replica.client())
+            .collect()
     }
 
     /// A client of one mongod alone.
     pub async fn node(&self, index: usize) -> Plain {
-        let uri = format!("mongodb://127.0.0.1:{}/?directConnection=true", self.mongo.nodes[index].port);
+        let uri = format!(
+            "mongodb://127.0.0.1:{}/?directConnection=true",
+            self.mongo.nodes[index].port
+        );
         plain(&uri, Duration::from_millis(300)).await
     }
 
@@ -191,7 +223,10 @@ impl World {
                     return index;
                 }
             }
-            assert!(began.elapsed() < Duration::from_secs(60), "there is no primary");
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "there is no primary"
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

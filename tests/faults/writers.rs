@@ -64,7 +64,9 @@ fn fate_of(error: &Error) -> Fate {
 }
 
 fn time(session: &ClientSession) -> u64 {
-    session.operation_time().map_or(u64::MAX, |t: Timestamp| u64::from(t.time) << 32 | u64::from(t.increment))
+    session.operation_time().map_or(u64::MAX, |t: Timestamp| {
+        u64::from(t.time) << 32 | u64::from(t.increment)
+    })
 }
 
 impl Writer {
@@ -77,8 +79,16 @@ impl Writer {
         seed: u64,
     ) -> Self {
         let shift = Arc::clone(shift);
-        let mut writer =
-            Self { shift, replicas, plain, todos: vec![], random: Random(seed), pause, number, next: 0 };
+        let mut writer = Self {
+            shift,
+            replicas,
+            plain,
+            todos: vec![],
+            random: Random(seed),
+            pause,
+            number,
+            next: 0,
+        };
         writer.todos = (0..OWNED).map(|_| writer.new_todo()).collect();
         writer
     }
@@ -87,7 +97,11 @@ impl Writer {
         let list = self.random.pick(&self.shift.lists).clone();
         self.next += 1;
         let name = format!("{list}/todos/w{}-{}", self.number, self.next);
-        Todo { name, state: State::Gone, loose_create: false }
+        Todo {
+            name,
+            state: State::Gone,
+            loose_create: false,
+        }
     }
 
     fn collection(&self) -> Collection<Document> {
@@ -138,7 +152,9 @@ impl Writer {
     async fn update_plainly(&mut self, at: usize) {
         let name = self.todos[at].name.clone();
         if self.conditional(at, "plain update").await == Some(0) {
-            self.shift.history.violation(format!("{name} is not there, though its writes were acknowledged"));
+            self.shift.history.violation(format!(
+                "{name} is not there, though its writes were acknowledged"
+            ));
             self.todos[at].state = State::Unsure;
         }
     }
@@ -147,11 +163,18 @@ impl Writer {
     async fn conditional(&mut self, at: usize, kind: &'static str) -> Option<u64> {
         let name = self.todos[at].name.clone();
         let version = self.shift.history.begin(&name, false);
-        let (filter, set) = (older(&name, version), doc! { "$set": { "title": title(version) } });
+        let (filter, set) = (
+            older(&name, version),
+            doc! { "$set": { "title": title(version) } },
+        );
         let todos = self.collection();
         let done = self
             .plainly(kind, async |session| {
-                Ok(todos.update_one(filter, set).session(session).await?.matched_count)
+                Ok(todos
+                    .update_one(filter, set)
+                    .session(session)
+                    .await?
+                    .matched_count)
             })
             .await;
         let (fate, matched) = match done {
@@ -166,8 +189,10 @@ impl Writer {
     async fn replace(&mut self, at: usize) {
         let name = self.todos[at].name.clone();
         let todos = self.collection();
-        let Ok(Ok(Some(mut new))) =
-            timeout(PLAIN_LIMIT, async { todos.find_one(doc! { "_id": &name }).await }).await
+        let Ok(Ok(Some(mut new))) = timeout(PLAIN_LIMIT, async {
+            todos.find_one(doc! { "_id": &name }).await
+        })
+        .await
         else {
             return;
         };
@@ -176,7 +201,11 @@ impl Writer {
         let filter = older(&name, version);
         let done = self
             .plainly("plain replace", async |session| {
-                Ok(todos.replace_one(filter, new).session(session).await?.matched_count)
+                Ok(todos
+                    .replace_one(filter, new)
+                    .session(session)
+                    .await?
+                    .matched_count)
             })
             .await;
         let fate = match done {
@@ -193,7 +222,11 @@ impl Writer {
         let (filter, todos) = (older(&name, version), self.collection());
         let done = self
             .plainly("plain delete", async |session| {
-                Ok(todos.delete_one(filter).session(session).await?.deleted_count)
+                Ok(todos
+                    .delete_one(filter)
+                    .session(session)
+                    .await?
+                    .deleted_count)
             })
             .await;
         let fate = match done {
@@ -239,7 +272,10 @@ impl Writer {
                 session.start_transaction().await?;
                 for (filter, version) in &begun {
                     let set = doc! { "$set": { "title": title(*version) } };
-                    let update = todos.update_one(filter.clone(), set).session(&mut *session).await;
+                    let update = todos
+                        .update_one(filter.clone(), set)
+                        .session(&mut *session)
+                        .await;
                     // Before the commit nothing has taken place.
                     if !update.as_ref().is_ok_and(|done| done.matched_count == 1) {
                         let _ = session.abort_transaction().await;
@@ -269,7 +305,9 @@ impl Writer {
             let name = self.todos[*at].name.clone();
             let version = self.shift.history.begin(&name, false);
             versions.push(version);
-            updates.push(doc! { "q": older(&name, version), "u": { "$set": { "title": title(version) } } });
+            updates.push(
+                doc! { "q": older(&name, version), "u": { "$set": { "title": title(version) } } },
+            );
         }
         let command = doc! { "update": "todos", "updates": updates, "ordered": false, "writeConcern": { "w": "majority" } };
         let database = self.plain.database(DATABASE);
@@ -293,8 +331,9 @@ impl Writer {
     }
 
     fn some_here(&mut self) -> Vec<usize> {
-        let mut here: Vec<_> =
-            (0..self.todos.len()).filter(|at| self.todos[*at].state == State::Here).collect();
+        let mut here: Vec<_> = (0..self.todos.len())
+            .filter(|at| self.todos[*at].state == State::Here)
+            .collect();
         while here.len() > TOGETHER {
             let at = self.random.below(here.len());
             here.swap_remove(at);
@@ -338,10 +377,18 @@ impl Writer {
         for tried in 0..again {
             let replica = self.random.below(self.replicas.len());
             let timer = self.shift.recorder.timer();
-            let done = api::create(&mut self.replicas[replica], &name, title(version), request.clone()).await;
+            let done = api::create(
+                &mut self.replicas[replica],
+                &name,
+                title(version),
+                request.clone(),
+            )
+            .await;
             self.note(&timer, "create", replica, &done);
             if matches!(&done, Err(failed) if failed.reason == "TODO_ALREADY_EXISTS") {
-                self.shift.history.violation(format!("{name} exists, though it is known to be gone"));
+                self.shift
+                    .history
+                    .violation(format!("{name} exists, though it is known to be gone"));
             }
             fate = self.fate(done, tried > 0);
             if fate != Fate::Unknown {
@@ -356,7 +403,9 @@ impl Writer {
         let (mut how, mut after_refusal) = (None, false);
         for _ in 0..3 {
             let replica = self.random.below(self.replicas.len());
-            let Ok(got) = api::get(&mut self.replicas[replica], &name, how).await else { return };
+            let Ok(got) = api::get(&mut self.replicas[replica], &name, how).await else {
+                return;
+            };
             if got.etag.is_empty() {
                 // An update without an etag could take place after a later one.
                 how = api::arm(Requirement::FullyConsistent(true));
@@ -370,9 +419,14 @@ impl Writer {
                 let replica = self.random.below(self.replicas.len());
                 let timer = self.shift.recorder.timer();
                 let new = title(version);
-                let done =
-                    api::update(&mut self.replicas[replica], &name, new, got.etag.clone(), request.clone())
-                        .await;
+                let done = api::update(
+                    &mut self.replicas[replica],
+                    &name,
+                    new,
+                    got.etag.clone(),
+                    request.clone(),
+                )
+                .await;
                 self.note(&timer, "update", replica, &done);
                 token = done.as_ref().err().and_then(|failed| failed.token.clone());
                 fate = self.fate(done, tried > 0);
@@ -381,7 +435,9 @@ impl Writer {
                 }
             }
             self.ended(at, version, false, fate);
-            let Some(token) = token.filter(|_| fate == Fate::Refused) else { return };
+            let Some(token) = token.filter(|_| fate == Fate::Refused) else {
+                return;
+            };
             if after_refusal {
                 self.shift.history.violation(format!(
                     "{name}: refused again after a read with the token of the refusal, which showed {:?}",
@@ -396,7 +452,9 @@ impl Writer {
         let name = self.todos[at].name.clone();
         let replica = self.random.below(self.replicas.len());
         let how = api::arm(Requirement::FullyConsistent(true));
-        let Ok(got) = api::get(&mut self.replicas[replica], &name, how).await else { return };
+        let Ok(got) = api::get(&mut self.replicas[replica], &name, how).await else {
+            return;
+        };
         let version = self.shift.history.begin(&name, true);
         let replica = self.random.below(self.replicas.len());
         let timer = self.shift.recorder.timer();
@@ -404,7 +462,9 @@ impl Writer {
         self.note(&timer, "delete", replica, &done);
         if matches!(&done, Err(failed) if ["TODO_NOT_FOUND", "ETAG_MISMATCH"].contains(&failed.reason.as_str()))
         {
-            self.shift.history.violation(format!("{name}: a delete by its etag was refused: {done:?}"));
+            self.shift.history.violation(format!(
+                "{name}: a delete by its etag was refused: {done:?}"
+            ));
         }
         let fate = self.fate(done, false);
         self.ended(at, version, true, fate);
@@ -418,7 +478,11 @@ impl Writer {
         done: &Result<String, Failed>,
     ) {
         // A refusal for a reason is an answer.
-        let failed = done.as_ref().err().filter(|f| f.token.is_none()).map(Failed::kind);
+        let failed = done
+            .as_ref()
+            .err()
+            .filter(|f| f.token.is_none())
+            .map(Failed::kind);
         self.shift.recorder.note(timer, kind, Some(replica), failed);
     }
 
@@ -426,13 +490,19 @@ impl Writer {
     /// place.
     fn fate(&self, done: Result<String, Failed>, again: bool) -> Fate {
         match done {
-            Ok(token) => Fate::Acked { at: api::time_of(&token) },
+            Ok(token) => Fate::Acked {
+                at: api::time_of(&token),
+            },
             Err(failed) => {
                 if failed.reason == "FIELD_INVALID" || failed.code == tonic::Code::Internal {
                     self.shift.history.violation(format!("a write: {failed:?}"));
                 }
                 let nothing_said = again && failed.token.is_none();
-                if nothing_said { Fate::Unknown } else { failed.fate() }
+                if nothing_said {
+                    Fate::Unknown
+                } else {
+                    failed.fate()
+                }
             }
         }
     }
@@ -461,6 +531,8 @@ pub fn document(name: &str, version: u64) -> Document {
 /// The kind of an error, for the table.
 fn short(error: &Error) -> String {
     let text = format!("{:?}", error.kind);
-    let end = text.find(|c: char| !c.is_alphanumeric()).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_alphanumeric())
+        .unwrap_or(text.len());
     text[..end].to_owned()
 }

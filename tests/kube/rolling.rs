@@ -47,7 +47,12 @@ impl Endpoint {
     fn new(port: u16) -> Self {
         let channel = Channel::from_shared(format!("http://127.0.0.1:{port}")).expect("an address");
         let client = TodoServiceClient::new(channel.connect_lazy());
-        Self { port, client, ready: AtomicBool::new(false), answered: AtomicU64::new(0) }
+        Self {
+            port,
+            client,
+            ready: AtomicBool::new(false),
+            answered: AtomicU64::new(0),
+        }
     }
 
     /// Follows health on a connection of its own, as gRPC's health checking does.
@@ -61,12 +66,19 @@ impl Endpoint {
 
     async fn watch_health(&self) -> Result<(), Status> {
         let address = format!("http://127.0.0.1:{}", self.port);
-        let channel = Channel::from_shared(address).expect("an address").connect().await;
-        let mut health = HealthClient::new(channel.map_err(|e| Status::unavailable(e.to_string()))?);
-        let request = HealthCheckRequest { service: "todo.v1.TodoService".into() };
+        let channel = Channel::from_shared(address)
+            .expect("an address")
+            .connect()
+            .await;
+        let mut health =
+            HealthClient::new(channel.map_err(|e| Status::unavailable(e.to_string()))?);
+        let request = HealthCheckRequest {
+            service: "todo.v1.TodoService".into(),
+        };
         let mut told = health.watch(request).await?.into_inner();
         while let Some(told) = told.message().await? {
-            self.ready.store(told.status() == ServingStatus::Serving, Ordering::Relaxed);
+            self.ready
+                .store(told.status() == ServingStatus::Serving, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -81,7 +93,11 @@ struct Balancer {
 impl Balancer {
     fn new(ports: &[u16]) -> Arc<Self> {
         let endpoints = ports.iter().map(|port| Endpoint::new(*port)).collect();
-        Arc::new(Self { endpoints, next: AtomicU64::new(0), retried: AtomicU64::new(0) })
+        Arc::new(Self {
+            endpoints,
+            next: AtomicU64::new(0),
+            retried: AtomicU64::new(0),
+        })
     }
 
     fn pick(&self) -> Option<&Endpoint> {
@@ -104,10 +120,14 @@ impl Balancer {
                 self.retried.fetch_add(1, Ordering::Relaxed);
                 sleep(BACKOFF * 3_u32.pow(u32::try_from(attempt).expect("small") - 1)).await;
             }
-            let Some(endpoint) = self.pick() else { continue };
+            let Some(endpoint) = self.pick() else {
+                continue;
+            };
             match one(endpoint.client.clone()).await {
                 // On a write too it means that nothing was done (the contract).
-                Err(status) if status.code() == Code::Unavailable || never_sent(&status) => last = status,
+                Err(status) if status.code() == Code::Unavailable || never_sent(&status) => {
+                    last = status
+                }
                 answer => {
                     endpoint.answered.fetch_add(1, Ordering::Relaxed);
                     return answer;
@@ -143,20 +163,34 @@ fn name(caller: usize) -> String {
 }
 
 fn at_least(token: &str) -> Option<pb::Consistency> {
-    Some(pb::Consistency { requirement: Some(Requirement::AtLeastAsFresh(token.into())) })
+    Some(pb::Consistency {
+        requirement: Some(Requirement::AtLeastAsFresh(token.into())),
+    })
 }
 
 /// Writes and reads in turn; what it wrote last must be in what it reads next,
 /// whatever replica answers.
-async fn caller(balancer: Arc<Balancer>, number: usize, stop: Arc<AtomicBool>) -> (u64, Vec<String>) {
+async fn caller(
+    balancer: Arc<Balancer>,
+    number: usize,
+    stop: Arc<AtomicBool>,
+) -> (u64, Vec<String>) {
     let (mut calls, mut failed) = (0, Vec::new());
     for round in 0_u64.. {
         if stop.load(Ordering::Relaxed) {
             break;
         }
         let title = round.to_string();
-        let todo = pb::Todo { name: name(number), title: title.clone(), ..Default::default() };
-        let update = pb::UpdateTodoRequest { todo: Some(todo), allow_missing: true, ..Default::default() };
+        let todo = pb::Todo {
+            name: name(number),
+            title: title.clone(),
+            ..Default::default()
+        };
+        let update = pb::UpdateTodoRequest {
+            todo: Some(todo),
+            allow_missing: true,
+            ..Default::default()
+        };
         let written = balancer
             .call(|mut client| {
                 let update = update.clone();
@@ -172,7 +206,10 @@ async fn caller(balancer: Arc<Balancer>, number: usize, stop: Arc<AtomicBool>) -
             }
         };
         for _ in 0..5 {
-            let get = pb::GetTodoRequest { name: name(number), consistency: at_least(&token) };
+            let get = pb::GetTodoRequest {
+                name: name(number),
+                consistency: at_least(&token),
+            };
             calls += 1;
             let read = balancer.call(|mut client| {
                 let get = get.clone();
@@ -193,12 +230,22 @@ async fn caller(balancer: Arc<Balancer>, number: usize, stop: Arc<AtomicBool>) -
 fn replica(port: u16) -> Tidemark {
     let (uri, url) = (mongo().uri("rolling"), redis_cluster().url());
     let listen = format!("127.0.0.1:{port}");
-    Tidemark::start(&["--mongodb-uri", &uri, "--redis-url", &url, "--listen", &listen])
+    Tidemark::start(&[
+        "--mongodb-uri",
+        &uri,
+        "--redis-url",
+        &url,
+        "--listen",
+        &listen,
+    ])
 }
 
 async fn ready(balancer: &Balancer, index: usize) {
     eventually("readiness", LIMIT, async || {
-        balancer.endpoints[index].ready.load(Ordering::Relaxed).then_some(())
+        balancer.endpoints[index]
+            .ready
+            .load(Ordering::Relaxed)
+            .then_some(())
     })
     .await;
 }
@@ -216,15 +263,20 @@ async fn a_rolling_restart_loses_no_call() {
         ready(&balancer, index).await;
     }
     let stop = Arc::new(AtomicBool::new(false));
-    let callers: Vec<_> =
-        (0..CALLERS).map(|n| tokio::spawn(caller(Arc::clone(&balancer), n, Arc::clone(&stop)))).collect();
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|n| tokio::spawn(caller(Arc::clone(&balancer), n, Arc::clone(&stop))))
+        .collect();
     sleep(Duration::from_secs(1)).await;
 
     for index in 0..REPLICAS {
         // The kubelet: preStop, SIGTERM, and the end within the grace period.
         sleep(PRE_STOP).await;
         replicas[index].terminate();
-        assert_eq!(replicas[index].exit_code(LIMIT).await, Some(0), "the drain of replica {index}");
+        assert_eq!(
+            replicas[index].exit_code(LIMIT).await,
+            Some(0),
+            "the drain of replica {index}"
+        );
         let before = balancer.endpoints[index].answered.load(Ordering::Relaxed);
         replicas[index] = replica(ports[index]);
         ready(&balancer, index).await;
@@ -242,9 +294,20 @@ async fn a_rolling_restart_loses_no_call() {
         failed.extend(problems);
     }
     let retried = balancer.retried.load(Ordering::Relaxed);
-    println!("{calls} calls, {retried} tried again elsewhere, {} failed", failed.len());
+    println!(
+        "{calls} calls, {retried} tried again elsewhere, {} failed",
+        failed.len()
+    );
     assert!(calls > 200, "only {calls} calls: too few to say anything");
     // Draining tells the balancer before the door is shut: hardly a call meets it.
-    assert!(retried * 20 < calls, "{retried} of {calls} calls were tried again");
-    assert_eq!(failed.len(), 0, "of {calls} calls: {:#?}", &failed[..failed.len().min(10)]);
+    assert!(
+        retried * 20 < calls,
+        "{retried} of {calls} calls were tried again"
+    );
+    assert_eq!(
+        failed.len(),
+        0,
+        "of {calls} calls: {:#?}",
+        &failed[..failed.len().min(10)]
+    );
 }

@@ -57,22 +57,68 @@ const ALL: &[Want] = &[
     Want::CachedOnly,
 ];
 
-const AGE: Bounds = Bounds { times: 3, seconds: 1, wants: &[Want::Latency], pages: false, fails: false };
-const AT_ONCE: Bounds = Bounds { seconds: 0, wants: &[Want::MaxStaleness(0), Want::CachedOnly], ..AGE };
-const STRONG: Bounds = Bounds { seconds: 0, wants: &[Want::Strong, Want::Latency], ..AGE };
-const TOKEN: Bounds = Bounds { wants: &[Want::Oldest, Want::Forged], ..AGE };
+const AGE: Bounds = Bounds {
+    times: 3,
+    seconds: 1,
+    wants: &[Want::Latency],
+    pages: false,
+    fails: false,
+};
+const AT_ONCE: Bounds = Bounds {
+    seconds: 0,
+    wants: &[Want::MaxStaleness(0), Want::CachedOnly],
+    ..AGE
+};
+const STRONG: Bounds = Bounds {
+    seconds: 0,
+    wants: &[Want::Strong, Want::Latency],
+    ..AGE
+};
+const TOKEN: Bounds = Bounds {
+    wants: &[Want::Oldest, Want::Forged],
+    ..AGE
+};
 const PAGES: Bounds = Bounds { pages: true, ..AGE };
-const FAILS: Bounds = Bounds { seconds: 0, wants: &[Want::Newest], fails: true, ..AGE };
-const STALE: Bounds = Bounds { wants: &[Want::MaxStaleness(0)], ..FAILS };
+const FAILS: Bounds = Bounds {
+    seconds: 0,
+    wants: &[Want::Newest],
+    fails: true,
+    ..AGE
+};
+const STALE: Bounds = Bounds {
+    wants: &[Want::MaxStaleness(0)],
+    ..FAILS
+};
 pub const SMALL: &[Bounds] = &[AGE, AT_ONCE, STRONG, TOKEN, PAGES, FAILS, STALE];
 pub const LARGE: &[Bounds] = &[
-    Bounds { seconds: 2, wants: ALL, ..AGE },
-    Bounds { wants: ALL, ..PAGES },
-    Bounds { wants: ALL, ..FAILS },
-    Bounds { times: 4, seconds: 2, ..AGE },
-    Bounds { times: 4, seconds: 1, ..STRONG },
+    Bounds {
+        seconds: 2,
+        wants: ALL,
+        ..AGE
+    },
+    Bounds {
+        wants: ALL,
+        ..PAGES
+    },
+    Bounds {
+        wants: ALL,
+        ..FAILS
+    },
+    Bounds {
+        times: 4,
+        seconds: 2,
+        ..AGE
+    },
+    Bounds {
+        times: 4,
+        seconds: 1,
+        ..STRONG
+    },
     Bounds { times: 4, ..TOKEN },
-    Bounds { seconds: 3, ..PAGES },
+    Bounds {
+        seconds: 3,
+        ..PAGES
+    },
 ];
 
 pub const TURNS: &[(Turn, &str, Bounds)] = &[
@@ -146,7 +192,9 @@ impl Want {
             Self::Latency => Arm::MinimizeLatency,
             Self::MaxStaleness(seconds) => Arm::MaxStaleness(SECOND * seconds.into()),
             Self::Token(seen) => Arm::AtLeastAsFresh(at(seen)),
-            Self::Newest | Self::Oldest | Self::Forged => unreachable!("it is given a time when it arrives"),
+            Self::Newest | Self::Oldest | Self::Forged => {
+                unreachable!("it is given a time when it arrives")
+            }
             Self::Strong => Arm::FullyConsistent,
             Self::CachedOnly => Arm::CachedOnly,
         }
@@ -260,7 +308,10 @@ impl State {
     /// The newest write up to a time.
     fn latest(&self, up_to: Time) -> Time {
         let is_write = |time: &Time| matches!(self.log[usize::from(*time) - 1], Event::Write(_));
-        (1..=up_to.min(self.now())).rev().find(is_write).unwrap_or(0)
+        (1..=up_to.min(self.now()))
+            .rev()
+            .find(is_write)
+            .unwrap_or(0)
     }
 
     /// The newest write that was acknowledged before an instant.
@@ -281,7 +332,9 @@ impl State {
     }
 
     fn newest_known(&self) -> Time {
-        self.fences.frontier.max(self.ledger.newest().map_or(0, small))
+        self.fences
+            .frontier
+            .max(self.ledger.newest().map_or(0, small))
     }
 }
 
@@ -318,7 +371,12 @@ impl Ages {
         let regardless = small(arm.regardless_of_age());
         if self.took(Turn::StrongIsMajorityRead) && request.want == Want::Strong {
             let check = state.fences.check_todo(0);
-            state.reader = Reader::Beyond { request, need: 0, check, away: false };
+            state.reader = Reader::Beyond {
+                request,
+                need: 0,
+                check,
+                away: false,
+            };
             return;
         }
         if self.took(Turn::TokenWithoutAge) && matches!(request.want, Want::Token(_)) {
@@ -326,7 +384,11 @@ impl Ages {
         }
         match arm.need(mono(request.arrival), LIMIT, &state.ledger) {
             Needed::At(need) => {
-                let need = if self.took(Turn::MinusTwo) { need.pred() } else { need };
+                let need = if self.took(Turn::MinusTwo) {
+                    need.pred()
+                } else {
+                    need
+                };
                 self.look(state, request, small(need), false);
             }
             Needed::Heartbeat(_) if request.want == Want::CachedOnly => state.reader = Reader::Idle,
@@ -348,15 +410,19 @@ impl Ages {
     /// A heartbeat ended, or had ended already: whoever waits for one begun
     /// late enough goes on.
     fn heard(&self, state: &mut State) {
-        let Some((begun, result)) = state.newest else { return };
+        let Some((begun, result)) = state.newest else {
+            return;
+        };
         if result.is_none() && !state.is_down() {
             return;
         }
         match state.reader {
-            Reader::AskingFuture(request) if begun >= request.arrival => match (result, request.want) {
-                (Some(time), Want::Token(seen)) if seen < time => self.need(state, request),
-                _ => state.reader = Reader::Idle,
-            },
+            Reader::AskingFuture(request) if begun >= request.arrival => {
+                match (result, request.want) {
+                    (Some(time), Want::Token(seen)) if seen < time => self.need(state, request),
+                    _ => state.reader = Reader::Idle,
+                }
+            }
             Reader::AwaitingHeartbeat(request, since) if begun >= since => {
                 self.after_heartbeat(state, request, result);
             }
@@ -389,10 +455,17 @@ impl Ages {
         if self.took(Turn::StrongChecksBeforeWait) && request.want == Want::Strong {
             check.bar = request.first_bar;
         }
-        state.reader = Reader::Beyond { request, need, check, away };
+        state.reader = Reader::Beyond {
+            request,
+            need,
+            check,
+            away,
+        };
         let Some(kept) = state.near else { return };
         let as_of = at(kept.as_of);
-        let hit = self.in_grace(state, request, need, &check).or_else(|| check.real().admit(as_of, at(need)));
+        let hit = self
+            .in_grace(state, request, need, &check)
+            .or_else(|| check.real().admit(as_of, at(need)));
         if let Some(hit) = hit {
             self.answer(state, request, kept.as_of, hit, away, None);
         } else if away {
@@ -400,13 +473,28 @@ impl Ages {
         }
     }
 
-    fn in_grace(&self, state: &State, request: Request, need: Time, check: &Checked) -> Option<Hit> {
-        let kept = state.near.filter(|_| self.bounds.pages && request.want.arm().allows_grace(GRACE))?;
-        let need = if self.took(Turn::GraceWithoutNeed) { 0 } else { need };
+    fn in_grace(
+        &self,
+        state: &State,
+        request: Request,
+        need: Time,
+        check: &Checked,
+    ) -> Option<Hit> {
+        let kept = state
+            .near
+            .filter(|_| self.bounds.pages && request.want.arm().allows_grace(GRACE))?;
+        let need = if self.took(Turn::GraceWithoutNeed) {
+            0
+        } else {
+            need
+        };
         let bar = state.fences.floor.max(need);
         let since = mono(state.clock).minus(GRACE);
         let in_grace = kept.as_of < check.bar && kept.as_of >= bar && mono(kept.began) >= since;
-        in_grace.then_some(Hit { fresh_to: at(kept.as_of), seen: at(kept.as_of) })
+        in_grace.then_some(Hit {
+            fresh_to: at(kept.as_of),
+            seen: at(kept.as_of),
+        })
     }
 
     /// `began`: of the load that brought it.
@@ -420,33 +508,69 @@ impl Ages {
         began: Option<Instant>,
     ) {
         state.reader = Reader::Idle;
-        let reaches = if self.took(Turn::MinusTwo) { hit.fresh_to.next() } else { hit.fresh_to };
-        let Some(proven) = state.ledger.proven(reaches) else { return };
+        let reaches = if self.took(Turn::MinusTwo) {
+            hit.fresh_to.next()
+        } else {
+            hit.fresh_to
+        };
+        let Some(proven) = state.ledger.proven(reaches) else {
+            return;
+        };
         let mut proven = instant(proven);
         if self.took(Turn::LoadBeginIsAge) {
             proven = proven.max(began.unwrap_or(0));
         }
         let fresh_to = small(hit.fresh_to);
         let loaded = began.is_some();
-        state.answer = Some(Answer { request, as_of, fresh_to, proven, stale: is_stale, loaded });
+        state.answer = Some(Answer {
+            request,
+            as_of,
+            fresh_to,
+            proven,
+            stale: is_stale,
+            loaded,
+        });
     }
 
     fn acknowledged(&self, state: &mut State, time: Time) {
-        let Some(beat) = state.beat.take() else { return };
-        let begun = if self.took(Turn::BegunAtAcknowledgement) { state.clock } else { beat.begun };
-        state.ledger.record(at(time), mono(begun), mono(state.clock), KEEP);
+        let Some(beat) = state.beat.take() else {
+            return;
+        };
+        let begun = if self.took(Turn::BegunAtAcknowledgement) {
+            state.clock
+        } else {
+            beat.begun
+        };
+        state
+            .ledger
+            .record(at(time), mono(begun), mono(state.clock), KEEP);
         state.newest = Some((begun, Some(time)));
         state.failures = 0;
         self.heard(state);
     }
 
     fn end_load(&self, state: &mut State, as_of: Time) {
-        let Reader::Loading { request, check, began, .. } = state.reader else { return };
+        let Reader::Loading {
+            request,
+            check,
+            began,
+            ..
+        } = state.reader
+        else {
+            return;
+        };
         let is_above = as_of >= state.fences.check_todo(0).bar;
         if (is_above || self.bounds.pages) && state.near.is_none_or(|kept| kept.as_of < as_of) {
             state.near = Some(Kept { as_of, began });
         }
-        self.answer(state, request, as_of, check.real().loaded(at(as_of)), false, Some(began));
+        self.answer(
+            state,
+            request,
+            as_of,
+            check.real().loaded(at(as_of)),
+            false,
+            Some(began),
+        );
     }
 }
 
@@ -510,7 +634,12 @@ impl Model for Ages {
                     actions.push(Action::GiveUp);
                 }
             }
-            Reader::Beyond { request, need, away, .. } => {
+            Reader::Beyond {
+                request,
+                need,
+                away,
+                ..
+            } => {
                 if !away
                     && request.want.arm().waits_for_frontier()
                     && state.fences.frontier >= need
@@ -546,11 +675,18 @@ impl Model for Ages {
             Action::Feed => {
                 let time = state.fences.frontier + 1;
                 if matches!(state.log[usize::from(time) - 1], Event::Write(_)) {
-                    state.fences.step(|c| c.raise_todo(todo(0).as_str(), at(time)));
+                    state
+                        .fences
+                        .step(|c| c.raise_todo(todo(0).as_str(), at(time)));
                 }
                 state.fences.step(|c| c.advance(at(time)));
             }
-            Action::Begin => state.beat = Some(Beat { begun: state.clock, time: None }),
+            Action::Begin => {
+                state.beat = Some(Beat {
+                    begun: state.clock,
+                    time: None,
+                })
+            }
             Action::Arrive => {
                 state.log.push(Event::Heartbeat);
                 state.beat.as_mut()?.time = Some(Time::try_from(state.log.len()).ok()?);
@@ -573,21 +709,50 @@ impl Model for Ages {
             }
             Action::Read(want) => self.begin(&mut state, want),
             Action::GiveUp => match state.reader {
-                Reader::AwaitingHeartbeat(request, _) => self.after_heartbeat(&mut state, request, None),
+                Reader::AwaitingHeartbeat(request, _) => {
+                    self.after_heartbeat(&mut state, request, None)
+                }
                 _ => state.reader = Reader::Idle,
             },
             Action::LookAgain => {
-                let Reader::Beyond { request, need, away, .. } = state.reader else { return None };
+                let Reader::Beyond {
+                    request,
+                    need,
+                    away,
+                    ..
+                } = state.reader
+                else {
+                    return None;
+                };
                 self.look(&mut state, request, need, away);
             }
             Action::Load => {
-                let Reader::Beyond { request, need, check, .. } = state.reader else { return None };
-                let after = state.newest_known().max(state.fences.check_todo(0).bar).max(check.bar).max(need);
-                state.reader = Reader::Loading { request, check, after, began: state.clock };
+                let Reader::Beyond {
+                    request,
+                    need,
+                    check,
+                    ..
+                } = state.reader
+                else {
+                    return None;
+                };
+                let after = state
+                    .newest_known()
+                    .max(state.fences.check_todo(0).bar)
+                    .max(check.bar)
+                    .max(need);
+                state.reader = Reader::Loading {
+                    request,
+                    check,
+                    after,
+                    began: state.clock,
+                };
             }
             Action::EndLoad(as_of) => self.end_load(&mut state, as_of),
             Action::Stale => {
-                let Reader::Beyond { request, check, .. } = state.reader else { return None };
+                let Reader::Beyond { request, check, .. } = state.reader else {
+                    return None;
+                };
                 state.reader = Reader::Idle;
                 let mut regardless = request.want.arm().regardless_of_age();
                 if self.took(Turn::StaleUnderToken) {
@@ -604,10 +769,9 @@ impl Model for Ages {
     fn properties(&self) -> Vec<Property<Self>> {
         /// Whether the answer, if there is one, has every write up to a time.
         fn has(state: &State, writes: impl Fn(&Answer) -> Option<Time>) -> bool {
-            state
-                .answer
-                .as_ref()
-                .is_none_or(|answer| writes(answer).is_none_or(|write| state.latest(answer.as_of) >= write))
+            state.answer.as_ref().is_none_or(|answer| {
+                writes(answer).is_none_or(|write| state.latest(answer.as_of) >= write)
+            })
         }
         fn before(answer: &Answer, age: Duration) -> Instant {
             instant(mono(answer.request.arrival).minus(age))
@@ -616,15 +780,19 @@ impl Model for Ages {
             state.answer.as_ref().is_some_and(is)
         }
         vec![
-            Property::<Self>::always("I1 no answer misses a change up to what it is fresh to", |_, state| {
-                has(state, |answer| Some(state.latest(answer.fresh_to)))
-            }),
-            Property::<Self>::always("I2 no answer is older than the token presented", |_, state| {
-                has(state, |answer| match answer.request.want {
-                    Want::Token(seen) => Some(state.latest(seen)),
-                    _ => None,
-                })
-            }),
+            Property::<Self>::always(
+                "I1 no answer misses a change up to what it is fresh to",
+                |_, state| has(state, |answer| Some(state.latest(answer.fresh_to))),
+            ),
+            Property::<Self>::always(
+                "I2 no answer is older than the token presented",
+                |_, state| {
+                    has(state, |answer| match answer.request.want {
+                        Want::Token(seen) => Some(state.latest(seen)),
+                        _ => None,
+                    })
+                },
+            ),
             Property::<Self>::always(
                 "I2 no load is begun for a token from the future",
                 |_, state| !matches!(state.reader, Reader::Loading { after, .. } if after > state.now()),
@@ -633,13 +801,19 @@ impl Model for Ages {
                 "I3 a strong read has every write acknowledged before it",
                 |_, state| {
                     has(state, |answer| {
-                        (answer.request.want == Want::Strong).then(|| state.latest(answer.request.written))
+                        (answer.request.want == Want::Strong)
+                            .then(|| state.latest(answer.request.written))
                     })
                 },
             ),
-            Property::<Self>::always("I4 no answer misses a write older than its bound", |_, state| {
-                has(state, |answer| Some(state.acknowledged_before(answer.proven)))
-            }),
+            Property::<Self>::always(
+                "I4 no answer misses a write older than its bound",
+                |_, state| {
+                    has(state, |answer| {
+                        Some(state.acknowledged_before(answer.proven))
+                    })
+                },
+            ),
             Property::<Self>::always(
                 "I4 no unmarked answer misses a write older than the limit",
                 |_, state| {
@@ -648,35 +822,55 @@ impl Model for Ages {
                     })
                 },
             ),
-            Property::<Self>::always("I4 nor one older than the max_staleness asked for", |_, state| {
-                has(state, |answer| match answer.request.want {
-                    Want::MaxStaleness(seconds) if !answer.stale => {
-                        Some(state.acknowledged_before(before(answer, SECOND * seconds.into())))
-                    }
-                    _ => None,
-                })
-            }),
+            Property::<Self>::always(
+                "I4 nor one older than the max_staleness asked for",
+                |_, state| {
+                    has(state, |answer| match answer.request.want {
+                        Want::MaxStaleness(seconds) if !answer.stale => {
+                            Some(state.acknowledged_before(before(answer, SECOND * seconds.into())))
+                        }
+                        _ => None,
+                    })
+                },
+            ),
             Property::<Self>::sometimes("a strong read is answered from near", |_, state| {
                 sometimes(state, |answer| {
-                    answer.request.want == Want::Strong && !answer.loaded && answer.request.written > 1
+                    answer.request.want == Want::Strong
+                        && !answer.loaded
+                        && answer.request.written > 1
                 })
             }),
-            Property::<Self>::sometimes("the feed is stalled, and near answers by its stamp", |_, state| {
-                sometimes(state, |answer| {
-                    !answer.loaded && answer.fresh_to > state.fences.frontier && answer.proven > 0
-                })
-            }),
-            Property::<Self>::sometimes("an answer misses a write, and its bound says so", |_, state| {
-                sometimes(state, |answer| {
-                    !answer.stale && state.latest(answer.as_of) < state.acknowledged_before(state.clock)
-                })
-            }),
-            Property::<Self>::sometimes("an answer marked stale is older than the limit", |_, state| {
-                sometimes(state, |answer| answer.stale)
-            }),
-            Property::<Self>::sometimes("an overtaken page is answered within its grace", |_, state| {
-                sometimes(state, |answer| !answer.loaded && answer.fresh_to < state.fences.todos[0])
-            }),
+            Property::<Self>::sometimes(
+                "the feed is stalled, and near answers by its stamp",
+                |_, state| {
+                    sometimes(state, |answer| {
+                        !answer.loaded
+                            && answer.fresh_to > state.fences.frontier
+                            && answer.proven > 0
+                    })
+                },
+            ),
+            Property::<Self>::sometimes(
+                "an answer misses a write, and its bound says so",
+                |_, state| {
+                    sometimes(state, |answer| {
+                        !answer.stale
+                            && state.latest(answer.as_of) < state.acknowledged_before(state.clock)
+                    })
+                },
+            ),
+            Property::<Self>::sometimes(
+                "an answer marked stale is older than the limit",
+                |_, state| sometimes(state, |answer| answer.stale),
+            ),
+            Property::<Self>::sometimes(
+                "an overtaken page is answered within its grace",
+                |_, state| {
+                    sometimes(state, |answer| {
+                        !answer.loaded && answer.fresh_to < state.fences.todos[0]
+                    })
+                },
+            ),
         ]
     }
 }

@@ -39,18 +39,50 @@ pub struct Bounds {
 }
 
 /// Readers that meet in a load.
-pub const MEETING: Bounds = Bounds { times: 2, readers: 2, restarts: 0, losses: 0, alone: true };
+pub const MEETING: Bounds = Bounds {
+    times: 2,
+    readers: 2,
+    restarts: 0,
+    losses: 0,
+    alone: true,
+};
 /// No event closes its own time.
-pub const OPEN: Bounds = Bounds { readers: 1, alone: false, ..MEETING };
+pub const OPEN: Bounds = Bounds {
+    readers: 1,
+    alone: false,
+    ..MEETING
+};
 /// A restart, with what the shared tier kept from before.
-pub const RESTART: Bounds = Bounds { readers: 1, restarts: 1, ..MEETING };
+pub const RESTART: Bounds = Bounds {
+    readers: 1,
+    restarts: 1,
+    ..MEETING
+};
 /// The origin forgot a part of the feed.
-pub const LOSS: Bounds = Bounds { readers: 1, losses: 1, ..MEETING };
+pub const LOSS: Bounds = Bounds {
+    readers: 1,
+    losses: 1,
+    ..MEETING
+};
 /// All of it at once: minutes.
 pub const LARGE: &[Bounds] = &[
-    Bounds { restarts: 1, losses: 1, ..MEETING },
-    Bounds { times: 3, readers: 1, restarts: 1, losses: 1, ..MEETING },
-    Bounds { restarts: 1, losses: 1, ..OPEN },
+    Bounds {
+        restarts: 1,
+        losses: 1,
+        ..MEETING
+    },
+    Bounds {
+        times: 3,
+        readers: 1,
+        restarts: 1,
+        losses: 1,
+        ..MEETING
+    },
+    Bounds {
+        restarts: 1,
+        losses: 1,
+        ..OPEN
+    },
 ];
 pub const SMALL: &[Bounds] = &[MEETING, OPEN, RESTART, LOSS];
 
@@ -202,14 +234,20 @@ impl State {
 
 impl Fence {
     fn feed(&self, state: &mut State) {
-        let Some((time, index)) = state.next_event() else { return };
+        let Some((time, index)) = state.next_event() else {
+            return;
+        };
         let event = state.log[usize::from(time) - 1];
         match (event, index) {
             (Event::Write, _) | (Event::Transaction, 1) => {
-                state.fences.step(|c| c.raise_todo(todo(KEY).as_str(), at(time)));
+                state
+                    .fences
+                    .step(|c| c.raise_todo(todo(KEY).as_str(), at(time)));
             }
             (Event::Transaction, _) => {
-                state.fences.step(|c| c.raise_todo(todo(OTHER).as_str(), at(time)));
+                state
+                    .fences
+                    .step(|c| c.raise_todo(todo(OTHER).as_str(), at(time)));
             }
             (Event::Drop, _) if !self.took(Turn::DdlIgnored) => {
                 state.fences.step(|c| c.raise_floor(at(time)));
@@ -306,32 +344,59 @@ impl Fence {
         state.readers[reader] = Reader::Asking(check);
         let Some(stamp) = state.near else { return };
         if let Some(hit) = check.real().admit(at(stamp.as_of), OriginTime::ZERO) {
-            let answer = Answer { fresh_to: small(hit.fresh_to), stamp, tier: Tier::Near };
+            let answer = Answer {
+                fresh_to: small(hit.fresh_to),
+                stamp,
+                tier: Tier::Near,
+            };
             state.answers[reader] = Some(answer);
             state.readers[reader] = Reader::Idle;
         }
     }
 
     fn from_shared(&self, state: &mut State, reader: usize, check: Checked, entry: Option<Stamp>) {
-        let hit =
-            entry.and_then(|stamp| Some((stamp, check.real().admit(at(stamp.as_of), OriginTime::ZERO)?)));
-        let Some((stamp, hit)) = hit else { return self.join(state, reader, check) };
+        let hit = entry.and_then(|stamp| {
+            Some((
+                stamp,
+                check.real().admit(at(stamp.as_of), OriginTime::ZERO)?,
+            ))
+        });
+        let Some((stamp, hit)) = hit else {
+            return self.join(state, reader, check);
+        };
         keep(&mut state.near, stamp);
         let mut proof = check;
         if self.took(Turn::RenewalByLaterFrontier) {
             proof.frontier = state.fences.frontier;
         }
-        let value = Stamped { as_of: at(stamp.as_of), value: Value::Absent };
+        let value = Stamped {
+            as_of: at(stamp.as_of),
+            value: Value::Absent,
+        };
         let as_of = small(renewed(&value, &proof.real()).as_of);
-        state.shared.put(Stamp { as_of, version: stamp.version });
-        state.answers[reader] = Some(Answer { fresh_to: small(hit.fresh_to), stamp, tier: Tier::Shared });
+        state.shared.put(Stamp {
+            as_of,
+            version: stamp.version,
+        });
+        state.answers[reader] = Some(Answer {
+            fresh_to: small(hit.fresh_to),
+            stamp,
+            tier: Tier::Shared,
+        });
         state.readers[reader] = Reader::Idle;
     }
 
     fn join(&self, state: &mut State, reader: usize, check: Checked) {
-        let after = if self.took(Turn::JoinAnyLoad) { 0 } else { check.bar };
+        let after = if self.took(Turn::JoinAnyLoad) {
+            0
+        } else {
+            check.bar
+        };
         state.readers[reader] = Reader::Waiting(check);
-        let required = Required { after: at(after), grace: None };
+        let required = Required {
+            after: at(after),
+            grace: None,
+        };
         if state.flights.join(&(), required, reader) == Joined::First {
             self.begin_load(state);
         }
@@ -340,7 +405,11 @@ impl Fence {
     fn begin_load(&self, state: &mut State) {
         let base = state.fences.frontier.max(state.fences.check_todo(KEY).bar);
         let after = small(state.flights.begin(&[()], at(base), Mono(0)));
-        state.asked = Some(if self.took(Turn::NoAfterClusterTime) { 0 } else { after });
+        state.asked = Some(if self.took(Turn::NoAfterClusterTime) {
+            0
+        } else {
+            after
+        });
     }
 
     /// The origin's state at `read_at`, which may be any time that is not
@@ -366,7 +435,11 @@ impl Fence {
         for reader in waiters {
             if let (Reader::Waiting(check), Some(stamp)) = (state.readers[reader], outcome) {
                 let hit = check.real().loaded(at(stamp.as_of));
-                let answer = Answer { fresh_to: small(hit.fresh_to), stamp, tier: Tier::Load };
+                let answer = Answer {
+                    fresh_to: small(hit.fresh_to),
+                    stamp,
+                    tier: Tier::Load,
+                };
                 state.answers[reader] = Some(answer);
             }
             state.readers[reader] = Reader::Idle;
@@ -402,7 +475,12 @@ impl Model for Fence {
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
         if state.now() < self.bounds.times {
-            let events = [Event::Write, Event::Nothing, Event::Transaction, Event::Drop];
+            let events = [
+                Event::Write,
+                Event::Nothing,
+                Event::Transaction,
+                Event::Drop,
+            ];
             actions.extend(events.map(Action::Commit));
         }
         if state.then.is_some() {
@@ -427,12 +505,19 @@ impl Model for Fence {
         for (reader, place) in state.readers.iter().enumerate().take(self.bounds.readers) {
             match place {
                 // The second reader is only for what meets in a load.
-                Reader::Idle if reader == 0 || state.asked.is_some() => actions.push(Action::Read(reader)),
+                Reader::Idle if reader == 0 || state.asked.is_some() => {
+                    actions.push(Action::Read(reader))
+                }
                 Reader::Idle | Reader::Gone => {}
                 Reader::First(_) => actions.push(Action::Look(reader)),
                 Reader::Asking(_) => {
                     actions.push(Action::FromShared(reader, None));
-                    actions.extend(state.shared.all().map(|stamp| Action::FromShared(reader, Some(stamp))));
+                    actions.extend(
+                        state
+                            .shared
+                            .all()
+                            .map(|stamp| Action::FromShared(reader, Some(stamp))),
+                    );
                 }
                 Reader::Waiting(_) => actions.push(Action::GoAway(reader)),
             }
@@ -452,13 +537,19 @@ impl Model for Fence {
             Action::Resume => self.resume(&mut state),
             Action::LoseHistory => self.lose_history(&mut state),
             Action::Restart => self.restart(&mut state),
-            Action::Read(reader) => state.readers[reader] = Reader::First(self.first(&state.fences)),
+            Action::Read(reader) => {
+                state.readers[reader] = Reader::First(self.first(&state.fences))
+            }
             Action::Look(reader) => {
-                let Reader::First(first) = state.readers[reader] else { return None };
+                let Reader::First(first) = state.readers[reader] else {
+                    return None;
+                };
                 self.look(&mut state, reader, first);
             }
             Action::FromShared(reader, entry) => {
-                let Reader::Asking(check) = state.readers[reader] else { return None };
+                let Reader::Asking(check) = state.readers[reader] else {
+                    return None;
+                };
                 self.from_shared(&mut state, reader, check, entry);
             }
             Action::GoAway(reader) => state.readers[reader] = Reader::Gone,
@@ -474,10 +565,17 @@ impl Model for Fence {
             state.answers.iter().flatten().any(is)
         }
         vec![
-            Property::<Self>::always("I1 no answer misses a change up to what it is fresh to", |_, state| {
-                !answer(state, |given| given.stamp.version < state.latest(given.fresh_to))
+            Property::<Self>::always(
+                "I1 no answer misses a change up to what it is fresh to",
+                |_, state| {
+                    !answer(state, |given| {
+                        given.stamp.version < state.latest(given.fresh_to)
+                    })
+                },
+            ),
+            Property::<Self>::always("I5 frontier, fence and floor never fall", |_, state| {
+                !state.fell
             }),
-            Property::<Self>::always("I5 frontier, fence and floor never fall", |_, state| !state.fell),
             Property::<Self>::always(
                 "I5 the frontier never passes a change that is in neither",
                 |_, state| {
@@ -486,7 +584,9 @@ impl Model for Fence {
                 },
             ),
             Property::<Self>::sometimes("near answers fresher than its stamp", |_, state| {
-                answer(state, |given| given.tier == Tier::Near && given.fresh_to > given.stamp.as_of)
+                answer(state, |given| {
+                    given.tier == Tier::Near && given.fresh_to > given.stamp.as_of
+                })
             }),
             Property::<Self>::sometimes("a load is answered though overtaken", |_, state| {
                 answer(state, |given| {
@@ -496,7 +596,8 @@ impl Model for Fence {
             }),
             Property::<Self>::sometimes("an entry is renewed", |_, state| {
                 state.shared.all().any(|stamp| {
-                    stamp.as_of > stamp.version && state.near.is_some_and(|near| near.as_of < stamp.as_of)
+                    stamp.as_of > stamp.version
+                        && state.near.is_some_and(|near| near.as_of < stamp.as_of)
                 })
             }),
             Property::<Self>::sometimes(
@@ -506,11 +607,17 @@ impl Model for Fence {
             Property::<Self>::sometimes("two readers share a load", |_, state| {
                 state.answers.iter().all(Option::is_some)
             }),
-            Property::<Self>::sometimes("an entry from before the restart is answered", |_, state| {
-                let before =
-                    |given: &Answer| given.tier == Tier::Shared && given.stamp.as_of + 1 < state.now();
-                state.restarts > 0 && state.log.last() == Some(&Event::Nothing) && answer(state, before)
-            }),
+            Property::<Self>::sometimes(
+                "an entry from before the restart is answered",
+                |_, state| {
+                    let before = |given: &Answer| {
+                        given.tier == Tier::Shared && given.stamp.as_of + 1 < state.now()
+                    };
+                    state.restarts > 0
+                        && state.log.last() == Some(&Event::Nothing)
+                        && answer(state, before)
+                },
+            ),
         ]
     }
 }

@@ -27,10 +27,25 @@ pub struct Bounds {
     fails: u8,
 }
 
-const FEW: Bounds = Bounds { readers: 3, changes: 2, needs: 1, fails: 1 };
+const FEW: Bounds = Bounds {
+    readers: 3,
+    changes: 2,
+    needs: 1,
+    fails: 1,
+};
 pub const SMALL: &[Bounds] = &[FEW];
-pub const LARGE: &[Bounds] =
-    &[Bounds { readers: 4, changes: 3, ..FEW }, Bounds { readers: 4, needs: 2, ..FEW }];
+pub const LARGE: &[Bounds] = &[
+    Bounds {
+        readers: 4,
+        changes: 3,
+        ..FEW
+    },
+    Bounds {
+        readers: 4,
+        needs: 2,
+        ..FEW
+    },
+];
 
 pub const TURNS: &[(Turn, &str, Bounds)] = &[
     (Turn::JoinAnyLoad, "I1", FEW),
@@ -127,7 +142,14 @@ impl Joins {
         if self.took(Turn::NextFixedByFirst) {
             after = after.min(state.first_of_next.unwrap_or(after));
         }
-        match state.flights.join(&(), Required { after: at(after), grace: None }, reader) {
+        match state.flights.join(
+            &(),
+            Required {
+                after: at(after),
+                grace: None,
+            },
+            reader,
+        ) {
             Joined::First => self.begin(state),
             Joined::Next => state.first_of_next = state.first_of_next.or(Some(after)),
             Joined::Running => {}
@@ -136,7 +158,11 @@ impl Joins {
 
     fn begin(&self, state: &mut State) {
         // Neither frontier nor heartbeat are known to be newer than the fence.
-        let base = if self.took(Turn::NextFixedByFirst) { 0 } else { state.fence };
+        let base = if self.took(Turn::NextFixedByFirst) {
+            0
+        } else {
+            state.fence
+        };
         let after = small(state.flights.begin(&[()], at(base), Mono(0)));
         state.asked.push((after, None));
         state.first_of_next = None;
@@ -157,7 +183,12 @@ impl Joins {
             if let (Reader::Waiting(required, _), Some(as_of)) = (state.readers[reader], as_of) {
                 let worse = |got: (Time, Time)| i16::from(got.0) - i16::from(got.1);
                 let this = (as_of, required);
-                state.got = Some(state.got.filter(|got| worse(*got) < worse(this)).unwrap_or(this));
+                state.got = Some(
+                    state
+                        .got
+                        .filter(|got| worse(*got) < worse(this))
+                        .unwrap_or(this),
+                );
             }
             state.readers[reader] = Reader::Idle;
         }
@@ -250,16 +281,28 @@ impl Model for Joins {
                 state.readers[reader] = Reader::Asking(required);
             }
             Action::Join(reader) => {
-                let Reader::Asking(required) = state.readers[reader] else { return None };
+                let Reader::Asking(required) = state.readers[reader] else {
+                    return None;
+                };
                 self.join(&mut state, reader, required);
             }
             Action::Forge(reader) => self.join(&mut state, reader, FORGED),
             Action::EndLoad(load, Time::MAX) => {
                 let honest = |place: &&Reader| matches!(place, Reader::Waiting(..));
                 let is_forged = |place: &Reader| matches!(place, Reader::Waiting(FORGED, _));
-                let before = state.readers.iter().filter(honest).filter(|p| !is_forged(p)).count();
+                let before = state
+                    .readers
+                    .iter()
+                    .filter(honest)
+                    .filter(|p| !is_forged(p))
+                    .count();
                 self.end(&mut state, load, None);
-                let after = state.readers.iter().filter(honest).filter(|p| !is_forged(p)).count();
+                let after = state
+                    .readers
+                    .iter()
+                    .filter(honest)
+                    .filter(|p| !is_forged(p))
+                    .count();
                 state.refused = after < before;
             }
             Action::EndLoad(load, as_of) => self.end(&mut state, load, Some(as_of)),
@@ -280,27 +323,42 @@ impl Model for Joins {
             Property::<Self>::always("I2 a forged token spoils nobody else's read", |_, state| {
                 !state.refused
             }),
-            Property::<Self>::always("I7 at most two loads of a key, one of them waiting", |_, state| {
-                state.asked.len() <= 1
-            }),
+            Property::<Self>::always(
+                "I7 at most two loads of a key, one of them waiting",
+                |_, state| state.asked.len() <= 1,
+            ),
             Property::<Self>::always("I7 a change costs a hot key one load", |_, state| {
                 state.loads <= 1 + state.changes + state.needs + state.fails
             }),
             Property::<Self>::always("I7 a reader waits for two ends at most", |_, state| {
-                state.readers.iter().all(|place| !matches!(place, Reader::Waiting(_, 2..)))
+                state
+                    .readers
+                    .iter()
+                    .all(|place| !matches!(place, Reader::Waiting(_, 2..)))
             }),
-            Property::<Self>::sometimes("a reader waits for the load after the one under way", |_, state| {
-                state.readers.iter().any(|place| matches!(place, Reader::Waiting(_, 1)))
-            }),
+            Property::<Self>::sometimes(
+                "a reader waits for the load after the one under way",
+                |_, state| {
+                    state
+                        .readers
+                        .iter()
+                        .any(|place| matches!(place, Reader::Waiting(_, 1)))
+                },
+            ),
             Property::<Self>::sometimes("a change costs no less than one load", |_, state| {
                 state.changes > 1 && state.loads == 1 + state.changes
             }),
-            Property::<Self>::sometimes("readers of different need share the next load", |_, state| {
-                let waiting = |place: &&Reader| matches!(place, Reader::Waiting(..));
-                state.readers.iter().filter(waiting).count() == state.readers.len()
-                    && state.asked.len() == 1
-                    && state.first_of_next.is_some_and(|first| first < state.fence.max(state.need))
-            }),
+            Property::<Self>::sometimes(
+                "readers of different need share the next load",
+                |_, state| {
+                    let waiting = |place: &&Reader| matches!(place, Reader::Waiting(..));
+                    state.readers.iter().filter(waiting).count() == state.readers.len()
+                        && state.asked.len() == 1
+                        && state
+                            .first_of_next
+                            .is_some_and(|first| first < state.fence.max(state.need))
+                },
+            ),
         ]
     }
 }

@@ -26,9 +26,18 @@ pub struct Bounds {
     readers: usize,
 }
 
-const ALONE: Bounds = Bounds { times: 2, readers: 1 };
+const ALONE: Bounds = Bounds {
+    times: 2,
+    readers: 1,
+};
 pub const SMALL: &[Bounds] = &[ALONE];
-pub const LARGE: &[Bounds] = &[Bounds { times: 3, ..ALONE }, Bounds { readers: 2, ..ALONE }];
+pub const LARGE: &[Bounds] = &[
+    Bounds { times: 3, ..ALONE },
+    Bounds {
+        readers: 2,
+        ..ALONE
+    },
+];
 
 pub const TURNS: &[(Turn, &str, Bounds)] = &[
     (Turn::TornPage, "I1", ALONE),
@@ -136,7 +145,11 @@ pub enum Action {
 }
 
 fn change(event: Event, time: Time) -> Change {
-    let path = if event == Event::Move { "due_time" } else { "title" };
+    let path = if event == Event::Move {
+        "due_time"
+    } else {
+        "title"
+    };
     Change {
         name: todo(0).clone(),
         kind: ChangeKind::Updated,
@@ -152,7 +165,10 @@ impl State {
     }
 
     fn latest(&self, up_to: Time, is: impl Fn(Event) -> bool) -> Time {
-        (1..=up_to.min(self.now())).rev().find(|time| is(self.log[usize::from(*time) - 1])).unwrap_or(0)
+        (1..=up_to.min(self.now()))
+            .rev()
+            .find(|time| is(self.log[usize::from(*time) - 1]))
+            .unwrap_or(0)
     }
 
     fn latest_page(&self, up_to: Time) -> Time {
@@ -165,7 +181,11 @@ impl State {
 
     /// In which place the todo is at a time.
     fn place(&self, time: Time) -> usize {
-        self.log[..usize::from(time)].iter().filter(|event| **event == Event::Move).count() % 2
+        self.log[..usize::from(time)]
+            .iter()
+            .filter(|event| **event == Event::Move)
+            .count()
+            % 2
     }
 
     fn check_list(&self) -> Checked {
@@ -174,17 +194,27 @@ impl State {
 }
 
 fn part(version: Time, hit: Hit) -> Part {
-    Part { version, fresh_to: small(hit.fresh_to), seen: small(hit.seen), in_grace: false }
+    Part {
+        version,
+        fresh_to: small(hit.fresh_to),
+        seen: small(hit.seen),
+        in_grace: false,
+    }
 }
 
 /// Fresh to its stamp only.
 fn overtaken(as_of: Time) -> Hit {
-    Hit { fresh_to: at(as_of), seen: at(as_of) }
+    Hit {
+        fresh_to: at(as_of),
+        seen: at(as_of),
+    }
 }
 
 impl Lists {
     fn arm(request: &Request) -> Arm {
-        request.presented.map_or(Arm::MinimizeLatency, |seen| Arm::AtLeastAsFresh(at(seen)))
+        request
+            .presented
+            .map_or(Arm::MinimizeLatency, |seen| Arm::AtLeastAsFresh(at(seen)))
     }
 
     fn need(request: &Request) -> OriginTime {
@@ -206,7 +236,10 @@ impl Lists {
 
     fn list(&self, state: &mut State, reader: usize) {
         let presented = (reader == 0).then_some(state.token);
-        let request = Request { presented, owed: state.own };
+        let request = Request {
+            presented,
+            owed: state.own,
+        };
         let check = state.check_list();
         if let Some(part) = self.page_in_near(state, &request, &check) {
             state.readers[reader] = Reader::Page(request, part);
@@ -231,9 +264,15 @@ impl Lists {
             if self.took(Turn::GraceFreshToFrontier) {
                 hit.fresh_to = hit.fresh_to.max(at(check.frontier));
             }
-            return Some(Part { in_grace: true, ..part(stamp.version, hit) });
+            return Some(Part {
+                in_grace: true,
+                ..part(stamp.version, hit)
+            });
         }
-        Some(part(stamp.version, check.real().admit(as_of, Self::need(request))?))
+        Some(part(
+            stamp.version,
+            check.real().admit(as_of, Self::need(request))?,
+        ))
     }
 
     fn begin(state: &mut State) {
@@ -255,10 +294,15 @@ impl Lists {
         keep(&mut state.near_page, Stamp { as_of, version });
         let (waiters, more) = state.flights.end(&());
         for reader in waiters {
-            let Reader::ForPage(request, check) = state.readers[reader] else { continue };
+            let Reader::ForPage(request, check) = state.readers[reader] else {
+                continue;
+            };
             let admissible = check.real().admissible(at(as_of));
             let found = part(version, admissible.unwrap_or_else(|| overtaken(as_of)));
-            let found = Part { in_grace: admissible.is_none(), ..found };
+            let found = Part {
+                in_grace: admissible.is_none(),
+                ..found
+            };
             state.readers[reader] = Reader::Page(request, found);
         }
         if more {
@@ -275,12 +319,18 @@ impl Lists {
         if let Some(todo) = hit {
             return self.answer(state, reader, request, page, todo);
         }
-        let after = state.fences.frontier.max(check.bar).max(small(Self::need(&request)));
+        let after = state
+            .fences
+            .frontier
+            .max(check.bar)
+            .max(small(Self::need(&request)));
         state.readers[reader] = Reader::ForTodo(request, page, check, after);
     }
 
     fn end_todo(&self, state: &mut State, reader: usize, as_of: Time) {
-        let Reader::ForTodo(request, page, check, _) = state.readers[reader] else { return };
+        let Reader::ForTodo(request, page, check, _) = state.readers[reader] else {
+            return;
+        };
         let version = state.latest_todo(as_of);
         if as_of >= state.fences.check_todo(0).bar {
             keep(&mut state.near_todo, Stamp { as_of, version });
@@ -294,7 +344,14 @@ impl Lists {
         state.readers[reader] = Reader::Idle;
         let fresh_to = page.fresh_to.min(todo.fresh_to);
         let known = if of_client { state.known } else { (0, 0) };
-        state.answer = Some(Answer { request, page, todo, known, fresh_to, of_client });
+        state.answer = Some(Answer {
+            request,
+            page,
+            todo,
+            known,
+            fresh_to,
+            of_client,
+        });
         if !of_client {
             return;
         }
@@ -310,11 +367,16 @@ impl Lists {
         state.log.push(event);
         let time = state.now();
         if !self.took(Turn::WriterRaisesNothing) {
-            state.fences.step(|c| c.raise_todo(todo(0).as_str(), at(time)));
+            state
+                .fences
+                .step(|c| c.raise_todo(todo(0).as_str(), at(time)));
         }
-        let raises_list = !self.took(Turn::WriterRaisesNothing) && !self.took(Turn::WriterRaisesTodoOnly);
+        let raises_list =
+            !self.took(Turn::WriterRaisesNothing) && !self.took(Turn::WriterRaisesTodoOnly);
         if event == Event::Move && raises_list {
-            state.fences.step(|c| c.raise_list_by_own_write(list().as_str(), at(time)));
+            state
+                .fences
+                .step(|c| c.raise_list_by_own_write(list().as_str(), at(time)));
         }
         state.own.1 = time;
         if event == Event::Move {
@@ -363,7 +425,8 @@ impl Model for Lists {
                 Reader::ForPage(..) => {}
                 Reader::Page(..) => actions.push(Action::LookForTodos(reader)),
                 Reader::ForTodo(_, _, _, after) => {
-                    actions.extend((*after..=state.now()).map(|as_of| Action::EndTodo(reader, as_of)));
+                    actions
+                        .extend((*after..=state.now()).map(|as_of| Action::EndTodo(reader, as_of)));
                 }
             }
         }
@@ -379,7 +442,9 @@ impl Model for Lists {
                 let time = state.fences.frontier + 1;
                 let change = change(state.log[usize::from(time) - 1], time);
                 if self.took(Turn::ListStripeNotRaised) {
-                    state.fences.step(|c| c.raise_todo(change.name.as_str(), change.time));
+                    state
+                        .fences
+                        .step(|c| c.raise_todo(change.name.as_str(), change.time));
                 } else {
                     state.fences.step(|c| c.raise(&change));
                 }
@@ -389,7 +454,9 @@ impl Model for Lists {
             Action::List(reader) => self.list(&mut state, reader),
             Action::EndPage(as_of) => self.end_page(&mut state, as_of),
             Action::LookForTodos(reader) => {
-                let Reader::Page(request, page) = state.readers[reader] else { return None };
+                let Reader::Page(request, page) = state.readers[reader] else {
+                    return None;
+                };
                 self.look_for_todos(&mut state, reader, request, page);
             }
             Action::EndTodo(reader, as_of) => self.end_todo(&mut state, reader, as_of),
@@ -405,25 +472,35 @@ impl Model for Lists {
             state.answer.as_ref().is_some_and(is)
         }
         vec![
-            Property::<Self>::always("I1 no answer misses a change up to what it is fresh to", |_, state| {
-                always(state, |answer| {
-                    answer.page.version >= state.latest_page(answer.fresh_to)
-                        && answer.page.version != TORN
-                        && answer.todo.version >= state.latest_todo(answer.fresh_to)
-                })
-            }),
-            Property::<Self>::always("I2 nothing goes back along the tokens of one client", |_, state| {
-                always(state, |answer| {
-                    answer.page.version >= answer.known.0 && answer.todo.version >= answer.known.1
-                })
-            }),
-            Property::<Self>::always("I2 no answer is older than the token presented", |_, state| {
-                always(state, |answer| {
-                    let presented = answer.request.presented.unwrap_or(0);
-                    answer.page.version >= state.latest_page(presented)
-                        && answer.todo.version >= state.latest_todo(presented)
-                })
-            }),
+            Property::<Self>::always(
+                "I1 no answer misses a change up to what it is fresh to",
+                |_, state| {
+                    always(state, |answer| {
+                        answer.page.version >= state.latest_page(answer.fresh_to)
+                            && answer.page.version != TORN
+                            && answer.todo.version >= state.latest_todo(answer.fresh_to)
+                    })
+                },
+            ),
+            Property::<Self>::always(
+                "I2 nothing goes back along the tokens of one client",
+                |_, state| {
+                    always(state, |answer| {
+                        answer.page.version >= answer.known.0
+                            && answer.todo.version >= answer.known.1
+                    })
+                },
+            ),
+            Property::<Self>::always(
+                "I2 no answer is older than the token presented",
+                |_, state| {
+                    always(state, |answer| {
+                        let presented = answer.request.presented.unwrap_or(0);
+                        answer.page.version >= state.latest_page(presented)
+                            && answer.todo.version >= state.latest_todo(presented)
+                    })
+                },
+            ),
             Property::<Self>::always(
                 "own writes: no answer misses one that this replica answered",
                 |_, state| {
@@ -433,19 +510,23 @@ impl Model for Lists {
                     })
                 },
             ),
-            Property::<Self>::sometimes("an overtaken page is answered within its grace", |_, state| {
-                sometimes(state, |answer| answer.page.in_grace && answer.of_client)
-            }),
+            Property::<Self>::sometimes(
+                "an overtaken page is answered within its grace",
+                |_, state| sometimes(state, |answer| answer.page.in_grace && answer.of_client),
+            ),
             Property::<Self>::sometimes("a todo is newer than its page", |_, state| {
                 sometimes(state, |answer| answer.todo.version > answer.page.fresh_to)
             }),
-            Property::<Self>::sometimes("a page outlives a change that moved nothing", |_, state| {
-                sometimes(state, |answer| {
-                    !answer.page.in_grace
-                        && answer.page.fresh_to > answer.page.version
-                        && answer.todo.version == 2
-                })
-            }),
+            Property::<Self>::sometimes(
+                "a page outlives a change that moved nothing",
+                |_, state| {
+                    sometimes(state, |answer| {
+                        !answer.page.in_grace
+                            && answer.page.fresh_to > answer.page.version
+                            && answer.todo.version == 2
+                    })
+                },
+            ),
         ]
     }
 }

@@ -27,18 +27,24 @@ fn fence_holds() {
 
 #[test]
 fn fence_has_teeth() {
-    catches("fence", fence::TURNS, |turn, bounds| fence::Fence::new(Some(turn), bounds));
+    catches("fence", fence::TURNS, |turn, bounds| {
+        fence::Fence::new(Some(turn), bounds)
+    });
 }
 
 #[test]
 fn sessions_hold() {
     let bounds = Size::asked().pick(sessions::SMALL, sessions::LARGE);
-    holds("sessions", bounds, |bounds| sessions::Sessions::new(None, bounds));
+    holds("sessions", bounds, |bounds| {
+        sessions::Sessions::new(None, bounds)
+    });
 }
 
 #[test]
 fn sessions_have_teeth() {
-    catches("sessions", sessions::TURNS, |turn, bounds| sessions::Sessions::new(Some(turn), bounds));
+    catches("sessions", sessions::TURNS, |turn, bounds| {
+        sessions::Sessions::new(Some(turn), bounds)
+    });
 }
 
 #[test]
@@ -49,7 +55,9 @@ fn joins_hold() {
 
 #[test]
 fn joins_have_teeth() {
-    catches("joins", joins::TURNS, |turn, bounds| joins::Joins::new(Some(turn), bounds));
+    catches("joins", joins::TURNS, |turn, bounds| {
+        joins::Joins::new(Some(turn), bounds)
+    });
 }
 
 #[test]
@@ -60,7 +68,9 @@ fn lists_hold() {
 
 #[test]
 fn lists_have_teeth() {
-    catches("lists", lists::TURNS, |turn, bounds| lists::Lists::new(Some(turn), bounds));
+    catches("lists", lists::TURNS, |turn, bounds| {
+        lists::Lists::new(Some(turn), bounds)
+    });
 }
 
 #[test]
@@ -71,7 +81,9 @@ fn watch_holds() {
 
 #[test]
 fn watch_has_teeth() {
-    catches("watch", watch::TURNS, |turn, bounds| watch::Watch::new(Some(turn), bounds));
+    catches("watch", watch::TURNS, |turn, bounds| {
+        watch::Watch::new(Some(turn), bounds)
+    });
 }
 
 #[test]
@@ -82,7 +94,9 @@ fn ages_hold() {
 
 #[test]
 fn ages_have_teeth() {
-    catches("ages", ages::TURNS, |turn, bounds| ages::Ages::new(Some(turn), bounds));
+    catches("ages", ages::TURNS, |turn, bounds| {
+        ages::Ages::new(Some(turn), bounds)
+    });
 }
 
 /// Each wrong turn has its place in a model.
@@ -98,6 +112,10 @@ fn every_wrong_turn_is_taken() {
     ]
     .concat();
     for turn in Turn::ALL {
-        assert!(taken.contains(turn), "no model takes this turn: {}", turn.text());
+        assert!(
+            taken.contains(turn),
+            "no model takes this turn: {}",
+            turn.text()
+        );
     }
 }

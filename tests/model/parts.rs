@@ -41,7 +41,10 @@ pub fn todo(key: usize) -> &'static TodoName {
             coherence.raise_todo("first", OriginTime(1));
             by_stripe.insert(coherence.check_todo(name.as_str()).bar, name);
         }
-        [by_stripe.remove(&at(0)).expect("one stripe"), by_stripe.remove(&at(1)).expect("the other")]
+        [
+            by_stripe.remove(&at(0)).expect("one stripe"),
+            by_stripe.remove(&at(1)).expect("the other"),
+        ]
     })[key]
 }
 
@@ -61,10 +64,20 @@ pub struct Fences {
 impl Fences {
     /// A replica that has just placed its floor.
     pub fn placed(start: Time) -> Self {
-        let none = Self { frontier: 0, floor: 0, todos: [0; 2], list: 0, own_list: 0 };
+        let none = Self {
+            frontier: 0,
+            floor: 0,
+            todos: [0; 2],
+            list: 0,
+            own_list: 0,
+        };
         let coherence = none.build(0);
         coherence.place(at(start));
-        Self { frontier: small(coherence.frontier()), floor: small(coherence.floor()), ..none }
+        Self {
+            frontier: small(coherence.frontier()),
+            floor: small(coherence.floor()),
+            ..none
+        }
     }
 
     fn build(&self, floor: Time) -> Coherence {
@@ -112,7 +125,8 @@ impl Fences {
 
     /// The check of a todo, all read at one moment.
     pub fn check_todo(&self, key: usize) -> Checked {
-        self.look(|coherence| coherence.check_todo(todo(key).as_str())).into()
+        self.look(|coherence| coherence.check_todo(todo(key).as_str()))
+            .into()
     }
 
     /// Whether something is lower than it was.
@@ -135,13 +149,19 @@ pub struct Checked {
 impl Checked {
     /// As the code has it.
     pub const fn real(&self) -> Check {
-        Check { frontier: at(self.frontier), bar: at(self.bar) }
+        Check {
+            frontier: at(self.frontier),
+            bar: at(self.bar),
+        }
     }
 }
 
 impl From<Check> for Checked {
     fn from(check: Check) -> Self {
-        Self { frontier: small(check.frontier), bar: small(check.bar) }
+        Self {
+            frontier: small(check.frontier),
+            bar: small(check.bar),
+        }
     }
 }
 
@@ -168,7 +188,10 @@ impl Bag {
     pub fn all(self) -> impl Iterator<Item = Stamp> {
         (0..64)
             .filter(move |bit| self.0 >> bit & 1 == 1)
-            .map(|bit| Stamp { as_of: bit / 8, version: bit % 8 })
+            .map(|bit| Stamp {
+                as_of: bit / 8,
+                version: bit % 8,
+            })
     }
 }
 

@@ -58,11 +58,21 @@ where
         checker = checker.target_max_depth(steps + 1);
     }
     let checker = checker.spawn_bfs().join();
-    let mut found = Found { states: checker.unique_state_count(), broken: Vec::new(), reached: Vec::new() };
+    let mut found = Found {
+        states: checker.unique_state_count(),
+        broken: Vec::new(),
+        reached: Vec::new(),
+    };
     for property in properties {
-        let Some(path) = checker.discovery(property.name) else { continue };
+        let Some(path) = checker.discovery(property.name) else {
+            continue;
+        };
         if property.expectation.discovery_is_failure() {
-            let steps = path.into_actions().iter().map(|action| format!("{action:?}")).collect();
+            let steps = path
+                .into_actions()
+                .iter()
+                .map(|action| format!("{action:?}"))
+                .collect();
             found.broken.push((property.name, steps));
         } else {
             found.reached.push(property.name);
@@ -82,8 +92,15 @@ where
     let mut reached = BTreeSet::new();
     for bounds in bounds {
         let (begun, model) = (Instant::now(), model(*bounds));
-        let is_to_be_met = |property: &stateright::Property<M>| !property.expectation.discovery_is_failure();
-        unmet.extend(model.properties().iter().filter(|p| is_to_be_met(p)).map(|p| p.name));
+        let is_to_be_met =
+            |property: &stateright::Property<M>| !property.expectation.discovery_is_failure();
+        unmet.extend(
+            model
+                .properties()
+                .iter()
+                .filter(|p| is_to_be_met(p))
+                .map(|p| p.name),
+        );
         let found = explore(model, HasDiscoveries::AllFailures, None);
         println!(
             "model {name}: {} states in {:.1} s ({bounds:?})",
@@ -92,9 +109,16 @@ where
         );
         assert!(found.states > 1000, "{name}: only {} states", found.states);
         for (property, steps) in &found.broken {
-            println!("{property} is broken after {} steps:\n  {}", steps.len(), steps.join("\n  "));
+            println!(
+                "{property} is broken after {} steps:\n  {}",
+                steps.len(),
+                steps.join("\n  ")
+            );
         }
-        assert!(found.broken.is_empty(), "{name}: the protocol or its code is wrong, see above");
+        assert!(
+            found.broken.is_empty(),
+            "{name}: the protocol or its code is wrong, see above"
+        );
         reached.extend(found.reached);
     }
     unmet.retain(|property| !reached.contains(property));
@@ -108,14 +132,24 @@ where
     M::State: Clone + Debug + Hash + PartialEq + Send + Sync,
     M::Action: Clone + Debug + PartialEq + Send + Sync,
 {
-    let names = model().properties().into_iter().filter(|p| p.expectation.discovery_is_failure());
-    let names: BTreeSet<_> = names.map(|p| p.name).filter(|name| name.starts_with(breaks)).collect();
+    let names = model()
+        .properties()
+        .into_iter()
+        .filter(|p| p.expectation.discovery_is_failure());
+    let names: BTreeSet<_> = names
+        .map(|p| p.name)
+        .filter(|name| name.starts_with(breaks))
+        .collect();
     assert!(!names.is_empty(), "no property {breaks}");
     let until = HasDiscoveries::AnyOf(names.clone());
     let first = explore(model(), until.clone(), None);
     let of_these = |found: &Found| {
-        let mut broken: Vec<_> =
-            found.broken.iter().filter(|(name, _)| names.contains(name)).cloned().collect();
+        let mut broken: Vec<_> = found
+            .broken
+            .iter()
+            .filter(|(name, _)| names.contains(name))
+            .cloned()
+            .collect();
         broken.sort_by_key(|(_, steps)| steps.len());
         broken.into_iter().next()
     };
@@ -123,7 +157,9 @@ where
     // The checker tells the last way that it found in a block of states: so
     // ask for a shorter one until there is none.
     while let Some((_, steps)) = &least {
-        let Some(shorter) = of_these(&explore(model(), until.clone(), Some(steps.len()))) else { break };
+        let Some(shorter) = of_these(&explore(model(), until.clone(), Some(steps.len()))) else {
+            break;
+        };
         least = Some(shorter);
     }
     (first, least)
@@ -143,7 +179,10 @@ where
         let (found, least) = shortest(|| model(turn, bounds), breaks);
         let text = turn.text();
         let Some((property, steps)) = least else {
-            println!("model {name}: {text}: NOT CAUGHT in {} states", found.states);
+            println!(
+                "model {name}: {text}: NOT CAUGHT in {} states",
+                found.states
+            );
             missed.push(text);
             continue;
         };
@@ -157,5 +196,8 @@ where
             println!("  {}", steps.join("\n  "));
         }
     }
-    assert!(missed.is_empty(), "{name}: nothing catches {missed:?}: a property is missing");
+    assert!(
+        missed.is_empty(),
+        "{name}: nothing catches {missed:?}: a property is missing"
+    );
 }

@@ -25,8 +25,20 @@ pub struct Bounds {
     writers: usize,
 }
 
-pub const SMALL: &[Bounds] = &[Bounds { times: 2, writers: 1 }];
-pub const LARGE: &[Bounds] = &[Bounds { times: 3, writers: 1 }, Bounds { times: 2, writers: 2 }];
+pub const SMALL: &[Bounds] = &[Bounds {
+    times: 2,
+    writers: 1,
+}];
+pub const LARGE: &[Bounds] = &[
+    Bounds {
+        times: 3,
+        writers: 1,
+    },
+    Bounds {
+        times: 2,
+        writers: 2,
+    },
+];
 
 pub const TURNS: &[(Turn, &str, Bounds)] = &[
     (Turn::LowerBoundStamps, "I2", SMALL[0]),
@@ -61,7 +73,11 @@ struct Replica {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Part {
     Unasked,
-    Found { version: Time, fresh_to: Time, seen: Time },
+    Found {
+        version: Time,
+        fresh_to: Time,
+        seen: Time,
+    },
     Missing(Checked),
 }
 
@@ -125,28 +141,47 @@ impl State {
 }
 
 fn found(version: Time, hit: Hit) -> Part {
-    Part::Found { version, fresh_to: small(hit.fresh_to), seen: small(hit.seen) }
+    Part::Found {
+        version,
+        fresh_to: small(hit.fresh_to),
+        seen: small(hit.seen),
+    }
 }
 
 impl Sessions {
     /// What the client asks for: its last token.
     fn presented(&self, state: &State) -> Time {
-        if self.took(Turn::ReadByFreshTo) { state.token.fresh_to } else { state.token.seen }
+        if self.took(Turn::ReadByFreshTo) {
+            state.token.fresh_to
+        } else {
+            state.token.seen
+        }
     }
 
     fn read(&self, state: &mut State, replica: usize, keys: [bool; 2]) {
         let need = self.presented(state);
-        let mut reading = Reading { replica, parts: [Part::Unasked; 2], after: 0 };
+        let mut reading = Reading {
+            replica,
+            parts: [Part::Unasked; 2],
+            after: 0,
+        };
         let mut flights = Flights::default();
         let Replica { fences, near } = state.replicas[replica];
         for key in (0..2).filter(|key| keys[*key]) {
             let check = fences.check_todo(key);
-            let hit =
-                near[key].and_then(|stamp| Some((stamp, check.real().admit(at(stamp.as_of), at(need))?)));
+            let hit = near[key]
+                .and_then(|stamp| Some((stamp, check.real().admit(at(stamp.as_of), at(need))?)));
             reading.parts[key] = if let Some((stamp, hit)) = hit {
                 found(stamp.version, hit)
             } else {
-                flights.join(&key, Required { after: at(check.bar.max(need)), grace: None }, ());
+                flights.join(
+                    &key,
+                    Required {
+                        after: at(check.bar.max(need)),
+                        grace: None,
+                    },
+                    (),
+                );
                 Part::Missing(check)
             };
         }
@@ -161,9 +196,15 @@ impl Sessions {
     }
 
     fn end_load(&self, state: &mut State, mut reading: Reading, read_at: Time) {
-        let as_of = if self.took(Turn::LowerBoundStamps) { reading.after } else { read_at };
+        let as_of = if self.took(Turn::LowerBoundStamps) {
+            reading.after
+        } else {
+            read_at
+        };
         for key in 0..2 {
-            let Part::Missing(mut check) = reading.parts[key] else { continue };
+            let Part::Missing(mut check) = reading.parts[key] else {
+                continue;
+            };
             let version = state.latest(key, read_at);
             let replica = &mut state.replicas[reading.replica];
             if as_of >= replica.fences.check_todo(key).bar {
@@ -172,7 +213,10 @@ impl Sessions {
             if self.took(Turn::TokenByNewerFrontier) {
                 check.frontier = replica.fences.frontier;
             }
-            let overtaken = Hit { fresh_to: at(as_of), seen: at(as_of) };
+            let overtaken = Hit {
+                fresh_to: at(as_of),
+                seen: at(as_of),
+            };
             let hit = check.real().admissible(at(as_of)).unwrap_or(overtaken);
             reading.parts[key] = found(version, hit);
         }
@@ -188,13 +232,28 @@ impl Sessions {
         };
         let (mut least, mut versions) = (Time::MAX, [None; 2]);
         for (key, part) in reading.parts.into_iter().enumerate() {
-            let Part::Found { version, fresh_to, seen: of_part } = part else { continue };
+            let Part::Found {
+                version,
+                fresh_to,
+                seen: of_part,
+            } = part
+            else {
+                continue;
+            };
             versions[key] = Some(version);
             (least, seen) = (least.min(fresh_to), seen.max(of_part));
         }
-        let token = Token { seen, fresh_to: least };
-        state.answer =
-            Some(Answer { versions, presented: state.token.seen, known: state.known, token, loaded });
+        let token = Token {
+            seen,
+            fresh_to: least,
+        };
+        state.answer = Some(Answer {
+            versions,
+            presented: state.token.seen,
+            known: state.known,
+            token,
+            loaded,
+        });
         for (known, version) in state.known.iter_mut().zip(versions) {
             *known = version.unwrap_or(0).max(*known);
         }
@@ -207,12 +266,18 @@ impl Model for Sessions {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        let replica = Replica { fences: Fences::placed(0), near: [None; 2] };
+        let replica = Replica {
+            fences: Fences::placed(0),
+            near: [None; 2],
+        };
         vec![State {
             log: Vec::new(),
             replicas: [replica; 2],
             reading: None,
-            token: Token { seen: 0, fresh_to: 0 },
+            token: Token {
+                seen: 0,
+                fresh_to: 0,
+            },
             known: [0; 2],
             answer: None,
         }]
@@ -248,8 +313,13 @@ impl Model for Sessions {
             Action::Write(replica, key) => {
                 state.log.push(key);
                 let time = state.now();
-                state.replicas[replica].fences.step(|c| c.raise_todo(todo(key).as_str(), at(time)));
-                state.token = Token { seen: time, fresh_to: time };
+                state.replicas[replica]
+                    .fences
+                    .step(|c| c.raise_todo(todo(key).as_str(), at(time)));
+                state.token = Token {
+                    seen: time,
+                    fresh_to: time,
+                };
                 state.known[key] = time;
             }
             Action::Feed(replica) => {
@@ -270,26 +340,48 @@ impl Model for Sessions {
 
     fn properties(&self) -> Vec<Property<Self>> {
         fn every(state: &State, holds: impl Fn(&Answer, usize, Time) -> bool) -> bool {
-            let Some(answer) = &state.answer else { return true };
+            let Some(answer) = &state.answer else {
+                return true;
+            };
             (0..2).all(|key| answer.versions[key].is_none_or(|version| holds(answer, key, version)))
         }
         vec![
-            Property::<Self>::always("I1 no answer misses a change up to what it is fresh to", |_, state| {
-                every(state, |answer, key, version| version >= state.latest(key, answer.token.fresh_to))
-            }),
-            Property::<Self>::always("I2 nothing goes back along the tokens of one client", |_, state| {
-                every(state, |answer, key, version| version >= answer.known[key])
-            }),
-            Property::<Self>::always("I2 no answer is older than the token presented", |_, state| {
-                every(state, |answer, key, version| version >= state.latest(key, answer.presented))
-            }),
+            Property::<Self>::always(
+                "I1 no answer misses a change up to what it is fresh to",
+                |_, state| {
+                    every(state, |answer, key, version| {
+                        version >= state.latest(key, answer.token.fresh_to)
+                    })
+                },
+            ),
+            Property::<Self>::always(
+                "I2 nothing goes back along the tokens of one client",
+                |_, state| every(state, |answer, key, version| version >= answer.known[key]),
+            ),
+            Property::<Self>::always(
+                "I2 no answer is older than the token presented",
+                |_, state| {
+                    every(state, |answer, key, version| {
+                        version >= state.latest(key, answer.presented)
+                    })
+                },
+            ),
             Property::<Self>::sometimes(
                 "an answer of two parts is fresher than its token's least",
-                |_, state| state.answer.is_some_and(|answer| answer.token.seen > answer.token.fresh_to),
+                |_, state| {
+                    state
+                        .answer
+                        .is_some_and(|answer| answer.token.seen > answer.token.fresh_to)
+                },
             ),
-            Property::<Self>::sometimes("a token is answered from near, without a load", |_, state| {
-                state.answer.is_some_and(|answer| answer.presented > 0 && !answer.loaded)
-            }),
+            Property::<Self>::sometimes(
+                "a token is answered from near, without a load",
+                |_, state| {
+                    state
+                        .answer
+                        .is_some_and(|answer| answer.presented > 0 && !answer.loaded)
+                },
+            ),
             Property::<Self>::sometimes("what a client knows was never at one time", |_, state| {
                 state.known[0] > 0 && state.known[1] > 0 && state.token.fresh_to < state.token.seen
             }),

@@ -34,18 +34,47 @@ pub struct Bounds {
     copied: bool,
 }
 
-const PLAIN: Bounds = Bounds { times: 3, connects: 1, restarts: 0, losses: 0, alone: true, copied: false };
-const OPEN: Bounds = Bounds { alone: false, ..PLAIN };
-const COPIED: Bounds = Bounds { copied: true, ..PLAIN };
-const AGAIN: Bounds = Bounds { times: 2, connects: 2, ..PLAIN };
-const RESTART: Bounds = Bounds { restarts: 1, ..AGAIN };
+const PLAIN: Bounds = Bounds {
+    times: 3,
+    connects: 1,
+    restarts: 0,
+    losses: 0,
+    alone: true,
+    copied: false,
+};
+const OPEN: Bounds = Bounds {
+    alone: false,
+    ..PLAIN
+};
+const COPIED: Bounds = Bounds {
+    copied: true,
+    ..PLAIN
+};
+const AGAIN: Bounds = Bounds {
+    times: 2,
+    connects: 2,
+    ..PLAIN
+};
+const RESTART: Bounds = Bounds {
+    restarts: 1,
+    ..AGAIN
+};
 const LOSS: Bounds = Bounds { losses: 1, ..AGAIN };
 pub const SMALL: &[Bounds] = &[PLAIN, OPEN, COPIED, RESTART, LOSS];
 pub const LARGE: &[Bounds] = &[
     Bounds { times: 4, ..PLAIN },
     Bounds { times: 4, ..OPEN },
-    Bounds { times: 3, losses: 1, ..RESTART },
-    Bounds { times: 3, connects: 3, restarts: 1, ..OPEN },
+    Bounds {
+        times: 3,
+        losses: 1,
+        ..RESTART
+    },
+    Bounds {
+        times: 3,
+        connects: 3,
+        restarts: 1,
+        ..OPEN
+    },
 ];
 
 pub const TURNS: &[(Turn, &str, Bounds)] = &[
@@ -122,7 +151,9 @@ impl Event {
 }
 
 fn reset() -> Entry {
-    Entry::Reset { reason: "dropped".into() }
+    Entry::Reset {
+        reason: "dropped".into(),
+    }
 }
 
 /// Where a feed stands, and what it holds.
@@ -135,7 +166,10 @@ struct Feed {
 
 impl Feed {
     fn after(time: Time) -> Self {
-        Self { position: (time, u8::MAX), closing: Closing::default() }
+        Self {
+            position: (time, u8::MAX),
+            closing: Closing::default(),
+        }
     }
 
     fn next_event(&self, log: &[Event]) -> Option<(Time, u8)> {
@@ -151,7 +185,11 @@ impl Feed {
         let event = log[usize::from(time) - 1];
         self.position = (time, index + 1);
         let alone = alone && event != Event::Both;
-        Some(self.closing.take(at(time), alone, event.entry(index, time)).expect("in order"))
+        Some(
+            self.closing
+                .take(at(time), alone, event.entry(index, time))
+                .expect("in order"),
+        )
     }
 }
 
@@ -184,11 +222,19 @@ impl Wrong {
         }
         for entry in entries {
             let Entry::Change(change) = entry else {
-                self.items = vec![Item { entry: entry.clone(), oldest: time, newest: time }];
+                self.items = vec![Item {
+                    entry: entry.clone(),
+                    oldest: time,
+                    newest: time,
+                }];
                 continue;
             };
             let same = |item: &Item| matches!(&item.entry, Entry::Change(other) if other.name == change.name);
-            let mut new = Item { entry: entry.clone(), oldest: time, newest: time };
+            let mut new = Item {
+                entry: entry.clone(),
+                oldest: time,
+                newest: time,
+            };
             match self.items.iter().position(same) {
                 Some(place) if turn == Some(Turn::MergeInPlace) => {
                     new.oldest = self.items[place].oldest;
@@ -212,12 +258,17 @@ impl Wrong {
         }
         let item = self.items.remove(0);
         let is_below_all = self.items.iter().all(|other| {
-            item.newest < other.oldest || turn == Some(Turn::CursorInsideTime) && item.newest == other.oldest
+            item.newest < other.oldest
+                || turn == Some(Turn::CursorInsideTime) && item.newest == other.oldest
         });
         if is_below_all {
             self.cursor = self.cursor.max(item.newest);
         }
-        Some(Next { entry: item.entry, cursor: at(self.cursor), seen: at(item.newest) })
+        Some(Next {
+            entry: item.entry,
+            cursor: at(self.cursor),
+            seen: at(item.newest),
+        })
     }
 }
 
@@ -263,7 +314,13 @@ impl Queue {
     fn reset(&mut self, time: Time) {
         match self {
             Self::Real(pending) => pending.reset(at(time), "read anew".into()),
-            Self::Wrong(wrong) => wrong.items = vec![Item { entry: reset(), oldest: time, newest: time }],
+            Self::Wrong(wrong) => {
+                wrong.items = vec![Item {
+                    entry: reset(),
+                    oldest: time,
+                    newest: time,
+                }]
+            }
         }
     }
 }
@@ -342,15 +399,24 @@ impl State {
 
     fn latest(&self, key: usize, up_to: Time) -> Time {
         let concerns = |time: &Time| self.log[usize::from(*time) - 1].concerns(key);
-        (1..=up_to.min(self.now())).rev().find(concerns).unwrap_or(0)
+        (1..=up_to.min(self.now()))
+            .rev()
+            .find(concerns)
+            .unwrap_or(0)
     }
 }
 
 impl Watch {
     fn release(&self, state: &mut State, released: Vec<(OriginTime, Vec<Entry>)>) {
         for (time, entries) in released {
-            let is_reset = entries.iter().any(|entry| matches!(entry, Entry::Reset { .. }));
-            if let Some(watcher) = state.watcher.as_mut().filter(|watcher| watcher.private.is_none()) {
+            let is_reset = entries
+                .iter()
+                .any(|entry| matches!(entry, Entry::Reset { .. }));
+            if let Some(watcher) = state
+                .watcher
+                .as_mut()
+                .filter(|watcher| watcher.private.is_none())
+            {
                 watcher.queue.push(self.turn, time, &entries);
             }
             if !(is_reset && self.took(Turn::ResetToConnectedOnly)) {
@@ -374,7 +440,11 @@ impl Watch {
             return;
         }
         let time = state.feed.position.0;
-        let closed = state.feed.closing.take(at(time), true, None).expect("in order");
+        let closed = state
+            .feed
+            .closing
+            .take(at(time), true, None)
+            .expect("in order");
         self.apply(state, closed.released, time);
     }
 
@@ -399,14 +469,32 @@ impl Watch {
     fn connect(&self, state: &mut State) {
         let Some(token) = state.token else { return };
         state.connects += 1;
-        let after = if self.took(Turn::WatchFromSeen) { token.seen } else { token.fresh_to };
+        let after = if self.took(Turn::WatchFromSeen) {
+            token.seen
+        } else {
+            token.fresh_to
+        };
         let queue = if self.bounds.copied {
-            Queue::Wrong(Wrong { start: after, cursor: after, items: Vec::new() })
+            Queue::Wrong(Wrong {
+                start: after,
+                cursor: after,
+                items: Vec::new(),
+            })
         } else {
             Queue::Real(Pending::after(at(after)))
         };
-        let seen = if self.took(Turn::WatchForgetsSeen) { 0 } else { token.seen };
-        let mut watcher = Watcher { queue, seen, private: None, told: [0; 2], waits: false };
+        let seen = if self.took(Turn::WatchForgetsSeen) {
+            0
+        } else {
+            token.seen
+        };
+        let mut watcher = Watcher {
+            queue,
+            seen,
+            private: None,
+            told: [0; 2],
+            waits: false,
+        };
         match self.register(&mut watcher, &state.ring, after) {
             Ok(()) => {}
             Err(TooOld::ResetSince) => self.register_with_reset(&mut watcher, state),
@@ -428,13 +516,20 @@ impl Watch {
     fn register_with_reset(&self, watcher: &mut Watcher, state: &State) {
         let end = small(state.ring.end()).max(state.frontier);
         watcher.queue.reset(end);
-        self.register(watcher, &state.ring, end).expect("the ring's end is in it");
+        self.register(watcher, &state.ring, end)
+            .expect("the ring's end is in it");
     }
 
     fn private(&self, state: &mut State) {
-        let Some(mut watcher) = state.watcher.take() else { return };
-        let Some(mut feed) = watcher.private.take() else { return };
-        let Some(closed) = feed.take(&state.log, self.bounds.alone) else { return };
+        let Some(mut watcher) = state.watcher.take() else {
+            return;
+        };
+        let Some(mut feed) = watcher.private.take() else {
+            return;
+        };
+        let Some(closed) = feed.take(&state.log, self.bounds.alone) else {
+            return;
+        };
         for (time, entries) in &closed.released {
             watcher.queue.push(self.turn, *time, entries);
         }
@@ -448,7 +543,10 @@ impl Watch {
     fn tell(&self, state: &mut State, seen: Time, fresh_to: Time) {
         let began_with = state.watcher.as_ref().map_or(0, |watcher| watcher.seen);
         state.fell = state.token.is_some_and(|token| fresh_to < token.fresh_to);
-        state.token = Some(Token { seen: seen.max(fresh_to).max(began_with), fresh_to });
+        state.token = Some(Token {
+            seen: seen.max(fresh_to).max(began_with),
+            fresh_to,
+        });
     }
 
     fn pop(&self, state: &mut State) -> Option<()> {
@@ -516,7 +614,13 @@ impl Model for Watch {
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
         if state.now() < self.bounds.times {
-            let events = [Event::Change(0), Event::Change(1), Event::Both, Event::Drop, Event::Nothing];
+            let events = [
+                Event::Change(0),
+                Event::Change(1),
+                Event::Both,
+                Event::Drop,
+                Event::Nothing,
+            ];
             actions.extend(events.map(Action::Commit));
         }
         if state.then.is_some() {
@@ -534,7 +638,9 @@ impl Model for Watch {
             actions.push(Action::Restart);
         }
         if state.token.is_none() {
-            actions.extend((state.frontier..=state.now()).map(|loaded| Action::Read(state.frontier, loaded)));
+            actions.extend(
+                (state.frontier..=state.now()).map(|loaded| Action::Read(state.frontier, loaded)),
+            );
         }
         match &state.watcher {
             None if state.token.is_some() && state.connects < self.bounds.connects => {
@@ -546,7 +652,11 @@ impl Model for Watch {
                     actions.extend(feed.next_event(&state.log).map(|_| Action::Private));
                     actions.push(Action::PrivateIsLost);
                 }
-                actions.push(if watcher.waits { Action::Progress } else { Action::Pop });
+                actions.push(if watcher.waits {
+                    Action::Progress
+                } else {
+                    Action::Pop
+                });
                 if watcher.waits && !watcher.queue.is_empty() {
                     actions.push(Action::Pop);
                 }
@@ -574,7 +684,10 @@ impl Model for Watch {
             Action::LoseHistory => self.lose_history(&mut state),
             Action::Restart => self.restart(&mut state),
             Action::Read(page, loaded) => {
-                state.token = Some(Token { seen: loaded, fresh_to: page });
+                state.token = Some(Token {
+                    seen: loaded,
+                    fresh_to: page,
+                });
                 state.known = [page, loaded];
             }
             Action::Connect => self.connect(&mut state),
@@ -594,7 +707,11 @@ impl Model for Watch {
     fn properties(&self) -> Vec<Property<Self>> {
         /// The least that a read with the client's last token shows of a todo.
         fn shown(model: &Watch, state: &State, token: Token, key: usize) -> Time {
-            let need = if model.took(Turn::ReadWithCursor) { token.fresh_to } else { token.seen };
+            let need = if model.took(Turn::ReadWithCursor) {
+                token.fresh_to
+            } else {
+                token.seen
+            };
             state.latest(key, need)
         }
         vec![
@@ -607,17 +724,26 @@ impl Model for Watch {
                 },
             ),
             Property::<Self>::always("I6 no cursor falls", |_, state| !state.fell),
-            Property::<Self>::always("I6 the changes of a todo come in order", |_, state| !state.disordered),
+            Property::<Self>::always("I6 the changes of a todo come in order", |_, state| {
+                !state.disordered
+            }),
             Property::<Self>::always("I6 no change is lost on its way", |_, state| {
-                let Some(watcher) = &state.watcher else { return true };
-                let waits = watcher.private.is_some() || !watcher.queue.is_empty() || state.then.is_some();
+                let Some(watcher) = &state.watcher else {
+                    return true;
+                };
+                let waits =
+                    watcher.private.is_some() || !watcher.queue.is_empty() || state.then.is_some();
                 waits || (0..2).all(|key| state.known[key] >= state.latest(key, state.frontier))
             }),
             Property::<Self>::always(
                 "I2 a read with the last token shows no less than was told",
                 |model, state| {
-                    let Some(token) = state.token else { return true };
-                    (0..2).all(|key| shown(model, state, token, key) >= state.latest(key, state.known[key]))
+                    let Some(token) = state.token else {
+                        return true;
+                    };
+                    (0..2).all(|key| {
+                        shown(model, state, token, key) >= state.latest(key, state.known[key])
+                    })
                 },
             ),
             Property::<Self>::sometimes("a cursor stays behind what was told", |_, state| {
@@ -626,7 +752,9 @@ impl Model for Watch {
             Property::<Self>::sometimes("a private feed hands over to the ring", |_, state| {
                 state.restarts > 0
                     && state.watcher.as_ref().is_some_and(|watcher| {
-                        watcher.private.is_none() && watcher.queue.cursor() == 0 && !watcher.queue.is_empty()
+                        watcher.private.is_none()
+                            && watcher.queue.cursor() == 0
+                            && !watcher.queue.is_empty()
                     })
             }),
             Property::<Self>::sometimes("a client that comes back gets the reset", |_, state| {
@@ -636,7 +764,10 @@ impl Model for Watch {
                 state.token.is_some_and(|token| {
                     token.fresh_to > 0
                         && state.log[usize::from(token.fresh_to) - 1] == Event::Both
-                        && state.watcher.as_ref().is_some_and(|watcher| watcher.told == [token.fresh_to; 2])
+                        && state
+                            .watcher
+                            .as_ref()
+                            .is_some_and(|watcher| watcher.told == [token.fresh_to; 2])
                 })
             }),
         ]

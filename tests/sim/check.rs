@@ -52,11 +52,18 @@ impl Asked<'_> {
         let acknowledged =
             |at: Option<Instant>| at.map_or(OriginTime::ZERO, |at| history.acknowledged_before(at));
         let mut bounds = vec![("I1", read.token.fresh_to), ("I2", self.presented())];
-        bounds.push(("I4 bound", acknowledged(Instant::now().checked_sub(read.staleness_bound))));
+        bounds.push((
+            "I4 bound",
+            acknowledged(Instant::now().checked_sub(read.staleness_bound)),
+        ));
         if !read.stale {
             let limit = self.limit(world);
             bounds.push((
-                if self.arm == Arm::FullyConsistent { "I3" } else { "I4 limit" },
+                if self.arm == Arm::FullyConsistent {
+                    "I3"
+                } else {
+                    "I4 limit"
+                },
                 acknowledged(self.begun.checked_sub(limit)),
             ));
         }
@@ -74,11 +81,20 @@ impl Asked<'_> {
     }
 
     fn violated(&self, world: &World, kind: &'static str, what: &str) {
-        let Self { client, replica, what: asked, arm, begun, .. } = self;
+        let Self {
+            client,
+            replica,
+            what: asked,
+            arm,
+            begun,
+            ..
+        } = self;
         let (replica, begun) = (replica.link.replica, begun.duration_since(world.start));
         world.violated(
             kind,
-            format!("client {client}, replica {replica}, {asked}, {arm:?}, begun at {begun:?}: {what}"),
+            format!(
+                "client {client}, replica {replica}, {asked}, {arm:?}, begun at {begun:?}: {what}"
+            ),
         );
     }
 
@@ -104,27 +120,55 @@ impl Asked<'_> {
         }
         let owed = |holds: bool, kind, what: &str| {
             if !holds {
-                self.violated(world, kind, &format!("{what}: {read:?}, the origin is at {last}"));
+                self.violated(
+                    world,
+                    kind,
+                    &format!("{what}: {read:?}, the origin is at {last}"),
+                );
             }
         };
-        owed(token.seen <= last && token.fresh_to <= last, "token", "it is ahead of the origin");
-        owed(token.seen >= self.presented(), "I2", "its token is below the one presented");
-        owed(self.arm != Arm::CachedOnly || read.source != Source::Origin, "arm", "cached_only was loaded");
+        owed(
+            token.seen <= last && token.fresh_to <= last,
+            "token",
+            "it is ahead of the origin",
+        );
+        owed(
+            token.seen >= self.presented(),
+            "I2",
+            "its token is below the one presented",
+        );
+        owed(
+            self.arm != Arm::CachedOnly || read.source != Source::Origin,
+            "arm",
+            "cached_only was loaded",
+        );
         let took = now.duration_since(self.begun);
         if read.stale {
-            let allowed =
-                world.config.settings.stale_if_error.is_some_and(|limit| read.staleness_bound <= limit);
-            owed(allowed && self.arm != Arm::FullyConsistent, "stale", "it must not be given");
+            let allowed = world
+                .config
+                .settings
+                .stale_if_error
+                .is_some_and(|limit| read.staleness_bound <= limit);
+            owed(
+                allowed && self.arm != Arm::FullyConsistent,
+                "stale",
+                "it must not be given",
+            );
             owed(self.in_trouble(world), "stale", "the origin could be asked");
             world.count("stale answers");
         } else {
             // Ages above a second are told a 64th too old at most: the ledger is thinned.
             let (bound, thinned) = (read.staleness_bound, read.staleness_bound / 64);
             let allowed = self.limit(world) + took;
-            let within = bound <= allowed || bound > Duration::from_secs(1) && bound <= allowed + thinned;
+            let within =
+                bound <= allowed || bound > Duration::from_secs(1) && bound <= allowed + thinned;
             owed(within, "I4 arm", "its bound is above what the arm allows");
         }
-        bounds.iter().map(|(_, bound)| *bound).max().unwrap_or_default()
+        bounds
+            .iter()
+            .map(|(_, bound)| *bound)
+            .max()
+            .unwrap_or_default()
     }
 
     /// Whether the replica's way to the origin had a trouble lately, or it has
@@ -147,7 +191,10 @@ impl Asked<'_> {
         let since = {
             let history = world.history();
             let since = history.valid_since(name, value, owed);
-            (since, history.valid_since(name, value, owed.max(own)).is_some())
+            (
+                since,
+                history.valid_since(name, value, owed.max(own)).is_some(),
+            )
         };
         match since {
             (None, _) => self.violated(
@@ -156,13 +203,20 @@ impl Asked<'_> {
                 &format!("{name} is {value:?}, which it was not at {owed} or later"),
             ),
             (_, false) => {
-                self.violated(world, "own", &format!("{name} is older than the replica's write at {own}"));
+                self.violated(
+                    world,
+                    "own",
+                    &format!("{name} is older than the replica's write at {own}"),
+                );
             }
             (Some(since), _) if since > read.token.seen => {
                 self.violated(
                     world,
                     "I2",
-                    &format!("{name} is of {since}, and the token has seen {} only", read.token.seen),
+                    &format!(
+                        "{name} is of {since}, and the token has seen {} only",
+                        read.token.seen
+                    ),
                 );
             }
             _ => {}
@@ -177,7 +231,10 @@ impl Asked<'_> {
             self.violated(
                 world,
                 "I1",
-                &format!("{name} is {value:?}, and at {} it was {truth:?}", read.token.fresh_to),
+                &format!(
+                    "{name} is {value:?}, and at {} it was {truth:?}",
+                    read.token.fresh_to
+                ),
             );
         }
     }
@@ -206,14 +263,19 @@ impl Asked<'_> {
                     } else {
                         Value::Absent
                     };
-                    history.valid_since(name, &value, owed.max(self.own(name.as_str()))).is_some()
+                    history
+                        .valid_since(name, &value, owed.max(self.own(name.as_str())))
+                        .is_some()
                 });
                 each && left.next().is_none()
                     && (at <= read.token.seen || page == history.page_at(query, read.token.seen))
             }
         };
         let from = owed.max(own);
-        let right = history.list_states_from(query.list.as_str(), from).into_iter().any(fits);
+        let right = history
+            .list_states_from(query.list.as_str(), from)
+            .into_iter()
+            .any(fits);
         if !right {
             let truth = history.page_at(query, from);
             drop(history);

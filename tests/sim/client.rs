@@ -52,7 +52,17 @@ impl Client {
         let (world, fleet) = (Arc::clone(world), Arc::clone(fleet));
         let replica = fleet.any();
         let (seen, shown, undone) = (OriginTime::ZERO, BTreeMap::new(), Vec::new());
-        Self { id, world, fleet, seen, shown, undone, writes: 0, patient: false, replica }
+        Self {
+            id,
+            world,
+            fleet,
+            seen,
+            shown,
+            undone,
+            writes: 0,
+            patient: false,
+            replica,
+        }
     }
 
     /// Reads and writes until the load ends.
@@ -76,7 +86,10 @@ impl Client {
     }
 
     async fn one_call(&mut self) {
-        let call = self.world.rng().weighted(&[(45, 0), (10, 1), (20, 2), (24, 3), (1, 4)]);
+        let call = self
+            .world
+            .rng()
+            .weighted(&[(45, 0), (10, 1), (20, 2), (24, 3), (1, 4)]);
         match call {
             0 => {
                 let (name, arm) = (self.a_name(), self.an_arm());
@@ -122,7 +135,8 @@ impl Client {
             }
         };
         timeout(CALL_LIMIT, either).await.unwrap_or_else(|_| {
-            self.world.violated("liveness", format!("client {}: no end of {what}", self.id));
+            self.world
+                .violated("liveness", format!("client {}: no end of {what}", self.id));
             Err(Lost)
         })
     }
@@ -130,7 +144,16 @@ impl Client {
     fn asked<'a>(&self, replica: &'a Replica, what: String, want: &Want) -> Asked<'a> {
         let (client, arm, deadline) = (self.id, want.arm, want.deadline);
         let own = replica.own_writes();
-        Asked { client, replica, what, arm, begun: Instant::now(), deadline, carried: None, own }
+        Asked {
+            client,
+            replica,
+            what,
+            arm,
+            begun: Instant::now(),
+            deadline,
+            carried: None,
+            own,
+        }
     }
 
     fn say(&self, asked: &Asked<'_>, outcome: &dyn std::fmt::Debug, body: &[u8]) {
@@ -151,22 +174,43 @@ impl Client {
 
     /// One todo. Returns whether it was answered.
     pub async fn get(&mut self, name: &TodoName, arm: Arm) -> bool {
-        let want = Want { arm, deadline: self.a_deadline() };
+        let want = Want {
+            arm,
+            deadline: self.a_deadline(),
+        };
         let replica = Arc::clone(&self.replica);
         let asked = self.asked(&replica, format!("get {name}"), &want);
-        let Ok(answer) = self.call(&asked.what, replica.cache.get(name, &want)).await else { return false };
+        let Ok(answer) = self.call(&asked.what, replica.cache.get(name, &want)).await else {
+            return false;
+        };
         let (value, read) = match answer {
             Ok(Answer { body, read }) => (Value::Todo(body), read),
-            Err(Error::TodoNotFound { read: Some(read), .. }) => (Value::Absent, read),
-            Err(Error::TodoUnreadable { field, problem, read: Some(read), .. }) => {
-                (Value::Unreadable(Arc::new(Unreadable { field, problem })), *read)
-            }
+            Err(Error::TodoNotFound {
+                read: Some(read), ..
+            }) => (Value::Absent, read),
+            Err(Error::TodoUnreadable {
+                field,
+                problem,
+                read: Some(read),
+                ..
+            }) => (
+                Value::Unreadable(Arc::new(Unreadable { field, problem })),
+                *read,
+            ),
             Err(error) => {
                 self.say_error(&asked, &error);
                 return false;
             }
         };
-        self.say(&asked, &read, if let Value::Todo(raw) = &value { raw } else { &[] });
+        self.say(
+            &asked,
+            &read,
+            if let Value::Todo(raw) = &value {
+                raw
+            } else {
+                &[]
+            },
+        );
         let owed = asked.facts(&self.world, &read);
         asked.exact(&self.world, name, &value, &read);
         self.learn(&asked, &[(name.clone(), value)], owed, &read);
@@ -174,7 +218,13 @@ impl Client {
     }
 
     /// Checks todos, and keeps in mind what was shown.
-    fn learn(&mut self, asked: &Asked<'_>, todos: &[(TodoName, Value)], owed: OriginTime, read: &ReadFacts) {
+    fn learn(
+        &mut self,
+        asked: &Asked<'_>,
+        todos: &[(TodoName, Value)],
+        owed: OriginTime,
+        read: &ReadFacts,
+    ) {
         for (name, value) in todos {
             let (shown, by) = self.shown.entry(name.clone()).or_default();
             // Owed by a token that is as new as that of the answer that showed it.
@@ -196,15 +246,29 @@ impl Client {
     async fn get_many(&mut self) {
         let names: Vec<_> = {
             let mut rng = self.world.rng();
-            self.world.config.names.iter().filter(|_| rng.chance(50)).cloned().collect()
+            self.world
+                .config
+                .names
+                .iter()
+                .filter(|_| rng.chance(50))
+                .cloned()
+                .collect()
         };
         if names.is_empty() {
             return;
         }
-        let want = Want { arm: self.an_arm(), deadline: self.a_deadline() };
+        let want = Want {
+            arm: self.an_arm(),
+            deadline: self.a_deadline(),
+        };
         let replica = Arc::clone(&self.replica);
         let asked = self.asked(&replica, format!("get {} todos", names.len()), &want);
-        let Ok(answer) = self.call(&asked.what, replica.cache.get_many(&names, &want)).await else { return };
+        let Ok(answer) = self
+            .call(&asked.what, replica.cache.get_many(&names, &want))
+            .await
+        else {
+            return;
+        };
         let Answer { body, read } = match answer {
             Ok(answer) => answer,
             Err(error) => return self.say_error(&asked, &error),
@@ -235,10 +299,20 @@ impl Client {
             Condition::Label("x".into()),
         ];
         let filter = Filter(conditions.into_iter().filter(|_| rng.chance(20)).collect());
-        let order =
-            rng.pick(&[Order::CreateTimeDesc, Order::CreateTime, Order::DueTime, Order::PriorityDesc]);
+        let order = rng.pick(&[
+            Order::CreateTimeDesc,
+            Order::CreateTime,
+            Order::DueTime,
+            Order::PriorityDesc,
+        ]);
         let size = u32::try_from(rng.pick(&[1_u64, 2, 3, 50])).expect("small");
-        PageQuery { list: rng.pick(&self.world.config.lists), filter, order, size, after: None }
+        PageQuery {
+            list: rng.pick(&self.world.config.lists),
+            filter,
+            order,
+            size,
+            after: None,
+        }
     }
 
     /// All pages of a list, each from any replica, with one arm; a token is the
@@ -247,7 +321,9 @@ impl Client {
         let (mut query, mut arm) = (self.a_query(), self.an_arm());
         let (mut carried, mut seen_names) = (None, Vec::new());
         loop {
-            let Some((listed, token)) = self.page(&query, arm, carried).await else { return };
+            let Some((listed, token)) = self.page(&query, arm, carried).await else {
+                return;
+            };
             seen_names.extend(listed.todos.iter().map(name_of));
             seen_names.extend(listed.unreadable.iter().cloned());
             carried = Some(token.fresh_to);
@@ -269,11 +345,24 @@ impl Client {
         arm: Arm,
         carried: Option<OriginTime>,
     ) -> Option<(Listed, Token)> {
-        self.world.queries.lock().expect("no panic while locked").insert(query.to_string(), query.clone());
-        let want = Want { arm, deadline: self.a_deadline() };
+        self.world
+            .queries
+            .lock()
+            .expect("no panic while locked")
+            .insert(query.to_string(), query.clone());
+        let want = Want {
+            arm,
+            deadline: self.a_deadline(),
+        };
         let replica = Arc::clone(&self.replica);
-        let asked = Asked { carried, ..self.asked(&replica, format!("list {query}"), &want) };
-        let answer = self.call(&asked.what, replica.cache.list(query, carried, &want)).await.ok()?;
+        let asked = Asked {
+            carried,
+            ..self.asked(&replica, format!("list {query}"), &want)
+        };
+        let answer = self
+            .call(&asked.what, replica.cache.list(query, carried, &want))
+            .await
+            .ok()?;
         let Answer { body, read } = match answer {
             Ok(answer) => answer,
             Err(error) => {
@@ -284,7 +373,11 @@ impl Client {
         self.say(&asked, &read, &body.todos.concat());
         let owed = asked.facts(&self.world, &read);
         asked.page(&self.world, query, &body, owed, &read);
-        let todos: Vec<_> = body.todos.iter().map(|raw| (name_of(raw), Value::Todo(raw.clone()))).collect();
+        let todos: Vec<_> = body
+            .todos
+            .iter()
+            .map(|raw| (name_of(raw), Value::Todo(raw.clone())))
+            .collect();
         self.learn(&asked, &todos, owed, &read);
         Some((body, read.token))
     }
@@ -293,10 +386,17 @@ impl Client {
     fn check_walk(&self, query: &PageQuery, from: OriginTime, shown: &[TodoName]) {
         let history = self.world.history();
         let states = history.list_states_from(query.list.as_str(), from);
-        for name in self.world.config.names.iter().filter(|name| name.parent() == query.list.as_str()) {
+        for name in self
+            .world
+            .config
+            .names
+            .iter()
+            .filter(|name| name.parent() == query.list.as_str())
+        {
             let place = |at: &OriginTime| {
                 let doc = history.doc_at(name, *at)?;
-                doc.matches(&query.filter).then(|| doc.sort_key(query.order))
+                doc.matches(&query.filter)
+                    .then(|| doc.sort_key(query.order))
             };
             let first = place(&states[0]);
             let stayed = first.is_some() && states.iter().all(|at| place(at) == first);
@@ -314,13 +414,28 @@ impl Client {
 
     async fn present_a_forged_token(&mut self) {
         let ahead = OriginTime(self.world.history().last.0 + (1 << 40));
-        let want = Want { arm: Arm::AtLeastAsFresh(ahead), deadline: None };
+        let want = Want {
+            arm: Arm::AtLeastAsFresh(ahead),
+            deadline: None,
+        };
         let replica = Arc::clone(&self.replica);
         let name = self.a_name();
-        let Ok(answer) = self.call("forged", replica.cache.get(&name, &want)).await else { return };
-        self.world.say(format_args!("client {} forged -> {}", self.id, answer.is_ok()));
-        if !matches!(answer, Err(Error::TokenInvalid { .. } | Error::OriginUnavailable { .. })) {
-            self.world.violated("token", format!("a token ahead of the origin was answered by {answer:?}"));
+        let Ok(answer) = self.call("forged", replica.cache.get(&name, &want)).await else {
+            return;
+        };
+        self.world.say(format_args!(
+            "client {} forged -> {}",
+            self.id,
+            answer.is_ok()
+        ));
+        if !matches!(
+            answer,
+            Err(Error::TokenInvalid { .. } | Error::OriginUnavailable { .. })
+        ) {
+            self.world.violated(
+                "token",
+                format!("a token ahead of the origin was answered by {answer:?}"),
+            );
         }
     }
 
@@ -330,17 +445,28 @@ impl Client {
         let (write, titled) = self.a_write(&name, &title);
         let request = {
             let mut rng = self.world.rng();
-            rng.chance(30)
-                .then(|| RequestId { id: Uuid::from_u64_pair(rng.draw(), rng.draw()), fingerprint: [1; 16] })
+            rng.chance(30).then(|| RequestId {
+                id: Uuid::from_u64_pair(rng.draw(), rng.draw()),
+                fingerprint: [1; 16],
+            })
         };
-        let repeats = if request.is_some() { self.world.rng().of(1..3) } else { 1 };
+        let repeats = if request.is_some() {
+            self.world.rng().of(1..3)
+        } else {
+            1
+        };
         // Of what may have been done already, a refusal proves nothing.
         let mut untried = titled;
         for _ in 0..repeats {
             let (replica, moves) = (Arc::clone(&self.replica), moves(&write));
             let call = replica.cache.write(write.clone(), request, None);
-            let Ok(answer) = self.call("write", call).await else { return };
-            self.world.say(format_args!("client {} write {name} {title} -> {answer:?}", self.id));
+            let Ok(answer) = self.call("write", call).await else {
+                return;
+            };
+            self.world.say(format_args!(
+                "client {} write {name} {title} -> {answer:?}",
+                self.id
+            ));
             let refused = matches!(answer, Err(Error::OriginUnavailable { .. }));
             untried &= refused;
             if let Some(token) = self.outcome(&name, titled.then_some(title.as_str()), answer) {
@@ -367,15 +493,47 @@ impl Client {
         let (name, allow_missing) = (name.clone(), rng.chance(50));
         match rng.of(0..6) {
             0 => {
-                let todo = patch.apply(Todo { name: name.to_string(), ..Todo::default() }, 0);
+                let todo = patch.apply(
+                    Todo {
+                        name: name.to_string(),
+                        ..Todo::default()
+                    },
+                    0,
+                );
                 (Write::Create { name, todo }, true)
             }
-            1 => (Write::Delete { name, etag, allow_missing }, false),
+            1 => (
+                Write::Delete {
+                    name,
+                    etag,
+                    allow_missing,
+                },
+                false,
+            ),
             2 => {
-                let patch = tidemark::model::Patch { title: Some(title.to_owned()), ..Default::default() };
-                (Write::Update { name, patch, etag, allow_missing: false }, true)
+                let patch = tidemark::model::Patch {
+                    title: Some(title.to_owned()),
+                    ..Default::default()
+                };
+                (
+                    Write::Update {
+                        name,
+                        patch,
+                        etag,
+                        allow_missing: false,
+                    },
+                    true,
+                )
             }
-            _ => (Write::Update { name, patch, etag, allow_missing }, true),
+            _ => (
+                Write::Update {
+                    name,
+                    patch,
+                    etag,
+                    allow_missing,
+                },
+                true,
+            ),
         }
     }
 
@@ -395,14 +553,21 @@ impl Client {
             Err(
                 Error::TodoAlreadyExists { token, .. }
                 | Error::EtagMismatch { token, .. }
-                | Error::TodoNotFound { token: Some(token), .. }
-                | Error::TodoUnreadable { token: Some(token), .. },
+                | Error::TodoNotFound {
+                    token: Some(token), ..
+                }
+                | Error::TodoUnreadable {
+                    token: Some(token), ..
+                },
             ) => Some(token),
             Err(
-                Error::OriginUnavailable { .. } | Error::WriteOutcomeUnknown { .. } | Error::FieldInvalid(_),
+                Error::OriginUnavailable { .. }
+                | Error::WriteOutcomeUnknown { .. }
+                | Error::FieldInvalid(_),
             ) => None,
             Err(error) => {
-                self.world.violated("error", format!("a write must not fail so: {error:?}"));
+                self.world
+                    .violated("error", format!("a write must not fail so: {error:?}"));
                 None
             }
         }
@@ -414,7 +579,9 @@ impl Client {
         let history = self.world.history();
         let at = match title {
             Some(title) => history.titled(name, title),
-            None => history.was_absent(name, OriginTime::ZERO, token.seen).then_some(OriginTime::ZERO),
+            None => history
+                .was_absent(name, OriginTime::ZERO, token.seen)
+                .then_some(OriginTime::ZERO),
         };
         let last = history.last;
         drop(history);
@@ -443,11 +610,17 @@ impl Client {
         let first = self.world.config.names[0].clone();
         while !self.get(&first, Arm::FullyConsistent).await {
             if Instant::now() > gives_up {
-                return self.world.violated("liveness", format!("replica {slot} does not recover"));
+                return self
+                    .world
+                    .violated("liveness", format!("replica {slot} does not recover"));
             }
             sleep(Duration::from_millis(100)).await;
         }
-        for arm in [Arm::FullyConsistent, Arm::AtLeastAsFresh(self.seen), Arm::MinimizeLatency] {
+        for arm in [
+            Arm::FullyConsistent,
+            Arm::AtLeastAsFresh(self.seen),
+            Arm::MinimizeLatency,
+        ] {
             for name in self.world.config.names.clone() {
                 let answered = self.get(&name, arm).await;
                 self.must(answered, slot);
@@ -461,7 +634,10 @@ impl Client {
 
     fn must(&self, answered: bool, slot: usize) {
         if !answered {
-            self.world.violated("liveness", format!("a read at replica {slot} failed after all faults"));
+            self.world.violated(
+                "liveness",
+                format!("a read at replica {slot} failed after all faults"),
+            );
         }
     }
 }
@@ -477,6 +653,16 @@ fn whole(list: &ListName) -> PageQuery {
 }
 
 fn moves(write: &Write) -> bool {
-    let Write::Update { patch, allow_missing: false, .. } = write else { return true };
-    patch.state.is_some() || patch.priority.is_some() || patch.labels.is_some() || patch.due_time.is_some()
+    let Write::Update {
+        patch,
+        allow_missing: false,
+        ..
+    } = write
+    else {
+        return true;
+    };
+    patch.state.is_some()
+        || patch.priority.is_some()
+        || patch.labels.is_some()
+        || patch.due_time.is_some()
 }

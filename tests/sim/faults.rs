@@ -51,17 +51,35 @@ fn duration(world: &World) -> Duration {
 async fn one(fault: Fault, world: Arc<World>, fleet: Arc<Fleet>) {
     let slot = usize::try_from(world.rng().of(0..world.config.replicas as u64)).expect("small");
     let lasts = duration(&world);
-    world.say(format_args!("fault {fault:?} at replica {slot} for {lasts:?}"));
+    world.say(format_args!(
+        "fault {fault:?} at replica {slot} for {lasts:?}"
+    ));
     world.count("faults");
     match fault {
         Fault::LinkStall => {
-            spell(&world, lasts, Some(slot), |weather| &mut weather.links[slot].stalled).await;
+            spell(&world, lasts, Some(slot), |weather| {
+                &mut weather.links[slot].stalled
+            })
+            .await;
         }
         Fault::LinkRefuse => {
-            spell(&world, lasts, Some(slot), |weather| &mut weather.links[slot].refusing).await;
+            spell(&world, lasts, Some(slot), |weather| {
+                &mut weather.links[slot].refusing
+            })
+            .await;
         }
-        Fault::LinkNoise => spell(&world, lasts, Some(slot), |weather| &mut weather.links[slot].noisy).await,
-        Fault::FeedLag => spell(&world, lasts, None, |weather| &mut weather.links[slot].lagging).await,
+        Fault::LinkNoise => {
+            spell(&world, lasts, Some(slot), |weather| {
+                &mut weather.links[slot].noisy
+            })
+            .await
+        }
+        Fault::FeedLag => {
+            spell(&world, lasts, None, |weather| {
+                &mut weather.links[slot].lagging
+            })
+            .await
+        }
         Fault::OriginRefuse => all(&world, lasts, |weather| &mut weather.origin_refuses).await,
         Fault::OriginHang => all(&world, lasts, |weather| &mut weather.origin_hangs).await,
         Fault::SharedDown => spell(&world, lasts, None, |weather| &mut weather.shared_down).await,
@@ -69,8 +87,12 @@ async fn one(fault: Fault, world: Arc<World>, fleet: Arc<Fleet>) {
         Fault::SharedLossy => spell(&world, lasts, None, |weather| &mut weather.shared_lossy).await,
         Fault::SharedFlush => world.store().flush(),
         Fault::SharedOld => world.store().bring_back(&world, Instant::now()),
-        Fault::FeedBreak => change(&world, |weather| weather.links[slot].broken_upto = weather.feeds),
-        Fault::FeedHang => change(&world, |weather| weather.links[slot].hung_upto = weather.feeds),
+        Fault::FeedBreak => change(&world, |weather| {
+            weather.links[slot].broken_upto = weather.feeds
+        }),
+        Fault::FeedHang => change(&world, |weather| {
+            weather.links[slot].hung_upto = weather.feeds
+        }),
         Fault::HistoryLost => lose_history(&world),
         Fault::Crash => restart(&world, &fleet, slot, lasts).await,
         Fault::Drain => drain(&world, &fleet, slot, lasts).await,
@@ -188,7 +210,12 @@ pub fn spoil(world: &World, name: &TodoName) {
     world.commit(|history, at| {
         let todo = Patch::default().create(name.as_str(), history.wall_ms(at));
         let (doc, touched) = (Some(Doc::new(todo, true)), Touched::All);
-        let edit = Edit { name: name.clone(), doc, kind: ChangeKind::Created, touched };
+        let edit = Edit {
+            name: name.clone(),
+            doc,
+            kind: ChangeKind::Created,
+            touched,
+        };
         history.commit(at, vec![edit])
     });
 }
@@ -196,16 +223,28 @@ pub fn spoil(world: &World, name: &TodoName) {
 /// Another title for a todo, straight in the database.
 pub fn retitle(world: &World, name: &TodoName, title: &str) {
     world.commit(|history, at| {
-        let patch = Patch { title: Some(title.to_owned()), ..Patch::default() };
+        let patch = Patch {
+            title: Some(title.to_owned()),
+            ..Patch::default()
+        };
         let wall = history.wall_ms(at);
         let old = history.doc_at(name, history.last);
-        let kind = if old.is_some() { ChangeKind::Updated } else { ChangeKind::Created };
+        let kind = if old.is_some() {
+            ChangeKind::Updated
+        } else {
+            ChangeKind::Created
+        };
         let todo = match old {
             Some(old) => patch.apply(old.todo.clone(), wall),
             None => patch.create(name.as_str(), wall),
         };
         let touched = Touched::Paths(vec!["title".into()]);
-        let edit = Edit { name: name.clone(), doc: Some(Doc::new(todo, false)), kind, touched };
+        let edit = Edit {
+            name: name.clone(),
+            doc: Some(Doc::new(todo, false)),
+            kind,
+            touched,
+        };
         let time = history.commit(at, vec![edit]);
         history.acknowledge(at, time);
         time
@@ -222,7 +261,10 @@ fn behind_the_back(world: &World, title: &str) {
                 names.push(name);
             }
         }
-        let edits = names.into_iter().map(|name| write::by_hand(world, history, name, title)).collect();
+        let edits = names
+            .into_iter()
+            .map(|name| write::by_hand(world, history, name, title))
+            .collect();
         let time = history.commit(at, edits);
         history.acknowledge(at, time);
         time

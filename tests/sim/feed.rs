@@ -43,18 +43,27 @@ impl SimFeed {
         let history = world.history();
         let next = match from {
             FeedStart::After(time) => history.events.partition_point(|event| event.time <= time),
-            FeedStart::Resume(position) => *position.0.downcast_ref::<usize>().expect("a position of ours"),
+            FeedStart::Resume(position) => *position
+                .0
+                .downcast_ref::<usize>()
+                .expect("a position of ours"),
         };
         let next = match history.events.get(next.wrapping_sub(1)) {
-            Some(last) if world.has(Bug::FeedResumesByTime) => {
-                history.events.partition_point(|event| event.time <= last.time)
-            }
+            Some(last) if world.has(Bug::FeedResumesByTime) => history
+                .events
+                .partition_point(|event| event.time <= last.time),
             _ => next,
         };
         if next < history.forgotten {
             return Err(FeedError::HistoryLost("the log begins later".into()));
         }
-        Ok(Self { link: Arc::clone(link), number, next, position: None, arrives: Instant::now() })
+        Ok(Self {
+            link: Arc::clone(link),
+            number,
+            next,
+            position: None,
+            arrives: Instant::now(),
+        })
     }
 
     fn is_broken(&self) -> bool {
@@ -92,25 +101,36 @@ impl SimFeed {
         }
         drop(history);
         self.next = next;
-        if items.is_empty() { Err(due) } else { Ok(items) }
+        if items.is_empty() {
+            Err(due)
+        } else {
+            Ok(items)
+        }
     }
 
     fn item(&self, event: &Event) -> Option<FeedItem> {
         let world = &self.link.world;
         let item = |event: FeedEvent, alone, time| Some(FeedItem { time, alone, event });
-        let alone = event.alone && world.config.alone_is_known || world.has(Bug::FeedCutsTransactions);
+        let alone =
+            event.alone && world.config.alone_is_known || world.has(Bug::FeedCutsTransactions);
         match &event.what {
             What::Change(_) if world.has(Bug::FeedSwallowsChange) && world.rng().chance(3) => None,
             What::Change(change) if world.has(Bug::FeedHidesTouched) => {
                 let touched = Touched::Paths(vec!["title".into()]);
                 item(
-                    FeedEvent::Change(tidemark::model::Change { touched, ..change.clone() }),
+                    FeedEvent::Change(tidemark::model::Change {
+                        touched,
+                        ..change.clone()
+                    }),
                     alone,
                     event.time,
                 )
             }
             What::Change(change) => item(FeedEvent::Change(change.clone()), alone, event.time),
-            What::Heartbeat { incarnation, number } if *incarnation == self.link.incarnation => {
+            What::Heartbeat {
+                incarnation,
+                number,
+            } if *incarnation == self.link.incarnation => {
                 item(FeedEvent::Heartbeat { number: *number }, alone, event.time)
             }
             // Those of others are seen by some origins only.
@@ -120,7 +140,13 @@ impl SimFeed {
                 event: FeedEvent::Nothing,
             }),
             What::Reset { .. } if world.has(Bug::FeedSwallowsReset) => None,
-            What::Reset { reason } => item(FeedEvent::Reset { reason: (*reason).into() }, alone, event.time),
+            What::Reset { reason } => item(
+                FeedEvent::Reset {
+                    reason: (*reason).into(),
+                },
+                alone,
+                event.time,
+            ),
         }
     }
 }
@@ -144,10 +170,13 @@ impl Feed for SimFeed {
             }
             match self.arrived() {
                 Ok(items) => {
-                    self.arrives =
-                        Instant::now() + Duration::from_millis(link.world.rng().pick(&[0, 0, 1, 3, 20]));
+                    self.arrives = Instant::now()
+                        + Duration::from_millis(link.world.rng().pick(&[0, 0, 1, 3, 20]));
                     self.position = Some(self.next);
-                    if items.iter().any(|item| matches!(item.event, FeedEvent::Reset { .. })) {
+                    if items
+                        .iter()
+                        .any(|item| matches!(item.event, FeedEvent::Reset { .. }))
+                    {
                         link.learn_collection();
                     }
                     link.world.count("feed batches");
@@ -160,6 +189,7 @@ impl Feed for SimFeed {
     }
 
     fn position(&self) -> Option<FeedPosition> {
-        self.position.map(|position| FeedPosition(Arc::new(position)))
+        self.position
+            .map(|position| FeedPosition(Arc::new(position)))
     }
 }

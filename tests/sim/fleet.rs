@@ -50,7 +50,10 @@ impl Replica {
             if kind == "inconsistent" && count > 0 {
                 world.violated(
                     "verify",
-                    format!("replica {} finds {count} of its answers wrong", self.link.replica),
+                    format!(
+                        "replica {} finds {count} of its answers wrong",
+                        self.link.replica
+                    ),
                 );
             }
         }
@@ -72,10 +75,18 @@ pub struct Fleet {
 impl Fleet {
     pub fn new(world: &Arc<World>) -> Arc<Self> {
         let world = Arc::clone(world);
-        let fleet = Arc::new(Self { world, slots: Mutex::default(), incarnations: AtomicU64::new(0) });
+        let fleet = Arc::new(Self {
+            world,
+            slots: Mutex::default(),
+            incarnations: AtomicU64::new(0),
+        });
         for slot in 0..fleet.world.config.replicas {
             let process = fleet.process(slot);
-            fleet.slots.lock().expect("no panic while locked").push(process);
+            fleet
+                .slots
+                .lock()
+                .expect("no panic while locked")
+                .push(process);
         }
         fleet
     }
@@ -85,8 +96,10 @@ impl Fleet {
         let world = &self.world;
         let incarnation = self.incarnations.fetch_add(1, Ordering::Relaxed);
         let link = Link::new(world, slot, incarnation);
-        let shared =
-            world.config.with_shared.then(|| Arc::new(SimShared(Arc::clone(&link))) as Arc<dyn Shared>);
+        let shared = world
+            .config
+            .with_shared
+            .then(|| Arc::new(SimShared(Arc::clone(&link))) as Arc<dyn Shared>);
         let metrics = Arc::new(Metrics::default());
         let (todo_stripes, list_stripes) = world.config.stripes;
         let cache = Cache::with_coherence(
@@ -100,7 +113,9 @@ impl Fleet {
         let (running, fleet) = (Arc::clone(&cache), Arc::clone(self));
         let run = tokio::spawn(async move {
             let fatal = running.run().await;
-            fleet.world.violated("fatal", format!("replica {slot} ended: {fatal}"));
+            fleet
+                .world
+                .violated("fatal", format!("replica {slot} ended: {fatal}"));
             fleet.kill(slot);
             fleet.start(slot);
         });
@@ -138,9 +153,9 @@ impl Fleet {
     /// Whether a slot has no living process at the moment.
     pub fn is_restarting(&self) -> bool {
         let slots = self.slots.lock().expect("no panic while locked");
-        slots
-            .iter()
-            .any(|replica| replica.link.dead.is_cancelled() || replica.draining.load(Ordering::Relaxed))
+        slots.iter().any(|replica| {
+            replica.link.dead.is_cancelled() || replica.draining.load(Ordering::Relaxed)
+        })
     }
 
     pub fn start(self: &Arc<Self>, slot: usize) {

@@ -28,7 +28,10 @@ const PACE: Duration = Duration::from_millis(7);
 const STEADY: usize = 20;
 
 async fn read(replica: &Replica, name: &TodoName, arm: Arm) {
-    let want = Want { arm, deadline: None };
+    let want = Want {
+        arm,
+        deadline: None,
+    };
     match replica.cache.get(name, &want).await {
         Ok(_) | Err(Error::TodoNotFound { .. }) => {}
         Err(error) => panic!("a read failed: {error}"),
@@ -52,7 +55,11 @@ async fn stampede(fleet: &Fleet, name: &TodoName, arm: Arm) -> u64 {
 
 #[test]
 fn ten_thousand_readers_of_a_cold_todo_are_one_load() {
-    for arm in [Arm::MinimizeLatency, Arm::FullyConsistent, Arm::MaxStaleness(Duration::from_millis(100))] {
+    for arm in [
+        Arm::MinimizeLatency,
+        Arm::FullyConsistent,
+        Arm::MaxStaleness(Duration::from_millis(100)),
+    ] {
         let loads = in_calm(1, async |world, fleet| {
             let name = world.config.names[0].clone();
             retitle(&world, &name, "before");
@@ -78,10 +85,20 @@ fn ten_thousand_readers_of_a_changed_todo_are_one_load() {
 }
 
 /// Reads one todo at all replicas until `ends`.
-async fn read_steadily(fleet: &Arc<Fleet>, name: &TodoName, arms: &[Arm], ends: Instant, replicas: usize) {
+async fn read_steadily(
+    fleet: &Arc<Fleet>,
+    name: &TodoName,
+    arms: &[Arm],
+    ends: Instant,
+    replicas: usize,
+) {
     let mut readers = JoinSet::new();
     for n in 0..STEADY * replicas {
-        let (replica, name, arm) = (fleet.replica(n % replicas), name.clone(), arms[n % arms.len()]);
+        let (replica, name, arm) = (
+            fleet.replica(n % replicas),
+            name.clone(),
+            arms[n % arms.len()],
+        );
         readers.spawn(async move {
             while Instant::now() < ends {
                 read(&replica, &name, arm).await;
@@ -109,14 +126,24 @@ fn a_hot_todo_that_changes_20_times_a_second_costs_a_load_for_each_change() {
             }
             changes
         });
-        let arms = [Arm::MinimizeLatency, Arm::MinimizeLatency, Arm::FullyConsistent];
+        let arms = [
+            Arm::MinimizeLatency,
+            Arm::MinimizeLatency,
+            Arm::FullyConsistent,
+        ];
         read_steadily(&fleet, &name, &arms, ends, 2).await;
         let changes: u64 = writer.await.expect("no panic");
-        (changes, [0, 1].map(|slot| fleet.replica(slot).link.loads_of(name.as_str())))
+        (
+            changes,
+            [0, 1].map(|slot| fleet.replica(slot).link.loads_of(name.as_str())),
+        )
     });
     for loads in loads {
         // One for each change, and the first one.
-        assert!(loads <= changes + 1 && loads > 10, "{loads} loads for {changes} changes");
+        assert!(
+            loads <= changes + 1 && loads > 10,
+            "{loads} loads for {changes} changes"
+        );
     }
     println!("{changes} changes, loads by replica: {loads:?}");
 }
@@ -145,16 +172,33 @@ fn readers_of_a_hot_todo_wait_for_none_of_its_changes() {
             if change % 2 == 0 {
                 retitle(&world, &name, &title);
             } else {
-                let patch = Patch { title: Some(title), ..Patch::default() };
-                let write = Write::Update { name: name.clone(), patch, etag: None, allow_missing: false };
+                let patch = Patch {
+                    title: Some(title),
+                    ..Patch::default()
+                };
+                let write = Write::Update {
+                    name: name.clone(),
+                    patch,
+                    etag: None,
+                    allow_missing: false,
+                };
                 let replica = Arc::clone(&replica);
-                tokio::spawn(async move { replica.cache.write(write, None, None).await.expect("written") });
+                tokio::spawn(async move {
+                    replica
+                        .cache
+                        .write(write, None, None)
+                        .await
+                        .expect("written")
+                });
             }
         }
         (reads, late, replica.link.loads_of(name.as_str()))
     });
     assert!(reads > 2000 && late == 0, "{late} of {reads} reads waited");
-    assert!(loads > 50 && loads <= u64::from(CHANGES) + 1, "{loads} loads for {CHANGES} changes");
+    assert!(
+        loads > 50 && loads <= u64::from(CHANGES) + 1,
+        "{loads} loads for {CHANGES} changes"
+    );
 }
 
 /// What loading ahead may cost: one load that nobody wants.
@@ -184,8 +228,14 @@ fn with_a_silent_feed_a_todo_costs_a_load_for_each_limit() {
         world.weather().links[0].hung_upto = u64::MAX;
         let ends = Instant::now() + length;
         read_steadily(&fleet, &name, &[Arm::MinimizeLatency], ends, 1).await;
-        (fleet.replica(0).link.loads_of(name.as_str()), world.config.settings.staleness_limit)
+        (
+            fleet.replica(0).link.loads_of(name.as_str()),
+            world.config.settings.staleness_limit,
+        )
     });
     let most = u64::try_from(length.as_millis() / limit.as_millis()).expect("small") + 2;
-    assert!(loads <= most, "{loads} loads in {length:?} with a limit of {limit:?}");
+    assert!(
+        loads <= most,
+        "{loads} loads in {length:?} with a limit of {limit:?}"
+    );
 }

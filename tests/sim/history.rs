@@ -8,8 +8,8 @@ use bytes::Bytes;
 use prost::Message;
 use tidemark::{
     model::{
-        Change, ChangeKind, Condition, Filter, Order, OriginTime, Page, PagePosition, PageQuery, SortKey,
-        TodoName, Touched, Unreadable, Value, timestamp_ms,
+        Change, ChangeKind, Condition, Filter, Order, OriginTime, Page, PagePosition, PageQuery,
+        SortKey, TodoName, Touched, Unreadable, Value, timestamp_ms,
     },
     pb::Todo,
 };
@@ -30,12 +30,23 @@ pub struct Doc {
 impl Doc {
     pub fn new(todo: Todo, unreadable: bool) -> Arc<Self> {
         let etag = format!("{:016x}", xxh3_64(&todo.encode_to_vec()));
-        let bytes = Todo { etag, ..todo.clone() }.encode_to_vec().into();
-        Arc::new(Self { todo, bytes, unreadable })
+        let bytes = Todo {
+            etag,
+            ..todo.clone()
+        }
+        .encode_to_vec()
+        .into();
+        Arc::new(Self {
+            todo,
+            bytes,
+            unreadable,
+        })
     }
 
     pub fn etag(&self) -> String {
-        Todo::decode(self.bytes.clone()).expect("encoded before").etag
+        Todo::decode(self.bytes.clone())
+            .expect("encoded before")
+            .etag
     }
 
     pub fn value(&self) -> Value {
@@ -52,9 +63,11 @@ impl Doc {
             Condition::State(op, state) => op.holds(&todo.state, &(*state as i32)),
             Condition::Priority(op, priority) => op.holds(&todo.priority, &(*priority as i32)),
             Condition::Label(label) => todo.labels.contains(label),
-            Condition::Due(op, due) => {
-                todo.due_time.as_ref().and_then(timestamp_ms).is_some_and(|ms| op.holds(&ms, &due.0))
-            }
+            Condition::Due(op, due) => todo
+                .due_time
+                .as_ref()
+                .and_then(timestamp_ms)
+                .is_some_and(|ms| op.holds(&ms, &due.0)),
         })
     }
 
@@ -66,7 +79,9 @@ impl Doc {
             Order::DueTime => &self.todo.due_time,
             Order::CreateTime | Order::CreateTimeDesc => &self.todo.create_time,
         };
-        time.as_ref().and_then(timestamp_ms).map_or(SortKey::Missing, SortKey::Time)
+        time.as_ref()
+            .and_then(timestamp_ms)
+            .map_or(SortKey::Missing, SortKey::Time)
     }
 }
 
@@ -153,7 +168,8 @@ impl History {
 
     pub fn wall_ms(&self, at: Instant) -> i64 {
         i64::try_from(
-            EPOCH_S * 1000 + u64::try_from(at.duration_since(self.start).as_millis()).expect("short"),
+            EPOCH_S * 1000
+                + u64::try_from(at.duration_since(self.start).as_millis()).expect("short"),
         )
         .expect("small")
     }
@@ -161,10 +177,27 @@ impl History {
     /// Commits edits, all at one time.
     pub fn commit(&mut self, at: Instant, edits: Vec<Edit>) -> OriginTime {
         let (time, wall_ms, alone) = (self.tick(at), self.wall_ms(at), edits.len() == 1);
-        for Edit { name, doc, kind, touched } in edits {
+        for Edit {
+            name,
+            doc,
+            kind,
+            touched,
+        } in edits
+        {
             self.set(time, name.clone(), doc);
-            let change = Change { name, kind, touched, time, wall_ms };
-            self.events.push(Event { time, at, alone, what: What::Change(change) });
+            let change = Change {
+                name,
+                kind,
+                touched,
+                time,
+                wall_ms,
+            };
+            self.events.push(Event {
+                time,
+                at,
+                alone,
+                what: What::Change(change),
+            });
         }
         time
     }
@@ -186,13 +219,26 @@ impl History {
             self.set(time, name, Some(doc));
         }
         self.collection += 1;
-        self.events.push(Event { time, at, alone: true, what: What::Reset { reason } });
+        self.events.push(Event {
+            time,
+            at,
+            alone: true,
+            what: What::Reset { reason },
+        });
         time
     }
 
     pub fn heartbeat(&mut self, at: Instant, incarnation: u64, number: u64) -> OriginTime {
         let time = self.tick(at);
-        self.events.push(Event { time, at, alone: true, what: What::Heartbeat { incarnation, number } });
+        self.events.push(Event {
+            time,
+            at,
+            alone: true,
+            what: What::Heartbeat {
+                incarnation,
+                number,
+            },
+        });
         time
     }
 
@@ -209,14 +255,18 @@ impl History {
     }
 
     pub fn acknowledge(&mut self, at: Instant, time: OriginTime) {
-        let highest = self.acks.last().map_or(time, |(_, highest)| time.max(*highest));
+        let highest = self
+            .acks
+            .last()
+            .map_or(time, |(_, highest)| time.max(*highest));
         self.acks.push((at, highest));
     }
 
     /// The highest time of a write that anyone had acknowledged before `at`.
     pub fn acknowledged_before(&self, at: Instant) -> OriginTime {
         let n = self.acks.partition_point(|(when, _)| *when < at);
-        n.checked_sub(1).map_or(OriginTime::ZERO, |n| self.acks[n].1)
+        n.checked_sub(1)
+            .map_or(OriginTime::ZERO, |n| self.acks[n].1)
     }
 
     pub fn doc_at(&self, name: &TodoName, time: OriginTime) -> Option<&Arc<Doc>> {
@@ -226,11 +276,17 @@ impl History {
     }
 
     pub fn value_at(&self, name: &TodoName, time: OriginTime) -> Value {
-        self.doc_at(name, time).map_or(Value::Absent, |doc| doc.value())
+        self.doc_at(name, time)
+            .map_or(Value::Absent, |doc| doc.value())
     }
 
     /// If the todo had this value at `from` or later: since when.
-    pub fn valid_since(&self, name: &TodoName, value: &Value, from: OriginTime) -> Option<OriginTime> {
+    pub fn valid_since(
+        &self,
+        name: &TodoName,
+        value: &Value,
+        from: OriginTime,
+    ) -> Option<OriginTime> {
         let Some(versions) = self.versions.get(name) else {
             return (*value == Value::Absent).then_some(OriginTime::ZERO);
         };
@@ -240,23 +296,39 @@ impl History {
         }
         let after = versions[n.saturating_sub(1)..].iter();
         let state = |doc: &Option<Arc<Doc>>| doc.as_ref().map_or(Value::Absent, |doc| doc.value());
-        after.clone().find(|(_, doc)| state(doc) == *value).map(|(at, _)| *at)
+        after
+            .clone()
+            .find(|(_, doc)| state(doc) == *value)
+            .map(|(at, _)| *at)
     }
 
     /// The times at which pages of this list may have changed, from the state
     /// at `from` on.
     pub fn list_states_from(&self, list: &str, from: OriginTime) -> Vec<OriginTime> {
-        let times = self.list_times.get(list).map(Vec::as_slice).unwrap_or_default();
+        let times = self
+            .list_times
+            .get(list)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         let n = times.partition_point(|at| *at <= from);
         let at_from = n.checked_sub(1).map_or(OriginTime::ZERO, |n| times[n]);
-        std::iter::once(at_from).chain(times[n..].iter().copied()).collect()
+        std::iter::once(at_from)
+            .chain(times[n..].iter().copied())
+            .collect()
     }
 
     pub fn page_at(&self, query: &PageQuery, time: OriginTime) -> Page {
         let order = query.order;
         let mut rows: Vec<(Place, SortKey)> = Vec::new();
-        for name in self.versions.keys().filter(|name| name.parent() == query.list.as_str()) {
-            let Some(doc) = self.doc_at(name, time).filter(|doc| doc.matches(&query.filter)) else {
+        for name in self
+            .versions
+            .keys()
+            .filter(|name| name.parent() == query.list.as_str())
+        {
+            let Some(doc) = self
+                .doc_at(name, time)
+                .filter(|doc| doc.matches(&query.filter))
+            else {
                 continue;
             };
             let key = doc.sort_key(order);
@@ -271,8 +343,14 @@ impl History {
         let more = rows.len() > size;
         rows.truncate(size);
         let next = rows.last().filter(|_| more);
-        let next = next.map(|((_, _, name), key)| PagePosition { key: *key, name: name.clone() });
-        Page { names: rows.into_iter().map(|((_, _, name), _)| name).collect(), next }
+        let next = next.map(|((_, _, name), key)| PagePosition {
+            key: *key,
+            name: name.clone(),
+        });
+        Page {
+            names: rows.into_iter().map(|((_, _, name), _)| name).collect(),
+            next,
+        }
     }
 
     /// Whether the todo was changed exactly then.
@@ -283,7 +361,10 @@ impl History {
     }
 
     pub fn last_change_of(&self, name: &TodoName) -> OriginTime {
-        self.versions.get(name).and_then(|versions| versions.last()).map_or(OriginTime::ZERO, |(at, _)| *at)
+        self.versions
+            .get(name)
+            .and_then(|versions| versions.last())
+            .map_or(OriginTime::ZERO, |(at, _)| *at)
     }
 
     /// The events with a time above `after`.
@@ -293,12 +374,18 @@ impl History {
 
     /// Whether a version with this title was ever committed: when.
     pub fn titled(&self, name: &TodoName, title: &str) -> Option<OriginTime> {
-        let titled = |doc: &Option<Arc<Doc>>| doc.as_ref().is_some_and(|doc| doc.todo.title == title);
-        self.versions.get(name)?.iter().find(|(_, doc)| titled(doc)).map(|(at, _)| *at)
+        let titled =
+            |doc: &Option<Arc<Doc>>| doc.as_ref().is_some_and(|doc| doc.todo.title == title);
+        self.versions
+            .get(name)?
+            .iter()
+            .find(|(_, doc)| titled(doc))
+            .map(|(at, _)| *at)
     }
 
     /// Whether it was absent at some time of the range.
     pub fn was_absent(&self, name: &TodoName, from: OriginTime, to: OriginTime) -> bool {
-        self.valid_since(name, &Value::Absent, from).is_some_and(|since| since <= to)
+        self.valid_since(name, &Value::Absent, from)
+            .is_some_and(|since| since <= to)
     }
 }

@@ -47,7 +47,10 @@ const RECOVERY: Duration = Duration::from_secs(8);
 
 /// One run. Returns what it found and its log.
 fn run(seed: u64, bug: Option<Bug>) -> (Report, String) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build();
     runtime.expect("a runtime").block_on(async {
         let (mut config, rng) = Config::of(seed, bug);
         if let Some(needs) = bug.map(faults::needs).filter(|needs| !needs.is_empty()) {
@@ -98,8 +101,15 @@ fn again(seed: u64) -> String {
 }
 
 /// Runs seeds on all cores; returns the failures and the sums.
-fn sweep(seeds: Range<u64>, bug: Option<Bug>) -> (BTreeMap<u64, Report>, BTreeMap<&'static str, u64>) {
-    let (next, failures, sums) = (AtomicU64::new(seeds.start), Mutex::default(), Mutex::default());
+fn sweep(
+    seeds: Range<u64>,
+    bug: Option<Bug>,
+) -> (BTreeMap<u64, Report>, BTreeMap<&'static str, u64>) {
+    let (next, failures, sums) = (
+        AtomicU64::new(seeds.start),
+        Mutex::default(),
+        Mutex::default(),
+    );
     let work = || {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -125,12 +135,17 @@ fn sweep(seeds: Range<u64>, bug: Option<Bug>) -> (BTreeMap<u64, Report>, BTreeMa
             scope.spawn(work);
         }
     });
-    (failures.into_inner().expect("no panic"), sums.into_inner().expect("no panic"))
+    (
+        failures.into_inner().expect("no panic"),
+        sums.into_inner().expect("no panic"),
+    )
 }
 
 fn env_seeds() -> Option<Range<u64>> {
     let text = std::env::var("TIDEMARK_SEEDS").ok()?;
-    let (from, to) = text.split_once("..").expect("TIDEMARK_SEEDS is like 1000..20000");
+    let (from, to) = text
+        .split_once("..")
+        .expect("TIDEMARK_SEEDS is like 1000..20000");
     Some(from.parse().expect("a number")..to.parse().expect("a number"))
 }
 
@@ -168,11 +183,16 @@ fn seeds_that_found_something() {
 
 #[test]
 fn one_seed() {
-    let seed =
-        std::env::var("TIDEMARK_SEED").map_or(42, |seed| seed.parse().expect("TIDEMARK_SEED is a number"));
+    let seed = std::env::var("TIDEMARK_SEED")
+        .map_or(42, |seed| seed.parse().expect("TIDEMARK_SEED is a number"));
     let bug = std::env::var("TIDEMARK_BUG").ok();
-    let bug =
-        bug.map(|bug| TEETH.iter().find(|(known, _)| format!("{known:?}") == bug).expect("a known bug").0);
+    let bug = bug.map(|bug| {
+        TEETH
+            .iter()
+            .find(|(known, _)| format!("{known:?}") == bug)
+            .expect("a known bug")
+            .0
+    });
     let (report, log) = run(seed, bug);
     println!("{log}\n{report:#?}");
     assert!(report.violations.is_empty(), "{}", again(seed));
@@ -217,11 +237,16 @@ fn every_planted_bug_is_caught() {
         let caught = (1_000..1_000 + TEETH_SEEDS).find_map(|seed| {
             let (report, _) = run(seed, Some(bug));
             let mut found = report.violations.into_iter();
-            found.find(|(kind, _)| kinds.contains(kind)).map(|(kind, what)| (seed, kind, what))
+            found
+                .find(|(kind, _)| kinds.contains(kind))
+                .map(|(kind, what)| (seed, kind, what))
         });
         let Some((seed, kind, what)) = caught else {
             panic!("nothing catches {bug:?} in {TEETH_SEEDS} seeds")
         };
-        println!("{bug:?}: by seed {seed}: {kind}: {}", &what[..what.len().min(160)]);
+        println!(
+            "{bug:?}: by seed {seed}: {kind}: {}",
+            &what[..what.len().min(160)]
+        );
     }
 }

@@ -64,7 +64,12 @@ impl Link {
 
     /// How often a key was loaded.
     pub fn loads_of(&self, key: &str) -> u64 {
-        self.begun.lock().expect("no panic while locked").get(key).copied().unwrap_or_default()
+        self.begun
+            .lock()
+            .expect("no panic while locked")
+            .get(key)
+            .copied()
+            .unwrap_or_default()
     }
 
     /// Waits while nothing comes through.
@@ -85,14 +90,21 @@ impl Link {
         let (delay, fails) = {
             let mut rng = self.world.rng();
             let slow = noisy && rng.chance(20);
-            (rng.ms(if slow { 0..1500 } else { 0..6 }), noisy && rng.chance(15))
+            (
+                rng.ms(if slow { 0..1500 } else { 0..6 }),
+                noisy && rng.chance(15),
+            )
         };
         sleep(delay).await;
         self.reachable().await;
         if self.world.weather().refuses(self.replica) {
             return Err("connection refused".into());
         }
-        if fails { Err("connection reset".into()) } else { Ok(()) }
+        if fails {
+            Err("connection reset".into())
+        } else {
+            Ok(())
+        }
     }
 
     /// One load begins. I7: of a key only one is under way.
@@ -102,8 +114,13 @@ impl Link {
             let count = loading.entry(key.clone()).or_default();
             *count += 1;
             if *count > 1 {
-                self.world
-                    .violated("I7", format!("{count} loads of {key} under way in replica {}", self.replica));
+                self.world.violated(
+                    "I7",
+                    format!(
+                        "{count} loads of {key} under way in replica {}",
+                        self.replica
+                    ),
+                );
             }
         }
         let mut begun = self.begun.lock().expect("no panic while locked");
@@ -111,7 +128,10 @@ impl Link {
             *begun.entry(key.clone()).or_default() += 1;
         }
         self.world.count("loads");
-        UnderWay { link: Arc::clone(self), keys }
+        UnderWay {
+            link: Arc::clone(self),
+            keys,
+        }
     }
 
     /// A load: the state at one time not before `after`.
@@ -127,13 +147,20 @@ impl Link {
             let loaded = {
                 let history = self.world.history();
                 if after > history.last {
-                    let what = format!("a load after {after}, and the origin is at {}", history.last);
+                    let what = format!(
+                        "a load after {after}, and the origin is at {}",
+                        history.last
+                    );
                     drop(history);
                     self.world.violated("ahead", what);
                     return Err(OriginError::Ahead(after));
                 }
                 let time = self.snapshot_time(&history, after);
-                let state = if self.world.has(Bug::LoadOlderThanStamp) { self.older(time) } else { time };
+                let state = if self.world.has(Bug::LoadOlderThanStamp) {
+                    self.older(time)
+                } else {
+                    time
+                };
                 (time, read(&history, state))
             };
             self.hop().await.map_err(unavailable)?;
@@ -153,7 +180,11 @@ impl Link {
         let work = async {
             self.hop().await.map_err(OriginError::Unavailable)?;
             let history = self.world.history();
-            if at > history.last { Err(OriginError::Ahead(at)) } else { Ok(read(&history)) }
+            if at > history.last {
+                Err(OriginError::Ahead(at))
+            } else {
+                Ok(read(&history))
+            }
         };
         let late = |_| OriginError::Unavailable(format!("no answer within {limit:?}"));
         timeout(limit, work).await.map_err(late)?
@@ -162,8 +193,11 @@ impl Link {
     /// Any time from `after` on that was reached is right.
     fn snapshot_time(&self, history: &History, after: OriginTime) -> OriginTime {
         let mut rng = self.world.rng();
-        let after =
-            if self.world.has(Bug::LoadIgnoresAfter) { OriginTime(after.0 - rng.of(0..20)) } else { after };
+        let after = if self.world.has(Bug::LoadIgnoresAfter) {
+            OriginTime(after.0 - rng.of(0..20))
+        } else {
+            after
+        };
         match rng.of(0..10) {
             0 | 1 => after,
             2 => OriginTime(rng.of(after.0..history.last.0 + 1)),
@@ -177,12 +211,18 @@ impl Link {
 
     async fn send_heartbeat(&self, number: u64) -> Result<OriginTime, String> {
         self.hop().await?;
-        let time = self.world.commit(|history, at| history.heartbeat(at, self.incarnation, number));
+        let time = self
+            .world
+            .commit(|history, at| history.heartbeat(at, self.incarnation, number));
         self.hop().await?;
         Ok(time)
     }
 
-    async fn send_write(&self, write: Write, request: Option<RequestId>) -> Result<WriteDone, WriteError> {
+    async fn send_write(
+        &self,
+        write: Write,
+        request: Option<RequestId>,
+    ) -> Result<WriteDone, WriteError> {
         self.hop().await.map_err(WriteError::Unavailable)?;
         let outcome = write::apply(&self.world, write, request);
         let confirmed = self.hop().await;
@@ -231,8 +271,15 @@ impl Origin for SimOrigin {
         after: OriginTime,
         limit: Duration,
     ) -> Result<(OriginTime, Vec<Value>), OriginError> {
-        let _under_way = self.0.begin_load(names.iter().map(ToString::to_string).collect());
-        let read = |history: &History, time| names.iter().map(|name| history.value_at(name, time)).collect();
+        let _under_way = self
+            .0
+            .begin_load(names.iter().map(ToString::to_string).collect());
+        let read = |history: &History, time| {
+            names
+                .iter()
+                .map(|name| history.value_at(name, time))
+                .collect()
+        };
         self.0.load(after, limit, read).await
     }
 
@@ -243,7 +290,11 @@ impl Origin for SimOrigin {
         limit: Duration,
     ) -> Result<(OriginTime, Page), OriginError> {
         let _under_way = self.0.begin_load(vec![query.to_string()]);
-        let torn = self.0.world.has(Bug::LoadTearsPage).then(|| self.0.world.rng().of(1..8));
+        let torn = self
+            .0
+            .world
+            .has(Bug::LoadTearsPage)
+            .then(|| self.0.world.rng().of(1..8));
         let read = |history: &History, time: OriginTime| {
             let mut page = history.page_at(query, time);
             if let Some(back) = torn {
@@ -257,12 +308,26 @@ impl Origin for SimOrigin {
         self.0.load(after, limit, read).await
     }
 
-    async fn todo_at(&self, name: &TodoName, at: OriginTime, limit: Duration) -> Result<Value, OriginError> {
-        self.0.past(at, limit, |history| history.value_at(name, at)).await
+    async fn todo_at(
+        &self,
+        name: &TodoName,
+        at: OriginTime,
+        limit: Duration,
+    ) -> Result<Value, OriginError> {
+        self.0
+            .past(at, limit, |history| history.value_at(name, at))
+            .await
     }
 
-    async fn page_at(&self, query: &PageQuery, at: OriginTime, limit: Duration) -> Result<Page, OriginError> {
-        self.0.past(at, limit, |history| history.page_at(query, at)).await
+    async fn page_at(
+        &self,
+        query: &PageQuery,
+        at: OriginTime,
+        limit: Duration,
+    ) -> Result<Page, OriginError> {
+        self.0
+            .past(at, limit, |history| history.page_at(query, at))
+            .await
     }
 
     async fn heartbeat(&self, number: u64, limit: Duration) -> Result<OriginTime, OriginError> {
@@ -270,7 +335,14 @@ impl Origin for SimOrigin {
         let world = &self.0.world;
         if world.has(Bug::HeartbeatNotMajority) && world.rng().chance(30) {
             // Its time is that of the old primary, where nobody writes any more.
-            let times = world.history().events.iter().rev().take(8).map(|event| event.time).min();
+            let times = world
+                .history()
+                .events
+                .iter()
+                .rev()
+                .take(8)
+                .map(|event| event.time)
+                .min();
             sleep(Duration::from_millis(1)).await;
             return times.ok_or_else(|| OriginError::Unavailable("empty".into()));
         }
@@ -278,22 +350,39 @@ impl Origin for SimOrigin {
         let sent = tokio::spawn(async move { link.send_heartbeat(number).await });
         let time = match timeout(limit, sent).await {
             Ok(ended) => ended.expect("no panic").map_err(OriginError::Unavailable)?,
-            Err(_) => return Err(OriginError::Unavailable(format!("no answer within {limit:?}"))),
+            Err(_) => {
+                return Err(OriginError::Unavailable(format!(
+                    "no answer within {limit:?}"
+                )));
+            }
         };
-        Ok(if world.has(Bug::HeartbeatTooLow) { OriginTime(time.0 - world.rng().of(0..8)) } else { time })
+        Ok(if world.has(Bug::HeartbeatTooLow) {
+            OriginTime(time.0 - world.rng().of(0..8))
+        } else {
+            time
+        })
     }
 
-    async fn write(&self, write: Write, request: Option<RequestId>) -> Result<WriteDone, WriteError> {
+    async fn write(
+        &self,
+        write: Write,
+        request: Option<RequestId>,
+    ) -> Result<WriteDone, WriteError> {
         let link = Arc::clone(&self.0);
         let sent = tokio::spawn(async move { link.send_write(write, request).await });
         match timeout(WRITE_LIMIT, sent).await {
             Ok(ended) => ended.expect("no panic"),
-            Err(_) => Err(WriteError::OutcomeUnknown { problem: "no answer".into(), at: None }),
+            Err(_) => Err(WriteError::OutcomeUnknown {
+                problem: "no answer".into(),
+                at: None,
+            }),
         }
     }
 
     async fn import(&self, _: Vec<Todo>) -> Result<usize, OriginError> {
-        Err(OriginError::Unavailable("not part of the simulation".into()))
+        Err(OriginError::Unavailable(
+            "not part of the simulation".into(),
+        ))
     }
 
     fn replay_start(&self, h0: OriginTime, window: Duration) -> OriginTime {

@@ -39,7 +39,8 @@ impl Store {
     pub fn bring_back(&mut self, world: &World, now: Instant) {
         for (key, entry) in &self.given {
             if world.rng().chance(30) {
-                self.entries.insert(key.clone(), (entry.clone(), now + Duration::from_secs(60)));
+                self.entries
+                    .insert(key.clone(), (entry.clone(), now + Duration::from_secs(60)));
             }
         }
     }
@@ -56,7 +57,8 @@ impl SimShared {
             let store = world.store();
             let kept = store.entries.get(key);
             // An entry may be kept beyond its lifetime.
-            kept.filter(|(_, ends)| *ends > now || world.rng().chance(50)).map(|(entry, _)| entry.clone())
+            kept.filter(|(_, ends)| *ends > now || world.rng().chance(50))
+                .map(|(entry, _)| entry.clone())
         };
         let lossy = world.weather().shared_lossy > 0;
         if lossy && world.rng().chance(30) {
@@ -75,7 +77,11 @@ impl SimShared {
     fn some_old(&self, key: &str) -> Option<Bytes> {
         let (store, mut rng) = (self.0.world.store(), self.0.world.rng());
         let any = rng.chance(10);
-        let old: Vec<_> = store.given.iter().filter(|(k, _)| any || k == key).collect();
+        let old: Vec<_> = store
+            .given
+            .iter()
+            .filter(|(k, _)| any || k == key)
+            .collect();
         let entry = (!old.is_empty()).then(|| rng.pick(&old).1.clone())?;
         if rng.chance(10) {
             let mut damaged = entry.to_vec();
@@ -87,10 +93,21 @@ impl SimShared {
     }
 
     fn forge(&self, key: &str, raw: &Bytes) -> Bytes {
-        let Some((scope, whole)) = self.whole(key) else { return raw.clone() };
-        let Ok(stamped) = entry::decode(scope, &whole, raw) else { return raw.clone() };
+        let Some((scope, whole)) = self.whole(key) else {
+            return raw.clone();
+        };
+        let Ok(stamped) = entry::decode(scope, &whole, raw) else {
+            return raw.clone();
+        };
         let as_of = self.0.world.history().last;
-        entry::encode(scope, &whole, &Stamped { as_of, value: stamped.value })
+        entry::encode(
+            scope,
+            &whole,
+            &Stamped {
+                as_of,
+                value: stamped.value,
+            },
+        )
     }
 
     /// The scope, and the name of the todo or the text of the query.
@@ -103,7 +120,10 @@ impl SimShared {
         let queries = self.0.world.queries.lock().expect("no panic while locked");
         let hash = rest.strip_prefix("page:")?;
         let of = |text: &String| format!("{:032x}", xxhash_rust::xxh3::xxh3_128(text.as_bytes()));
-        queries.keys().find(|text| of(text) == hash).map(|text| (scope, text.clone()))
+        queries
+            .keys()
+            .find(|text| of(text) == hash)
+            .map(|text| (scope, text.clone()))
     }
 
     /// Whatever is given to the shared tier must be exact: others trust its
@@ -111,7 +131,9 @@ impl SimShared {
     fn check(&self, key: &str, raw: &Bytes) {
         let world = &self.0.world;
         let wrong = |what: String| world.violated("entry", format!("{key}: {what}"));
-        let Some((scope, whole)) = self.whole(key) else { return wrong("no key of ours".into()) };
+        let Some((scope, whole)) = self.whole(key) else {
+            return wrong("no key of ours".into());
+        };
         let stamped = match entry::decode(scope, &whole, raw) {
             Ok(stamped) => stamped,
             Err(rejected) => return wrong(format!("{rejected:?}")),
@@ -126,7 +148,10 @@ impl SimShared {
         let last = history.last;
         drop(history);
         if truth != stamped.value || stamped.as_of > last || stamped.as_of == OriginTime::ZERO {
-            wrong(format!("given as of {} is {:?}, and was {truth:?}", stamped.as_of, stamped.value));
+            wrong(format!(
+                "given as of {} is {:?}, and was {truth:?}",
+                stamped.as_of, stamped.value
+            ));
         }
     }
 }
@@ -166,7 +191,9 @@ impl Shared for SimShared {
                 sleep(delay).await;
                 let mut store = world.store();
                 store.given.push((key.clone(), entry.clone()));
-                store.entries.insert(key, (entry, Instant::now() + lifetime));
+                store
+                    .entries
+                    .insert(key, (entry, Instant::now() + lifetime));
             });
         }
     }

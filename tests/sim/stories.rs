@@ -20,7 +20,10 @@ pub fn in_calm<T, F: Future<Output = T>>(
     replicas: usize,
     story: impl FnOnce(Arc<World>, Arc<Fleet>) -> F,
 ) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build();
     runtime.expect("a runtime").block_on(async {
         let (config, rng) = Config::calm(replicas);
         let world = World::new(config, rng);
@@ -40,15 +43,28 @@ fn a_stale_answer_is_marked_also_when_its_document_is_unreadable() {
     in_calm(1, async |world, fleet| {
         let name = world.config.names[0].clone();
         spoil(&world, &name);
-        let (replica, want) = (fleet.replica(0), Want { arm: Arm::MinimizeLatency, deadline: None });
+        let (replica, want) = (
+            fleet.replica(0),
+            Want {
+                arm: Arm::MinimizeLatency,
+                deadline: None,
+            },
+        );
         let fresh = replica.cache.get(&name, &want).await;
-        assert!(matches!(fresh, Err(Error::TodoUnreadable { read: Some(read), .. }) if !read.stale));
+        assert!(
+            matches!(fresh, Err(Error::TodoUnreadable { read: Some(read), .. }) if !read.stale)
+        );
         world.weather().origin_refuses = 1;
         sleep(world.config.settings.staleness_limit * 2).await;
-        let Err(Error::TodoUnreadable { read: Some(read), .. }) = replica.cache.get(&name, &want).await
+        let Err(Error::TodoUnreadable {
+            read: Some(read), ..
+        }) = replica.cache.get(&name, &want).await
         else {
             panic!("near has it");
         };
-        assert!(read.stale && read.staleness_bound > world.config.settings.staleness_limit, "{read:?}");
+        assert!(
+            read.stale && read.staleness_bound > world.config.settings.staleness_limit,
+            "{read:?}"
+        );
     });
 }

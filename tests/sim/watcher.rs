@@ -54,7 +54,13 @@ impl Watcher {
         let mut rng = world.rng();
         let list = rng.chance(60).then(|| rng.pick(&world.config.lists));
         let few = rng.chance(30);
-        let names = world.config.names.iter().filter(|_| few && rng.chance(50)).cloned().collect();
+        let names = world
+            .config
+            .names
+            .iter()
+            .filter(|_| few && rng.chance(50))
+            .cloned()
+            .collect();
         Self {
             id,
             list,
@@ -83,8 +89,10 @@ impl Watcher {
                 return;
             }
             if Instant::now() > self.world.ends + CATCH_UP {
-                let what =
-                    format!("watcher {} stands at {:?}, {:?} after the end", self.id, self.cursor, CATCH_UP);
+                let what = format!(
+                    "watcher {} stands at {:?}, {:?} after the end",
+                    self.id, self.cursor, CATCH_UP
+                );
                 return self.world.violated("liveness", what);
             }
             let pause = self.world.rng().ms(1..100);
@@ -107,7 +115,9 @@ impl Watcher {
             What::Heartbeat { .. } => false,
             What::Reset { .. } => true,
             What::Change(change) => {
-                self.list.as_ref().is_none_or(|list| list.as_str() == change.name.parent())
+                self.list
+                    .as_ref()
+                    .is_none_or(|list| list.as_str() == change.name.parent())
                     && (self.names.is_empty() || self.names.contains(&change.name))
             }
         }
@@ -119,7 +129,11 @@ impl Watcher {
             list: self.list.clone(),
             names: self.names.clone(),
             after: self.cursor,
-            seen: if self.keeps_seen { self.seen } else { OriginTime::ZERO },
+            seen: if self.keeps_seen {
+                self.seen
+            } else {
+                OriginTime::ZERO
+            },
             include_todo: self.include_todo,
             progress_interval: self.progress,
         };
@@ -127,9 +141,13 @@ impl Watcher {
         self.told_here.clear();
         let mut stream = match replica.cache.watch(request) {
             Ok(stream) => stream,
-            Err(Error::OriginUnavailable { .. } | Error::Draining | Error::Overloaded { .. }) => return,
+            Err(Error::OriginUnavailable { .. } | Error::Draining | Error::Overloaded { .. }) => {
+                return;
+            }
             Err(error) => {
-                return self.world.violated("error", format!("a watch must not fail so: {error:?}"));
+                return self
+                    .world
+                    .violated("error", format!("a watch must not fail so: {error:?}"));
             }
         };
         self.world.count("watches");
@@ -153,12 +171,18 @@ impl Watcher {
             };
             let message = match timeout(self.progress * 4 + CATCH_UP, next).await {
                 Err(_) => {
-                    return self.world.violated("liveness", format!("watcher {} hears nothing", self.id));
+                    return self
+                        .world
+                        .violated("liveness", format!("watcher {} hears nothing", self.id));
                 }
                 Ok(Err(())) => return,
-                Ok(Ok(None)) if replica.draining.load(Ordering::Relaxed) && ended_by_progress => return,
+                Ok(Ok(None)) if replica.draining.load(Ordering::Relaxed) && ended_by_progress => {
+                    return;
+                }
                 Ok(Ok(None)) => {
-                    return self.world.violated("I6", format!("the stream of watcher {} just ends", self.id));
+                    return self
+                        .world
+                        .violated("I6", format!("the stream of watcher {} just ends", self.id));
                 }
                 Ok(Ok(Some(message))) => message,
             };
@@ -170,7 +194,10 @@ impl Watcher {
     fn violated(&self, message: &WatchMessage, what: &str) {
         self.world.violated(
             "I6",
-            format!("watcher {} (told up to {:?}): {what}: {message:?}", self.id, self.cursor),
+            format!(
+                "watcher {} (told up to {:?}): {what}: {message:?}",
+                self.id, self.cursor
+            ),
         );
     }
 
@@ -179,7 +206,10 @@ impl Watcher {
         if self.keeps_seen && token.seen < self.seen {
             self.violated(message, "it has seen less than the token before");
         }
-        self.world.say(format_args!("watcher {} replica {} {message:?}", self.id, replica.link.replica));
+        self.world.say(format_args!(
+            "watcher {} replica {} {message:?}",
+            self.id, replica.link.replica
+        ));
         self.world.count("watch messages");
         let first = self.cursor.is_none();
         if first {
@@ -211,7 +241,11 @@ impl Watcher {
             }
             WatchEvent::Progress { staleness_bound } => {
                 // The first message is made when the watch is opened.
-                let made = if self.cursor == Some(token.fresh_to) || first { opened } else { Instant::now() };
+                let made = if self.cursor == Some(token.fresh_to) || first {
+                    opened
+                } else {
+                    Instant::now()
+                };
                 let owed = staleness_bound.and_then(|bound| made.checked_sub(bound));
                 let owed = owed.map_or(OriginTime::ZERO, |at| history.acknowledged_before(at));
                 if token.fresh_to < owed {
@@ -227,7 +261,10 @@ impl Watcher {
     /// Whether the watcher knows of this event.
     fn knows(&self, event: &Event) -> bool {
         let told = match &event.what {
-            What::Change(change) => self.told.get(&change.name).is_some_and(|told| *told >= event.time),
+            What::Change(change) => self
+                .told
+                .get(&change.name)
+                .is_some_and(|told| *told >= event.time),
             _ => false,
         };
         told || self.reset >= event.time
@@ -240,7 +277,10 @@ impl Watcher {
                 break;
             }
             if self.wants(event) && !self.knows(event) {
-                self.violated(message, &format!("its cursor passes what was not told: {event:?}"));
+                self.violated(
+                    message,
+                    &format!("its cursor passes what was not told: {event:?}"),
+                );
             }
         }
         self.verified = self.verified.max(cursor);
@@ -249,8 +289,14 @@ impl Watcher {
     /// Before a change of one time come all of earlier times, but for those
     /// that a newer one of their name swallowed.
     fn check_order(&self, history: &History, message: &WatchMessage, time: OriginTime) {
-        for event in history.events_after(self.verified).iter().take_while(|event| event.time < time) {
-            let What::Change(change) = &event.what else { continue };
+        for event in history
+            .events_after(self.verified)
+            .iter()
+            .take_while(|event| event.time < time)
+        {
+            let What::Change(change) = &event.what else {
+                continue;
+            };
             let swallowed = history.last_change_of(&change.name) > event.time;
             if self.wants(event) && !self.knows(event) && !swallowed {
                 self.violated(message, &format!("before it comes {event:?}"));
@@ -259,7 +305,9 @@ impl Watcher {
     }
 
     fn check_change(&self, history: &History, message: &WatchMessage, seen: OriginTime) {
-        let WatchEvent::Change { change, todo } = &message.event else { return };
+        let WatchEvent::Change { change, todo } = &message.event else {
+            return;
+        };
         let (name, kind) = (&change.name, change.kind);
         if !history.changed_at(name, seen) {
             return self.violated(message, "there was no such change");
@@ -272,7 +320,9 @@ impl Watcher {
             self.violated(message, "it was told before");
         }
         if let Some(todo) = todo
-            && history.valid_since(name, &Value::Todo(todo.clone()), seen).is_none()
+            && history
+                .valid_since(name, &Value::Todo(todo.clone()), seen)
+                .is_none()
         {
             self.violated(message, "its todo is older than the change");
         }

@@ -96,11 +96,14 @@ pub struct Config {
 impl Config {
     pub fn of(seed: u64, bug: Option<Bug>) -> (Self, Rng) {
         let mut rng = Rng::new(seed);
-        let lists: Vec<_> =
-            ["a", "b"].iter().map(|id| ListName::parse(&format!("lists/{id}")).expect("a name")).collect();
+        let lists: Vec<_> = ["a", "b"]
+            .iter()
+            .map(|id| ListName::parse(&format!("lists/{id}")).expect("a name"))
+            .collect();
         let ids = rng.of(2..6);
-        let names =
-            lists.iter().flat_map(|list| (0..ids).map(|id| list.todo(&id.to_string()).expect("a name")));
+        let names = lists
+            .iter()
+            .flat_map(|list| (0..ids).map(|id| list.todo(&id.to_string()).expect("a name")));
         let names = names.collect();
         let all = [
             Fault::LinkStall,
@@ -265,7 +268,10 @@ impl World {
             start,
             ends: start + config.length,
             history: Mutex::new(History::new(start)),
-            weather: Mutex::new(Weather { links, ..Weather::default() }),
+            weather: Mutex::new(Weather {
+                links,
+                ..Weather::default()
+            }),
             store: Mutex::default(),
             rng: Mutex::new(rng),
             report: Mutex::default(),
@@ -304,8 +310,13 @@ impl World {
     /// One line of the log: what two runs of a seed must have in common.
     pub fn say(&self, line: std::fmt::Arguments<'_>) {
         let at = self.start.elapsed();
-        writeln!(lock(&self.log), "{:>6}.{:06} {line}", at.as_millis(), at.subsec_nanos() % 1_000_000)
-            .expect("a string takes it");
+        writeln!(
+            lock(&self.log),
+            "{:>6}.{:06} {line}",
+            at.as_millis(),
+            at.subsec_nanos() % 1_000_000
+        )
+        .expect("a string takes it");
     }
 
     pub fn count(&self, what: &'static str) {
@@ -323,7 +334,10 @@ impl World {
     }
 
     pub fn results(&self) -> (Report, String) {
-        (std::mem::take(&mut *lock(&self.report)), std::mem::take(&mut *lock(&self.log)))
+        (
+            std::mem::take(&mut *lock(&self.report)),
+            std::mem::take(&mut *lock(&self.log)),
+        )
     }
 
     /// Commits an event, and tells the feeds.

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use tidemark::{
     error::WriteError,
     model::{
-        ChangeKind, OriginTime, Patch, RequestId, TodoName, Touched, Write, WriteDone, timestamp_from_ms,
+        ChangeKind, OriginTime, Patch, RequestId, TodoName, Touched, Write, WriteDone,
+        timestamp_from_ms,
     },
     pb::Todo,
 };
@@ -18,7 +19,11 @@ use crate::{
 };
 
 /// Does a write at once.
-pub fn apply(world: &World, write: Write, request: Option<RequestId>) -> Result<WriteDone, WriteError> {
+pub fn apply(
+    world: &World,
+    write: Write,
+    request: Option<RequestId>,
+) -> Result<WriteDone, WriteError> {
     if let Some(done) = request.and_then(|request| repeated(world, &request)) {
         return done;
     }
@@ -29,17 +34,30 @@ pub fn apply(world: &World, write: Write, request: Option<RequestId>) -> Result<
         requests.insert(id, (fingerprint, name.clone()));
     }
     let Some(edit) = edit else {
-        return Ok(WriteDone { todo: Bytes::new(), time: world.history().last });
+        return Ok(WriteDone {
+            todo: Bytes::new(),
+            time: world.history().last,
+        });
     };
-    let todo = edit.doc.as_ref().map_or_else(Bytes::new, |doc| doc.bytes.clone());
+    let todo = edit
+        .doc
+        .as_ref()
+        .map_or_else(Bytes::new, |doc| doc.bytes.clone());
     let time = world.commit(|history, at| history.commit(at, vec![edit]));
     world.say(format_args!("commit {time} {name}"));
-    Ok(WriteDone { todo, time: told(world, time) })
+    Ok(WriteDone {
+        todo,
+        time: told(world, time),
+    })
 }
 
 /// An upper bound of the time, as the contract has it.
 fn told(world: &World, time: OriginTime) -> OriginTime {
-    if world.has(Bug::WriteTimeTooLow) { OriginTime(time.0 - world.rng().of(0..3)) } else { time }
+    if world.has(Bug::WriteTimeTooLow) {
+        OriginTime(time.0 - world.rng().of(0..3))
+    } else {
+        time
+    }
 }
 
 fn repeated(world: &World, request: &RequestId) -> Option<Result<WriteDone, WriteError>> {
@@ -49,8 +67,13 @@ fn repeated(world: &World, request: &RequestId) -> Option<Result<WriteDone, Writ
         return Some(Err(WriteError::RequestIdReused));
     }
     let history = world.history();
-    let todo = history.doc_at(name, history.last).map_or_else(Bytes::new, |doc| doc.bytes.clone());
-    Some(Ok(WriteDone { todo, time: history.last }))
+    let todo = history
+        .doc_at(name, history.last)
+        .map_or_else(Bytes::new, |doc| doc.bytes.clone());
+    Some(Ok(WriteDone {
+        todo,
+        time: history.last,
+    }))
 }
 
 /// The edit of a write, if it is not refused; `None`: there is nothing to do.
@@ -61,25 +84,45 @@ fn edit(world: &World, write: Write) -> Result<Option<Edit>, WriteError> {
     match write {
         Write::Create { name, todo } => match old {
             Some(_) => Err(WriteError::AlreadyExists { at }),
-            None => Ok(Some(created(name.clone(), Patch::all_of(&todo).create(name.as_str(), wall)))),
+            None => Ok(Some(created(
+                name.clone(),
+                Patch::all_of(&todo).create(name.as_str(), wall),
+            ))),
         },
-        Write::Update { name, patch, etag, allow_missing } => match old {
-            None if allow_missing && etag.is_none() => {
-                Ok(Some(created(name.clone(), patch.create(name.as_str(), wall))))
-            }
+        Write::Update {
+            name,
+            patch,
+            etag,
+            allow_missing,
+        } => match old {
+            None if allow_missing && etag.is_none() => Ok(Some(created(
+                name.clone(),
+                patch.create(name.as_str(), wall),
+            ))),
             None => Err(WriteError::NotFound { at }),
             Some(old) => {
                 check(&old, etag.as_ref(), at)?;
-                Ok(Some(updated(name, &old.todo, patch.apply(old.todo.clone(), wall))))
+                Ok(Some(updated(
+                    name,
+                    &old.todo,
+                    patch.apply(old.todo.clone(), wall),
+                )))
             }
         },
-        Write::Delete { name, etag, allow_missing } => match old {
+        Write::Delete {
+            name,
+            etag,
+            allow_missing,
+        } => match old {
             None if allow_missing => Ok(None),
             None => Err(WriteError::NotFound { at }),
             Some(old) => {
                 if let Some(etag) = etag.filter(|etag| *etag != old.etag()) {
                     drop(etag);
-                    return Err(WriteError::EtagMismatch { current: old.etag(), at });
+                    return Err(WriteError::EtagMismatch {
+                        current: old.etag(),
+                        at,
+                    });
                 }
                 Ok(Some(deleted(name)))
             }
@@ -89,7 +132,10 @@ fn edit(world: &World, write: Write) -> Result<Option<Edit>, WriteError> {
 
 fn check(old: &Doc, etag: Option<&String>, at: OriginTime) -> Result<(), WriteError> {
     if etag.is_some_and(|etag| *etag != old.etag()) {
-        return Err(WriteError::EtagMismatch { current: old.etag(), at });
+        return Err(WriteError::EtagMismatch {
+            current: old.etag(),
+            at,
+        });
     }
     if old.unreadable {
         let (field, problem) = ("title".into(), "is an int".into());
@@ -99,11 +145,21 @@ fn check(old: &Doc, etag: Option<&String>, at: OriginTime) -> Result<(), WriteEr
 }
 
 fn created(name: TodoName, todo: Todo) -> Edit {
-    Edit { name, doc: Some(Doc::new(todo, false)), kind: ChangeKind::Created, touched: Touched::All }
+    Edit {
+        name,
+        doc: Some(Doc::new(todo, false)),
+        kind: ChangeKind::Created,
+        touched: Touched::All,
+    }
 }
 
 pub fn deleted(name: TodoName) -> Edit {
-    Edit { name, doc: None, kind: ChangeKind::Deleted, touched: Touched::All }
+    Edit {
+        name,
+        doc: None,
+        kind: ChangeKind::Deleted,
+        touched: Touched::All,
+    }
 }
 
 fn updated(name: TodoName, old: &Todo, new: Todo) -> Edit {
@@ -116,9 +172,18 @@ fn updated(name: TodoName, old: &Todo, new: Todo) -> Edit {
         ("create_time", old.create_time != new.create_time),
         ("complete_time", old.complete_time != new.complete_time),
     ];
-    let paths = fields.into_iter().filter(|(_, touched)| *touched).map(|(path, _)| path.into()).collect();
+    let paths = fields
+        .into_iter()
+        .filter(|(_, touched)| *touched)
+        .map(|(path, _)| path.into())
+        .collect();
     let (doc, touched) = (Some(Doc::new(new, false)), Touched::Paths(paths));
-    Edit { name, doc, kind: ChangeKind::Updated, touched }
+    Edit {
+        name,
+        doc,
+        kind: ChangeKind::Updated,
+        touched,
+    }
 }
 
 /// What somebody does to a todo straight in the database.
@@ -134,15 +199,34 @@ pub fn by_hand(world: &World, history: &History, name: TodoName, title: &str) ->
         0 | 1 => deleted(name),
         2 => {
             let (doc, touched) = (Some(Doc::new(fresh(&mut rng), false)), Touched::All);
-            Edit { name, doc, kind: ChangeKind::Replaced, touched }
+            Edit {
+                name,
+                doc,
+                kind: ChangeKind::Replaced,
+                touched,
+            }
         }
         3 => {
-            let (doc, touched) = (Doc::new(old.todo.clone(), true), Touched::Paths(vec!["title".into()]));
-            Edit { name, doc: Some(doc), kind: ChangeKind::Updated, touched }
+            let (doc, touched) = (
+                Doc::new(old.todo.clone(), true),
+                Touched::Paths(vec!["title".into()]),
+            );
+            Edit {
+                name,
+                doc: Some(doc),
+                kind: ChangeKind::Updated,
+                touched,
+            }
         }
         4 => {
-            let create_time = Some(timestamp_from_ms(wall - i64::try_from(rng.of(0..5000)).expect("small")));
-            let new = Todo { title: title.to_owned(), create_time, ..old.todo.clone() };
+            let create_time = Some(timestamp_from_ms(
+                wall - i64::try_from(rng.of(0..5000)).expect("small"),
+            ));
+            let new = Todo {
+                title: title.to_owned(),
+                create_time,
+                ..old.todo.clone()
+            };
             updated(name, &old.todo, new)
         }
         _ => {
@@ -154,14 +238,24 @@ pub fn by_hand(world: &World, history: &History, name: TodoName, title: &str) ->
 
 /// Some fields, and a title that no other write has.
 pub fn fields(rng: &mut crate::rng::Rng, title: &str) -> Patch {
-    let mut patch = Patch { title: Some(title.to_owned()), ..Patch::default() };
+    let mut patch = Patch {
+        title: Some(title.to_owned()),
+        ..Patch::default()
+    };
     if rng.chance(40) {
-        patch.state =
-            Some(rng.pick(&[tidemark::pb::todo::State::Active, tidemark::pb::todo::State::Completed]));
+        patch.state = Some(rng.pick(&[
+            tidemark::pb::todo::State::Active,
+            tidemark::pb::todo::State::Completed,
+        ]));
     }
     if rng.chance(30) {
         use tidemark::pb::todo::Priority;
-        patch.priority = Some(rng.pick(&[Priority::Low, Priority::Normal, Priority::High, Priority::Urgent]));
+        patch.priority = Some(rng.pick(&[
+            Priority::Low,
+            Priority::Normal,
+            Priority::High,
+            Priority::Urgent,
+        ]));
     }
     if rng.chance(20) {
         patch.labels = Some(vec![rng.pick(&["x", "y"]).to_owned()]);

@@ -37,7 +37,11 @@ fn on_keeper<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> T {
     });
     let (reply, answer) = mpsc::channel();
     let job = Box::new(move || drop(reply.send(job())));
-    keeper.lock().expect("the keeper").send(job).expect("the keeper lives");
+    keeper
+        .lock()
+        .expect("the keeper")
+        .send(job)
+        .expect("the keeper lives");
     answer.recv().expect("the keeper answers")
 }
 
@@ -49,7 +53,11 @@ pub fn spawn(
     (stdout, stderr): (Stdio, Stdio),
 ) -> Child {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--"]).arg(program).args(args).envs(envs.iter().cloned());
+    command
+        .args(["--pdeathsig", "KILL", "--"])
+        .arg(program)
+        .args(args)
+        .envs(envs.iter().cloned());
     command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
     on_keeper(move || command.spawn().expect("setpriv of util-linux is there"))
 }
@@ -81,7 +89,9 @@ fn scratch() -> PathBuf {
 fn clear_leftovers() {
     for entry in std::fs::read_dir(scratch()).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let pid = name.strip_prefix("tidemark-").and_then(|name| name.rsplit('-').nth(1));
+        let pid = name
+            .strip_prefix("tidemark-")
+            .and_then(|name| name.rsplit('-').nth(1));
         if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
             // Another test process may be about to do the same.
             let _ = std::fs::remove_dir_all(entry.path());
@@ -101,22 +111,33 @@ pub fn folder(name: &str) -> PathBuf {
 }
 
 /// Waits until something holds.
-pub async fn eventually<T>(what: &str, limit: Duration, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn eventually<T>(
+    what: &str,
+    limit: Duration,
+    mut look: impl AsyncFnMut() -> Option<T>,
+) -> T {
     let began = Instant::now();
     loop {
         if let Some(found) = look().await {
             return found;
         }
-        assert!(began.elapsed() < limit, "{what} did not happen within {limit:?}");
+        assert!(
+            began.elapsed() < limit,
+            "{what} did not happen within {limit:?}"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 /// What stands at this URL of metrics.
 pub fn scrape(url: &str) -> String {
-    let address = url.trim_start_matches("http://").trim_end_matches("/metrics");
+    let address = url
+        .trim_start_matches("http://")
+        .trim_end_matches("/metrics");
     let mut stream = TcpStream::connect(address).expect("connected");
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .expect("sent");
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("read");
     text
@@ -135,7 +156,12 @@ impl Server {
     /// Starts a program that is told elsewhere to listen on this port.
     pub fn start(program: PathBuf, port: u16, args: Vec<String>) -> Self {
         let child = Mutex::new(spawn(&program, &args, &[], (Stdio::null(), Stdio::null())));
-        Self { child, port, program, args }
+        Self {
+            child,
+            port,
+            program,
+            args,
+        }
     }
 
     /// Its process.
@@ -145,7 +171,10 @@ impl Server {
 
     fn signal(&self, signal: &str) {
         let pid = self.pid().to_string();
-        let sent = Command::new("kill").args([signal, &pid]).status().expect("kill");
+        let sent = Command::new("kill")
+            .args([signal, &pid])
+            .status()
+            .expect("kill");
         assert!(sent.success());
     }
 
@@ -168,18 +197,26 @@ impl Server {
 
     /// Starts it again after it was killed.
     pub fn restart(&self) {
-        *self.child.lock().expect("the child") =
-            spawn(&self.program, &self.args, &[], (Stdio::null(), Stdio::null()));
+        *self.child.lock().expect("the child") = spawn(
+            &self.program,
+            &self.args,
+            &[],
+            (Stdio::null(), Stdio::null()),
+        );
     }
 }
 
 /// A binary by a variable, from PATH, or from the cache that `./test` fills.
 pub fn binary(name: &str) -> PathBuf {
     let on_path = std::env::var_os("PATH").and_then(|path| {
-        std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
+        std::env::split_paths(&path)
+            .map(|folder| folder.join(name))
+            .find(|file| file.is_file())
     });
     let home = std::env::var("HOME").unwrap_or_default();
-    let cached = Path::new(&home).join(".cache/tidemark/mongod-6.0.5").join(name);
+    let cached = Path::new(&home)
+        .join(".cache/tidemark/mongod-6.0.5")
+        .join(name);
     on_path
         .or(cached.is_file().then_some(cached))
         .unwrap_or_else(|| panic!("{name} is not installed: run ./test"))
@@ -196,13 +233,19 @@ pub struct Mongo {
 impl Mongo {
     /// The URI with a database of this name.
     pub fn uri(&self, database: &str) -> String {
-        let hosts: Vec<_> = self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let hosts: Vec<_> = self
+            .ports
+            .iter()
+            .map(|port| format!("127.0.0.1:{port}"))
+            .collect();
         format!("mongodb://{}/{database}?replicaSet=tests", hosts.join(","))
     }
 
     /// A plain client: somebody who edits the database by hand.
     pub async fn client(&self) -> mongodb::Client {
-        mongodb::Client::with_uri_str(self.uri("admin")).await.expect("connected")
+        mongodb::Client::with_uri_str(self.uri("admin"))
+            .await
+            .expect("connected")
     }
 
     /// The `todos` collection of a database.
@@ -226,11 +269,12 @@ impl Mongo {
             .map(|(port, id): (&u16, i32)| doc! { "_id": id, "host": format!("127.0.0.1:{port}") });
         let members: Vec<_> = members.collect();
         let port = nodes[0].port;
-        let config =
-            doc! { "_id": "tests", "members": members, "settings": { "electionTimeoutMillis": 2000 } };
+        let config = doc! { "_id": "tests", "members": members, "settings": { "electionTimeoutMillis": 2000 } };
         thread::spawn(move || {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
             let uri = format!("mongodb://127.0.0.1:{port}/?directConnection=true");
             runtime.block_on(initiate(&uri, config));
         })
@@ -261,7 +305,11 @@ impl Mongo {
             "diagnosticDataCollectionEnabled=false",
             "--nounixsocket",
         ];
-        Server::start(binary("mongod"), port, args.iter().map(|arg| (*arg).to_owned()).collect())
+        Server::start(
+            binary("mongod"),
+            port,
+            args.iter().map(|arg| (*arg).to_owned()).collect(),
+        )
     }
 }
 
@@ -269,23 +317,42 @@ impl Mongo {
 pub fn standalone_mongod() -> Server {
     let (port, folder) = (free_port(), folder("mongod"));
     let (port_text, path) = (port.to_string(), folder.display().to_string());
-    let args =
-        ["--bind_ip", "127.0.0.1", "--port", &port_text, "--dbpath", &path, "--nounixsocket", "--quiet"];
-    Server::start(binary("mongod"), port, args.iter().map(|arg| (*arg).to_owned()).collect())
+    let args = [
+        "--bind_ip",
+        "127.0.0.1",
+        "--port",
+        &port_text,
+        "--dbpath",
+        &path,
+        "--nounixsocket",
+        "--quiet",
+    ];
+    Server::start(
+        binary("mongod"),
+        port,
+        args.iter().map(|arg| (*arg).to_owned()).collect(),
+    )
 }
 
 /// Makes a replica set, asking the node of this URI.
 pub async fn initiate(uri: &str, config: Document) {
     let client = mongodb::Client::with_uri_str(uri).await.expect("a client");
     let admin = client.database("admin");
-    eventually("the start of all nodes", Duration::from_secs(60), async || {
-        match admin.run_command(doc! { "replSetInitiate": config.clone() }).await {
-            Ok(_) => Some(()),
-            // Some of the nodes do not listen yet.
-            Err(error) if error.to_string().contains("NodeNotFound") => None,
-            Err(error) => panic!("not initiated: {error}"),
-        }
-    })
+    eventually(
+        "the start of all nodes",
+        Duration::from_secs(60),
+        async || {
+            match admin
+                .run_command(doc! { "replSetInitiate": config.clone() })
+                .await
+            {
+                Ok(_) => Some(()),
+                // Some of the nodes do not listen yet.
+                Err(error) if error.to_string().contains("NodeNotFound") => None,
+                Err(error) => panic!("not initiated: {error}"),
+            }
+        },
+    )
     .await;
     eventually("a primary", Duration::from_secs(60), async || {
         let hello = admin.run_command(doc! { "hello": 1 }).await.ok()?;
@@ -346,8 +413,11 @@ fn redis_node(port: u16, announced: Option<u16>) -> Server {
 
 /// Runs a command on a Redis node.
 pub fn redis_cli(port: u16, args: &[&str]) -> String {
-    let out =
-        Command::new("redis-cli").args(["-p", &port.to_string()]).args(args).output().expect("redis-cli");
+    let out = Command::new("redis-cli")
+        .args(["-p", &port.to_string()])
+        .args(args)
+        .output()
+        .expect("redis-cli");
     String::from_utf8_lossy(&out.stdout).trim().to_owned()
 }
 
@@ -362,23 +432,39 @@ impl RedisCluster {
             nodes.push(redis_node(port, ports.last().copied()));
         }
         let began = Instant::now();
-        while nodes.iter().any(|node| redis_cli(node.port, &["ping"]) != "PONG") {
-            assert!(began.elapsed() < Duration::from_secs(30), "the Redis nodes do not answer");
+        while nodes
+            .iter()
+            .any(|node| redis_cli(node.port, &["ping"]) != "PONG")
+        {
+            assert!(
+                began.elapsed() < Duration::from_secs(30),
+                "the Redis nodes do not answer"
+            );
             thread::sleep(Duration::from_millis(50));
         }
-        let hosts: Vec<_> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+        let hosts: Vec<_> = nodes
+            .iter()
+            .map(|node| format!("127.0.0.1:{}", node.port))
+            .collect();
         let made = Command::new("redis-cli")
             .args(["--cluster", "create"])
             .args(&hosts)
             .args(["--cluster-replicas", "1", "--cluster-yes"])
             .output()
             .expect("redis-cli");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stdout));
+        assert!(
+            made.status.success(),
+            "{}",
+            String::from_utf8_lossy(&made.stdout)
+        );
         while nodes
             .iter()
             .any(|node| !redis_cli(node.port, &["cluster", "info"]).contains("cluster_state:ok"))
         {
-            assert!(began.elapsed() < Duration::from_secs(60), "the Redis Cluster does not come up");
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "the Redis Cluster does not come up"
+            );
             thread::sleep(Duration::from_millis(50));
         }
         Self { nodes, ports }
@@ -386,8 +472,15 @@ impl RedisCluster {
 
     /// The URL for the service.
     pub fn url(&self) -> String {
-        let more: Vec<_> = self.ports[1..].iter().map(|port| format!("node=127.0.0.1:{port}")).collect();
-        format!("redis-cluster://127.0.0.1:{}?{}", self.ports[0], more.join("&"))
+        let more: Vec<_> = self.ports[1..]
+            .iter()
+            .map(|port| format!("node=127.0.0.1:{port}"))
+            .collect();
+        format!(
+            "redis-cluster://127.0.0.1:{}?{}",
+            self.ports[0],
+            more.join("&")
+        )
     }
 
     /// Every key with its raw value, by the node that has it.
@@ -395,14 +488,20 @@ impl RedisCluster {
         let keys = |node: &Server| {
             let port = node.port;
             let keys = redis_cli(port, &["keys", "*"]);
-            keys.lines().filter(|key| !key.is_empty()).map(|key| (port, key.to_owned())).collect::<Vec<_>>()
+            keys.lines()
+                .filter(|key| !key.is_empty())
+                .map(|key| (port, key.to_owned()))
+                .collect::<Vec<_>>()
         };
         self.masters().into_iter().flat_map(keys).collect()
     }
 
     /// The nodes that are masters now.
     pub fn masters(&self) -> Vec<&Server> {
-        self.nodes.iter().filter(|node| redis_cli(node.port, &["role"]).starts_with("master")).collect()
+        self.nodes
+            .iter()
+            .filter(|node| redis_cli(node.port, &["role"]).starts_with("master"))
+            .collect()
     }
 }
 
@@ -417,7 +516,10 @@ pub fn redis() -> Server {
     let node = redis_node(free_port(), None);
     let began = Instant::now();
     while redis_cli(node.port, &["ping"]) != "PONG" {
-        assert!(began.elapsed() < Duration::from_secs(30), "Redis does not answer");
+        assert!(
+            began.elapsed() < Duration::from_secs(30),
+            "Redis does not answer"
+        );
         thread::sleep(Duration::from_millis(20));
     }
     node
@@ -472,7 +574,11 @@ impl Tidemark {
         Self::launch(args, envs, |line| eprintln!("  | {line}"))
     }
 
-    fn launch(args: &[&str], envs: &[(String, String)], log: impl Fn(&str) + Send + 'static) -> Self {
+    fn launch(
+        args: &[&str],
+        envs: &[(String, String)],
+        log: impl Fn(&str) + Send + 'static,
+    ) -> Self {
         let mut all: Vec<String> = vec!["serve".into()];
         all.extend(args.iter().map(|arg| (*arg).to_owned()));
         for flag in ["--listen", "--metrics-listen"] {
@@ -492,15 +598,26 @@ impl Tidemark {
                 log(&line);
             }
         });
-        let mut out = BufReader::new(child.stdout.take().expect("stdout")).lines().map_while(Result::ok);
+        let mut out = BufReader::new(child.stdout.take().expect("stdout"))
+            .lines()
+            .map_while(Result::ok);
         let mut told = |prefix: &str| {
-            let line = out.next().unwrap_or_else(|| panic!("the service ended before it listened"));
-            line.strip_prefix(prefix).unwrap_or_else(|| panic!("{line:?} instead of {prefix:?}")).to_owned()
+            let line = out
+                .next()
+                .unwrap_or_else(|| panic!("the service ended before it listened"));
+            line.strip_prefix(prefix)
+                .unwrap_or_else(|| panic!("{line:?} instead of {prefix:?}"))
+                .to_owned()
         };
         let (address, metrics) = (told("tidemark listens on "), told("metrics on "));
         // Somebody has to read on, or it would be told that nobody does.
         thread::spawn(move || out.count());
-        Self { child: Mutex::new(child), address, metrics, log: Arc::default() }
+        Self {
+            child: Mutex::new(child),
+            address,
+            metrics,
+            log: Arc::default(),
+        }
     }
 
     /// What stands at its `/metrics`.
@@ -511,18 +628,33 @@ impl Tidemark {
     /// The sum of the metrics whose lines begin so, labels included.
     pub fn metric(&self, begin: &str) -> u64 {
         let text = self.metrics_text();
-        let lines: Vec<_> = text.lines().filter(|line| line.starts_with(begin)).collect();
+        let lines: Vec<_> = text
+            .lines()
+            .filter(|line| line.starts_with(begin))
+            .collect();
         assert!(!lines.is_empty(), "{begin} is not in\n{text}");
         lines
             .iter()
-            .map(|line| line.rsplit(' ').next().expect("a value").parse::<u64>().expect("a count"))
+            .map(|line| {
+                line.rsplit(' ')
+                    .next()
+                    .expect("a value")
+                    .parse::<u64>()
+                    .expect("a count")
+            })
             .sum()
     }
 
     /// Lines of its log at this level, such as `ERROR`.
     pub fn log(&self, level: &str) -> Vec<String> {
         let level = format!("\"level\":\"{level}\"");
-        self.log.lock().expect("the log").iter().filter(|line| line.contains(&level)).cloned().collect()
+        self.log
+            .lock()
+            .expect("the log")
+            .iter()
+            .filter(|line| line.contains(&level))
+            .cloned()
+            .collect()
     }
 
     /// Its process.
@@ -532,7 +664,13 @@ impl Tidemark {
 
     fn signal(&self, signal: &str) {
         let pid = self.pid().to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().expect("kill").success());
+        assert!(
+            Command::new("kill")
+                .args([signal, &pid])
+                .status()
+                .expect("kill")
+                .success()
+        );
     }
 
     /// SIGTERM.
@@ -560,7 +698,11 @@ impl Tidemark {
     /// Its exit code, once it has ended.
     pub async fn exit_code(&self, limit: Duration) -> Option<i32> {
         eventually("the end of the service", limit, async || {
-            self.child.lock().expect("the child").try_wait().expect("waited for")
+            self.child
+                .lock()
+                .expect("the child")
+                .try_wait()
+                .expect("waited for")
         })
         .await
         .code()

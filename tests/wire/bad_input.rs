@@ -8,47 +8,94 @@ use crate::{client::*, support::mongo};
 
 fn is_field_invalid<T: std::fmt::Debug>(result: Result<T, tonic::Status>, field: &str) {
     let (code, reason, metadata) = refused(result);
-    assert_eq!((code, reason.as_str()), (Code::InvalidArgument, "FIELD_INVALID"));
+    assert_eq!(
+        (code, reason.as_str()),
+        (Code::InvalidArgument, "FIELD_INVALID")
+    );
     assert_eq!(metadata["field"], field);
 }
 
 #[tokio::test]
 async fn each_wrong_field_is_named() {
     let (_service, mut client) = embedded().await;
-    for name in
-        ["", "milk", "lists/a", "lists//todos/b", "lists/a/todos/b/c", "lists/a/todos/-b", "lists/ä/todos/b"]
-    {
+    for name in [
+        "",
+        "milk",
+        "lists/a",
+        "lists//todos/b",
+        "lists/a/todos/b/c",
+        "lists/a/todos/-b",
+        "lists/ä/todos/b",
+    ] {
         is_field_invalid(get(&mut client, name, None).await, "name");
     }
     let long = "x".repeat(64);
-    is_field_invalid(get(&mut client, &format!("lists/a/todos/{long}"), None).await, "name");
+    is_field_invalid(
+        get(&mut client, &format!("lists/a/todos/{long}"), None).await,
+        "name",
+    );
     let names = vec!["lists/a/todos/b".to_owned(); 1001];
     is_field_invalid(
-        client.batch_get_todos(pb::BatchGetTodosRequest { names, consistency: None }).await,
+        client
+            .batch_get_todos(pb::BatchGetTodosRequest {
+                names,
+                consistency: None,
+            })
+            .await,
         "names",
     );
-    let request = pb::ListTodosRequest { page_size: -1, ..page_of("lists/a") };
+    let request = pb::ListTodosRequest {
+        page_size: -1,
+        ..page_of("lists/a")
+    };
     is_field_invalid(client.list_todos(request).await, "page_size");
     is_field_invalid(client.list_todos(page_of("lists/-")).await, "parent");
-    is_field_invalid(create_in(&mut client, "lists/a", "b", titled("")).await, "todo.title");
-    is_field_invalid(create_in(&mut client, "lists/a", "b/c", titled("x")).await, "todo_id");
-    let negative = arm(Requirement::MaxStaleness(prost_types::Duration { seconds: -1, nanos: 0 }));
-    is_field_invalid(get(&mut client, "lists/a/todos/b", negative).await, "consistency.max_staleness");
+    is_field_invalid(
+        create_in(&mut client, "lists/a", "b", titled("")).await,
+        "todo.title",
+    );
+    is_field_invalid(
+        create_in(&mut client, "lists/a", "b/c", titled("x")).await,
+        "todo_id",
+    );
+    let negative = arm(Requirement::MaxStaleness(prost_types::Duration {
+        seconds: -1,
+        nanos: 0,
+    }));
+    is_field_invalid(
+        get(&mut client, "lists/a/todos/b", negative).await,
+        "consistency.max_staleness",
+    );
     let request = pb::WatchTodosRequest {
         parent: "lists/a".into(),
-        progress_interval: Some(prost_types::Duration { seconds: 0, nanos: 1 }),
+        progress_interval: Some(prost_types::Duration {
+            seconds: 0,
+            nanos: 1,
+        }),
         ..Default::default()
     };
-    is_field_invalid(client.watch_todos(request).await.map(drop), "progress_interval");
+    is_field_invalid(
+        client.watch_todos(request).await.map(drop),
+        "progress_interval",
+    );
 
-    let request = pb::ListTodosRequest { filter: "state = DONE".into(), ..page_of("lists/a") };
+    let request = pb::ListTodosRequest {
+        filter: "state = DONE".into(),
+        ..page_of("lists/a")
+    };
     let (code, reason, metadata) = refused(client.list_todos(request).await);
     assert_eq!(
         (code, reason.as_str(), metadata["position"].as_str()),
         (Code::InvalidArgument, "FILTER_INVALID", "8")
     );
-    let request = pb::ListTodosRequest { page_token: "abc".into(), ..page_of("lists/a") };
-    assert_eq!(refused(client.list_todos(request).await).1, "PAGE_TOKEN_INVALID");
+    let request = pb::ListTodosRequest {
+        page_token: "abc".into(),
+        ..page_of("lists/a")
+    };
+    assert_eq!(
+        refused(client.list_todos(request).await).1,
+        "PAGE_TOKEN_INVALID"
+    );
 }
 
 #[tokio::test]
@@ -58,21 +105,35 @@ async fn tokens_that_are_damaged_foreign_or_from_the_future_are_refused() {
     let token = create(&mut client, "milk", "x").await.token;
     let name = "lists/home/todos/milk";
     for at in 0..token.len() {
-        assert_eq!(refused(get(&mut client, name, with_token(&token[..at])).await).1, "TOKEN_INVALID");
+        assert_eq!(
+            refused(get(&mut client, name, with_token(&token[..at])).await).1,
+            "TOKEN_INVALID"
+        );
     }
-    assert_eq!(refused(get(&mut other, name, with_token(&token)).await).1, "TOKEN_FOREIGN");
+    assert_eq!(
+        refused(get(&mut other, name, with_token(&token)).await).1,
+        "TOKEN_FOREIGN"
+    );
     let mut future = tidemark::model::Token::decode(&token).expect("a token");
     future.seen.0 += 1 << 40;
     future.fresh_to = future.seen;
     let (code, reason, _) = refused(get(&mut client, name, with_token(&future.encode())).await);
-    assert_eq!((code, reason.as_str()), (Code::InvalidArgument, "TOKEN_INVALID"));
+    assert_eq!(
+        (code, reason.as_str()),
+        (Code::InvalidArgument, "TOKEN_INVALID")
+    );
     let watch = pb::WatchTodosRequest {
         parent: "lists/home".into(),
         start: Some(pb::watch_todos_request::Start::After(future.encode())),
         ..Default::default()
     };
-    assert_eq!(refused(client.watch_todos(watch).await.map(drop)).1, "TOKEN_INVALID");
-    get(&mut client, name, with_token(&format!("{token} {token}"))).await.expect("several are fine");
+    assert_eq!(
+        refused(client.watch_todos(watch).await.map(drop)).1,
+        "TOKEN_INVALID"
+    );
+    get(&mut client, name, with_token(&format!("{token} {token}")))
+        .await
+        .expect("several are fine");
 }
 
 #[tokio::test]
@@ -80,18 +141,26 @@ async fn too_large_and_too_late() {
     let (service, mut client) = embedded().await;
     let large = titled(&"x".repeat(5 << 20));
     let (code, reason, _) = refused(create_in(&mut client, "lists/a", "b", large).await);
-    assert_eq!((code, reason.as_str()), (Code::ResourceExhausted, "MESSAGE_TOO_LARGE"));
+    assert_eq!(
+        (code, reason.as_str()),
+        (Code::ResourceExhausted, "MESSAGE_TOO_LARGE")
+    );
 
     // A body that is no message.
     let body = [0, 0, 0, 0, 3, 0xff, 0xff, 0xff];
-    let channel = tonic::transport::Channel::from_shared(service.address.clone()).expect("an address");
+    let channel =
+        tonic::transport::Channel::from_shared(service.address.clone()).expect("an address");
     let mut grpc = tonic::client::Grpc::new(channel.connect().await.expect("connected"));
     grpc.ready().await.expect("ready");
     let path = http::uri::PathAndQuery::from_static("/todo.v1.TodoService/GetTodo");
-    let sent: Result<tonic::Response<Vec<u8>>, _> =
-        grpc.unary(Request::new(body[5..].to_vec()), path, RawCodec).await;
+    let sent: Result<tonic::Response<Vec<u8>>, _> = grpc
+        .unary(Request::new(body[5..].to_vec()), path, RawCodec)
+        .await;
     let (code, reason, _) = refused(sent);
-    assert_eq!((code, reason.as_str()), (Code::InvalidArgument, "FIELD_INVALID"));
+    assert_eq!(
+        (code, reason.as_str()),
+        (Code::InvalidArgument, "FIELD_INVALID")
+    );
     create(&mut client, "still", "works").await;
 }
 
@@ -118,7 +187,11 @@ impl tonic::codec::Encoder for RawCodec {
     type Item = Vec<u8>;
     type Error = tonic::Status;
 
-    fn encode(&mut self, item: Vec<u8>, to: &mut tonic::codec::EncodeBuf<'_>) -> Result<(), tonic::Status> {
+    fn encode(
+        &mut self,
+        item: Vec<u8>,
+        to: &mut tonic::codec::EncodeBuf<'_>,
+    ) -> Result<(), tonic::Status> {
         bytes::BufMut::put_slice(to, &item);
         Ok(())
     }
@@ -128,7 +201,10 @@ impl tonic::codec::Decoder for RawCodec {
     type Item = Vec<u8>;
     type Error = tonic::Status;
 
-    fn decode(&mut self, from: &mut tonic::codec::DecodeBuf<'_>) -> Result<Option<Vec<u8>>, tonic::Status> {
+    fn decode(
+        &mut self,
+        from: &mut tonic::codec::DecodeBuf<'_>,
+    ) -> Result<Option<Vec<u8>>, tonic::Status> {
         let mut raw = vec![0; bytes::Buf::remaining(from)];
         bytes::Buf::copy_to_slice(from, &mut raw);
         Ok(Some(raw))
@@ -139,7 +215,9 @@ impl tonic::codec::Decoder for RawCodec {
 async fn documents_of_the_wrong_type_are_named_and_never_a_crash() {
     let (_service, mut client) = real("wrong_types").await;
     let todos = mongo().todos("wrong_types").await;
-    create_in(&mut client, "lists/bad", "good", titled("good")).await.expect("created");
+    create_in(&mut client, "lists/bad", "good", titled("good"))
+        .await
+        .expect("created");
     let wrong: [(&str, Bson); 10] = [
         ("title", 5.into()),
         ("notes", true.into()),
@@ -147,7 +225,10 @@ async fn documents_of_the_wrong_type_are_named_and_never_a_crash() {
         ("priority", 2.into()),
         ("labels", "x".into()),
         ("due_time", "soon".into()),
-        ("create_time", Bson::Array(vec![mongodb::bson::DateTime::now().into()])),
+        (
+            "create_time",
+            Bson::Array(vec![mongodb::bson::DateTime::now().into()]),
+        ),
         ("update_time", 5.into()),
         ("complete_time", "never".into()),
         ("parent", "lists/other".into()),
@@ -158,12 +239,22 @@ async fn documents_of_the_wrong_type_are_named_and_never_a_crash() {
         document.insert(*field, value.clone());
         todos.insert_one(document).await.expect("planted");
     }
-    todos.insert_one(doc! { "_id": "nonsense", "parent": "lists/bad" }).await.expect("planted");
-    todos.insert_one(doc! { "_id": 7, "parent": "lists/bad" }).await.expect("planted");
+    todos
+        .insert_one(doc! { "_id": "nonsense", "parent": "lists/bad" })
+        .await
+        .expect("planted");
+    todos
+        .insert_one(doc! { "_id": 7, "parent": "lists/bad" })
+        .await
+        .expect("planted");
     for (field, _) in &wrong {
         let read = get(&mut client, &format!("lists/bad/todos/{field}"), strong()).await;
         let (code, reason, metadata) = refused(read);
-        assert_eq!((code, reason.as_str()), (Code::DataLoss, "TODO_UNREADABLE"), "{field}");
+        assert_eq!(
+            (code, reason.as_str()),
+            (Code::DataLoss, "TODO_UNREADABLE"),
+            "{field}"
+        );
         assert_eq!(metadata["field"], *field);
     }
     for order in ["", "create_time", "due_time", "priority desc"] {
@@ -191,11 +282,36 @@ async fn documents_of_the_wrong_type_are_named_and_never_a_crash() {
             .map(|(field, _)| format!("lists/bad/todos/{field}"))
             .collect();
         wanted.sort();
-        assert_eq!((found, unreadable), (vec!["lists/bad/todos/good".to_owned()], wanted), "{order}");
+        assert_eq!(
+            (found, unreadable),
+            (vec!["lists/bad/todos/good".to_owned()], wanted),
+            "{order}"
+        );
     }
-    let batch = pb::BatchGetTodosRequest { names: vec!["lists/bad/todos/title".into()], consistency: None };
-    assert_eq!(client.batch_get_todos(batch).await.expect("read").into_inner().unreadable.len(), 1);
-    let todo = pb::Todo { name: "lists/bad/todos/notes".into(), ..titled("x") };
-    let request = pb::UpdateTodoRequest { todo: Some(todo), ..Default::default() };
-    assert_eq!(refused(client.update_todo(request).await).1, "TODO_UNREADABLE");
+    let batch = pb::BatchGetTodosRequest {
+        names: vec!["lists/bad/todos/title".into()],
+        consistency: None,
+    };
+    assert_eq!(
+        client
+            .batch_get_todos(batch)
+            .await
+            .expect("read")
+            .into_inner()
+            .unreadable
+            .len(),
+        1
+    );
+    let todo = pb::Todo {
+        name: "lists/bad/todos/notes".into(),
+        ..titled("x")
+    };
+    let request = pb::UpdateTodoRequest {
+        todo: Some(todo),
+        ..Default::default()
+    };
+    assert_eq!(
+        refused(client.update_todo(request).await).1,
+        "TODO_UNREADABLE"
+    );
 }

@@ -22,53 +22,101 @@ fn name(n: u32) -> String {
 async fn a_frozen_database_is_told_by_its_reasons() {
     let mongo = Mongo::start(1, 50);
     let uri = mongo.uri("frozen");
-    let args = ["--mongodb-uri", &uri, "--max-origin-loads", "1", "--staleness-limit", "4s"];
+    let args = [
+        "--mongodb-uri",
+        &uri,
+        "--max-origin-loads",
+        "1",
+        "--staleness-limit",
+        "4s",
+    ];
     let (service, mut client) = ready(Tidemark::start(&args)).await;
     create(&mut client, "milk", "x").await;
     assert_eq!(title(&mut client, "lists/home/todos/milk", None).await, "x");
     mongo.nodes[0].freeze();
 
     // The client's own clock may be the first to run out: then once more.
-    let late = eventually("a reply before the deadline", Duration::from_secs(10), async || {
-        let mut request = Request::new(pb::GetTodoRequest { name: name(0), consistency: None });
-        request.set_timeout(Duration::from_millis(200));
-        let status = client.clone().get_todo(request).await.expect_err("no answer");
-        status.get_error_details().error_info().is_some().then_some(status)
-    })
+    let late = eventually(
+        "a reply before the deadline",
+        Duration::from_secs(10),
+        async || {
+            let mut request = Request::new(pb::GetTodoRequest {
+                name: name(0),
+                consistency: None,
+            });
+            request.set_timeout(Duration::from_millis(200));
+            let status = client
+                .clone()
+                .get_todo(request)
+                .await
+                .expect_err("no answer");
+            status
+                .get_error_details()
+                .error_info()
+                .is_some()
+                .then_some(status)
+        },
+    )
     .await;
     let (code, reason, metadata) = refused(Err::<(), _>(late));
-    assert_eq!((code, reason.as_str()), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"));
+    assert_eq!(
+        (code, reason.as_str()),
+        (Code::DeadlineExceeded, "DEADLINE_EXCEEDED")
+    );
     assert_eq!(metadata["tier"], "origin");
 
     let writing = {
         let mut client = client.clone();
-        tokio::spawn(async move { create_in(&mut client, "lists/home", "bread", titled("x")).await })
+        tokio::spawn(
+            async move { create_in(&mut client, "lists/home", "bread", titled("x")).await },
+        )
     };
     let reads = (1..60).map(|n| {
         let mut client = client.clone();
         async move { refused(get(&mut client, &name(n), None).await) }
     });
     let told = futures::future::join_all(reads).await;
-    let with = |wanted| told.iter().filter(|(_, reason, _)| reason == wanted).count();
-    assert!(with("OVERLOADED") > 0 && with("ORIGIN_UNAVAILABLE") > 0, "{told:?}");
-    assert_eq!(with("OVERLOADED") + with("ORIGIN_UNAVAILABLE"), told.len(), "{told:?}");
+    let with = |wanted| {
+        told.iter()
+            .filter(|(_, reason, _)| reason == wanted)
+            .count()
+    };
+    assert!(
+        with("OVERLOADED") > 0 && with("ORIGIN_UNAVAILABLE") > 0,
+        "{told:?}"
+    );
+    assert_eq!(
+        with("OVERLOADED") + with("ORIGIN_UNAVAILABLE"),
+        told.len(),
+        "{told:?}"
+    );
 
     let unavailable = eventually("the staleness limit", Duration::from_secs(15), async || {
-        get(&mut client.clone(), "lists/home/todos/milk", None).await.err()
+        get(&mut client.clone(), "lists/home/todos/milk", None)
+            .await
+            .err()
     })
     .await;
     assert_eq!(refused(Err::<(), _>(unavailable)).1, "ORIGIN_UNAVAILABLE");
     let began = Instant::now();
     let again = get(&mut client, "lists/home/todos/milk", None).await;
     assert_eq!(refused(again).0, Code::Unavailable);
-    assert!(began.elapsed() < Duration::from_secs(1), "it is told at once");
+    assert!(
+        began.elapsed() < Duration::from_secs(1),
+        "it is told at once"
+    );
     assert_ne!(health(&service, "readiness").await.expect("known"), SERVING);
 
     let (code, reason, _) = refused(writing.await.expect("no panic"));
-    assert_eq!((code, reason.as_str()), (Code::Unknown, "WRITE_OUTCOME_UNKNOWN"));
+    assert_eq!(
+        (code, reason.as_str()),
+        (Code::Unknown, "WRITE_OUTCOME_UNKNOWN")
+    );
     mongo.nodes[0].thaw();
     eventually("reads again", Duration::from_secs(30), async || {
-        get(&mut client.clone(), "lists/home/todos/milk", strong()).await.ok()
+        get(&mut client.clone(), "lists/home/todos/milk", strong())
+            .await
+            .ok()
     })
     .await;
 }
@@ -81,6 +129,10 @@ async fn what_unpacks_to_too_much_is_refused() {
         let mut client = client.clone().send_compressed(encoding);
         let large = titled(&"x".repeat(6 << 20));
         let (code, reason, _) = refused(create_in(&mut client, "lists/home", "large", large).await);
-        assert_eq!((code, reason.as_str()), (Code::ResourceExhausted, "MESSAGE_TOO_LARGE"), "{encoding:?}");
+        assert_eq!(
+            (code, reason.as_str()),
+            (Code::ResourceExhausted, "MESSAGE_TOO_LARGE"),
+            "{encoding:?}"
+        );
     }
 }

@@ -58,22 +58,38 @@ fn done(service: &Tidemark, args: &[&str]) -> String {
 fn every_command_has_help_with_an_example() {
     let all = stdout(&run(&["--help"]));
     for command in COMMANDS {
-        assert!(all.contains(&format!("  {command} ")), "--help lacks {command}");
+        assert!(
+            all.contains(&format!("  {command} ")),
+            "--help lacks {command}"
+        );
         let help = run(&[command, "--help"]);
         assert_eq!(help.status.code(), Some(0));
         let help = stdout(&help);
         assert!(help.contains(&format!("tidemark {command}")), "{help}");
-        assert!(help.contains("Example"), "{command} has no example:\n{help}");
+        assert!(
+            help.contains("Example"),
+            "{command} has no example:\n{help}"
+        );
     }
-    assert!(all.contains("Examples:") && all.contains("Exit codes"), "{all}");
+    assert!(
+        all.contains("Examples:") && all.contains("Exit codes"),
+        "{all}"
+    );
 }
 
 #[test]
 fn the_man_page_and_the_completions_know_everything() {
     let page = stdout(&run(&["man"]));
-    assert!(page.contains(".TH tidemark 1"), "{}", page.chars().take(300).collect::<String>());
+    assert!(
+        page.contains(".TH tidemark 1"),
+        "{}",
+        page.chars().take(300).collect::<String>()
+    );
     for command in COMMANDS {
-        assert!(page.contains(&format!("TIDEMARK {}", command.to_uppercase())), "the page lacks {command}");
+        assert!(
+            page.contains(&format!("TIDEMARK {}", command.to_uppercase())),
+            "the page lacks {command}"
+        );
     }
     for setting in &SETTINGS {
         let flag = format!("\\-\\-{}", setting.name.replace('-', "\\-"));
@@ -81,7 +97,10 @@ fn the_man_page_and_the_completions_know_everything() {
     }
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let completions = stdout(&run(&["completions", shell]));
-        assert!(completions.contains("cors-allow-origins") && completions.contains("watch"), "{shell}");
+        assert!(
+            completions.contains("cors-allow-origins") && completions.contains("watch"),
+            "{shell}"
+        );
     }
 }
 
@@ -90,14 +109,45 @@ async fn todos_from_first_to_last() {
     let (service, _client) = embedded().await;
     let created = done(
         &service,
-        &["create", "lists/home", "--id", "milk", "--title", "Buy milk", "--priority", "high"],
+        &[
+            "create",
+            "lists/home",
+            "--id",
+            "milk",
+            "--title",
+            "Buy milk",
+            "--priority",
+            "high",
+        ],
     );
-    assert!(created.contains("lists/home/todos/milk") && created.contains("token "), "{created}");
-    done(&service, &["create", "lists/home", "--id", "bread", "--title", "Buy bread", "--label", "shop"]);
+    assert!(
+        created.contains("lists/home/todos/milk") && created.contains("token "),
+        "{created}"
+    );
+    done(
+        &service,
+        &[
+            "create",
+            "lists/home",
+            "--id",
+            "bread",
+            "--title",
+            "Buy bread",
+            "--label",
+            "shop",
+        ],
+    );
 
     let json = done(
         &service,
-        &["get", "lists/home/todos/milk", "--output", "json", "--consistency", "fully_consistent"],
+        &[
+            "get",
+            "lists/home/todos/milk",
+            "--output",
+            "json",
+            "--consistency",
+            "fully_consistent",
+        ],
     );
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(json["todo"]["title"], "Buy milk");
@@ -105,22 +155,49 @@ async fn todos_from_first_to_last() {
     let token = json["read"]["token"].as_str().expect("a token");
     let table = done(
         &service,
-        &["get", "lists/home/todos/milk", "lists/home/todos/none", "--at-least-as-fresh", token],
+        &[
+            "get",
+            "lists/home/todos/milk",
+            "lists/home/todos/none",
+            "--at-least-as-fresh",
+            token,
+        ],
     );
     assert!(
         table.contains("Buy milk") && table.contains("does not exist") && table.contains("at most"),
         "{table}"
     );
 
-    done(&service, &["update", "lists/home/todos/milk", "--state", "completed"]);
+    done(
+        &service,
+        &["update", "lists/home/todos/milk", "--state", "completed"],
+    );
     let list = done(
         &service,
-        &["list", "lists/home", "--filter", "state = COMPLETED", "--consistency", "fully_consistent"],
+        &[
+            "list",
+            "lists/home",
+            "--filter",
+            "state = COMPLETED",
+            "--consistency",
+            "fully_consistent",
+        ],
     );
-    assert!(list.contains("[x] lists/home/todos/milk") && !list.contains("bread"), "{list}");
+    assert!(
+        list.contains("[x] lists/home/todos/milk") && !list.contains("bread"),
+        "{list}"
+    );
     let all = done(
         &service,
-        &["list", "lists/home", "--page-size", "1", "--all", "--consistency", "fully_consistent"],
+        &[
+            "list",
+            "lists/home",
+            "--page-size",
+            "1",
+            "--all",
+            "--consistency",
+            "fully_consistent",
+        ],
     );
     assert!(all.contains("milk") && all.contains("bread"), "{all}");
 
@@ -134,7 +211,9 @@ async fn todos_from_first_to_last() {
         &service.address,
     ]);
     assert_eq!(gone.status.code(), Some(1));
-    assert!(stderr(&gone).contains("TODO_NOT_FOUND") && stderr(&gone).contains("lists/home/todos/milk"));
+    assert!(
+        stderr(&gone).contains("TODO_NOT_FOUND") && stderr(&gone).contains("lists/home/todos/milk")
+    );
 }
 
 #[tokio::test]
@@ -143,21 +222,105 @@ async fn what_goes_wrong_is_told_and_has_its_exit_code() {
     let nobody = format!("http://127.0.0.1:{}", free_port());
     let server = service.address.as_str();
     for (args, code, word) in [
-        (&["get", "lists/home/todos/milk", "--server", &nobody][..], 1, "is `tidemark serve` running there?"),
-        (&["get", "lists/home/todos/milk", "--server", "localhost:50051"], 2, "http://127.0.0.1:50051"),
-        (&["get", "lists/home/todos/milk", "--server", "not an address"], 2, "not an address"),
-        (&["get", "lists/home/todos/milk", "--server", server, "--ca", "/none.pem"], 2, "https"),
-        (&["get", "lists/home/todos/milk", "--server", "https://h", "--ca", "/none.pem"], 2, "/none.pem"),
-        (&["get", "lists/home/todos/milk", "--server", server, "--cert", "/c.pem"], 2, "--key"),
+        (
+            &["get", "lists/home/todos/milk", "--server", &nobody][..],
+            1,
+            "is `tidemark serve` running there?",
+        ),
+        (
+            &[
+                "get",
+                "lists/home/todos/milk",
+                "--server",
+                "localhost:50051",
+            ],
+            2,
+            "http://127.0.0.1:50051",
+        ),
+        (
+            &["get", "lists/home/todos/milk", "--server", "not an address"],
+            2,
+            "not an address",
+        ),
+        (
+            &[
+                "get",
+                "lists/home/todos/milk",
+                "--server",
+                server,
+                "--ca",
+                "/none.pem",
+            ],
+            2,
+            "https",
+        ),
+        (
+            &[
+                "get",
+                "lists/home/todos/milk",
+                "--server",
+                "https://h",
+                "--ca",
+                "/none.pem",
+            ],
+            2,
+            "/none.pem",
+        ),
+        (
+            &[
+                "get",
+                "lists/home/todos/milk",
+                "--server",
+                server,
+                "--cert",
+                "/c.pem",
+            ],
+            2,
+            "--key",
+        ),
         (&["get", "home", "--server", server], 1, "lists/"),
         (&["get"], 2, "Usage"),
-        (&["update", "lists/home/todos/milk", "--server", server], 2, "--title"),
+        (
+            &["update", "lists/home/todos/milk", "--server", server],
+            2,
+            "--title",
+        ),
         (&["create", "lists/home", "--server", server], 1, "title"),
-        (&["list", "lists/home", "--filter", "colour = RED", "--server", server], 1, "FILTER_INVALID"),
-        (&["watch", "lists/home", "--after", "nonsense", "--server", server], 1, "TOKEN_INVALID"),
-        (&["watch", "lists/home", "--server", &nobody], 1, "cannot be reached"),
+        (
+            &[
+                "list",
+                "lists/home",
+                "--filter",
+                "colour = RED",
+                "--server",
+                server,
+            ],
+            1,
+            "FILTER_INVALID",
+        ),
+        (
+            &[
+                "watch",
+                "lists/home",
+                "--after",
+                "nonsense",
+                "--server",
+                server,
+            ],
+            1,
+            "TOKEN_INVALID",
+        ),
+        (
+            &["watch", "lists/home", "--server", &nobody],
+            1,
+            "cannot be reached",
+        ),
         (&["import", "/none.jsonl", "--list", "no list"], 2, "--list"),
-        (&["import", "/none.jsonl", "--near-capacity", "much"], 2, "near-capacity"),
+        (
+            &["import", "/none.jsonl", "--near-capacity", "much"],
+            2,
+            "near-capacity",
+        ),
         (&["import", "/none.jsonl"], 1, "/none.jsonl"),
     ] {
         let out = run(args);
@@ -168,25 +331,41 @@ async fn what_goes_wrong_is_told_and_has_its_exit_code() {
 
 #[tokio::test]
 async fn a_watch_goes_on_by_itself_when_the_service_was_killed() {
-    let (dir, listen) = (folder("data").display().to_string(), format!("127.0.0.1:{}", free_port()));
+    let (dir, listen) = (
+        folder("data").display().to_string(),
+        format!("127.0.0.1:{}", free_port()),
+    );
     let serve = || Tidemark::start(&["--data-dir", &dir, "--listen", &listen]);
     let (service, mut client) = ready(serve()).await;
     create(&mut client, "before", "not seen: the watch begins later").await;
-    let args = ["watch", "lists/home", "--include-todo", "--progress", "--server", &service.address];
+    let args = [
+        "watch",
+        "lists/home",
+        "--include-todo",
+        "--progress",
+        "--server",
+        &service.address,
+    ];
     let args = args.map(ToOwned::to_owned);
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_tidemark"));
     let mut watch = spawn(program, &args, &[], (Stdio::piped(), Stdio::inherit()));
     let out = watch.stdout.take().expect("stdout");
     let (lines, told) = mpsc::channel();
     thread::spawn(move || {
-        BufReader::new(out).lines().map_while(Result::ok).try_for_each(|line| lines.send(line))
+        BufReader::new(out)
+            .lines()
+            .map_while(Result::ok)
+            .try_for_each(|line| lines.send(line))
     });
     let next = |prefix: &str| loop {
         let line = told.recv_timeout(Duration::from_secs(30)).expect("a line");
         if line.starts_with(prefix) {
             break line;
         }
-        assert!(line.starts_with("nothing missed") || line.starts_with(' '), "{line}");
+        assert!(
+            line.starts_with("nothing missed") || line.starts_with(' '),
+            "{line}"
+        );
     };
     next("nothing missed");
     create(&mut client, "milk", "Buy milk").await;
@@ -210,13 +389,26 @@ async fn client_commands_speak_tls() {
     let service = tls::serve(&files, &["--tls-client-ca", &ca]);
     tls::ready_by_tls(&service, &tls::showing(&ours, &signed)).await;
     let [cert, key] = ["cert.pem", "key.pem"].map(|name| files.path(name));
-    let create = ["create", "lists/home", "--id", "milk", "--title", "Buy milk"];
-    let told = done(&service, &[&create[..], &["--ca", &ca, "--cert", &cert, "--key", &key]].concat());
+    let create = [
+        "create",
+        "lists/home",
+        "--id",
+        "milk",
+        "--title",
+        "Buy milk",
+    ];
+    let told = done(
+        &service,
+        &[&create[..], &["--ca", &ca, "--cert", &cert, "--key", &key]].concat(),
+    );
     assert!(told.contains("Buy milk"), "{told}");
     for with in [&[][..], &["--ca", &ca]] {
         let out = run(&[&["list", "lists/home", "--server", &service.address], with].concat());
         let told = stderr(&out);
-        assert!(out.status.code() == Some(1) && told.contains("see --ca, --cert and --key"), "{told}");
+        assert!(
+            out.status.code() == Some(1) && told.contains("see --ca, --cert and --key"),
+            "{told}"
+        );
     }
 }
 
@@ -234,10 +426,19 @@ fn an_import_tells_bad_lines_and_ends_with_1() {
     let out = run(&args);
     let told = stderr(&out);
     assert_eq!(out.status.code(), Some(1), "{told}");
-    assert!(told.contains("line 2 title") && told.contains("line 3 is no JSON"), "{told}");
-    assert!(told.contains("2 imported, 0 were there already, 2 bad lines left out"), "{told}");
+    assert!(
+        told.contains("line 2 title") && told.contains("line 3 is no JSON"),
+        "{told}"
+    );
+    assert!(
+        told.contains("2 imported, 0 were there already, 2 bad lines left out"),
+        "{told}"
+    );
     let again = stderr(&run(&args));
-    assert!(again.contains("0 imported, 2 were there already, 2 bad lines left out"), "{again}");
+    assert!(
+        again.contains("0 imported, 2 were there already, 2 bad lines left out"),
+        "{again}"
+    );
     fs::write(&file, text.lines().next().expect("a line")).expect("written");
     let well = run(&args);
     assert_eq!(well.status.code(), Some(0), "{}", stderr(&well));
@@ -248,7 +449,9 @@ fn an_import_shows_how_far_it_is() {
     let dir = folder("import");
     let file = dir.join("todos.jsonl");
     let todos = run(&["generate", "20000"]);
-    fs::File::create(&file).and_then(|mut file| file.write_all(&todos.stdout)).expect("written");
+    fs::File::create(&file)
+        .and_then(|mut file| file.write_all(&todos.stdout))
+        .expect("written");
     // util-linux' script gives the command a terminal.
     let command = format!(
         "{} import {} --data-dir {}",

@@ -41,7 +41,9 @@ pub async fn health(service: &Tidemark, name: &str) -> Result<i32, Status> {
     use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
     let channel = Channel::from_shared(service.address.clone()).expect("an address");
     let mut client = HealthClient::new(channel.connect().await.expect("connected"));
-    let request = HealthCheckRequest { service: name.into() };
+    let request = HealthCheckRequest {
+        service: name.into(),
+    };
     Ok(client.check(request).await?.into_inner().status)
 }
 
@@ -50,7 +52,10 @@ pub const SERVING: i32 = 1;
 
 pub async fn ready(service: Tidemark) -> (Tidemark, Client) {
     eventually("readiness", Duration::from_secs(60), async || {
-        health(&service, "readiness").await.is_ok_and(|status| status == SERVING).then_some(())
+        health(&service, "readiness")
+            .await
+            .is_ok_and(|status| status == SERVING)
+            .then_some(())
     })
     .await;
     let client = connect(&service).await;
@@ -58,11 +63,16 @@ pub async fn ready(service: Tidemark) -> (Tidemark, Client) {
 }
 
 pub fn titled(title: &str) -> pb::Todo {
-    pb::Todo { title: title.into(), ..pb::Todo::default() }
+    pb::Todo {
+        title: title.into(),
+        ..pb::Todo::default()
+    }
 }
 
 pub async fn create(client: &mut Client, id: &str, title: &str) -> pb::CreateTodoResponse {
-    create_in(client, "lists/home", id, titled(title)).await.expect("created")
+    create_in(client, "lists/home", id, titled(title))
+        .await
+        .expect("created")
 }
 
 pub async fn create_in(
@@ -77,17 +87,32 @@ pub async fn create_in(
         todo_id: id.into(),
         request_id: String::new(),
     };
-    client.create_todo(request).await.map(tonic::Response::into_inner)
+    client
+        .create_todo(request)
+        .await
+        .map(tonic::Response::into_inner)
 }
 
 pub async fn retitle(client: &mut Client, name: &str, title: &str) -> pb::UpdateTodoResponse {
-    let todo = pb::Todo { name: name.into(), ..titled(title) };
-    let request = pb::UpdateTodoRequest { todo: Some(todo), ..Default::default() };
-    client.update_todo(request).await.expect("updated").into_inner()
+    let todo = pb::Todo {
+        name: name.into(),
+        ..titled(title)
+    };
+    let request = pb::UpdateTodoRequest {
+        todo: Some(todo),
+        ..Default::default()
+    };
+    client
+        .update_todo(request)
+        .await
+        .expect("updated")
+        .into_inner()
 }
 
 pub fn arm(requirement: Requirement) -> Option<pb::Consistency> {
-    Some(pb::Consistency { requirement: Some(requirement) })
+    Some(pb::Consistency {
+        requirement: Some(requirement),
+    })
 }
 
 pub fn strong() -> Option<pb::Consistency> {
@@ -103,22 +128,39 @@ pub async fn get(
     name: &str,
     consistency: Option<pb::Consistency>,
 ) -> Result<pb::GetTodoResponse, Status> {
-    let request = pb::GetTodoRequest { name: name.into(), consistency };
-    client.get_todo(request).await.map(tonic::Response::into_inner)
+    let request = pb::GetTodoRequest {
+        name: name.into(),
+        consistency,
+    };
+    client
+        .get_todo(request)
+        .await
+        .map(tonic::Response::into_inner)
 }
 
 /// The title that a read with this consistency shows.
-pub async fn title(client: &mut Client, name: &str, consistency: Option<pb::Consistency>) -> String {
+pub async fn title(
+    client: &mut Client,
+    name: &str,
+    consistency: Option<pb::Consistency>,
+) -> String {
     let reply = get(client, name, consistency).await.expect("found");
     reply.todo.expect("a todo").title
 }
 
 pub async fn list(client: &mut Client, request: pb::ListTodosRequest) -> pb::ListTodosResponse {
-    client.list_todos(request).await.expect("listed").into_inner()
+    client
+        .list_todos(request)
+        .await
+        .expect("listed")
+        .into_inner()
 }
 
 pub fn page_of(parent: &str) -> pb::ListTodosRequest {
-    pb::ListTodosRequest { parent: parent.into(), ..Default::default() }
+    pb::ListTodosRequest {
+        parent: parent.into(),
+        ..Default::default()
+    }
 }
 
 pub fn names(reply: &pb::ListTodosResponse) -> Vec<String> {
@@ -126,10 +168,14 @@ pub fn names(reply: &pb::ListTodosResponse) -> Vec<String> {
 }
 
 /// Code, reason and metadata of an error; every one of ours has an `ErrorInfo`.
-pub fn refused<T: std::fmt::Debug>(result: Result<T, Status>) -> (Code, String, HashMap<String, String>) {
+pub fn refused<T: std::fmt::Debug>(
+    result: Result<T, Status>,
+) -> (Code, String, HashMap<String, String>) {
     let status = result.expect_err("refused");
     let details = status.get_error_details();
-    let info = details.error_info().unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
+    let info = details
+        .error_info()
+        .unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
     assert_eq!(info.domain, "todo.v1");
     (status.code(), info.reason.clone(), info.metadata.clone())
 }

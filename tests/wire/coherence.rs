@@ -17,7 +17,10 @@ const NAME: &str = "lists/home/todos/milk";
 async fn edit(database: &str, title: &str) {
     let change = doc! { "$set": { "title": title } };
     let todos = mongo().todos(database).await;
-    let done = todos.update_one(doc! { "_id": NAME }, change).await.expect("edited");
+    let done = todos
+        .update_one(doc! { "_id": NAME }, change)
+        .await
+        .expect("edited");
     assert_eq!(done.matched_count, 1);
 }
 
@@ -34,9 +37,11 @@ async fn an_edit_straight_in_the_database_is_seen() {
         // Without any consistency it takes as long as the feed.
         let again = format!("again {round}");
         edit("edit", &again).await;
-        eventually("the edit in a plain read", Duration::from_secs(2), async || {
-            (title(&mut client, NAME, None).await == again).then_some(())
-        })
+        eventually(
+            "the edit in a plain read",
+            Duration::from_secs(2),
+            async || (title(&mut client, NAME, None).await == again).then_some(()),
+        )
         .await;
     }
 }
@@ -47,18 +52,33 @@ async fn what_one_replica_loaded_another_reads_from_redis() {
     let (_one, mut one) = real("shared").await;
     let (_two, mut two) = real("shared").await;
     let token = create(&mut one, "milk", "x").await.token;
-    let read = get(&mut one, NAME, with_token(&token)).await.expect("found").read.expect("a ReadInfo");
+    let read = get(&mut one, NAME, with_token(&token))
+        .await
+        .expect("found")
+        .read
+        .expect("a ReadInfo");
     assert_eq!(read.source(), Source::Origin);
     // It is written to Redis off the request's path.
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let read = get(&mut two, NAME, with_token(&read.token)).await.expect("found").read.expect("a ReadInfo");
+    let read = get(&mut two, NAME, with_token(&read.token))
+        .await
+        .expect("found")
+        .read
+        .expect("a ReadInfo");
     assert_eq!(read.source(), Source::Shared);
-    let read = get(&mut two, NAME, None).await.expect("found").read.expect("a ReadInfo");
+    let read = get(&mut two, NAME, None)
+        .await
+        .expect("found")
+        .read
+        .expect("a ReadInfo");
     assert_eq!(read.source(), Source::Near);
     let absent = get(&mut two, "lists/home/todos/none", None).await;
     assert_eq!(refused(absent).0, Code::NotFound);
     let again = refused(get(&mut two, "lists/home/todos/none", None).await);
-    assert_eq!(again.2["source"], "SOURCE_NEAR", "an absent todo is cached like any other");
+    assert_eq!(
+        again.2["source"], "SOURCE_NEAR",
+        "an absent todo is cached like any other"
+    );
 }
 
 /// The third drawback: a cache node replaced by an empty one; and worse, by
@@ -71,7 +91,9 @@ async fn redis_may_lose_everything_and_bring_back_old_entries() {
     assert_eq!(title(&mut one, NAME, with_token(&token)).await, "old");
     let cluster = redis_cluster();
     let mine = |keys: Vec<(u16, String)>| {
-        keys.into_iter().filter(|(_, key)| key.ends_with(NAME)).collect::<Vec<_>>()
+        keys.into_iter()
+            .filter(|(_, key)| key.ends_with(NAME))
+            .collect::<Vec<_>>()
     };
     let kept = eventually("the entry in Redis", Duration::from_secs(5), async || {
         let keys = mine(cluster.keys());
@@ -79,7 +101,10 @@ async fn redis_may_lose_everything_and_bring_back_old_entries() {
     })
     .await;
     for (port, key) in &kept {
-        assert_eq!(redis_cli(*port, &["copy", key, &format!("{key}-kept")]), "1");
+        assert_eq!(
+            redis_cli(*port, &["copy", key, &format!("{key}-kept")]),
+            "1"
+        );
     }
     let token = retitle(&mut one, NAME, "new").await.token;
     for (port, key) in &kept {
@@ -92,7 +117,11 @@ async fn redis_may_lose_everything_and_bring_back_old_entries() {
     for (port, key) in &kept {
         redis_cli(*port, &["copy", &format!("{key}-kept"), key, "REPLACE"]);
     }
-    assert_eq!(title(&mut three, NAME, None).await, "new", "a new replica has no memory, and is not fooled");
+    assert_eq!(
+        title(&mut three, NAME, None).await,
+        "new",
+        "a new replica has no memory, and is not fooled"
+    );
     for node in cluster.masters() {
         redis_cli(node.port, &["flushall"]);
     }
@@ -124,8 +153,14 @@ async fn sessions_never_go_back_whatever_replica_they_ask() {
         readers.push(tokio::spawn(async move {
             let (mut token, mut last) = (String::new(), 0);
             for round in 0..400 {
-                let consistency = if token.is_empty() { None } else { with_token(&token) };
-                let reply = get(&mut replicas[round % 2], NAME, consistency).await.expect("found");
+                let consistency = if token.is_empty() {
+                    None
+                } else {
+                    with_token(&token)
+                };
+                let reply = get(&mut replicas[round % 2], NAME, consistency)
+                    .await
+                    .expect("found");
                 let now: u32 = reply.todo.expect("a todo").title.parse().expect("a number");
                 assert!(now >= last, "{now} after {last}");
                 last = now;
@@ -144,18 +179,29 @@ async fn sessions_never_go_back_whatever_replica_they_ask() {
 async fn a_page_follows_its_list() {
     let (_one, mut one) = real("page_follows").await;
     let (_two, mut two) = real("page_follows").await;
-    let page = |consistency| pb::ListTodosRequest { consistency, ..page_of("lists/home") };
+    let page = |consistency| pb::ListTodosRequest {
+        consistency,
+        ..page_of("lists/home")
+    };
     assert!(list(&mut two, page(None)).await.todos.is_empty());
     for n in 0..10 {
         let token = create(&mut one, &format!("t{n}"), "x").await.token;
-        assert_eq!(list(&mut two, page(with_token(&token))).await.todos.len(), n + 1);
+        assert_eq!(
+            list(&mut two, page(with_token(&token))).await.todos.len(),
+            n + 1
+        );
         assert_eq!(
             list(&mut one, page(None)).await.todos.len(),
             n + 1,
             "the writer's replica sees its own write"
         );
     }
-    mongo().todos("page_follows").await.delete_many(doc! {}).await.expect("deleted");
+    mongo()
+        .todos("page_follows")
+        .await
+        .delete_many(doc! {})
+        .await
+        .expect("deleted");
     assert!(list(&mut two, page(strong())).await.todos.is_empty());
 }
 
@@ -164,18 +210,37 @@ async fn dropping_the_collection_makes_all_that_is_cached_void() {
     let (_service, mut client) = real("dropped").await;
     create(&mut client, "milk", "x").await;
     assert_eq!(title(&mut client, NAME, None).await, "x");
-    mongo().todos("dropped").await.drop().await.expect("dropped");
-    assert_eq!(refused(get(&mut client, NAME, strong()).await).0, Code::NotFound);
+    mongo()
+        .todos("dropped")
+        .await
+        .drop()
+        .await
+        .expect("dropped");
+    assert_eq!(
+        refused(get(&mut client, NAME, strong()).await).0,
+        Code::NotFound
+    );
     create(&mut client, "milk", "again").await;
     assert_eq!(title(&mut client, NAME, strong()).await, "again");
-    mongo().client().await.database("dropped").drop().await.expect("dropped");
-    assert_eq!(refused(get(&mut client, NAME, strong()).await).0, Code::NotFound);
+    mongo()
+        .client()
+        .await
+        .database("dropped")
+        .drop()
+        .await
+        .expect("dropped");
+    assert_eq!(
+        refused(get(&mut client, NAME, strong()).await).0,
+        Code::NotFound
+    );
     create(&mut client, "milk", "once more").await;
     // The feed goes on after the invalidate.
     edit("dropped", "by hand").await;
-    eventually("the edit in a plain read", Duration::from_secs(5), async || {
-        (title(&mut client, NAME, None).await == "by hand").then_some(())
-    })
+    eventually(
+        "the edit in a plain read",
+        Duration::from_secs(5),
+        async || (title(&mut client, NAME, None).await == "by hand").then_some(()),
+    )
     .await;
 }
 
@@ -185,9 +250,16 @@ async fn bounds_and_sources_are_told() {
     create(&mut client, "milk", "x").await;
     let cached_only = || arm(Requirement::CachedOnly(true));
     let (code, reason, _) = refused(get(&mut client, NAME, cached_only()).await);
-    assert_eq!((code, reason.as_str()), (Code::Unavailable, "CACHE_ONLY_MISS"));
+    assert_eq!(
+        (code, reason.as_str()),
+        (Code::Unavailable, "CACHE_ONLY_MISS")
+    );
     get(&mut client, NAME, None).await.expect("found");
-    let read = get(&mut client, NAME, cached_only()).await.expect("cached").read.expect("a ReadInfo");
+    let read = get(&mut client, NAME, cached_only())
+        .await
+        .expect("cached")
+        .read
+        .expect("a ReadInfo");
     assert_eq!(read.source(), Source::Near);
     for ms in [0, 50, 500, 5000] {
         let d = prost_types::Duration {
@@ -195,8 +267,14 @@ async fn bounds_and_sources_are_told() {
             nanos: i32::try_from(ms % 1000).expect("small") * 1_000_000,
         };
         let began = std::time::Instant::now();
-        let reply = get(&mut client, NAME, arm(Requirement::MaxStaleness(d))).await.expect("found");
-        let bound = reply.read.expect("a ReadInfo").staleness_bound.expect("a bound");
+        let reply = get(&mut client, NAME, arm(Requirement::MaxStaleness(d)))
+            .await
+            .expect("found");
+        let bound = reply
+            .read
+            .expect("a ReadInfo")
+            .staleness_bound
+            .expect("a bound");
         let bound = Duration::new(bound.seconds.unsigned_abs(), bound.nanos.unsigned_abs());
         let limit = Duration::from_millis(ms.unsigned_abs()) + began.elapsed();
         assert!(bound <= limit, "{bound:?} is more than {limit:?}");

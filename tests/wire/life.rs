@@ -35,12 +35,18 @@ async fn acknowledged_writes_survive_a_kill() {
     let mut all = 0;
     for writer in writers {
         for (name, token) in writer.await.expect("a writer") {
-            get(&mut after, &name, with_token(&token)).await.expect("still there, and its token still good");
+            get(&mut after, &name, with_token(&token))
+                .await
+                .expect("still there, and its token still good");
             all += 1;
         }
     }
     assert!(all > 0);
-    drop(client.get_todo(tidemark::pb::GetTodoRequest::default()).await);
+    drop(
+        client
+            .get_todo(tidemark::pb::GetTodoRequest::default())
+            .await,
+    );
 }
 
 #[tokio::test]
@@ -48,7 +54,14 @@ async fn a_standalone_mongod_is_refused_with_what_to_do() {
     let mongod = standalone_mongod();
     let uri = format!("mongodb://127.0.0.1:{}/?directConnection=true", mongod.port);
     let out = tokio::task::spawn_blocking(move || {
-        let args = ["--mongodb-uri", &uri, "--listen", "127.0.0.1:0", "--metrics-listen", "off"];
+        let args = [
+            "--mongodb-uri",
+            &uri,
+            "--listen",
+            "127.0.0.1:0",
+            "--metrics-listen",
+            "off",
+        ];
         Command::new("timeout")
             .args(["60", env!("CARGO_BIN_EXE_tidemark"), "serve"])
             .args(args)
@@ -58,7 +71,10 @@ async fn a_standalone_mongod_is_refused_with_what_to_do() {
     let out = out.await.expect("no panic");
     let told = String::from_utf8_lossy(&out.stderr);
     assert_eq!(out.status.code(), Some(1), "{told}");
-    assert!(told.contains("standalone") && told.contains("rs.initiate()"), "{told}");
+    assert!(
+        told.contains("standalone") && told.contains("rs.initiate()"),
+        "{told}"
+    );
 }
 
 #[tokio::test]
@@ -66,7 +82,15 @@ async fn a_second_process_on_the_same_folder_is_refused() {
     let dir = folder("data").display().to_string();
     let (_service, _client) = ready(Tidemark::start(&["--data-dir", &dir])).await;
     let second = Command::new(env!("CARGO_BIN_EXE_tidemark"))
-        .args(["serve", "--data-dir", &dir, "--listen", "127.0.0.1:0", "--metrics-listen", "off"])
+        .args([
+            "serve",
+            "--data-dir",
+            &dir,
+            "--listen",
+            "127.0.0.1:0",
+            "--metrics-listen",
+            "off",
+        ])
         .output()
         .expect("run");
     let told = String::from_utf8_lossy(&second.stderr);
@@ -84,30 +108,67 @@ async fn wrong_settings_end_with_2_and_say_all() {
     assert_eq!(out.status.code(), Some(2));
     assert!(told.contains("nowhere") && told.contains("much"), "{told}");
     let out = Command::new(env!("CARGO_BIN_EXE_tidemark"))
-        .args(["serve", "--print-config", "--mongodb-uri", "mongodb://me:geheim@h/"])
+        .args([
+            "serve",
+            "--print-config",
+            "--mongodb-uri",
+            "mongodb://me:geheim@h/",
+        ])
         .env("TIDEMARK_LIST_GRACE", "1s")
         .output()
         .expect("run");
     let told = String::from_utf8_lossy(&out.stdout);
-    assert!(told.contains("environment") && !told.contains("geheim"), "{told}");
+    assert!(
+        told.contains("environment") && !told.contains("geheim"),
+        "{told}"
+    );
 }
 
 #[tokio::test]
 async fn health_names() {
     let (service, _client) = real("health").await;
-    for name in ["", "todo.v1.TodoService", "readiness", "liveness", "startup", "origin", "feed"] {
-        assert_eq!(health(&service, name).await.expect("known"), SERVING, "{name}");
+    for name in [
+        "",
+        "todo.v1.TodoService",
+        "readiness",
+        "liveness",
+        "startup",
+        "origin",
+        "feed",
+    ] {
+        assert_eq!(
+            health(&service, name).await.expect("known"),
+            SERVING,
+            "{name}"
+        );
     }
-    assert_eq!(health(&service, "nonsense").await.expect_err("unknown").code(), Code::NotFound);
+    assert_eq!(
+        health(&service, "nonsense")
+            .await
+            .expect_err("unknown")
+            .code(),
+        Code::NotFound
+    );
 }
 
 #[tokio::test]
 async fn without_redis_at_the_start_it_is_ready_all_the_same() {
-    let (uri, url) = (mongo().uri("no_redis"), format!("redis://127.0.0.1:{}", free_port()));
-    let (service, mut client) = ready(Tidemark::start(&["--mongodb-uri", &uri, "--redis-url", &url])).await;
+    let (uri, url) = (
+        mongo().uri("no_redis"),
+        format!("redis://127.0.0.1:{}", free_port()),
+    );
+    let (service, mut client) = ready(Tidemark::start(&[
+        "--mongodb-uri",
+        &uri,
+        "--redis-url",
+        &url,
+    ]))
+    .await;
     let began = std::time::Instant::now();
     create(&mut client, "milk", "x").await;
-    get(&mut client, "lists/home/todos/milk", strong()).await.expect("found");
+    get(&mut client, "lists/home/todos/milk", strong())
+        .await
+        .expect("found");
     assert!(began.elapsed() < Duration::from_secs(2));
     assert_ne!(health(&service, "shared").await.expect("known"), SERVING);
 }
@@ -115,8 +176,17 @@ async fn without_redis_at_the_start_it_is_ready_all_the_same() {
 #[tokio::test]
 async fn a_frozen_redis_costs_little_and_then_nothing() {
     let redis = redis();
-    let (uri, url) = (mongo().uri("frozen_redis"), format!("redis://127.0.0.1:{}", redis.port));
-    let (service, mut client) = ready(Tidemark::start(&["--mongodb-uri", &uri, "--redis-url", &url])).await;
+    let (uri, url) = (
+        mongo().uri("frozen_redis"),
+        format!("redis://127.0.0.1:{}", redis.port),
+    );
+    let (service, mut client) = ready(Tidemark::start(&[
+        "--mongodb-uri",
+        &uri,
+        "--redis-url",
+        &url,
+    ]))
+    .await;
     eventually("Redis", Duration::from_secs(5), async || {
         (health(&service, "shared").await.expect("known") == SERVING).then_some(())
     })
@@ -125,7 +195,10 @@ async fn a_frozen_redis_costs_little_and_then_nothing() {
     for n in 0..20 {
         let name = format!("lists/home/todos/none-{n}");
         let began = std::time::Instant::now();
-        assert_eq!(refused(get(&mut client, &name, None).await).0, Code::NotFound);
+        assert_eq!(
+            refused(get(&mut client, &name, None).await).0,
+            Code::NotFound
+        );
         let took = began.elapsed();
         assert!(took < Duration::from_millis(500), "read {n} took {took:?}");
     }
@@ -135,13 +208,19 @@ async fn a_frozen_redis_costs_little_and_then_nothing() {
         (health(&service, "shared").await.expect("known") != SERVING).then_some(())
     })
     .await;
-    assert_eq!(health(&service, "readiness").await.expect("known"), SERVING, "never a matter of Redis");
+    assert_eq!(
+        health(&service, "readiness").await.expect("known"),
+        SERVING,
+        "never a matter of Redis"
+    );
     redis.thaw();
     eventually("Redis again", Duration::from_secs(10), async || {
         (health(&service, "shared").await.expect("known") == SERVING).then_some(())
     })
     .await;
-    get(&mut client, "lists/home/todos/none-0", None).await.expect_err("none");
+    get(&mut client, "lists/home/todos/none-0", None)
+        .await
+        .expect_err("none");
 }
 
 #[tokio::test]
@@ -155,7 +234,10 @@ async fn deadlines_are_kept_and_say_what_was_waited_for() {
     request.set_timeout(Duration::from_nanos(1));
     // The client may be the one to notice; if the server is, it says so.
     let status = client.get_todo(request).await.expect_err("too late");
-    assert!(matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled), "{status:?}");
+    assert!(
+        matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled),
+        "{status:?}"
+    );
     drop(service);
 }
 
@@ -164,7 +246,9 @@ async fn metrics_are_served() {
     let (service, mut client) = real("metrics").await;
     let token = create(&mut client, "milk", "x").await.token;
     for _ in 0..3 {
-        let read = get(&mut client, "lists/home/todos/milk", with_token(&token)).await.expect("found");
+        let read = get(&mut client, "lists/home/todos/milk", with_token(&token))
+            .await
+            .expect("found");
         assert_ne!(read.read.expect("a ReadInfo").source(), Source::Unspecified);
     }
     let text = service.metrics_text();

@@ -44,7 +44,9 @@ pub struct Signed {
 impl Authority {
     pub fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
         Self(CertifiedIssuer::self_signed(params, key).expect("signed"))
@@ -58,12 +60,17 @@ impl Authority {
     fn sign_until(&self, year: i32) -> Signed {
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let mut params = CertificateParams::new(names).expect("names");
-        params.distinguished_name.push(rcgen::DnType::CommonName, "tidemark test");
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "tidemark test");
         params.not_after = date_time_ymd(year, 12, 31);
         params.extended_key_usages = vec![ServerAuth, ClientAuth];
         let key = KeyPair::generate().expect("a key");
         let cert = params.signed_by(&key, &self.0).expect("signed");
-        Signed { cert: cert.pem(), key: key.serialize_pem() }
+        Signed {
+            cert: cert.pem(),
+            key: key.serialize_pem(),
+        }
     }
 
     pub fn sign(&self) -> Signed {
@@ -104,8 +111,11 @@ impl Files {
 }
 
 pub fn serve(files: &Files, more: &[&str]) -> Tidemark {
-    let (dir, cert, key) =
-        (folder("data").display().to_string(), files.path("cert.pem"), files.path("key.pem"));
+    let (dir, cert, key) = (
+        folder("data").display().to_string(),
+        files.path("cert.pem"),
+        files.path("key.pem"),
+    );
     let mut args = vec!["--data-dir", &dir, "--tls-cert", &cert, "--tls-key", &key];
     args.extend(more);
     Tidemark::start(&args)
@@ -119,15 +129,26 @@ pub fn showing(authority: &Authority, signed: &Signed) -> ClientTlsConfig {
     trusting(authority).identity(Identity::from_pem(&signed.cert, &signed.key))
 }
 
-async fn connect(service: &Tidemark, tls: ClientTlsConfig) -> Result<Channel, tonic::transport::Error> {
-    let endpoint = Channel::from_shared(service.address.clone()).expect("an address").tls_config(tls)?;
+async fn connect(
+    service: &Tidemark,
+    tls: ClientTlsConfig,
+) -> Result<Channel, tonic::transport::Error> {
+    let endpoint = Channel::from_shared(service.address.clone())
+        .expect("an address")
+        .tls_config(tls)?;
     endpoint.connect().await
 }
 
 /// What health says of a name, over a channel.
 async fn asked(channel: Channel, name: &str) -> Result<i32, Status> {
-    let request = HealthCheckRequest { service: name.into() };
-    Ok(HealthClient::new(channel).check(request).await?.into_inner().status)
+    let request = HealthCheckRequest {
+        service: name.into(),
+    };
+    Ok(HealthClient::new(channel)
+        .check(request)
+        .await?
+        .into_inner()
+        .status)
 }
 
 /// A call that gets through: with TLS 1.3 a client learns only then that its
@@ -155,10 +176,19 @@ async fn right_and_wrong_certificates_of_the_server() {
     assert!(service.address.starts_with("https://"));
     let mut client = ready_by_tls(&service, &trusting(&ours)).await;
     create(&mut client, "milk", "Buy milk").await;
-    assert_eq!(title(&mut client, "lists/home/todos/milk", strong()).await, "Buy milk");
-    assert!(!is_served(&service, trusting(&other)).await, "an unknown authority");
+    assert_eq!(
+        title(&mut client, "lists/home/todos/milk", strong()).await,
+        "Buy milk"
+    );
+    assert!(
+        !is_served(&service, trusting(&other)).await,
+        "an unknown authority"
+    );
     let plain = service.address.replace("https", "http");
-    let plain = Channel::from_shared(plain).expect("an address").connect().await;
+    let plain = Channel::from_shared(plain)
+        .expect("an address")
+        .connect()
+        .await;
     let answered = match plain {
         Ok(channel) => asked(channel, "liveness").await.is_ok(),
         Err(_) => false,
@@ -178,9 +208,18 @@ async fn clients_must_show_a_certificate_of_the_authority_named() {
     let right = showing(&ours, &ours.sign());
     let mut client = ready_by_tls(&service, &right).await;
     create(&mut client, "milk", "Buy milk").await;
-    assert!(!is_served(&service, trusting(&ours)).await, "no certificate");
-    assert!(!is_served(&service, showing(&ours, &other.sign())).await, "of another authority");
-    assert!(!is_served(&service, showing(&ours, &ours.sign_expired())).await, "expired");
+    assert!(
+        !is_served(&service, trusting(&ours)).await,
+        "no certificate"
+    );
+    assert!(
+        !is_served(&service, showing(&ours, &other.sign())).await,
+        "of another authority"
+    );
+    assert!(
+        !is_served(&service, showing(&ours, &ours.sign_expired())).await,
+        "expired"
+    );
     assert!(is_served(&service, right).await);
     eventually("three refusals", Duration::from_secs(5), async || {
         (service.metric("tidemark_tls_handshakes_total{kind=\"failed\"}") >= 3).then_some(())
@@ -200,7 +239,10 @@ async fn changed_files_are_taken_and_broken_ones_are_not() {
         is_served(&service, trusting(&second)).await.then_some(())
     })
     .await;
-    assert!(!is_served(&service, trusting(&first)).await, "the old one is not shown any more");
+    assert!(
+        !is_served(&service, trusting(&first)).await,
+        "the old one is not shown any more"
+    );
     create(&mut old_connection, "milk", "connections from before go on").await;
 
     // A key that is not that of the certificate, then no certificate at all.
@@ -219,9 +261,11 @@ async fn changed_files_are_taken_and_broken_ones_are_not() {
     .await;
     assert!(is_served(&service, trusting(&second)).await);
     files.put(&first.sign());
-    eventually("the first authority again", Duration::from_secs(20), async || {
-        is_served(&service, trusting(&first)).await.then_some(())
-    })
+    eventually(
+        "the first authority again",
+        Duration::from_secs(20),
+        async || is_served(&service, trusting(&first)).await.then_some(()),
+    )
     .await;
 }
 
@@ -237,8 +281,19 @@ async fn files_that_cannot_be_used_end_the_start() {
         ("cert.pem", "cert.pem", "key"),
     ] {
         let out = std::process::Command::new(env!("CARGO_BIN_EXE_tidemark"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "off"])
-            .args(["--tls-cert", &files.path(cert), "--tls-key", &files.path(key)])
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--metrics-listen",
+                "off",
+            ])
+            .args([
+                "--tls-cert",
+                &files.path(cert),
+                "--tls-key",
+                &files.path(key),
+            ])
             .output()
             .expect("run");
         let told = String::from_utf8_lossy(&out.stderr);
@@ -253,22 +308,41 @@ async fn the_health_port_is_plain_and_serves_nothing_else() {
     let files = Files::new(&ours.sign());
     let (ca, port) = (files.write("ca.pem", &ours.pem()), free_port());
     let health = format!("127.0.0.1:{port}");
-    let _service = serve(&files, &["--tls-client-ca", &ca, "--health-listen", &health]);
+    let _service = serve(
+        &files,
+        &["--tls-client-ca", &ca, "--health-listen", &health],
+    );
     let plain = Channel::from_shared(format!("http://{health}")).expect("an address");
-    let plain =
-        eventually("the health port", Duration::from_secs(10), async || plain.connect().await.ok()).await;
+    let plain = eventually("the health port", Duration::from_secs(10), async || {
+        plain.connect().await.ok()
+    })
+    .await;
     eventually("readiness", Duration::from_secs(60), async || {
         (asked(plain.clone(), "readiness").await.ok()? == SERVING).then_some(())
     })
     .await;
-    assert_eq!(asked(plain.clone(), "startup").await.expect("known"), SERVING);
-    let refused = get(&mut TodoServiceClient::new(plain.clone()), "lists/home/todos/milk", None).await;
-    assert_eq!(refused.expect_err("health alone").code(), Code::Unimplemented);
+    assert_eq!(
+        asked(plain.clone(), "startup").await.expect("known"),
+        SERVING
+    );
+    let refused = get(
+        &mut TodoServiceClient::new(plain.clone()),
+        "lists/home/todos/milk",
+        None,
+    )
+    .await;
+    assert_eq!(
+        refused.expect_err("health alone").code(),
+        Code::Unimplemented
+    );
 }
 
 #[tokio::test]
 async fn the_health_port_answers_during_the_drain() {
-    let (dir, health) = (folder("data").display().to_string(), format!("127.0.0.1:{}", free_port()));
+    let (dir, health) = (
+        folder("data").display().to_string(),
+        format!("127.0.0.1:{}", free_port()),
+    );
     let args = [
         "--data-dir",
         &dir,
@@ -282,10 +356,14 @@ async fn the_health_port_answers_during_the_drain() {
     let (service, _client) = ready(Tidemark::start(&args)).await;
     let plain = Channel::from_shared(format!("http://{health}")).expect("an address");
     let plain = plain.connect().await.expect("connected");
-    assert_eq!(asked(plain.clone(), "readiness").await.expect("known"), SERVING);
+    assert_eq!(
+        asked(plain.clone(), "readiness").await.expect("known"),
+        SERVING
+    );
     // A call whose body never ends keeps the drain going.
-    let mut call =
-        TcpStream::connect(service.address.trim_start_matches("http://")).await.expect("connected");
+    let mut call = TcpStream::connect(service.address.trim_start_matches("http://"))
+        .await
+        .expect("connected");
     let head = "POST /todo.v1.TodoService/GetTodo HTTP/1.1\r\nHost: x\r\n\
         Content-Type: application/grpc-web+proto\r\nContent-Length: 100\r\n\r\n";
     call.write_all(head.as_bytes()).await.expect("sent");
@@ -307,14 +385,21 @@ async fn callers_that_say_nothing_keep_nobody_out() {
     let mut silent = Vec::new();
     for _ in 0..200 {
         silent.push(
-            TcpStream::connect(service.address.trim_start_matches("https://")).await.expect("accepted"),
+            TcpStream::connect(service.address.trim_start_matches("https://"))
+                .await
+                .expect("accepted"),
         );
     }
-    let served = tokio::time::timeout(Duration::from_secs(4), is_served(&service, trusting(&ours))).await;
+    let served =
+        tokio::time::timeout(Duration::from_secs(4), is_served(&service, trusting(&ours))).await;
     assert_eq!(served, Ok(true), "while their handshakes are waited for");
-    eventually("the end of their time", Duration::from_secs(20), async || {
-        (service.metric("tidemark_tls_handshakes_total{kind=\"slow\"}") == 200).then_some(())
-    })
+    eventually(
+        "the end of their time",
+        Duration::from_secs(20),
+        async || {
+            (service.metric("tidemark_tls_handshakes_total{kind=\"slow\"}") == 200).then_some(())
+        },
+    )
     .await;
     let mut nothing = [0];
     assert_eq!(silent[0].read(&mut nothing).await.unwrap_or(0), 0, "closed");
@@ -344,12 +429,21 @@ fn redis_by_tls(files: &Files) -> Server {
         "--tls-auth-clients",
         "yes",
     ];
-    Server::start(binary("redis-server"), port, args.iter().map(|arg| (*arg).to_owned()).collect())
+    Server::start(
+        binary("redis-server"),
+        port,
+        args.iter().map(|arg| (*arg).to_owned()).collect(),
+    )
 }
 
 fn redis_keys(files: &Files, port: u16) -> String {
     let [cert, key, ca] = ["cert.pem", "key.pem", "ca.pem"].map(|name| files.path(name));
-    redis_cli(port, &["--tls", "--cert", &cert, "--key", &key, "--cacert", &ca, "keys", "*"])
+    redis_cli(
+        port,
+        &[
+            "--tls", "--cert", &cert, "--key", &key, "--cacert", &ca, "keys", "*",
+        ],
+    )
 }
 
 #[tokio::test]
@@ -358,9 +452,21 @@ async fn redis_by_tls_with_a_certificate_of_ours() {
     let files = Files::new(&ours.sign());
     let ca = files.write("ca.pem", &ours.pem());
     let redis = redis_by_tls(&files);
-    let (url, dir) = (format!("rediss://127.0.0.1:{}", redis.port), folder("data").display().to_string());
+    let (url, dir) = (
+        format!("rediss://127.0.0.1:{}", redis.port),
+        folder("data").display().to_string(),
+    );
     let [cert, key] = ["cert.pem", "key.pem"].map(|name| files.path(name));
-    let mine = ["--data-dir", &dir, "--redis-url", &url, "--redis-tls-cert", &cert, "--redis-tls-key", &key];
+    let mine = [
+        "--data-dir",
+        &dir,
+        "--redis-url",
+        &url,
+        "--redis-tls-cert",
+        &cert,
+        "--redis-tls-key",
+        &key,
+    ];
     let right = [&mine[..], &["--redis-tls-ca", &ca]].concat();
     let (service, mut client) = ready(Tidemark::start(&right)).await;
     eventually("Redis", Duration::from_secs(20), async || {
@@ -368,28 +474,41 @@ async fn redis_by_tls_with_a_certificate_of_ours() {
     })
     .await;
     create(&mut client, "milk", "Buy milk").await;
-    get(&mut client, "lists/home/todos/milk", strong()).await.expect("found");
+    get(&mut client, "lists/home/todos/milk", strong())
+        .await
+        .expect("found");
     eventually("an entry", Duration::from_secs(10), async || {
-        redis_keys(&files, redis.port).contains("lists/home").then_some(())
+        redis_keys(&files, redis.port)
+            .contains("lists/home")
+            .then_some(())
     })
     .await;
     service.terminate();
     service.exit_code(Duration::from_secs(30)).await;
     // Another process, an empty near tier: the entry is used.
     let (service, mut client) = ready(Tidemark::start(&right)).await;
-    eventually("an answer from Redis", Duration::from_secs(20), async || {
-        (health(&service, "shared").await.ok()? == SERVING).then_some(())?;
-        let read = get(&mut client, "lists/home/todos/milk", None).await.ok()?.read?;
-        (read.source() == Source::Shared).then_some(())
-    })
+    eventually(
+        "an answer from Redis",
+        Duration::from_secs(20),
+        async || {
+            (health(&service, "shared").await.ok()? == SERVING).then_some(())?;
+            let read = get(&mut client, "lists/home/todos/milk", None)
+                .await
+                .ok()?
+                .read?;
+            (read.source() == Source::Shared).then_some(())
+        },
+    )
     .await;
     service.terminate();
     service.exit_code(Duration::from_secs(30)).await;
 
     // A server of an unknown authority is not spoken to.
     let unknown = files.write("other.pem", &other.pem());
-    let (service, _client) =
-        ready(Tidemark::start(&[&mine[..], &["--redis-tls-ca", &unknown]].concat())).await;
+    let (service, _client) = ready(Tidemark::start(
+        &[&mine[..], &["--redis-tls-ca", &unknown]].concat(),
+    ))
+    .await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_ne!(health(&service, "shared").await.expect("known"), SERVING);
 }
@@ -422,19 +541,32 @@ fn mongod_by_tls(files: &Files) -> Server {
         "--tlsCAFile",
         &files.path("ca.pem"),
     ];
-    Server::start(binary("mongod"), port, args.iter().map(|arg| (*arg).to_owned()).collect())
+    Server::start(
+        binary("mongod"),
+        port,
+        args.iter().map(|arg| (*arg).to_owned()).collect(),
+    )
 }
 
 /// How a service ends that is started with these arguments.
 async fn ends_with(args: &[&str]) -> (Option<i32>, String) {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_tidemark"));
     command
-        .args(["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "off"])
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--metrics-listen",
+            "off",
+        ])
         .args(args)
         .kill_on_drop(true);
     let out = tokio::time::timeout(Duration::from_secs(20), command.output()).await;
     let out = out.expect("an end").expect("run");
-    (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
+    (
+        out.status.code(),
+        String::from_utf8_lossy(&out.stderr).into_owned(),
+    )
 }
 
 #[tokio::test]
@@ -450,23 +582,50 @@ async fn mongodb_by_tls_with_a_certificate_of_ours() {
         format!("tls=true&tlsCAFile={ca}&tlsCertificateKeyFile={both}"),
     );
     let config = doc! { "_id": "tls", "members": [{ "_id": 0, "host": &host }] };
-    initiate(&format!("mongodb://{host}/?directConnection=true&{tls}"), config).await;
+    initiate(
+        &format!("mongodb://{host}/?directConnection=true&{tls}"),
+        config,
+    )
+    .await;
     let uri = format!("mongodb://{host}/secured?replicaSet=tls&{tls}");
     let (_service, mut client) = ready(Tidemark::start(&["--mongodb-uri", &uri])).await;
     create(&mut client, "milk", "Buy milk").await;
-    assert_eq!(title(&mut client, "lists/home/todos/milk", strong()).await, "Buy milk");
+    assert_eq!(
+        title(&mut client, "lists/home/todos/milk", strong()).await,
+        "Buy milk"
+    );
     // The feed comes by TLS, too.
-    let request = pb::WatchTodosRequest { parent: "lists/home".into(), ..Default::default() };
-    let mut watch = client.watch_todos(request).await.expect("a watch").into_inner();
-    watch.message().await.expect("well").expect("where it starts");
+    let request = pb::WatchTodosRequest {
+        parent: "lists/home".into(),
+        ..Default::default()
+    };
+    let mut watch = client
+        .watch_todos(request)
+        .await
+        .expect("a watch")
+        .into_inner();
+    watch
+        .message()
+        .await
+        .expect("well")
+        .expect("where it starts");
     retitle(&mut client, "lists/home/todos/milk", "Buy two").await;
     let change = watch.message().await.expect("well").expect("a change");
-    assert!(matches!(change.event, Some(pb::watch_todos_response::Event::Change(_))), "{change:?}");
+    assert!(
+        matches!(
+            change.event,
+            Some(pb::watch_todos_response::Event::Change(_))
+        ),
+        "{change:?}"
+    );
 
     // Neither a server of an unknown authority is spoken to, nor does this one
     // speak to a client that shows no certificate.
     let unknown = files.write("other.pem", &Authority::new("other").pem());
-    let wrong = [format!("tlsCAFile={unknown}&tlsCertificateKeyFile={both}"), format!("tlsCAFile={ca}")];
+    let wrong = [
+        format!("tlsCAFile={unknown}&tlsCertificateKeyFile={both}"),
+        format!("tlsCAFile={ca}"),
+    ];
     let strangers = wrong.map(|files| {
         let uri = format!("mongodb://{host}/secured?replicaSet=tls&tls=true&{files}");
         Tidemark::start(&["--mongodb-uri", &uri])
@@ -477,8 +636,10 @@ async fn mongodb_by_tls_with_a_certificate_of_ours() {
     }
 
     assert!(Path::new(&ca).is_file());
-    let missing =
-        format!("mongodb://{host}/secured?replicaSet=tls&tls=true&tlsCAFile={}", files.path("none.pem"));
+    let missing = format!(
+        "mongodb://{host}/secured?replicaSet=tls&tls=true&tlsCAFile={}",
+        files.path("none.pem")
+    );
     let (code, told) = ends_with(&["--mongodb-uri", &missing]).await;
     assert!(code == Some(1) && told.contains("none.pem"), "{told}");
 }

@@ -6,14 +6,23 @@ use crate::support::{folder, free_port, mongo, redis_cluster};
 
 /// The commands of the tour, each with what the README says it prints.
 fn steps(readme: &str) -> Vec<(String, Vec<String>)> {
-    let tour = readme.split("\n## ").find(|section| section.starts_with("Quick tour")).expect("the tour");
-    let blocks =
-        tour.split("```console\n").skip(1).map(|block| block.split("\n```").next().expect("a block"));
+    let tour = readme
+        .split("\n## ")
+        .find(|section| section.starts_with("Quick tour"))
+        .expect("the tour");
+    let blocks = tour
+        .split("```console\n")
+        .skip(1)
+        .map(|block| block.split("\n```").next().expect("a block"));
     let mut steps: Vec<(String, Vec<String>)> = Vec::new();
     for line in blocks.flat_map(str::lines) {
         match line.strip_prefix("$ ") {
             Some(command) => steps.push((command.to_owned(), Vec::new())),
-            None => steps.last_mut().expect("a command first").1.push(line.to_owned()),
+            None => steps
+                .last_mut()
+                .expect("a command first")
+                .1
+                .push(line.to_owned()),
         }
     }
     steps
@@ -36,36 +45,59 @@ fn lasting(line: &str) -> Option<String> {
             word.to_owned()
         }
     };
-    Some(line.split_whitespace().map(word).collect::<Vec<_>>().join(" "))
+    Some(
+        line.split_whitespace()
+            .map(word)
+            .collect::<Vec<_>>()
+            .join(" "),
+    )
 }
 
 #[tokio::test]
 async fn the_quick_tour_runs_as_written() {
-    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("a README");
+    let readme =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("a README");
     let steps = steps(&readme);
     assert!(steps.len() > 12);
     let second = format!("127.0.0.1:{}", free_port());
-    let mut script =
-        String::from("set -e -o pipefail\nexec 2>&1\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n");
+    let mut script = String::from(
+        "set -e -o pipefail\nexec 2>&1\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n",
+    );
     for (at, (command, _)) in steps.iter().enumerate() {
-        script += &format!("echo @@ {at}\n{}\n", command.replace("127.0.0.1:50052", &second));
+        script += &format!(
+            "echo @@ {at}\n{}\n",
+            command.replace("127.0.0.1:50052", &second)
+        );
     }
-    let binaries = std::path::Path::new(env!("CARGO_BIN_EXE_tidemark")).parent().expect("a folder");
+    let binaries = std::path::Path::new(env!("CARGO_BIN_EXE_tidemark"))
+        .parent()
+        .expect("a folder");
     let first = format!("127.0.0.1:{}", free_port());
     let mut bash = Command::new("timeout");
     bash.args(["--kill-after=5", "600", "bash", "-c", &script])
         .current_dir(folder("tour"))
-        .env("PATH", format!("{}:{}", binaries.display(), std::env::var("PATH").expect("a PATH")))
+        .env(
+            "PATH",
+            format!(
+                "{}:{}",
+                binaries.display(),
+                std::env::var("PATH").expect("a PATH")
+            ),
+        )
         .env("MONGODB_URI", mongo().uri("tour"))
         .env("REDIS_URL", redis_cluster().url())
         .env("TIDEMARK_LISTEN", &first)
         .env("TIDEMARK_METRICS_LISTEN", "off")
         .env("TIDEMARK_SERVER", format!("http://{first}"));
-    let out = tokio::task::spawn_blocking(move || bash.output().expect("bash")).await.expect("run");
+    let out = tokio::task::spawn_blocking(move || bash.output().expect("bash"))
+        .await
+        .expect("run");
     let printed = String::from_utf8_lossy(&out.stdout).into_owned();
     let mut parts = printed.split("@@ ").skip(1);
     for (command, wanted) in &steps {
-        let part = parts.next().unwrap_or_else(|| panic!("the tour ended before {command:?}:\n{printed}"));
+        let part = parts
+            .next()
+            .unwrap_or_else(|| panic!("the tour ended before {command:?}:\n{printed}"));
         let got: Vec<_> = part.lines().skip(1).filter_map(lasting).collect();
         let wanted: Vec<_> = wanted.iter().filter_map(|line| lasting(line)).collect();
         assert!(got == wanted, "{command} printed {got:?}, not {wanted:?}");

@@ -42,14 +42,22 @@ impl Drop for Collector {
 /// Builds it when this is the first time.
 fn collector_binary() -> PathBuf {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/tools/otel-collector");
-    let out = Command::new(script).stderr(Stdio::inherit()).output().expect("run");
-    assert!(out.status.success(), "tests/tools/otel-collector does not build the collector");
+    let out = Command::new(script)
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("run");
+    assert!(
+        out.status.success(),
+        "tests/tools/otel-collector does not build the collector"
+    );
     String::from_utf8(out.stdout).expect("a path").trim().into()
 }
 
 impl Collector {
     async fn start() -> Self {
-        let program = tokio::task::spawn_blocking(collector_binary).await.expect("built");
+        let program = tokio::task::spawn_blocking(collector_binary)
+            .await
+            .expect("built");
         let (port, file) = (free_port(), folder("collector").join("config.yaml"));
         let config = format!(
             "receivers: {{otlp: {{protocols: {{grpc: {{endpoint: '127.0.0.1:{port}'}}}}}}}}\n\
@@ -60,7 +68,10 @@ impl Collector {
         fs::write(&file, config).expect("written");
         let args = ["--config".to_owned(), file.display().to_string()];
         let mut child = spawn(&program, &args, &[], (Stdio::piped(), Stdio::null()));
-        let (printed, out) = (Arc::new(Mutex::new(Vec::new())), child.stdout.take().expect("stdout"));
+        let (printed, out) = (
+            Arc::new(Mutex::new(Vec::new())),
+            child.stdout.take().expect("stdout"),
+        );
         let lines = Arc::clone(&printed);
         thread::spawn(move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
@@ -71,7 +82,11 @@ impl Collector {
             TcpStream::connect(("127.0.0.1", port)).await.ok()
         })
         .await;
-        Self { child, port, printed }
+        Self {
+            child,
+            port,
+            printed,
+        }
     }
 
     /// The spans of a trace, in the order in which they began.
@@ -82,9 +97,16 @@ impl Collector {
             if line.starts_with("Span #") {
                 spans.push(Span::default());
             }
-            let Some(span) = spans.last_mut() else { continue };
-            if let Some((name, value)) = line.strip_prefix("-> ").and_then(|line| line.split_once(": ")) {
-                let inner = value.split_once('(').map_or(value, |(_, inner)| inner.trim_end_matches(')'));
+            let Some(span) = spans.last_mut() else {
+                continue;
+            };
+            if let Some((name, value)) = line
+                .strip_prefix("-> ")
+                .and_then(|line| line.split_once(": "))
+            {
+                let inner = value
+                    .split_once('(')
+                    .map_or(value, |(_, inner)| inner.trim_end_matches(')'));
                 span.attributes.insert(name.into(), inner.into());
             } else if let Some((name, value)) = line.split_once(" : ") {
                 span.fields.insert(name.trim().into(), value.trim().into());
@@ -124,16 +146,31 @@ impl Span {
 fn drawn(spans: &[Span]) -> String {
     let mut text = String::new();
     for span in spans {
-        let indent = if span.field("Parent ID") == CALLER { "" } else { "  " };
+        let indent = if span.field("Parent ID") == CALLER {
+            ""
+        } else {
+            "  "
+        };
         let attributes: Vec<_> = ["tidemark.tier", "tidemark.keys", "rpc.grpc.status_code"]
             .into_iter()
             .filter(|name| !span.attribute(name).is_empty())
             .map(|name| format!("{name}={}", span.attribute(name)))
             .collect();
-        let clock = |name| span.field(name).split(' ').nth(1).unwrap_or_default().to_owned();
+        let clock = |name| {
+            span.field(name)
+                .split(' ')
+                .nth(1)
+                .unwrap_or_default()
+                .to_owned()
+        };
         let (start, end) = (clock("Start time"), clock("End time"));
-        writeln!(text, "{start} - {end}  {indent}{}  {}", span.field("Name"), attributes.join(" "))
-            .expect("a String");
+        writeln!(
+            text,
+            "{start} - {end}  {indent}{}  {}",
+            span.field("Name"),
+            attributes.join(" ")
+        )
+        .expect("a String");
     }
     text
 }
@@ -141,7 +178,9 @@ fn drawn(spans: &[Span]) -> String {
 fn traced<T>(trace: &str, message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     let context = format!("00-{trace}-{CALLER}-01");
-    request.metadata_mut().insert("traceparent", context.parse().expect("text"));
+    request
+        .metadata_mut()
+        .insert("traceparent", context.parse().expect("text"));
     request
 }
 
@@ -150,7 +189,10 @@ async fn a_call_is_one_trace_with_its_tiers() {
     let collector = Collector::start().await;
     let (uri, url) = (mongo().uri("traces"), redis_cluster().url());
     let envs = [
-        ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), format!("http://127.0.0.1:{}", collector.port)),
+        (
+            "OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(),
+            format!("http://127.0.0.1:{}", collector.port),
+        ),
         ("OTEL_BSP_SCHEDULE_DELAY".to_owned(), "200".to_owned()),
         ("OTEL_SERVICE_NAME".to_owned(), "todos-in-test".to_owned()),
     ];
@@ -162,15 +204,27 @@ async fn a_call_is_one_trace_with_its_tiers() {
     .await;
 
     // What no tier has: all three are asked.
-    let message = pb::GetTodoRequest { name: "lists/home/todos/none".into(), consistency: None };
-    let status = client.get_todo(traced(TRACE, message.clone())).await.expect_err("there is none");
+    let message = pb::GetTodoRequest {
+        name: "lists/home/todos/none".into(),
+        consistency: None,
+    };
+    let status = client
+        .get_todo(traced(TRACE, message.clone()))
+        .await
+        .expect_err("there is none");
     assert_eq!(status.code(), Code::NotFound);
     let spans = collector.trace(TRACE, 4).await;
     eprintln!("{}", drawn(&spans));
     let names: Vec<_> = spans.iter().map(|span| span.field("Name")).collect();
-    assert_eq!(names, ["todo.v1.TodoService/GetTodo", "near", "shared", "origin"]);
+    assert_eq!(
+        names,
+        ["todo.v1.TodoService/GetTodo", "near", "shared", "origin"]
+    );
     let call = &spans[0];
-    assert_eq!((call.field("Parent ID"), call.field("Kind")), (CALLER, "Server"));
+    assert_eq!(
+        (call.field("Parent ID"), call.field("Kind")),
+        (CALLER, "Server")
+    );
     for (name, value) in [
         ("rpc.system", "grpc"),
         ("rpc.service", "todo.v1.TodoService"),
@@ -179,27 +233,49 @@ async fn a_call_is_one_trace_with_its_tiers() {
     ] {
         assert_eq!(call.attribute(name), value, "{name}");
     }
-    assert_eq!(call.field("Status code"), "Unset", "no fault of the service");
+    assert_eq!(
+        call.field("Status code"),
+        "Unset",
+        "no fault of the service"
+    );
     for (span, tier) in spans[1..].iter().zip(["near", "shared", "origin"]) {
         assert_eq!(span.field("Parent ID"), call.field("ID"), "{tier}");
-        assert_eq!((span.attribute("tidemark.tier"), span.attribute("tidemark.keys")), (tier, "1"));
-        assert!(span.field("End time") <= call.field("End time"), "{tier} within its call");
+        assert_eq!(
+            (
+                span.attribute("tidemark.tier"),
+                span.attribute("tidemark.keys")
+            ),
+            (tier, "1")
+        );
+        assert!(
+            span.field("End time") <= call.field("End time"),
+            "{tier} within its call"
+        );
     }
     let printed = collector.printed.lock().expect("the lines").join("\n");
     assert!(printed.contains("service.name: Str(todos-in-test)"));
 
     // The next one is answered near: nothing farther away is in its trace.
     let second = TRACE.replace("0af7", "1af7");
-    client.get_todo(traced(&second, message)).await.expect_err("still none");
+    client
+        .get_todo(traced(&second, message))
+        .await
+        .expect_err("still none");
     let third = TRACE.replace("0af7", "2af7");
     let todo = pb::CreateTodoRequest {
         parent: "lists/home".into(),
         todo: Some(titled("Buy milk")),
         ..pb::CreateTodoRequest::default()
     };
-    client.create_todo(traced(&third, todo)).await.expect("created");
+    client
+        .create_todo(traced(&third, todo))
+        .await
+        .expect("created");
     let tiers = |spans: &[Span]| -> Vec<String> {
-        spans[1..].iter().map(|span| span.attribute("tidemark.tier").to_owned()).collect()
+        spans[1..]
+            .iter()
+            .map(|span| span.attribute("tidemark.tier").to_owned())
+            .collect()
     };
     let write = collector.trace(&third, 2).await;
     assert_eq!(tiers(&write), ["origin"], "a write");
@@ -208,12 +284,22 @@ async fn a_call_is_one_trace_with_its_tiers() {
 
     // What is still unsent at the end is sent then.
     let fourth = TRACE.replace("0af7", "3af7");
-    let list = pb::ListTodosRequest { consistency: strong(), ..page_of("lists/home") };
-    client.list_todos(traced(&fourth, list)).await.expect("listed");
+    let list = pb::ListTodosRequest {
+        consistency: strong(),
+        ..page_of("lists/home")
+    };
+    client
+        .list_todos(traced(&fourth, list))
+        .await
+        .expect("listed");
     service.terminate();
     assert_eq!(service.exit_code(Duration::from_secs(30)).await, Some(0));
     let list = collector.trace(&fourth, 4).await;
     eprintln!("{}", drawn(&list));
     assert_eq!(list[0].attribute("rpc.method"), "ListTodos");
-    assert!(tiers(&list).contains(&"origin".to_owned()), "{:?}", tiers(&list));
+    assert!(
+        tiers(&list).contains(&"origin".to_owned()),
+        "{:?}",
+        tiers(&list)
+    );
 }

@@ -41,7 +41,12 @@ fn redis_cli(stdin: &[u8], args: &[&str]) -> Vec<u8> {
         .stdout(Stdio::piped())
         .spawn()
         .expect("redis-cli");
-    child.stdin.take().expect("stdin").write_all(stdin).expect("written");
+    child
+        .stdin
+        .take()
+        .expect("stdin")
+        .write_all(stdin)
+        .expect("written");
     child.wait_with_output().expect("run").stdout
 }
 
@@ -52,8 +57,12 @@ struct Forger {
 
 impl Forger {
     async fn new(database: &str) -> Self {
-        let origin = MongoDb::connect(&mongo().uri(database), 0, 4).await.expect("connected");
-        Self { scope: origin.entry_scope() }
+        let origin = MongoDb::connect(&mongo().uri(database), 0, 4)
+            .await
+            .expect("connected");
+        Self {
+            scope: origin.entry_scope(),
+        }
     }
 
     /// The key in Redis of a todo's name or of what follows it for a page.
@@ -69,7 +78,9 @@ impl Forger {
     fn held(&self, key: &str, whole: &str) -> Option<Value> {
         let raw = Bytes::from(redis_cli(b"", &["--raw", "get", key]));
         // The program ends with a newline of its own.
-        entry::decode(self.scope, whole, &raw.slice(..raw.len().checked_sub(1)?)).ok().map(|held| held.value)
+        entry::decode(self.scope, whole, &raw.slice(..raw.len().checked_sub(1)?))
+            .ok()
+            .map(|held| held.value)
     }
 }
 
@@ -91,24 +102,58 @@ async fn known(client: &mut Client, name: &str) -> (Option<pb::Todo>, OriginTime
 
 /// A kind of lie: its name, and what is said of a todo that was once `old` and
 /// is now `right`, as of when it is `now`.
-type Lie = (&'static str, fn(old: &pb::Todo, right: &pb::Todo, now: OriginTime) -> (OriginTime, Value));
+type Lie = (
+    &'static str,
+    fn(old: &pb::Todo, right: &pb::Todo, now: OriginTime) -> (OriginTime, Value),
+);
 
 const LIES: [Lie; 9] = [
-    ("forged", |_, right, now| (now, raw(&pb::Todo { title: "forged".into(), ..right.clone() }))),
-    ("etag", |_, right, now| (now, raw(&pb::Todo { etag: "f".repeat(32), ..right.clone() }))),
-    ("label", |_, right, now| (now, raw(&pb::Todo { labels: vec!["a".into()], ..right.clone() }))),
+    ("forged", |_, right, now| {
+        (
+            now,
+            raw(&pb::Todo {
+                title: "forged".into(),
+                ..right.clone()
+            }),
+        )
+    }),
+    ("etag", |_, right, now| {
+        (
+            now,
+            raw(&pb::Todo {
+                etag: "f".repeat(32),
+                ..right.clone()
+            }),
+        )
+    }),
+    ("label", |_, right, now| {
+        (
+            now,
+            raw(&pb::Todo {
+                labels: vec!["a".into()],
+                ..right.clone()
+            }),
+        )
+    }),
     ("gone", |_, _, now| (now, Value::Absent)),
     ("empty", |_, _, now| (now, Value::Todo(Bytes::new()))),
     ("broken", |_, _, now| {
-        let why = Unreadable { field: "title".into(), problem: "is forged".into() };
+        let why = Unreadable {
+            field: "title".into(),
+            problem: "is forged".into(),
+        };
         (now, Value::Unreadable(Arc::new(why)))
     }),
     // What it once was, said to be what it is: the fault that cache-aside makes.
     ("old", |old, _, now| (now, raw(old))),
     // A stamp that the database has not reached yet.
-    ("ahead", |old, _, now| (OriginTime(now.0 + (13 << 32)), raw(old))),
+    ("ahead", |old, _, now| {
+        (OriginTime(now.0 + (13 << 32)), raw(old))
+    }),
     // The right value, from a time that has not come.
-    ("early", |_, right, now| (OriginTime(now.0 + (13 << 32)), raw(right))),
+    ("early", |_, right, now| {
+        (OriginTime(now.0 + (13 << 32)), raw(right))
+    }),
 ];
 
 /// Each kind of lie that an entry can be, all with a right checksum: found,
@@ -127,8 +172,15 @@ async fn every_planted_fault_is_found_and_dropped() {
             assert!(attempt < 50, "the lie {kind} is never told");
             let id = format!("{kind}-{attempt}");
             attempt += 1;
-            let todo = pb::Todo { labels: vec!["a".into(), "b".into()], ..titled("old") };
-            let old = create_in(&mut writer, LIST, &id, todo).await.expect("created").todo.expect("a todo");
+            let todo = pb::Todo {
+                labels: vec!["a".into(), "b".into()],
+                ..titled("old")
+            };
+            let old = create_in(&mut writer, LIST, &id, todo)
+                .await
+                .expect("created")
+                .todo
+                .expect("a todo");
             retitle(&mut writer, &old.name, "right").await;
             let (right, now) = known(&mut writer, &old.name).await;
             let right = right.expect("there");
@@ -151,41 +203,63 @@ async fn every_planted_fault_is_found_and_dropped() {
         })
         .await;
         let line = eventually("its line in the log", Duration::from_secs(10), async || {
-            service.log("ERROR").into_iter().find(|line| line.contains(&format!("\"key\":\"{name}\"")))
+            service
+                .log("ERROR")
+                .into_iter()
+                .find(|line| line.contains(&format!("\"key\":\"{name}\"")))
         })
         .await;
-        assert!(line.contains("\"answered\"") && line.contains("\"database\""), "both versions: {line}");
+        assert!(
+            line.contains("\"answered\"") && line.contains("\"database\""),
+            "both versions: {line}"
+        );
         eventually("the right answer", Duration::from_secs(20), async || {
             let reply = get(&mut client, &name, None).await;
             (reply.ok().and_then(|reply| reply.todo).as_ref() == Some(&right)).then_some(())
         })
         .await;
         // In Redis too: another replica is not fooled any more.
-        eventually("the right entry in Redis", Duration::from_secs(20), async || {
-            (forger.held(&forger.key(LIST, &name), &name) == Some(raw(&right))).then_some(())
-        })
+        eventually(
+            "the right entry in Redis",
+            Duration::from_secs(20),
+            async || {
+                (forger.held(&forger.key(LIST, &name), &name) == Some(raw(&right))).then_some(())
+            },
+        )
         .await;
         // A stamp from the future would hide what comes after.
         retitle(&mut writer, &name, "newer").await;
         eventually("what comes after", Duration::from_secs(8), async || {
             let reply = get(&mut client, &name, None).await;
-            reply.ok().and_then(|reply| reply.todo).is_some_and(|todo| todo.title == "newer").then_some(())
+            reply
+                .ok()
+                .and_then(|reply| reply.todo)
+                .is_some_and(|todo| todo.title == "newer")
+                .then_some(())
         })
         .await;
     }
     // What is right is not suspected: a line for each lie that was told (and
     // one may be told again until it is dropped), but nothing else.
     let told = service.log("ERROR");
-    let lies = told.iter().filter(|line| line.contains("a cached answer was not what the database had"));
-    assert_eq!(lies.count() as u64, verified(&service, "inconsistent"), "{told:#?}");
+    let lies = told
+        .iter()
+        .filter(|line| line.contains("a cached answer was not what the database had"));
+    assert_eq!(
+        lies.count() as u64,
+        verified(&service, "inconsistent"),
+        "{told:#?}"
+    );
 }
 
 /// A page that leaves a todo out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_forged_page_is_found_and_dropped() {
     const DATABASE: &str = "planted_page";
-    let (_writer, mut writer) = real_with(DATABASE, &["--verify-one-in", "0", "--list-grace", "0s"]).await;
-    let (service, mut client) = real_with(DATABASE, &[&ALL[..], &["--list-grace", "0s"]].concat()).await;
+    let (_writer, mut writer) =
+        real_with(DATABASE, &["--verify-one-in", "0", "--list-grace", "0s"]).await;
+    let (service, mut client) =
+        real_with(DATABASE, &[&ALL[..], &["--list-grace", "0s"]].concat()).await;
     let forger = Forger::new(DATABASE).await;
     let mut attempt = 0;
     let (list_name, key, query, right) = loop {
@@ -193,15 +267,24 @@ async fn a_forged_page_is_found_and_dropped() {
         let parent = format!("lists/planted-{attempt}");
         attempt += 1;
         for n in 0..5 {
-            create_in(&mut writer, &parent, &format!("t{n}"), titled("x")).await.expect("created");
+            create_in(&mut writer, &parent, &format!("t{n}"), titled("x"))
+                .await
+                .expect("created");
         }
-        let strong_page = pb::ListTodosRequest { consistency: strong(), ..page_of(&parent) };
+        let strong_page = pb::ListTodosRequest {
+            consistency: strong(),
+            ..page_of(&parent)
+        };
         let right = list(&mut writer, strong_page).await;
         assert_eq!(right.todos.len(), 5);
         // The key has a hash of the query in it; the entry has the query.
         let begin = forger.key(&parent, "page:");
         let key = eventually("the page in Redis", Duration::from_secs(10), async || {
-            redis_cluster().keys().into_iter().map(|(_, key)| key).find(|key| key.starts_with(&begin))
+            redis_cluster()
+                .keys()
+                .into_iter()
+                .map(|(_, key)| key)
+                .find(|key| key.starts_with(&begin))
         })
         .await;
         let entry = redis_cli(b"", &["--raw", "get", &key]);
@@ -209,9 +292,16 @@ async fn a_forged_page_is_found_and_dropped() {
         let query = String::from_utf8(entry[21..21 + length].to_vec()).expect("text");
         assert!(query.starts_with(&parent), "{query}");
         let now = time(&right.read.as_ref().expect("a ReadInfo").token);
-        let names =
-            right.todos[1..].iter().map(|todo| TodoName::parse(&todo.name).expect("a name")).collect();
-        forger.plant(&key, &query, now, Value::Page(Arc::new(Page { names, next: None })));
+        let names = right.todos[1..]
+            .iter()
+            .map(|todo| TodoName::parse(&todo.name).expect("a name"))
+            .collect();
+        forger.plant(
+            &key,
+            &query,
+            now,
+            Value::Page(Arc::new(Page { names, next: None })),
+        );
         if list(&mut client, page_of(&parent)).await.todos.len() == 4 {
             break (parent, key, query, names_of(&right));
         }
@@ -225,16 +315,30 @@ async fn a_forged_page_is_found_and_dropped() {
         (names(&list(&mut client, page_of(&list_name)).await).len() == 5).then_some(())
     })
     .await;
-    eventually("the right page in Redis", Duration::from_secs(20), async || {
-        let wanted = Value::Page(Arc::new(Page { names: right.clone(), next: None }));
-        (forger.held(&key, &query) == Some(wanted)).then_some(())
-    })
+    eventually(
+        "the right page in Redis",
+        Duration::from_secs(20),
+        async || {
+            let wanted = Value::Page(Arc::new(Page {
+                names: right.clone(),
+                next: None,
+            }));
+            (forger.held(&key, &query) == Some(wanted)).then_some(())
+        },
+    )
     .await;
-    assert!(service.log("ERROR")[0].contains(&query), "{:?}", service.log("ERROR"));
+    assert!(
+        service.log("ERROR")[0].contains(&query),
+        "{:?}",
+        service.log("ERROR")
+    );
 }
 
 fn names_of(reply: &pb::ListTodosResponse) -> Vec<TodoName> {
-    names(reply).iter().map(|name| TodoName::parse(name).expect("a name")).collect()
+    names(reply)
+        .iter()
+        .map(|name| TodoName::parse(name).expect("a name"))
+        .collect()
 }
 
 /// Reads of all kinds, from two replicas, of todos that somebody changes
@@ -249,10 +353,17 @@ async fn a_clean_run_raises_no_alarm() {
     for hand in 0..3_usize {
         tasks.push(tokio::spawn(edit_by_hand(DATABASE, hand, stop.clone())));
     }
-    tasks.push(tokio::spawn(write_by_the_service(client_one.clone(), stop.clone())));
+    tasks.push(tokio::spawn(write_by_the_service(
+        client_one.clone(),
+        stop.clone(),
+    )));
     for client in [client_one, client_two] {
         for reader in 0..3 {
-            tasks.push(tokio::spawn(read_all_kinds(client.clone(), reader, stop.clone())));
+            tasks.push(tokio::spawn(read_all_kinds(
+                client.clone(),
+                reader,
+                stop.clone(),
+            )));
         }
     }
     verify_until(&[&one, &two], 1000, &stop).await;
@@ -265,11 +376,24 @@ async fn a_clean_run_raises_no_alarm() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clean_run_on_the_embedded_store_raises_no_alarm() {
     let dir = folder("data").display().to_string();
-    let (service, client) = ready(Tidemark::start(&["--data-dir", &dir, "--verify-one-in", "1"])).await;
+    let (service, client) = ready(Tidemark::start(&[
+        "--data-dir",
+        &dir,
+        "--verify-one-in",
+        "1",
+    ]))
+    .await;
     let stop = CancellationToken::new();
-    let mut tasks = vec![tokio::spawn(write_by_the_service(client.clone(), stop.clone()))];
+    let mut tasks = vec![tokio::spawn(write_by_the_service(
+        client.clone(),
+        stop.clone(),
+    ))];
     for reader in 0..3 {
-        tasks.push(tokio::spawn(read_all_kinds(client.clone(), reader, stop.clone())));
+        tasks.push(tokio::spawn(read_all_kinds(
+            client.clone(),
+            reader,
+            stop.clone(),
+        )));
     }
     verify_until(&[&service], 300, &stop).await;
     for task in tasks {
@@ -293,7 +417,11 @@ async fn verify_until(services: &[&Tidemark], wanted: u64, stop: &CancellationTo
     });
     enough.await;
     stop.cancel();
-    eprintln!("clean run: {} consistent, {} undecided", count("consistent").await, count("undecided").await);
+    eprintln!(
+        "clean run: {} consistent, {} undecided",
+        count("consistent").await,
+        count("undecided").await
+    );
     for service in services {
         assert_eq!(service.log("ERROR"), Vec::<String>::new());
         assert_eq!(verified(service, "inconsistent"), 0);
@@ -314,12 +442,22 @@ async fn write_by_the_service(mut client: Client, stop: CancellationToken) {
         let name = id(n % IDS);
         // Somebody else may be quicker.
         if n % 7 == 0 {
-            let request = pb::DeleteTodoRequest { name, allow_missing: true, ..Default::default() };
+            let request = pb::DeleteTodoRequest {
+                name,
+                allow_missing: true,
+                ..Default::default()
+            };
             drop(client.delete_todo(request).await);
         } else {
-            let todo = pb::Todo { name, ..titled(&format!("by the service {n}")) };
-            let request =
-                pb::UpdateTodoRequest { todo: Some(todo), allow_missing: true, ..Default::default() };
+            let todo = pb::Todo {
+                name,
+                ..titled(&format!("by the service {n}"))
+            };
+            let request = pb::UpdateTodoRequest {
+                todo: Some(todo),
+                allow_missing: true,
+                ..Default::default()
+            };
             drop(client.update_todo(request).await);
         }
         tokio::time::sleep(Duration::from_millis(15)).await;
@@ -330,7 +468,9 @@ async fn write_by_the_service(mut client: Client, stop: CancellationToken) {
 /// back.
 async fn edit_by_hand(database: &'static str, hand: usize, stop: CancellationToken) {
     let client = mongo().client().await;
-    let todos = client.database(database).collection::<mongodb::bson::Document>("todos");
+    let todos = client
+        .database(database)
+        .collection::<mongodb::bson::Document>("todos");
     let whole = |id: &str, n: usize| {
         let priority = ["LOW", "NORMAL", "HIGH", "URGENT", "wrong"][n % 5];
         doc! { "_id": id, "parent": "lists/clean", "title": format!("by hand {n}"), "priority": priority }
@@ -343,12 +483,22 @@ async fn edit_by_hand(database: &'static str, hand: usize, stop: CancellationTok
         let one = doc! { "_id": &name };
         // Writers may meet each other; then the later one gives way.
         let _ = match n % 6 {
-            0 => todos.replace_one(one, whole(&name, n)).upsert(true).await.map(drop),
+            0 => todos
+                .replace_one(one, whole(&name, n))
+                .upsert(true)
+                .await
+                .map(drop),
             1 => todos.delete_one(one).await.map(drop),
             2 => todos.insert_one(whole(&name, n)).await.map(drop),
-            3 => todos.update_many(doc! {}, doc! { "$set": { "notes": n.to_string() } }).await.map(drop),
+            3 => todos
+                .update_many(doc! {}, doc! { "$set": { "notes": n.to_string() } })
+                .await
+                .map(drop),
             4 => in_a_transaction(&client, &todos, n).await,
-            _ => todos.update_one(one, doc! { "$set": { "title": n.to_string() } }).await.map(drop),
+            _ => todos
+                .update_one(one, doc! { "$set": { "title": n.to_string() } })
+                .await
+                .map(drop),
         };
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -393,8 +543,12 @@ async fn read_all_kinds(mut client: Client, reader: usize, stop: CancellationTok
             }
             1 => {
                 let filter = ["", "priority = HIGH", "state = ACTIVE"][n % 3].to_owned();
-                let request =
-                    pb::ListTodosRequest { filter, page_size: 10, consistency, ..page_of("lists/clean") };
+                let request = pb::ListTodosRequest {
+                    filter,
+                    page_size: 10,
+                    consistency,
+                    ..page_of("lists/clean")
+                };
                 answered_or_away(client.list_todos(request).await);
             }
             // Absent and unreadable todos are answers like any other.

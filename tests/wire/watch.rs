@@ -24,11 +24,17 @@ fn request(parent: &str, after: Option<&str>) -> pb::WatchTodosRequest {
 }
 
 async fn watch(client: &mut Client, parent: &str, after: Option<&str>) -> Stream {
-    client.watch_todos(request(parent, after)).await.expect("watching").into_inner()
+    client
+        .watch_todos(request(parent, after))
+        .await
+        .expect("watching")
+        .into_inner()
 }
 
 async fn next(stream: &mut Stream) -> Result<Option<pb::WatchTodosResponse>, Status> {
-    timeout(Duration::from_secs(10), stream.message()).await.expect("a message in time")
+    timeout(Duration::from_secs(10), stream.message())
+        .await
+        .expect("a message in time")
 }
 
 /// The next message that is no progress.
@@ -51,23 +57,37 @@ async fn change(stream: &mut Stream) -> (pb::TodoChange, String) {
 
 async fn every_change(mut client: Client) {
     let mut stream = watch(&mut client, "lists/home", None).await;
-    let first = next(&mut stream).await.expect("no error").expect("a message at once");
+    let first = next(&mut stream)
+        .await
+        .expect("no error")
+        .expect("a message at once");
     assert!(matches!(first.event, Some(Event::Progress(_))) && !first.token.is_empty());
     let mut all = watch(&mut client, "lists/-", None).await;
     create(&mut client, "milk", "Buy milk").await;
-    create_in(&mut client, "lists/other", "x", titled("elsewhere")).await.expect("created");
+    create_in(&mut client, "lists/other", "x", titled("elsewhere"))
+        .await
+        .expect("created");
     let name = "lists/home/todos/milk";
     let (created, created_token) = change(&mut stream).await;
-    assert_eq!((created.name.as_str(), created.kind()), (name, Kind::Created));
+    assert_eq!(
+        (created.name.as_str(), created.kind()),
+        (name, Kind::Created)
+    );
     assert_eq!(created.todo.expect("asked for").title, "Buy milk");
     assert!(created.commit_time.is_some());
     retitle(&mut client, name, "Buy bread").await;
     let (updated, _) = change(&mut stream).await;
     assert_eq!(
-        (updated.kind(), updated.todo.expect("asked for").title.as_str()),
+        (
+            updated.kind(),
+            updated.todo.expect("asked for").title.as_str()
+        ),
         (Kind::Updated, "Buy bread")
     );
-    let request = pb::DeleteTodoRequest { name: name.into(), ..Default::default() };
+    let request = pb::DeleteTodoRequest {
+        name: name.into(),
+        ..Default::default()
+    };
     client.delete_todo(request).await.expect("deleted");
     let (deleted, last) = change(&mut stream).await;
     assert_eq!((deleted.kind(), deleted.todo), (Kind::Deleted, None));
@@ -81,7 +101,12 @@ async fn every_change(mut client: Client) {
     assert_eq!(change(&mut middle).await.0.kind(), Kind::Deleted);
     // List, then watch from the list's token, misses nothing.
     let page = list(&mut client, page_of("lists/home")).await;
-    let mut from_list = watch(&mut client, "lists/home", Some(&page.read.expect("a ReadInfo").token)).await;
+    let mut from_list = watch(
+        &mut client,
+        "lists/home",
+        Some(&page.read.expect("a ReadInfo").token),
+    )
+    .await;
     create(&mut client, "after", "the list").await;
     loop {
         let (change, _) = change(&mut from_list).await;
@@ -113,15 +138,32 @@ async fn every_change_on_mongodb() {
 async fn a_watch_does_not_forget_what_its_token_has_seen() {
     let (_service, mut client) = embedded().await;
     let mut stream = watch(&mut client, "lists/home", None).await;
-    let start = next(&mut stream).await.expect("no error").expect("a message").token;
+    let start = next(&mut stream)
+        .await
+        .expect("no error")
+        .expect("a message")
+        .token;
     let written = create(&mut client, "a", "x").await.token;
     let token = |text: &str| Token::decode(text).expect("a token");
-    let answer = Token { fresh_to: token(&start).fresh_to, ..token(&written) };
+    let answer = Token {
+        fresh_to: token(&start).fresh_to,
+        ..token(&written)
+    };
     assert!(answer.seen > answer.fresh_to);
     let mut stream = watch(&mut client, "lists/home", Some(&answer.encode())).await;
-    let first = token(&next(&mut stream).await.expect("no error").expect("a message").token);
+    let first = token(
+        &next(&mut stream)
+            .await
+            .expect("no error")
+            .expect("a message")
+            .token,
+    );
     assert_eq!(first, answer);
-    assert_eq!(change(&mut stream).await.0.name, "lists/home/todos/a", "it begins before the write");
+    assert_eq!(
+        change(&mut stream).await.0.name,
+        "lists/home/todos/a",
+        "it begins before the write"
+    );
 }
 
 #[tokio::test]
@@ -150,18 +192,35 @@ async fn a_watch_goes_on_at_another_replica() {
 async fn a_transaction_is_not_cut_in_half() {
     let (_service, mut client) = real("watch_txn").await;
     let mut stream = watch(&mut client, "lists/home", None).await;
-    let start = next(&mut stream).await.expect("no error").expect("a message").token;
+    let start = next(&mut stream)
+        .await
+        .expect("no error")
+        .expect("a message")
+        .token;
     let mongo = mongo().client().await;
     let todos = mongo.database("watch_txn").collection("todos");
     let mut session = mongo.start_session().await.expect("a session");
     session.start_transaction().await.expect("started");
     for id in ["a", "b", "c"] {
-        let todo = doc! { "_id": format!("lists/home/todos/{id}"), "parent": "lists/home", "title": id };
-        todos.insert_one(todo).session(&mut session).await.expect("inserted");
+        let todo =
+            doc! { "_id": format!("lists/home/todos/{id}"), "parent": "lists/home", "title": id };
+        todos
+            .insert_one(todo)
+            .session(&mut session)
+            .await
+            .expect("inserted");
     }
     session.commit_transaction().await.expect("committed");
-    let cursor = |text: &str| tidemark::model::Token::decode(text).expect("a token").fresh_to;
-    let changes = [change(&mut stream).await, change(&mut stream).await, change(&mut stream).await];
+    let cursor = |text: &str| {
+        tidemark::model::Token::decode(text)
+            .expect("a token")
+            .fresh_to
+    };
+    let changes = [
+        change(&mut stream).await,
+        change(&mut stream).await,
+        change(&mut stream).await,
+    ];
     let cursors: Vec<_> = changes.iter().map(|(_, token)| cursor(token)).collect();
     assert_eq!(cursors[0], cursors[1]);
     assert!(cursors[2] > cursors[1]);
@@ -174,13 +233,25 @@ async fn a_transaction_is_not_cut_in_half() {
 async fn a_drop_is_told_as_a_reset_to_all_cursors_before_it() {
     let (_service, mut client) = real("watch_drop").await;
     let mut stream = watch(&mut client, "lists/home", None).await;
-    let start = next(&mut stream).await.expect("no error").expect("a message").token;
+    let start = next(&mut stream)
+        .await
+        .expect("no error")
+        .expect("a message")
+        .token;
     create(&mut client, "a", "x").await;
     change(&mut stream).await;
-    mongo().todos("watch_drop").await.drop().await.expect("dropped");
+    mongo()
+        .todos("watch_drop")
+        .await
+        .drop()
+        .await
+        .expect("dropped");
     let (reset, token) = event(&mut stream).await;
     assert!(matches!(reset, Event::Reset(_)), "{reset:?}");
-    let listed = pb::ListTodosRequest { consistency: with_token(&token), ..page_of("lists/home") };
+    let listed = pb::ListTodosRequest {
+        consistency: with_token(&token),
+        ..page_of("lists/home")
+    };
     assert!(list(&mut client, listed).await.todos.is_empty());
     let mut late = watch(&mut client, "lists/home", Some(&start)).await;
     loop {
@@ -196,7 +267,10 @@ async fn a_drained_watch_ends_with_progress_and_draining() {
     let mut stream = watch(&mut client, "lists/home", None).await;
     next(&mut stream).await.expect("no error");
     service.terminate();
-    let last = next(&mut stream).await.expect("no error").expect("a last message");
+    let last = next(&mut stream)
+        .await
+        .expect("no error")
+        .expect("a last message");
     assert!(matches!(last.event, Some(Event::Progress(_))) && !last.token.is_empty());
     let (code, reason, _) = refused(next(&mut stream).await);
     assert_eq!((code, reason.as_str()), (Code::Unavailable, "DRAINING"));

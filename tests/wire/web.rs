@@ -22,14 +22,24 @@ const PAGE: &str = "https://todos.example";
 
 async fn serving(origins: &str) -> (Tidemark, Client) {
     let dir = folder("data").display().to_string();
-    ready(Tidemark::start(&["--data-dir", &dir, "--cors-allow-origins", origins])).await
+    ready(Tidemark::start(&[
+        "--data-dir",
+        &dir,
+        "--cors-allow-origins",
+        origins,
+    ]))
+    .await
 }
 
 /// One request on a connection of its own.
-async fn send(service: &Tidemark, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
+async fn send(
+    service: &Tidemark,
+    request: Request<Full<Bytes>>,
+) -> hyper::Result<Response<Incoming>> {
     let address = service.address.trim_start_matches("http://");
     let stream = TcpStream::connect(address).await.expect("connected");
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     sender.send_request(request).await
 }
@@ -69,28 +79,46 @@ const TRAILERS: u8 = 0x80;
 async fn whole(response: Response<Incoming>) -> (HeaderMap, BytesMut) {
     assert_eq!(response.status(), StatusCode::OK);
     let headers = response.headers().clone();
-    let body = response.into_body().collect().await.expect("a body").to_bytes();
+    let body = response
+        .into_body()
+        .collect()
+        .await
+        .expect("a body")
+        .to_bytes();
     (headers, BytesMut::from(&body[..]))
 }
 
 fn read_milk() -> Bytes {
-    frame(&pb::GetTodoRequest { name: "lists/home/todos/milk".into(), consistency: strong() })
+    frame(&pb::GetTodoRequest {
+        name: "lists/home/todos/milk".into(),
+        consistency: strong(),
+    })
 }
 
 #[tokio::test]
 async fn a_page_calls_over_http_1() {
     let (service, mut client) = serving(PAGE).await;
     create(&mut client, "milk", "Buy milk").await;
-    let response = send(&service, call("GetTodo", "application/grpc-web+proto", read_milk())).await;
+    let response = send(
+        &service,
+        call("GetTodo", "application/grpc-web+proto", read_milk()),
+    )
+    .await;
     let (headers, mut body) = whole(response.expect("an answer")).await;
     assert_eq!(headers["content-type"], "application/grpc-web+proto");
     assert_eq!(headers["access-control-allow-origin"], PAGE);
     let (flag, message) = take(&mut body).expect("a message");
     let reply = pb::GetTodoResponse::decode(message).expect("a reply");
-    assert_eq!((flag, reply.todo.expect("a todo").title.as_str()), (0, "Buy milk"));
+    assert_eq!(
+        (flag, reply.todo.expect("a todo").title.as_str()),
+        (0, "Buy milk")
+    );
     let (flag, trailers) = take(&mut body).expect("trailers");
     let trailers = String::from_utf8_lossy(&trailers).replace(' ', "");
-    assert!(flag == TRAILERS && trailers.contains("grpc-status:0"), "{trailers}");
+    assert!(
+        flag == TRAILERS && trailers.contains("grpc-status:0"),
+        "{trailers}"
+    );
     assert!(body.is_empty());
 }
 
@@ -99,16 +127,30 @@ async fn base64_bodies_are_taken_too() {
     let (service, mut client) = serving("*").await;
     create(&mut client, "milk", "Buy milk").await;
     let body = STANDARD.encode(read_milk());
-    let response = send(&service, call("GetTodo", "application/grpc-web-text", body.into())).await;
+    let response = send(
+        &service,
+        call("GetTodo", "application/grpc-web-text", body.into()),
+    )
+    .await;
     let (headers, body) = whole(response.expect("an answer")).await;
     assert_eq!(headers["access-control-allow-origin"], "*");
     // Each piece is encoded by itself, with its own padding.
     let text = String::from_utf8(body.to_vec()).expect("text");
-    let first = text.split_inclusive('=').next().expect("some").trim_end_matches('=');
-    let decoded = base64::engine::general_purpose::STANDARD_NO_PAD.decode(first).expect("base64");
+    let first = text
+        .split_inclusive('=')
+        .next()
+        .expect("some")
+        .trim_end_matches('=');
+    let decoded = base64::engine::general_purpose::STANDARD_NO_PAD
+        .decode(first)
+        .expect("base64");
     let (_, message) = take(&mut BytesMut::from(&decoded[..])).expect("a message");
     assert_eq!(
-        pb::GetTodoResponse::decode(message).expect("a reply").todo.expect("a todo").title,
+        pb::GetTodoResponse::decode(message)
+            .expect("a reply")
+            .todo
+            .expect("a todo")
+            .title,
         "Buy milk"
     );
 }
@@ -116,33 +158,64 @@ async fn base64_bodies_are_taken_too() {
 #[tokio::test]
 async fn a_page_can_read_why_a_call_failed() {
     let (service, _client) = serving(PAGE).await;
-    let response = send(&service, call("GetTodo", "application/grpc-web+proto", read_milk())).await;
+    let response = send(
+        &service,
+        call("GetTodo", "application/grpc-web+proto", read_milk()),
+    )
+    .await;
     let (headers, _) = whole(response.expect("an answer")).await;
     assert_eq!(headers["grpc-status"], "5");
     assert!(headers.contains_key("grpc-status-details-bin"));
-    let exposed = headers["access-control-expose-headers"].to_str().expect("text");
+    let exposed = headers["access-control-expose-headers"]
+        .to_str()
+        .expect("text");
     for name in ["grpc-status", "grpc-message", "grpc-status-details-bin"] {
-        assert!(exposed.split(',').any(|one| one == name), "{name} is not in {exposed}");
+        assert!(
+            exposed.split(',').any(|one| one == name),
+            "{name} is not in {exposed}"
+        );
     }
     // Bytes that are no message are the caller's fault here too.
     let garbage = Bytes::from_static(b"\0\0\0\0\x02\xff\xff");
-    let response = send(&service, call("GetTodo", "application/grpc-web+proto", garbage)).await;
-    assert_eq!(whole(response.expect("an answer")).await.0["grpc-status"], "3");
+    let response = send(
+        &service,
+        call("GetTodo", "application/grpc-web+proto", garbage),
+    )
+    .await;
+    assert_eq!(
+        whole(response.expect("an answer")).await.0["grpc-status"],
+        "3"
+    );
 }
 
 #[tokio::test]
 async fn a_page_watches() {
     let (service, mut client) = serving(PAGE).await;
-    let request = frame(&pb::WatchTodosRequest { parent: "lists/home".into(), ..Default::default() });
-    let response = send(&service, call("WatchTodos", "application/grpc-web+proto", request)).await;
+    let request = frame(&pb::WatchTodosRequest {
+        parent: "lists/home".into(),
+        ..Default::default()
+    });
+    let response = send(
+        &service,
+        call("WatchTodos", "application/grpc-web+proto", request),
+    )
+    .await;
     let mut body = response.expect("an answer").into_body();
     let mut bytes = BytesMut::new();
     let mut next = async || loop {
         if let Some(frame) = take(&mut bytes) {
             return frame;
         }
-        let piece = tokio::time::timeout(Duration::from_secs(20), body.frame()).await.expect("in time");
-        bytes.extend(piece.expect("more").expect("well").into_data().expect("data"));
+        let piece = tokio::time::timeout(Duration::from_secs(20), body.frame())
+            .await
+            .expect("in time");
+        bytes.extend(
+            piece
+                .expect("more")
+                .expect("well")
+                .into_data()
+                .expect("data"),
+        );
     };
     let (_, first) = next().await;
     let first = pb::WatchTodosResponse::decode(first).expect("a message");
@@ -150,8 +223,13 @@ async fn a_page_watches() {
     create(&mut client, "milk", "Buy milk").await;
     let (_, change) = next().await;
     let change = pb::WatchTodosResponse::decode(change).expect("a message");
-    let Some(Event::Change(change)) = change.event else { panic!("{change:?}") };
-    assert_eq!((change.kind(), change.name.as_str()), (Kind::Created, "lists/home/todos/milk"));
+    let Some(Event::Change(change)) = change.event else {
+        panic!("{change:?}")
+    };
+    assert_eq!(
+        (change.kind(), change.name.as_str()),
+        (Kind::Created, "lists/home/todos/milk")
+    );
     service.terminate();
     let trailers = loop {
         let (flag, message) = next().await;
@@ -170,7 +248,10 @@ fn preflight(origin: &str) -> Request<Full<Bytes>> {
         .header("host", "todos.example")
         .header("origin", origin)
         .header("access-control-request-method", "POST")
-        .header("access-control-request-headers", "content-type,grpc-timeout,x-grpc-web,x-user-agent");
+        .header(
+            "access-control-request-headers",
+            "content-type,grpc-timeout,x-grpc-web,x-user-agent",
+        );
     request.body(Full::default()).expect("a request")
 }
 
@@ -180,18 +261,38 @@ async fn preflights_are_answered_for_the_pages_allowed() {
     let (headers, _) = whole(send(&service, preflight(PAGE)).await.expect("an answer")).await;
     assert_eq!(headers["access-control-allow-origin"], PAGE);
     assert_eq!(headers["access-control-allow-methods"], "POST");
-    assert!(headers["access-control-allow-headers"].to_str().expect("text").contains("x-grpc-web"));
+    assert!(
+        headers["access-control-allow-headers"]
+            .to_str()
+            .expect("text")
+            .contains("x-grpc-web")
+    );
     assert!(headers.contains_key("access-control-max-age"));
-    let (headers, _) =
-        whole(send(&service, preflight("https://evil.example")).await.expect("an answer")).await;
-    assert!(!headers.contains_key("access-control-allow-origin"), "{headers:?}");
+    let (headers, _) = whole(
+        send(&service, preflight("https://evil.example"))
+            .await
+            .expect("an answer"),
+    )
+    .await;
+    assert!(
+        !headers.contains_key("access-control-allow-origin"),
+        "{headers:?}"
+    );
     // What is neither grpc-web nor a preflight is told so.
-    let plain = Request::get("/").header("host", "x").body(Full::default()).expect("a request");
-    assert_eq!(send(&service, plain).await.expect("an answer").status(), StatusCode::BAD_REQUEST);
+    let plain = Request::get("/")
+        .header("host", "x")
+        .body(Full::default())
+        .expect("a request");
+    assert_eq!(
+        send(&service, plain).await.expect("an answer").status(),
+        StatusCode::BAD_REQUEST
+    );
 }
 
 #[tokio::test]
 async fn by_default_there_is_no_grpc_web() {
     let (service, _client) = embedded().await;
-    send(&service, preflight(PAGE)).await.expect_err("HTTP/2 only");
+    send(&service, preflight(PAGE))
+        .await
+        .expect_err("HTTP/2 only");
 }

@@ -34,7 +34,12 @@ impl EmbeddedFeed {
         after: OriginTime,
     ) -> Result<Self, FeedError> {
         let published = tail.subscribe();
-        let feed = Self { database, tail, published, cursor: after.0 };
+        let feed = Self {
+            database,
+            tail,
+            published,
+            cursor: after.0,
+        };
         feed.check_history()?;
         Ok(feed)
     }
@@ -55,17 +60,29 @@ impl EmbeddedFeed {
         let txn = self.database.begin_read().map_err(|e| broken(&e))?;
         let history = txn.open_table(HISTORY).map_err(|e| broken(&e))?;
         let mut items = Vec::new();
-        for entry in history.range(self.cursor + 1..=published).map_err(|e| broken(&e))?.take(BATCH) {
+        for entry in history
+            .range(self.cursor + 1..=published)
+            .map_err(|e| broken(&e))?
+            .take(BATCH)
+        {
             let (number, raw) = entry.map_err(|e| broken(&e))?;
             let time = OriginTime(number.value());
-            let change =
-                decode_change(time, raw.value()).ok_or_else(|| broken(&"a change cannot be read"))?;
-            items.push(FeedItem { time, alone: true, event: FeedEvent::Change(change) });
+            let change = decode_change(time, raw.value())
+                .ok_or_else(|| broken(&"a change cannot be read"))?;
+            items.push(FeedItem {
+                time,
+                alone: true,
+                event: FeedEvent::Change(change),
+            });
         }
         // What was pruned while it was read is missing from it.
         self.check_history()?;
         if items.len() < BATCH && items.last().is_none_or(|item| item.time.0 < published) {
-            items.push(FeedItem { time: OriginTime(published), alone: true, event: FeedEvent::Nothing });
+            items.push(FeedItem {
+                time: OriginTime(published),
+                alone: true,
+                event: FeedEvent::Nothing,
+            });
         }
         Ok(items)
     }
@@ -75,7 +92,10 @@ impl EmbeddedFeed {
 impl Feed for EmbeddedFeed {
     async fn next(&mut self) -> Result<Vec<FeedItem>, FeedError> {
         let cursor = self.cursor;
-        let published = self.published.wait_for(|published| *published > cursor).await;
+        let published = self
+            .published
+            .wait_for(|published| *published > cursor)
+            .await;
         let published = *published.map_err(|_| FeedError::Broken("the store is closed".into()))?;
         let items = match self.tail.after(cursor, BATCH) {
             Some(items) => items,

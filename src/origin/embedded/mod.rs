@@ -74,9 +74,14 @@ impl Embedded {
     /// `OpenError` if the directory cannot be written, another process has it
     /// open, or the file is no store of this version.
     pub fn open(dir: &Path, cache_epoch: u64) -> Result<Self, OpenError> {
-        let error = |problem: String| OpenError { dir: dir.to_owned(), problem };
+        let error = |problem: String| OpenError {
+            dir: dir.to_owned(),
+            problem,
+        };
         fs::create_dir_all(dir).map_err(|e| error(e.to_string()))?;
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create(dir.join(FILE));
+        let database = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create(dir.join(FILE));
         let database = database.map_err(|e| match e {
             DatabaseError::DatabaseAlreadyOpen => error(
                 "another process has it open; stop that one, or give this one a --data-dir of its own".into(),
@@ -87,10 +92,21 @@ impl Embedded {
         let opened = store::prepare(&database).map_err(&error)?;
         let tail = Arc::new(Tail::new(opened.clock, opened.history_start, opened.walls));
         let (jobs, queue) = mpsc::channel(MAX_QUEUED);
-        let writer = Writer::new(Arc::clone(&database), Arc::clone(&tail), opened.clock, opened.history_len);
+        let writer = Writer::new(
+            Arc::clone(&database),
+            Arc::clone(&tail),
+            opened.clock,
+            opened.history_len,
+        );
         writer.spawn(queue).map_err(|e| error(e.to_string()))?;
         let scope = xxh3_64(&[opened.id.to_be_bytes(), cache_epoch.to_be_bytes()].concat());
-        Ok(Self { id: OriginId(opened.id), scope, database, tail, jobs })
+        Ok(Self {
+            id: OriginId(opened.id),
+            scope,
+            database,
+            tail,
+            jobs,
+        })
     }
 
     /// Hands a job to the writer, and waits for its answer. `Err(true)`: the
@@ -106,7 +122,10 @@ impl Embedded {
     fn snapshot(&self, after: OriginTime) -> Result<(OriginTime, store::Reader), OriginError> {
         let published = self.tail.published();
         let unavailable = |e: String| OriginError::Unavailable(e);
-        let txn = self.database.begin_read().map_err(|e| unavailable(e.to_string()))?;
+        let txn = self
+            .database
+            .begin_read()
+            .map_err(|e| unavailable(e.to_string()))?;
         let reader = store::Reader::new(&txn).map_err(unavailable)?;
         let last = reader.last_write().map_err(unavailable)?;
         let time = OriginTime(published.max(last));
@@ -123,12 +142,17 @@ impl Embedded {
         ask: impl FnOnce(Past) -> Result<T, String> + Send + 'static,
     ) -> Result<T, OriginError> {
         let published = self.tail.published();
-        let txn = self.database.begin_read().map_err(|e| OriginError::Unavailable(e.to_string()))?;
+        let txn = self
+            .database
+            .begin_read()
+            .map_err(|e| OriginError::Unavailable(e.to_string()))?;
         let asked = tokio::task::spawn_blocking(move || {
             let past = Past::open(&txn, published, at)?;
             ask(past).map_err(OriginError::Unavailable)
         });
-        asked.await.map_err(|e| OriginError::Unavailable(e.to_string()))?
+        asked
+            .await
+            .map_err(|e| OriginError::Unavailable(e.to_string()))?
     }
 }
 
@@ -151,7 +175,10 @@ impl Origin for Embedded {
         _limit: Duration,
     ) -> Result<(OriginTime, Vec<Value>), OriginError> {
         let (time, reader) = self.snapshot(after)?;
-        let values = names.iter().map(|name| reader.value(name)).collect::<Result<_, _>>();
+        let values = names
+            .iter()
+            .map(|name| reader.value(name))
+            .collect::<Result<_, _>>();
         Ok((time, values.map_err(OriginError::Unavailable)?))
     }
 
@@ -169,7 +196,12 @@ impl Origin for Embedded {
         Ok((time, page.map_err(OriginError::Unavailable)?))
     }
 
-    async fn todo_at(&self, name: &TodoName, at: OriginTime, _limit: Duration) -> Result<Value, OriginError> {
+    async fn todo_at(
+        &self,
+        name: &TodoName,
+        at: OriginTime,
+        _limit: Duration,
+    ) -> Result<Value, OriginError> {
         let name = name.clone();
         self.past(at, move |past| past.todo(&name)).await
     }
@@ -188,15 +220,31 @@ impl Origin for Embedded {
         match timeout(limit, self.ask(|reply| Job::Heartbeat { number, reply })).await {
             Ok(Ok(time)) => time.map_err(OriginError::Unavailable),
             Ok(Err(_)) => Err(OriginError::Unavailable(STOPPED.into())),
-            Err(_) => Err(OriginError::Unavailable(format!("the writer did not answer within {limit:?}"))),
+            Err(_) => Err(OriginError::Unavailable(format!(
+                "the writer did not answer within {limit:?}"
+            ))),
         }
     }
 
-    async fn write(&self, write: Write, request: Option<RequestId>) -> Result<WriteDone, WriteError> {
-        match self.ask(|reply| Job::Write { write: Box::new(write), request, reply }).await {
+    async fn write(
+        &self,
+        write: Write,
+        request: Option<RequestId>,
+    ) -> Result<WriteDone, WriteError> {
+        match self
+            .ask(|reply| Job::Write {
+                write: Box::new(write),
+                request,
+                reply,
+            })
+            .await
+        {
             Ok(done) => done,
             Err(false) => Err(WriteError::Unavailable(STOPPED.into())),
-            Err(true) => Err(WriteError::OutcomeUnknown { problem: STOPPED.into(), at: None }),
+            Err(true) => Err(WriteError::OutcomeUnknown {
+                problem: STOPPED.into(),
+                at: None,
+            }),
         }
     }
 
@@ -226,6 +274,8 @@ impl Origin for Embedded {
 
 /// This machine's wall clock, in milliseconds since 1970.
 fn wall_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

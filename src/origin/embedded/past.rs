@@ -21,7 +21,11 @@ pub(super) struct Past {
 
 impl Past {
     /// Both from one snapshot, begun after `published` was read.
-    pub(super) fn open(txn: &ReadTransaction, published: u64, at: OriginTime) -> Result<Self, OriginError> {
+    pub(super) fn open(
+        txn: &ReadTransaction,
+        published: u64,
+        at: OriginTime,
+    ) -> Result<Self, OriginError> {
         let reader = Reader::new(txn).map_err(OriginError::Unavailable)?;
         let last = reader.last_write().map_err(OriginError::Unavailable)?;
         if at.0 > published.max(last) {
@@ -43,7 +47,11 @@ impl Past {
 
     /// The page as it was: as it is, if nothing changed in its list since.
     pub(super) fn page(&self, query: &PageQuery) -> Result<Page, String> {
-        if self.changes.iter().any(|change| change.name.parent() == query.list.as_str()) {
+        if self
+            .changes
+            .iter()
+            .any(|change| change.name.parent() == query.list.as_str())
+        {
             return Err("its list changed since, and the store keeps no older states".into());
         }
         self.reader.page(query)
@@ -53,13 +61,21 @@ impl Past {
 fn changes_after(txn: &ReadTransaction, at: u64) -> Result<Vec<Change>, String> {
     let text = |e: &dyn std::fmt::Display| e.to_string();
     let meta = txn.open_table(META).map_err(|e| text(&e))?;
-    let start = meta.get(HISTORY_START).map_err(|e| text(&e))?.map_or(u64::MAX, |start| start.value());
+    let start = meta
+        .get(HISTORY_START)
+        .map_err(|e| text(&e))?
+        .map_or(u64::MAX, |start| start.value());
     if at < start {
-        return Err(format!("the store's history begins after {start}, and {at} was asked for"));
+        return Err(format!(
+            "the store's history begins after {start}, and {at} was asked for"
+        ));
     }
     let history = txn.open_table(HISTORY).map_err(|e| text(&e))?;
     let mut changes = Vec::new();
-    for entry in history.range(at.saturating_add(1)..).map_err(|e| text(&e))? {
+    for entry in history
+        .range(at.saturating_add(1)..)
+        .map_err(|e| text(&e))?
+    {
         let (number, raw) = entry.map_err(|e| text(&e))?;
         if changes.len() == MAX_CHANGES {
             return Err(format!("more than {MAX_CHANGES} changes lie between"));

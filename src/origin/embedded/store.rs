@@ -2,13 +2,15 @@
 
 use bytes::Bytes;
 use prost::Message;
-use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::{
+    Database, ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition,
+};
 
 use super::wall_ms;
 use crate::{
     model::{
-        Change, ChangeKind, Condition, Filter, Order, OriginTime, Page, PagePosition, PageQuery, SortKey,
-        TodoName, Touched, Value, timestamp_ms,
+        Change, ChangeKind, Condition, Filter, Order, OriginTime, Page, PagePosition, PageQuery,
+        SortKey, TodoName, Touched, Value, timestamp_ms,
     },
     pb::Todo,
 };
@@ -22,7 +24,8 @@ pub(super) const HISTORY: TableDefinition<u64, &[u8]> = TableDefinition::new("hi
 /// Request id -> what it was used for.
 pub(super) const REQUESTS: TableDefinition<u128, &[u8]> = TableDefinition::new("requests");
 /// (wall clock in ms, request id), to forget the old ones.
-pub(super) const REQUEST_TIMES: TableDefinition<(i64, u128), ()> = TableDefinition::new("request_times");
+pub(super) const REQUEST_TIMES: TableDefinition<(i64, u128), ()> =
+    TableDefinition::new("request_times");
 /// Single numbers.
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
@@ -77,13 +80,19 @@ pub(super) fn prepare(database: &Database) -> Result<Opened, String> {
         let mut walls: Vec<(u64, i64)> = Vec::new();
         for entry in history.iter().map_err(text)? {
             let (number, raw) = entry.map_err(text)?;
-            let wall =
-                decode_change(OriginTime(number.value()), raw.value()).map_or(0, |change| change.wall_ms);
+            let wall = decode_change(OriginTime(number.value()), raw.value())
+                .map_or(0, |change| change.wall_ms);
             if walls.last().is_none_or(|(_, last)| wall >= last + 1000) {
                 walls.push((number.value(), wall));
             }
         }
-        Opened { id, clock, history_start, history_len, walls }
+        Opened {
+            id,
+            clock,
+            history_start,
+            history_len,
+            walls,
+        }
     };
     txn.commit().map_err(text)?;
     Ok(opened)
@@ -106,12 +115,18 @@ impl Reader {
     }
 
     pub(super) fn last_write(&self) -> Result<u64, String> {
-        Ok(self.meta.get(LAST_WRITE).map_err(text)?.map_or(0, |value| value.value()))
+        Ok(self
+            .meta
+            .get(LAST_WRITE)
+            .map_err(text)?
+            .map_or(0, |value| value.value()))
     }
 
     pub(super) fn value(&self, name: &TodoName) -> Result<Value, String> {
         let stored = self.todos.get(name.as_str()).map_err(text)?;
-        Ok(stored.map_or(Value::Absent, |stored| Value::Todo(with_etag(stored.value()))))
+        Ok(stored.map_or(Value::Absent, |stored| {
+            Value::Todo(with_etag(stored.value()))
+        }))
     }
 
     /// Walks the list's part of the order's keys.
@@ -125,7 +140,9 @@ impl Reader {
         let mut page = Page::default();
         let mut last = None;
         for entry in self.orders.range(start.as_slice()..).map_err(text)? {
-            let (key, ()) = entry.map(|(key, value)| (key, value.value())).map_err(text)?;
+            let (key, ()) = entry
+                .map(|(key, value)| (key, value.value()))
+                .map_err(text)?;
             let key = key.value();
             if !key.starts_with(&prefix) {
                 break;
@@ -133,14 +150,21 @@ impl Reader {
             if skip && key == start.as_slice() {
                 continue;
             }
-            let Some(name) = name_of(key, &prefix, query) else { continue };
-            let Some(todo) = self.matching(&name, &query.filter)? else { continue };
+            let Some(name) = name_of(key, &prefix, query) else {
+                continue;
+            };
+            let Some(todo) = self.matching(&name, &query.filter)? else {
+                continue;
+            };
             if page.names.len() == size {
                 page.next = last;
                 break;
             }
             if page.names.len() + 1 == size {
-                last = Some(PagePosition { key: sort_key(query.order, &todo), name: name.clone() });
+                last = Some(PagePosition {
+                    key: sort_key(query.order, &todo),
+                    name: name.clone(),
+                });
             }
             page.names.push(name);
         }
@@ -148,16 +172,25 @@ impl Reader {
     }
 
     fn matching(&self, name: &TodoName, filter: &Filter) -> Result<Option<Todo>, String> {
-        let Some(stored) = self.todos.get(name.as_str()).map_err(text)? else { return Ok(None) };
+        let Some(stored) = self.todos.get(name.as_str()).map_err(text)? else {
+            return Ok(None);
+        };
         let todo = Todo::decode(stored.value()).map_err(text)?;
-        Ok(filter.0.iter().all(|condition| holds(condition, &todo)).then_some(todo))
+        Ok(filter
+            .0
+            .iter()
+            .all(|condition| holds(condition, &todo))
+            .then_some(todo))
     }
 }
 
 /// The stored bytes with their etag, a strong hash of them, as one more field:
 /// protobuf messages may be joined.
 pub(super) fn with_etag(stored: &[u8]) -> Bytes {
-    let etag = Todo { etag: etag(stored), ..Todo::default() };
+    let etag = Todo {
+        etag: etag(stored),
+        ..Todo::default()
+    };
     let mut raw = Vec::with_capacity(stored.len() + etag.encoded_len());
     raw.extend_from_slice(stored);
     raw.extend_from_slice(&etag.encode_to_vec());
@@ -172,16 +205,24 @@ pub(super) fn etag(stored: &[u8]) -> String {
 fn holds(condition: &Condition, todo: &Todo) -> bool {
     match condition {
         Condition::State(op, state) => op.holds(&(todo.state() as i32), &(*state as i32)),
-        Condition::Priority(op, priority) => op.holds(&(todo.priority() as i32), &(*priority as i32)),
-        Condition::Label(label) => todo.labels.contains(label),
-        Condition::Due(op, due) => {
-            todo.due_time.as_ref().and_then(timestamp_ms).is_some_and(|ms| op.holds(&ms, &due.0))
+        Condition::Priority(op, priority) => {
+            op.holds(&(todo.priority() as i32), &(*priority as i32))
         }
+        Condition::Label(label) => todo.labels.contains(label),
+        Condition::Due(op, due) => todo
+            .due_time
+            .as_ref()
+            .and_then(timestamp_ms)
+            .is_some_and(|ms| op.holds(&ms, &due.0)),
     }
 }
 
-const ORDERS_ALL: [Order; 4] =
-    [Order::CreateTimeDesc, Order::CreateTime, Order::DueTime, Order::PriorityDesc];
+const ORDERS_ALL: [Order; 4] = [
+    Order::CreateTimeDesc,
+    Order::CreateTime,
+    Order::DueTime,
+    Order::PriorityDesc,
+];
 
 /// The keys of a todo in all orders.
 pub(super) fn order_keys(name: &TodoName, todo: &Todo) -> [Vec<u8>; 4] {
@@ -194,12 +235,17 @@ fn sort_key(order: Order, todo: &Todo) -> SortKey {
         Order::DueTime => &todo.due_time,
         Order::CreateTime | Order::CreateTimeDesc => &todo.create_time,
     };
-    time.as_ref().and_then(timestamp_ms).map_or(SortKey::Missing, SortKey::Time)
+    time.as_ref()
+        .and_then(timestamp_ms)
+        .map_or(SortKey::Missing, SortKey::Time)
 }
 
 /// `order | list | 0 | ...`: no name has a zero byte.
 fn order_prefix(order: Order, list: &str) -> Vec<u8> {
-    let tag = ORDERS_ALL.iter().position(|other| *other == order).unwrap_or(0);
+    let tag = ORDERS_ALL
+        .iter()
+        .position(|other| *other == order)
+        .unwrap_or(0);
     let mut key = vec![u8::try_from(tag).unwrap_or(0)];
     key.extend_from_slice(list.as_bytes());
     key.push(0);
@@ -260,11 +306,27 @@ pub(super) fn decode_change(time: OriginTime, raw: &[u8]) -> Option<Change> {
     let mut lines = std::str::from_utf8(&raw[9..]).ok()?.split('\n');
     let name = TodoName::parse(lines.next()?)?;
     let paths: Vec<Box<str>> = lines.map(Into::into).collect();
-    let touched = if kind == ChangeKind::Updated { Touched::Paths(paths) } else { Touched::All };
-    Some(Change { name, kind, touched, time, wall_ms })
+    let touched = if kind == ChangeKind::Updated {
+        Touched::Paths(paths)
+    } else {
+        Touched::All
+    };
+    Some(Change {
+        name,
+        kind,
+        touched,
+        time,
+        wall_ms,
+    })
 }
 
 /// The change that a write of this kind makes now.
 pub(super) fn change_now(name: TodoName, kind: ChangeKind, touched: Touched, time: u64) -> Change {
-    Change { name, kind, touched, time: OriginTime(time), wall_ms: wall_ms() }
+    Change {
+        name,
+        kind,
+        touched,
+        time: OriginTime(time),
+        wall_ms: wall_ms(),
+    }
 }

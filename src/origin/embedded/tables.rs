@@ -13,7 +13,8 @@ use super::{
 use crate::{
     error::WriteError,
     model::{
-        Change, ChangeKind, OriginTime, Patch, RequestId, TodoName, Touched, Write, WriteDone, validate,
+        Change, ChangeKind, OriginTime, Patch, RequestId, TodoName, Touched, Write, WriteDone,
+        validate,
     },
     origin::{FeedEvent, FeedItem},
     pb::Todo,
@@ -57,12 +58,17 @@ impl<'a> Tables<'a> {
         let name = write.name().clone();
         let done = match write {
             Write::Create { name, todo } => self.create(&name, &todo, clock, items)?,
-            Write::Update { name, patch, etag, allow_missing } => {
-                self.update(&name, &patch, etag.as_deref(), allow_missing, clock, items)?
-            }
-            Write::Delete { name, etag, allow_missing } => {
-                self.delete(&name, etag.as_deref(), allow_missing, clock, items)?
-            }
+            Write::Update {
+                name,
+                patch,
+                etag,
+                allow_missing,
+            } => self.update(&name, &patch, etag.as_deref(), allow_missing, clock, items)?,
+            Write::Delete {
+                name,
+                etag,
+                allow_missing,
+            } => self.delete(&name, etag.as_deref(), allow_missing, clock, items)?,
         };
         if let (Ok(_), Some(request)) = (&done, request) {
             self.remember(&request, &name)?;
@@ -76,9 +82,15 @@ impl<'a> Tables<'a> {
         request: &RequestId,
         clock: u64,
     ) -> Result<Option<Result<WriteDone, WriteError>>, redb::Error> {
-        let Some(known) = self.requests.get(request.id.as_u128())? else { return Ok(None) };
-        let Some((fingerprint, rest)) = known.value().split_at_checked(16) else { return Ok(None) };
-        let Some((wall, name)) = rest.split_at_checked(8) else { return Ok(None) };
+        let Some(known) = self.requests.get(request.id.as_u128())? else {
+            return Ok(None);
+        };
+        let Some((fingerprint, rest)) = known.value().split_at_checked(16) else {
+            return Ok(None);
+        };
+        let Some((wall, name)) = rest.split_at_checked(8) else {
+            return Ok(None);
+        };
         let wall = wall.try_into().map_or(0, i64::from_be_bytes);
         if wall_ms() - wall > i64::try_from(REQUEST_AGE.as_millis()).unwrap_or(i64::MAX) {
             return Ok(None);
@@ -86,20 +98,32 @@ impl<'a> Tables<'a> {
         if fingerprint != request.fingerprint {
             return Ok(Some(Err(WriteError::RequestIdReused)));
         }
-        let stored = self.todos.get(std::str::from_utf8(name).unwrap_or_default())?;
+        let stored = self
+            .todos
+            .get(std::str::from_utf8(name).unwrap_or_default())?;
         let todo = stored.map_or_else(Bytes::new, |stored| with_etag(stored.value()));
-        Ok(Some(Ok(WriteDone { todo, time: OriginTime(clock) })))
+        Ok(Some(Ok(WriteDone {
+            todo,
+            time: OriginTime(clock),
+        })))
     }
 
     fn remember(&mut self, request: &RequestId, name: &TodoName) -> Result<(), redb::Error> {
         let (id, now) = (request.id.as_u128(), wall_ms());
-        let raw = [&request.fingerprint[..], &now.to_be_bytes()[..], name.as_str().as_bytes()].concat();
+        let raw = [
+            &request.fingerprint[..],
+            &now.to_be_bytes()[..],
+            name.as_str().as_bytes(),
+        ]
+        .concat();
         self.requests.insert(id, raw.as_slice())?;
         self.request_times.insert((now, id), ())?;
         // Two for each that comes, so that they never grow beyond a day's.
         let forget = now - i64::try_from(REQUEST_AGE.as_millis()).unwrap_or(i64::MAX);
         for _ in 0..2 {
-            let Some((wall, id)) = self.request_times.first()?.map(|(key, _)| key.value()) else { break };
+            let Some((wall, id)) = self.request_times.first()?.map(|(key, _)| key.value()) else {
+                break;
+            };
             if wall >= forget {
                 break;
             }
@@ -109,13 +133,24 @@ impl<'a> Tables<'a> {
         Ok(())
     }
 
-    fn create(&mut self, name: &TodoName, todo: &Todo, clock: &mut u64, items: &mut Vec<FeedItem>) -> Done {
+    fn create(
+        &mut self,
+        name: &TodoName,
+        todo: &Todo,
+        clock: &mut u64,
+        items: &mut Vec<FeedItem>,
+    ) -> Done {
         if self.todos.get(name.as_str())?.is_some() {
-            return Ok(Err(WriteError::AlreadyExists { at: OriginTime(*clock) }));
+            return Ok(Err(WriteError::AlreadyExists {
+                at: OriginTime(*clock),
+            }));
         }
         let stored = self.put(name, None, todo)?;
         let time = publish(clock, items, name, ChangeKind::Created, Touched::All);
-        Ok(Ok(WriteDone { todo: with_etag(&stored), time }))
+        Ok(Ok(WriteDone {
+            todo: with_etag(&stored),
+            time,
+        }))
     }
 
     fn update(
@@ -127,7 +162,10 @@ impl<'a> Tables<'a> {
         clock: &mut u64,
         items: &mut Vec<FeedItem>,
     ) -> Done {
-        let old = self.todos.get(name.as_str())?.map(|stored| stored.value().to_vec());
+        let old = self
+            .todos
+            .get(name.as_str())?
+            .map(|stored| stored.value().to_vec());
         let at = OriginTime(*clock);
         let Some(old) = old else {
             if !allow_missing || given.is_some() {
@@ -142,11 +180,16 @@ impl<'a> Tables<'a> {
         if let Some(mismatch) = mismatch(given, &old, at) {
             return Ok(Err(mismatch));
         }
-        let Some(old) = decoded(&old) else { return Ok(Err(unreadable(at))) };
+        let Some(old) = decoded(&old) else {
+            return Ok(Err(unreadable(at)));
+        };
         let new = patch.apply(old.clone(), wall_ms());
         let stored = self.put(name, Some(&old), &new)?;
         let time = publish(clock, items, name, ChangeKind::Updated, touched(&old, &new));
-        Ok(Ok(WriteDone { todo: with_etag(&stored), time }))
+        Ok(Ok(WriteDone {
+            todo: with_etag(&stored),
+            time,
+        }))
     }
 
     fn delete(
@@ -157,11 +200,21 @@ impl<'a> Tables<'a> {
         clock: &mut u64,
         items: &mut Vec<FeedItem>,
     ) -> Done {
-        let old = self.todos.get(name.as_str())?.map(|stored| stored.value().to_vec());
+        let old = self
+            .todos
+            .get(name.as_str())?
+            .map(|stored| stored.value().to_vec());
         let at = OriginTime(*clock);
         let Some(old) = old else {
-            let missing = Ok(WriteDone { todo: Bytes::new(), time: at });
-            return Ok(if allow_missing { missing } else { Err(WriteError::NotFound { at }) });
+            let missing = Ok(WriteDone {
+                todo: Bytes::new(),
+                time: at,
+            });
+            return Ok(if allow_missing {
+                missing
+            } else {
+                Err(WriteError::NotFound { at })
+            });
         };
         if let Some(mismatch) = mismatch(given, &old, at) {
             return Ok(Err(mismatch));
@@ -173,7 +226,10 @@ impl<'a> Tables<'a> {
         }
         self.todos.remove(name.as_str())?;
         let time = publish(clock, items, name, ChangeKind::Deleted, Touched::All);
-        Ok(Ok(WriteDone { todo: Bytes::new(), time }))
+        Ok(Ok(WriteDone {
+            todo: Bytes::new(),
+            time,
+        }))
     }
 
     pub(super) fn import(
@@ -184,18 +240,32 @@ impl<'a> Tables<'a> {
     ) -> Result<usize, redb::Error> {
         let mut new = 0;
         for todo in todos {
-            let Some(name) = TodoName::parse(&todo.name) else { continue };
+            let Some(name) = TodoName::parse(&todo.name) else {
+                continue;
+            };
             new += usize::from(self.create(&name, &todo, clock, items)?.is_ok());
         }
         Ok(new)
     }
 
     /// Stores a todo and moves its keys in the orders.
-    fn put(&mut self, name: &TodoName, old: Option<&Todo>, new: &Todo) -> Result<Vec<u8>, redb::Error> {
-        let new = Todo { name: name.as_str().to_owned(), etag: String::new(), ..new.clone() };
+    fn put(
+        &mut self,
+        name: &TodoName,
+        old: Option<&Todo>,
+        new: &Todo,
+    ) -> Result<Vec<u8>, redb::Error> {
+        let new = Todo {
+            name: name.as_str().to_owned(),
+            etag: String::new(),
+            ..new.clone()
+        };
         let keys = order_keys(name, &new);
         if let Some(old) = old {
-            for key in order_keys(name, old).iter().filter(|key| !keys.contains(key)) {
+            for key in order_keys(name, old)
+                .iter()
+                .filter(|key| !keys.contains(key))
+            {
                 self.orders.remove(key.as_slice())?;
             }
         }
@@ -217,7 +287,11 @@ fn publish(
 ) -> OriginTime {
     *clock += 1;
     let change: Change = change_now(name.clone(), kind, touched, *clock);
-    items.push(FeedItem { time: change.time, alone: true, event: FeedEvent::Change(change) });
+    items.push(FeedItem {
+        time: change.time,
+        alone: true,
+        event: FeedEvent::Change(change),
+    });
     OriginTime(*clock)
 }
 
@@ -226,7 +300,11 @@ fn decoded(stored: &[u8]) -> Option<Todo> {
 }
 
 fn unreadable(at: OriginTime) -> WriteError {
-    WriteError::Unreadable { field: "todo".into(), problem: "is damaged in the store".into(), at }
+    WriteError::Unreadable {
+        field: "todo".into(),
+        problem: "is damaged in the store".into(),
+        at,
+    }
 }
 
 fn mismatch(given: Option<&str>, stored: &[u8], at: OriginTime) -> Option<WriteError> {
@@ -246,5 +324,11 @@ fn touched(old: &Todo, new: &Todo) -> Touched {
         ("complete_time", old.complete_time != new.complete_time),
         ("update_time", true),
     ];
-    Touched::Paths(fields.iter().filter(|(_, differs)| *differs).map(|(field, _)| (*field).into()).collect())
+    Touched::Paths(
+        fields
+            .iter()
+            .filter(|(_, differs)| *differs)
+            .map(|(field, _)| (*field).into())
+            .collect(),
+    )
 }

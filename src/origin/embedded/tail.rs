@@ -33,8 +33,16 @@ struct State {
 
 impl Tail {
     pub(super) fn new(clock: u64, history_start: u64, walls: Vec<(u64, i64)>) -> Self {
-        let state = State { items: VecDeque::new(), start: clock, history_start, walls: walls.into() };
-        Self { state: Mutex::new(state), published: watch::Sender::new(clock) }
+        let state = State {
+            items: VecDeque::new(),
+            start: clock,
+            history_start,
+            walls: walls.into(),
+        };
+        Self {
+            state: Mutex::new(state),
+            published: watch::Sender::new(clock),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -56,16 +64,24 @@ impl Tail {
 
     /// Makes committed events visible, in the order of their times.
     pub(super) fn publish(&self, items: Vec<FeedItem>, history_start: u64) {
-        let Some(newest) = items.last().map(|item| item.time.0) else { return };
+        let Some(newest) = items.last().map(|item| item.time.0) else {
+            return;
+        };
         let mut state = self.state();
         state.history_start = history_start;
         state.items.extend(items);
         while state.items.len() > MAX_ITEMS {
-            let Some(oldest) = state.items.pop_front() else { break };
+            let Some(oldest) = state.items.pop_front() else {
+                break;
+            };
             state.start = oldest.time.0;
         }
         let now = wall_ms();
-        if state.walls.back().is_none_or(|(_, last)| now >= last + 1000) {
+        if state
+            .walls
+            .back()
+            .is_none_or(|(_, last)| now >= last + 1000)
+        {
             state.walls.push_back((newest, now));
             if state.walls.len() > MAX_WALLS {
                 state.walls.pop_front();
@@ -97,8 +113,13 @@ impl Tail {
             return OriginTime(state.history_start);
         };
         let window = i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
-        let older = state.walls.partition_point(|(_, wall)| *wall <= then.saturating_sub(window));
-        let number = older.checked_sub(1).and_then(wall).map_or(state.history_start, |(number, _)| number);
+        let older = state
+            .walls
+            .partition_point(|(_, wall)| *wall <= then.saturating_sub(window));
+        let number = older
+            .checked_sub(1)
+            .and_then(wall)
+            .map_or(state.history_start, |(number, _)| number);
         OriginTime(number.max(state.history_start))
     }
 }

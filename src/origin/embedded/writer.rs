@@ -33,14 +33,27 @@ const MAX_HISTORY: u64 = 2_000_000;
 type Reply<T> = oneshot::Sender<T>;
 
 pub(super) enum Job {
-    Write { write: Box<Write>, request: Option<RequestId>, reply: Reply<Result<WriteDone, WriteError>> },
-    Import { todos: Vec<Todo>, reply: Reply<Result<usize, String>> },
-    Heartbeat { number: u64, reply: Reply<Result<OriginTime, String>> },
+    Write {
+        write: Box<Write>,
+        request: Option<RequestId>,
+        reply: Reply<Result<WriteDone, WriteError>>,
+    },
+    Import {
+        todos: Vec<Todo>,
+        reply: Reply<Result<usize, String>>,
+    },
+    Heartbeat {
+        number: u64,
+        reply: Reply<Result<OriginTime, String>>,
+    },
 }
 
 /// What to tell once the group is committed.
 enum Answer {
-    Write(Reply<Result<WriteDone, WriteError>>, Result<WriteDone, WriteError>),
+    Write(
+        Reply<Result<WriteDone, WriteError>>,
+        Result<WriteDone, WriteError>,
+    ),
     Import(Reply<Result<usize, String>>, usize),
     Heartbeat(Reply<Result<OriginTime, String>>, OriginTime),
 }
@@ -54,30 +67,43 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) const fn new(database: Arc<Database>, tail: Arc<Tail>, clock: u64, history_len: u64) -> Self {
-        Self { database, tail, clock, reserved: clock, history_len }
+    pub(super) const fn new(
+        database: Arc<Database>,
+        tail: Arc<Tail>,
+        clock: u64,
+        history_len: u64,
+    ) -> Self {
+        Self {
+            database,
+            tail,
+            clock,
+            reserved: clock,
+            history_len,
+        }
     }
 
     /// Runs on a thread of its own until all senders are gone. A panic ends
     /// the process: nothing could be written any more, and a new process can.
     pub(super) fn spawn(mut self, mut queue: mpsc::Receiver<Job>) -> io::Result<()> {
-        thread::Builder::new().name("store-writer".into()).spawn(move || {
-            let run = std::panic::AssertUnwindSafe(|| {
-                while let Some(first) = queue.blocking_recv() {
-                    let mut group = vec![first];
-                    while group.len() < MAX_GROUP
-                        && let Ok(job) = queue.try_recv()
-                    {
-                        group.push(job);
+        thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || {
+                let run = std::panic::AssertUnwindSafe(|| {
+                    while let Some(first) = queue.blocking_recv() {
+                        let mut group = vec![first];
+                        while group.len() < MAX_GROUP
+                            && let Ok(job) = queue.try_recv()
+                        {
+                            group.push(job);
+                        }
+                        self.commit(group);
                     }
-                    self.commit(group);
+                });
+                if std::panic::catch_unwind(run).is_err() {
+                    tracing::error!("the store's writer ended in a panic; this process ends");
+                    std::process::exit(1);
                 }
-            });
-            if std::panic::catch_unwind(run).is_err() {
-                tracing::error!("the store's writer ended in a panic; this process ends");
-                std::process::exit(1);
-            }
-        })?;
+            })?;
         Ok(())
     }
 
@@ -114,7 +140,9 @@ impl Writer {
         let beats_only = group.iter().all(|job| matches!(job, Job::Heartbeat { .. }));
         if beats_only && self.clock + (group.len() as u64) < self.reserved {
             for job in group {
-                let Job::Heartbeat { number, reply } = job else { continue };
+                let Job::Heartbeat { number, reply } = job else {
+                    continue;
+                };
                 self.beat(number, reply, items, answers);
             }
             return Ok(self.tail.history_start());
@@ -126,7 +154,9 @@ impl Writer {
                 return Err(before(&error));
             }
         };
-        let history_start = self.in_transaction(&txn, group, items, answers).map_err(|e| before(&e))?;
+        let history_start = self
+            .in_transaction(&txn, group, items, answers)
+            .map_err(|e| before(&e))?;
         txn.commit().map_err(|e| (e.to_string(), true))?;
         Ok(history_start)
     }
@@ -150,9 +180,14 @@ impl Writer {
                         answers.push(Answer::Import(reply, *done.as_ref().unwrap_or(&0)));
                         failed = done.err();
                     }
-                    Job::Write { write, request, reply } => {
+                    Job::Write {
+                        write,
+                        request,
+                        reply,
+                    } => {
                         let done = tables.write(*write, request, &mut self.clock, items);
-                        let unavailable = || Err(WriteError::Unavailable("the commit failed".into()));
+                        let unavailable =
+                            || Err(WriteError::Unavailable("the commit failed".into()));
                         match done {
                             Ok(done) => answers.push(Answer::Write(reply, done)),
                             Err(error) => {
@@ -183,16 +218,26 @@ impl Writer {
     ) {
         self.clock += 1;
         let time = OriginTime(self.clock);
-        items.push(FeedItem { time, alone: true, event: FeedEvent::Heartbeat { number } });
+        items.push(FeedItem {
+            time,
+            alone: true,
+            event: FeedEvent::Heartbeat { number },
+        });
         answers.push(Answer::Heartbeat(reply, time));
     }
 
     /// History, its bounds, and the numbers that a new process needs.
-    fn keep_books(&mut self, txn: &WriteTransaction, items: &[FeedItem]) -> Result<u64, redb::Error> {
+    fn keep_books(
+        &mut self,
+        txn: &WriteTransaction,
+        items: &[FeedItem],
+    ) -> Result<u64, redb::Error> {
         let mut history = txn.open_table(HISTORY)?;
         let mut meta = txn.open_table(META)?;
         for item in items {
-            let FeedEvent::Change(change) = &item.event else { continue };
+            let FeedEvent::Change(change) = &item.event else {
+                continue;
+            };
             history.insert(item.time.0, encode_change(change).as_slice())?;
             meta.insert(LAST_WRITE, item.time.0)?;
             self.history_len += 1;
@@ -202,12 +247,14 @@ impl Writer {
         // Two for each that comes: the history shrinks when it must, and no
         // commit takes long for it.
         for _ in 0..items.len() * 2 {
-            let Some((number, raw)) = history.first()?.map(|(n, raw)| (n.value(), raw.value().to_vec()))
+            let Some((number, raw)) = history
+                .first()?
+                .map(|(n, raw)| (n.value(), raw.value().to_vec()))
             else {
                 break;
             };
-            let wall =
-                super::store::decode_change(OriginTime(number), &raw).map_or(0, |change| change.wall_ms);
+            let wall = super::store::decode_change(OriginTime(number), &raw)
+                .map_or(0, |change| change.wall_ms);
             if wall >= forget_before && self.history_len <= MAX_HISTORY {
                 break;
             }

@@ -78,10 +78,19 @@ impl MongoDb {
     /// # Errors
     /// `Permanent`: not a replica set of MongoDB 5.0 or later, a wrong URI or
     /// password. `Transient`: it cannot be reached at present.
-    pub async fn connect(uri: &str, cache_epoch: u64, max_loads: usize) -> Result<Self, ConnectError> {
+    pub async fn connect(
+        uri: &str,
+        cache_epoch: u64,
+        max_loads: usize,
+    ) -> Result<Self, ConnectError> {
         let mut options = ClientOptions::parse(uri).await?;
-        let database = options.default_database.clone().unwrap_or_else(|| DEFAULT_DATABASE.into());
-        let loads = u32::try_from(max_loads).unwrap_or(READ_CONNECTIONS).clamp(4, READ_CONNECTIONS);
+        let database = options
+            .default_database
+            .clone()
+            .unwrap_or_else(|| DEFAULT_DATABASE.into());
+        let loads = u32::try_from(max_loads)
+            .unwrap_or(READ_CONNECTIONS)
+            .clamp(4, READ_CONNECTIONS);
         let (elected, primary) = watch::channel(None);
         options.sdam_event_handler = Some(tell_primary(elected));
         let reads = client(&options, READ_SELECTION, loads)?;
@@ -109,11 +118,17 @@ impl MongoDb {
             unprepared: AtomicBool::new(true),
         };
         inner.prepare(true).await?;
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 }
 
-fn client(options: &ClientOptions, selection: Duration, connections: u32) -> Result<Client, ConnectError> {
+fn client(
+    options: &ClientOptions,
+    selection: Duration,
+    connections: u32,
+) -> Result<Client, ConnectError> {
     let mut options = options.clone();
     options.app_name.get_or_insert_with(|| "tidemark".into());
     options.server_selection_timeout = Some(selection);
@@ -130,7 +145,9 @@ fn client(options: &ClientOptions, selection: Duration, connections: u32) -> Res
 /// Tells which node is the primary, each time that it is another one.
 fn tell_primary(elected: watch::Sender<Option<String>>) -> EventHandler<SdamEvent> {
     EventHandler::callback(move |event| {
-        let SdamEvent::ServerDescriptionChanged(change) = event else { return };
+        let SdamEvent::ServerDescriptionChanged(change) = event else {
+            return;
+        };
         if change.new_description.server_type() == ServerType::RsPrimary {
             let address = Some(change.address.to_string());
             elected.send_if_modified(|known| std::mem::replace(known, address.clone()) != address);
@@ -164,8 +181,15 @@ fn check(hello: &Document) -> Result<i32, ConnectError> {
 }
 
 fn set_id(reply: &Document) -> Option<String> {
-    let settings = reply.get_document("config").ok()?.get_document("settings").ok()?;
-    settings.get_object_id("replicaSetId").ok().map(bson::oid::ObjectId::to_hex)
+    let settings = reply
+        .get_document("config")
+        .ok()?
+        .get_document("settings")
+        .ok()?;
+    settings
+        .get_object_id("replicaSetId")
+        .ok()
+        .map(bson::oid::ObjectId::to_hex)
 }
 
 /// The indexes: one for each order, so that every query reads only its own

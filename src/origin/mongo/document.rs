@@ -38,23 +38,36 @@ pub(super) fn etag(raw: &RawDocument) -> String {
 }
 
 fn unreadable(field: &str, problem: impl Into<String>) -> Unreadable {
-    Unreadable { field: field.into(), problem: problem.into() }
+    Unreadable {
+        field: field.into(),
+        problem: problem.into(),
+    }
 }
 
 fn wrong_type(field: &str, value: RawBsonRef<'_>, wanted: &str) -> Unreadable {
-    unreadable(field, format!("is of type {:?}; {wanted} is wanted", value.element_type()))
+    unreadable(
+        field,
+        format!("is of type {:?}; {wanted} is wanted", value.element_type()),
+    )
 }
 
 /// The todo in a stored document, etag included. Missing fields have their
 /// default, but `parent` must be the list of the name.
 pub(super) fn todo(name: &TodoName, raw: &RawDocument) -> Result<Todo, Unreadable> {
-    let mut todo = Todo { name: name.to_string(), etag: etag(raw), ..Todo::default() };
+    let mut todo = Todo {
+        name: name.to_string(),
+        etag: etag(raw),
+        ..Todo::default()
+    };
     todo.set_state(State::Active);
     todo.set_priority(Priority::Normal);
     let mut parent = None;
     for element in raw {
         let (key, value) = element.map_err(|e| {
-            unreadable("document", format!("is damaged: {}", crate::error::shorten(&e.to_string())))
+            unreadable(
+                "document",
+                format!("is damaged: {}", crate::error::shorten(&e.to_string())),
+            )
         })?;
         match key.as_str() {
             "parent" => parent = Some(text("parent", value)?),
@@ -74,14 +87,24 @@ pub(super) fn todo(name: &TodoName, raw: &RawDocument) -> Result<Todo, Unreadabl
         Some(parent) if parent == name.parent() => Ok(todo),
         Some(parent) => Err(unreadable(
             "parent",
-            format!("is {:?}; it must be {:?}", crate::error::shorten(&parent), name.parent()),
+            format!(
+                "is {:?}; it must be {:?}",
+                crate::error::shorten(&parent),
+                name.parent()
+            ),
         )),
-        None => Err(unreadable("parent", format!("is missing; it must be {:?}", name.parent()))),
+        None => Err(unreadable(
+            "parent",
+            format!("is missing; it must be {:?}", name.parent()),
+        )),
     }
 }
 
 fn text(field: &str, value: RawBsonRef<'_>) -> Result<String, Unreadable> {
-    value.as_str().map(ToOwned::to_owned).ok_or_else(|| wrong_type(field, value, "a string"))
+    value
+        .as_str()
+        .map(ToOwned::to_owned)
+        .ok_or_else(|| wrong_type(field, value, "a string"))
 }
 
 fn state(value: RawBsonRef<'_>) -> Result<State, Unreadable> {
@@ -90,7 +113,10 @@ fn state(value: RawBsonRef<'_>) -> Result<State, Unreadable> {
         "COMPLETED" => Ok(State::Completed),
         other => Err(unreadable(
             "state",
-            format!("is {:?}; it must be ACTIVE or COMPLETED", crate::error::shorten(other)),
+            format!(
+                "is {:?}; it must be ACTIVE or COMPLETED",
+                crate::error::shorten(other)
+            ),
         )),
     }
 }
@@ -98,21 +124,31 @@ fn state(value: RawBsonRef<'_>) -> Result<State, Unreadable> {
 fn priority(value: RawBsonRef<'_>) -> Result<Priority, Unreadable> {
     let name = text("priority", value)?;
     let rank = PRIORITIES.iter().position(|known| *known == name);
-    let rank = rank.and_then(|at| i32::try_from(at + 1).ok()).and_then(|rank| Priority::try_from(rank).ok());
+    let rank = rank
+        .and_then(|at| i32::try_from(at + 1).ok())
+        .and_then(|rank| Priority::try_from(rank).ok());
     rank.ok_or_else(|| {
         unreadable(
             "priority",
-            format!("is {:?}; it must be LOW, NORMAL, HIGH or URGENT", crate::error::shorten(&name)),
+            format!(
+                "is {:?}; it must be LOW, NORMAL, HIGH or URGENT",
+                crate::error::shorten(&name)
+            ),
         )
     })
 }
 
 fn labels(value: RawBsonRef<'_>) -> Result<Vec<String>, Unreadable> {
-    let array = value.as_array().ok_or_else(|| wrong_type("labels", value, "an array of strings"))?;
+    let array = value
+        .as_array()
+        .ok_or_else(|| wrong_type("labels", value, "an array of strings"))?;
     let label = |(at, label): (usize, bson::error::Result<RawBsonRef<'_>>)| {
         let field = format!("labels[{at}]");
         let label = label.map_err(|e| {
-            unreadable(&field, format!("is damaged: {}", crate::error::shorten(&e.to_string())))
+            unreadable(
+                &field,
+                format!("is damaged: {}", crate::error::shorten(&e.to_string())),
+            )
         })?;
         text(&field, label)
     };
@@ -120,7 +156,9 @@ fn labels(value: RawBsonRef<'_>) -> Result<Vec<String>, Unreadable> {
 }
 
 fn time(field: &str, value: RawBsonRef<'_>) -> Result<Option<Timestamp>, Unreadable> {
-    let time = value.as_datetime().ok_or_else(|| wrong_type(field, value, "a date"))?;
+    let time = value
+        .as_datetime()
+        .ok_or_else(|| wrong_type(field, value, "a date"))?;
     let time = timestamp_from_ms(time.timestamp_millis());
     match timestamp_ms(&time) {
         Some(_) => Ok(Some(time)),
@@ -129,11 +167,19 @@ fn time(field: &str, value: RawBsonRef<'_>) -> Result<Option<Timestamp>, Unreada
 }
 
 pub(super) fn state_name(state: State) -> &'static str {
-    if state == State::Completed { "COMPLETED" } else { "ACTIVE" }
+    if state == State::Completed {
+        "COMPLETED"
+    } else {
+        "ACTIVE"
+    }
 }
 
 fn priority_name(priority: Priority) -> &'static str {
-    usize::try_from(priority as i32 - 1).ok().and_then(|at| PRIORITIES.get(at)).copied().unwrap_or("NORMAL")
+    usize::try_from(priority as i32 - 1)
+        .ok()
+        .and_then(|at| PRIORITIES.get(at))
+        .copied()
+        .unwrap_or("NORMAL")
 }
 
 pub(super) fn date(time: &Timestamp) -> Bson {
@@ -236,8 +282,12 @@ mod tests {
 
     #[test]
     fn missing_fields_have_their_default() {
-        let back = read(&doc! { "_id": "x", "parent": "lists/home", "extra": 1 }).expect("readable");
-        assert_eq!((back.state(), back.priority()), (State::Active, Priority::Normal));
+        let back =
+            read(&doc! { "_id": "x", "parent": "lists/home", "extra": 1 }).expect("readable");
+        assert_eq!(
+            (back.state(), back.priority()),
+            (State::Active, Priority::Normal)
+        );
     }
 
     #[test]
@@ -265,6 +315,9 @@ mod tests {
         let mut document = right;
         document.insert("labels", vec![Bson::from("a"), Bson::from(5)]);
         assert_eq!(read(&document).expect_err("labels").field, "labels[1]");
-        assert_eq!(read(&doc! { "title": "t" }).expect_err("parent").field, "parent");
+        assert_eq!(
+            read(&doc! { "title": "t" }).expect_err("parent").field,
+            "parent"
+        );
     }
 }

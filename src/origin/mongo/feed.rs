@@ -53,12 +53,19 @@ pub(super) struct MongoFeed {
 impl MongoFeed {
     pub(super) async fn open(inner: Arc<Inner>, from: FeedStart) -> Result<Self, FeedError> {
         let (stream, position) = match from {
-            FeedStart::After(time) => (doc! { "startAtOperationTime": timestamp(time.next()) }, None),
+            FeedStart::After(time) => (
+                doc! { "startAtOperationTime": timestamp(time.next()) },
+                None,
+            ),
             FeedStart::Resume(position) => {
                 let position = position.0.downcast::<Position>();
-                let position =
-                    position.map_err(|_| FeedError::Broken("the position is of another origin".into()))?;
-                let option = if position.start_after { "startAfter" } else { "resumeAfter" };
+                let position = position
+                    .map_err(|_| FeedError::Broken("the position is of another origin".into()))?;
+                let option = if position.start_after {
+                    "startAfter"
+                } else {
+                    "resumeAfter"
+                };
                 (doc! { option: position.token.clone() }, Some(position))
             }
         };
@@ -78,7 +85,13 @@ impl MongoFeed {
             .batch()
             .await;
         let batches = ahead(opened.map_err(broken)?);
-        Ok(Self { inner, batches, primary, position, ready: VecDeque::new() })
+        Ok(Self {
+            inner,
+            batches,
+            primary,
+            position,
+            ready: VecDeque::new(),
+        })
     }
 
     async fn read(&mut self) -> Result<(), FeedError> {
@@ -88,7 +101,9 @@ impl MongoFeed {
             batch = self.batches.recv() => batch,
             Ok(()) = elected => return Err(FeedError::Broken("another node is the primary now".into())),
         };
-        let batch = batch.ok_or_else(|| FeedError::Broken("the stream ended".into()))?.map_err(broken)?;
+        let batch = batch
+            .ok_or_else(|| FeedError::Broken("the stream ended".into()))?
+            .map_err(broken)?;
         let mut unpinned = false;
         let mut last = None;
         for event in batch.doc_slices().map_err(broken)? {
@@ -96,8 +111,8 @@ impl MongoFeed {
             let event = event.ok_or_else(|| FeedError::Broken("an event is no document".into()))?;
             let read = Event::read(event);
             let item = read.as_ref().and_then(|read| self.item(read));
-            let item =
-                item.ok_or_else(|| FeedError::Broken(format!("an event cannot be read: {event:?}")))?;
+            let item = item
+                .ok_or_else(|| FeedError::Broken(format!("an event cannot be read: {event:?}")))?;
             unpinned |= matches!(item.event, FeedEvent::Reset { .. });
             self.ready.push_back(item);
             last = read;
@@ -124,7 +139,9 @@ impl MongoFeed {
         if event.coll == HEARTBEATS {
             let event = event
                 .number
-                .map_or(FeedEvent::Nothing, |number| FeedEvent::Heartbeat { number: number.unsigned_abs() });
+                .map_or(FeedEvent::Nothing, |number| FeedEvent::Heartbeat {
+                    number: number.unsigned_abs(),
+                });
             return Some(FeedItem { time, alone, event });
         }
         let kind = match event.operation {
@@ -138,20 +155,38 @@ impl MongoFeed {
                 return Some(FeedItem {
                     time,
                     alone: false,
-                    event: FeedEvent::Reset { reason: other.to_owned() },
+                    event: FeedEvent::Reset {
+                        reason: other.to_owned(),
+                    },
                 });
             }
         };
-        let wall_ms = event.wall_ms.unwrap_or(i64::from(event.cluster_time?.time) * 1000);
+        let wall_ms = event
+            .wall_ms
+            .unwrap_or(i64::from(event.cluster_time?.time) * 1000);
         // A document whose _id is no todo name does not exist for this service.
         let Some(name) = event.key?.get_str("_id").ok().and_then(TodoName::parse) else {
-            return Some(FeedItem { time, alone, event: FeedEvent::Nothing });
+            return Some(FeedItem {
+                time,
+                alone,
+                event: FeedEvent::Nothing,
+            });
         };
-        let touched = if kind == ChangeKind::Updated { event.touched()? } else { Touched::All };
+        let touched = if kind == ChangeKind::Updated {
+            event.touched()?
+        } else {
+            Touched::All
+        };
         Some(FeedItem {
             time,
             alone,
-            event: FeedEvent::Change(Change { name, kind, touched, time, wall_ms }),
+            event: FeedEvent::Change(Change {
+                name,
+                kind,
+                touched,
+                time,
+                wall_ms,
+            }),
         })
     }
 }
@@ -200,7 +235,9 @@ impl<'a> Event<'a> {
                 "_id" => read.token = value.as_document(),
                 "operationType" => read.operation = value.as_str()?,
                 "clusterTime" => read.cluster_time = value.as_timestamp(),
-                "wallTime" => read.wall_ms = value.as_datetime().map(bson::DateTime::timestamp_millis),
+                "wallTime" => {
+                    read.wall_ms = value.as_datetime().map(bson::DateTime::timestamp_millis)
+                }
                 "ns" => read.coll = value.as_document()?.get_str("coll").unwrap_or_default(),
                 "txnNumber" => read.in_transaction = true,
                 "documentKey" => read.key = value.as_document(),
@@ -236,7 +273,8 @@ impl<'a> Event<'a> {
 fn pipeline(stream: Document, replica: &str) -> Vec<Document> {
     let or_empty = |field: &str, empty: Bson| doc! { "$ifNull": [field, { "$literal": empty }] };
     let map = |input: Bson, out: &str| doc! { "$map": { "input": input, "in": out } };
-    let updated = doc! { "$objectToArray": or_empty("$updateDescription.updatedFields", doc! {}.into()) };
+    let updated =
+        doc! { "$objectToArray": or_empty("$updateDescription.updatedFields", doc! {}.into()) };
     let none: Bson = Vec::<Bson>::new().into();
     let number = doc! { "$ifNull": ["$updateDescription.updatedFields.n", "$fullDocument.n"] };
     vec![

@@ -71,8 +71,14 @@ struct Inner {
 
 /// A time as MongoDB writes it.
 const fn timestamp(time: OriginTime) -> bson::Timestamp {
-    #[expect(clippy::cast_possible_truncation, reason = "the two halves of the number")]
-    bson::Timestamp { time: (time.0 >> 32) as u32, increment: time.0 as u32 }
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the two halves of the number"
+    )]
+    bson::Timestamp {
+        time: (time.0 >> 32) as u32,
+        increment: time.0 as u32,
+    }
 }
 
 const fn origin_time(timestamp: bson::Timestamp) -> OriginTime {
@@ -105,23 +111,34 @@ impl Inner {
         }
         self.unprepared.store(uuid.is_none(), Ordering::Relaxed);
         let identity = format!("{} {} {:?}", self.id.0, self.cache_epoch, uuid);
-        self.scope.store(xxh3_64(identity.as_bytes()), Ordering::Relaxed);
+        self.scope
+            .store(xxh3_64(identity.as_bytes()), Ordering::Relaxed);
         Ok(())
     }
 
     async fn collection_uuid(&self) -> Result<Option<Bson>, mongodb::error::Error> {
         let list = doc! { "listCollections": 1, "filter": { "name": TODOS } };
         let reply = self.writes.run_command(list).await?;
-        let batch = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
-        let first = batch.ok().and_then(|batch| batch.first()).and_then(Bson::as_document);
-        Ok(first.and_then(|info| info.get_document("info").ok()).and_then(|info| info.get("uuid")).cloned())
+        let batch = reply
+            .get_document("cursor")
+            .and_then(|cursor| cursor.get_array("firstBatch"));
+        let first = batch
+            .ok()
+            .and_then(|batch| batch.first())
+            .and_then(Bson::as_document);
+        Ok(first
+            .and_then(|info| info.get_document("info").ok())
+            .and_then(|info| info.get("uuid"))
+            .cloned())
     }
 }
 
 /// Whether a write was refused because its database is being dropped.
 fn refused_for_a_drop(reply: &Document) -> bool {
     let errors = reply.get_array("writeErrors").ok();
-    let first = errors.and_then(|errors| errors.first()).and_then(Bson::as_document);
+    let first = errors
+        .and_then(|errors| errors.first())
+        .and_then(Bson::as_document);
     first.and_then(|error| error.get_i32("code").ok()) == Some(DATABASE_DROP_PENDING)
 }
 
@@ -153,11 +170,21 @@ impl Origin for MongoDb {
         self.inner.load_page(query, At::After(after), limit).await
     }
 
-    async fn todo_at(&self, name: &TodoName, at: OriginTime, limit: Duration) -> Result<Value, OriginError> {
+    async fn todo_at(
+        &self,
+        name: &TodoName,
+        at: OriginTime,
+        limit: Duration,
+    ) -> Result<Value, OriginError> {
         self.inner.todo_at(name, at, limit).await
     }
 
-    async fn page_at(&self, query: &PageQuery, at: OriginTime, limit: Duration) -> Result<Page, OriginError> {
+    async fn page_at(
+        &self,
+        query: &PageQuery,
+        at: OriginTime,
+        limit: Duration,
+    ) -> Result<Page, OriginError> {
         Ok(self.inner.load_page(query, At::Exactly(at), limit).await?.1)
     }
 
@@ -170,14 +197,16 @@ impl Origin for MongoDb {
             tokio::spawn(async move { inner.prepare(false).await });
         }
         let unavailable = |problem: String| OriginError::Unavailable(problem);
-        let set = doc! { "n": i64::try_from(number).unwrap_or(i64::MAX), "at": bson::DateTime::now() };
+        let set =
+            doc! { "n": i64::try_from(number).unwrap_or(i64::MAX), "at": bson::DateTime::now() };
         let update = doc! {
             "update": HEARTBEATS,
             "updates": [{ "q": { "_id": &inner.replica }, "u": { "$set": set }, "upsert": true }],
             "writeConcern": { "w": "majority", "wtimeout": i64::try_from(limit.as_millis()).unwrap_or(1000) },
         };
         let reply = loop {
-            let answer = inner.at_this_primary(async { inner.reads.run_command(update.clone()).await });
+            let answer =
+                inner.at_this_primary(async { inner.reads.run_command(update.clone()).await });
             // The same heartbeat may be sent twice: it was begun before either.
             let Some(answer) = answer.await else { continue };
             let reply = answer.map_err(|error| unavailable(error.to_string()))?;
@@ -195,10 +224,15 @@ impl Origin for MongoDb {
             }
         }
         let time = reply.get_timestamp("operationTime");
-        time.map(origin_time).map_err(|_| unavailable("the server does not tell its operationTime".into()))
+        time.map(origin_time)
+            .map_err(|_| unavailable("the server does not tell its operationTime".into()))
     }
 
-    async fn write(&self, write: Write, request: Option<RequestId>) -> Result<WriteDone, WriteError> {
+    async fn write(
+        &self,
+        write: Write,
+        request: Option<RequestId>,
+    ) -> Result<WriteDone, WriteError> {
         self.inner.write(write, request).await
     }
 
@@ -211,6 +245,8 @@ impl Origin for MongoDb {
     }
 
     async fn open_feed(&self, from: FeedStart) -> Result<Box<dyn Feed>, FeedError> {
-        feed::MongoFeed::open(Arc::clone(&self.inner), from).await.map(|feed| Box::new(feed) as Box<dyn Feed>)
+        feed::MongoFeed::open(Arc::clone(&self.inner), from)
+            .await
+            .map(|feed| Box::new(feed) as Box<dyn Feed>)
     }
 }

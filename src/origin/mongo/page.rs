@@ -44,8 +44,11 @@ impl Inner {
             let (time, documents) = self.find(find, at, limit).await?;
             at = At::Exactly(time);
             let Some(documents) = documents else { break };
-            found
-                .extend(documents.iter().filter_map(|document| position(query.order, segment.key, document)));
+            found.extend(
+                documents
+                    .iter()
+                    .filter_map(|document| position(query.order, segment.key, document)),
+            );
             if found.len() > wanted {
                 break;
             }
@@ -56,7 +59,13 @@ impl Inner {
         let more = found.len() > wanted;
         found.truncate(wanted);
         let next = if more { found.last().cloned() } else { None };
-        Ok((time, Page { names: found.into_iter().map(|position| position.name).collect(), next }))
+        Ok((
+            time,
+            Page {
+                names: found.into_iter().map(|position| position.name).collect(),
+                next,
+            },
+        ))
     }
 }
 
@@ -70,8 +79,16 @@ const fn field(order: Order) -> &'static str {
 
 fn position(order: Order, key: Option<SortKey>, document: &RawDocumentBuf) -> Option<PagePosition> {
     let name = TodoName::parse(document.get_str("_id").ok()?)?;
-    let date = || document.get_datetime(field(order)).ok().map(|date| SortKey::Time(date.timestamp_millis()));
-    Some(PagePosition { key: key.or_else(date)?, name })
+    let date = || {
+        document
+            .get_datetime(field(order))
+            .ok()
+            .map(|date| SortKey::Time(date.timestamp_millis()))
+    };
+    Some(PagePosition {
+        key: key.or_else(date)?,
+        name,
+    })
 }
 
 /// Only real names of this list, with this list as their parent.
@@ -94,12 +111,18 @@ fn condition(condition: &Condition) -> Document {
     match condition {
         Condition::State(op, state) => {
             let wanted = |other: &State| op.holds(other, state);
-            let names = [State::Active, State::Completed].into_iter().filter(wanted).map(state_name);
+            let names = [State::Active, State::Completed]
+                .into_iter()
+                .filter(wanted)
+                .map(state_name);
             one_of("state", names, "ACTIVE")
         }
         Condition::Priority(op, priority) => {
             let rank = *priority as i32;
-            let wanted = PRIORITIES.into_iter().zip(1..).filter(|(_, other)| op.holds(other, &rank));
+            let wanted = PRIORITIES
+                .into_iter()
+                .zip(1..)
+                .filter(|(_, other)| op.holds(other, &rank));
             one_of("priority", wanted.map(|(name, _)| name), "NORMAL")
         }
         Condition::Label(label) => doc! { "labels": label },
@@ -149,7 +172,10 @@ fn no_array(field: &str) -> Document {
 }
 
 fn after_name(name: Option<&PagePosition>) -> Document {
-    name.map_or_else(Document::new, |position| doc! { "_id": { "$gt": position.name.as_str() } })
+    name.map_or_else(
+        Document::new,
+        |position| doc! { "_id": { "$gt": position.name.as_str() } },
+    )
 }
 
 fn by_time(field: &str, direction: i32, after: Option<&PagePosition>) -> Vec<Segment> {
@@ -163,11 +189,20 @@ fn by_time(field: &str, direction: i32, after: Option<&PagePosition>) -> Vec<Seg
         sort: doc! { field: direction, "_id": 1 },
         key: None,
     };
-    let missing =
-        |after| named(doc! { "$and": [{ field: (Bson::Null) }, no_array(field)] }, SortKey::Missing, after);
+    let missing = |after| {
+        named(
+            doc! { "$and": [{ field: (Bson::Null) }, no_array(field)] },
+            SortKey::Missing,
+            after,
+        )
+    };
     let wrong = |after| {
         let other = doc! { field: { "$exists": true, "$not": { "$type": ["date", "null"] } } };
-        named(doc! { "$or": [{ field: { "$type": "array" } }, other] }, SortKey::Wrong, after)
+        named(
+            doc! { "$or": [{ field: { "$type": "array" } }, other] },
+            SortKey::Wrong,
+            after,
+        )
     };
     match after.map(|position| (position.key, position)) {
         None => vec![dates(Document::new()), missing(None), wrong(None)],
@@ -176,7 +211,11 @@ fn by_time(field: &str, direction: i32, after: Option<&PagePosition>) -> Vec<Seg
             let date = bson::DateTime::from_millis(ms);
             let beyond = if direction < 0 { "$lt" } else { "$gt" };
             let tie = doc! { field: date, "_id": { "$gt": position.name.as_str() } };
-            vec![dates(doc! { "$or": [{ field: { beyond: date } }, tie] }), missing(None), wrong(None)]
+            vec![
+                dates(doc! { "$or": [{ field: { beyond: date } }, tie] }),
+                missing(None),
+                wrong(None),
+            ]
         }
         Some((_, position)) => vec![wrong(Some(position))],
     }
@@ -196,14 +235,14 @@ fn by_priority(after: Option<&PagePosition>) -> Vec<Segment> {
     };
     for rank in (1..=from).rev() {
         let name = PRIORITIES[usize::from(rank) - 1];
-        let filter =
-            doc! { "$and": [one_of("priority", [name].into_iter(), "NORMAL"), no_array("priority")] };
+        let filter = doc! { "$and": [one_of("priority", [name].into_iter(), "NORMAL"), no_array("priority")] };
         let here = after.filter(|position| position.key == SortKey::Priority(rank));
         segments.push(segment(filter, SortKey::Priority(rank), here));
     }
     let mut known: Vec<Bson> = PRIORITIES.into_iter().map(Bson::from).collect();
     known.push(Bson::Null);
-    let wrong = doc! { "$or": [{ "priority": { "$type": "array" } }, { "priority": { "$nin": known } }] };
+    let wrong =
+        doc! { "$or": [{ "priority": { "$type": "array" } }, { "priority": { "$nin": known } }] };
     let here = after.filter(|position| !matches!(position.key, SortKey::Priority(_)));
     segments.push(segment(wrong, SortKey::Wrong, here));
     segments

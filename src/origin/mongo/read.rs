@@ -37,7 +37,9 @@ impl Inner {
         // One alone takes the server's shortest way.
         let filter = match names {
             [name] => doc! { "_id": name.as_str() },
-            names => doc! { "_id": { "$in": names.iter().map(TodoName::as_str).collect::<Vec<_>>() } },
+            names => {
+                doc! { "_id": { "$in": names.iter().map(TodoName::as_str).collect::<Vec<_>>() } }
+            }
         };
         // One more than can come, so that the server sees the end at once.
         let find = doc! {
@@ -54,7 +56,9 @@ impl Inner {
             }
         }
         let value = |name: &TodoName| {
-            found.get(name.as_str()).map_or(Value::Absent, |document| document::value(name, document))
+            found
+                .get(name.as_str())
+                .map_or(Value::Absent, |document| document::value(name, document))
         };
         Ok((time, names.iter().map(value).collect()))
     }
@@ -66,7 +70,8 @@ impl Inner {
         at: OriginTime,
         limit: Duration,
     ) -> Result<Value, OriginError> {
-        let find = doc! { "find": TODOS, "filter": { "_id": name.as_str() }, "limit": 1, "batchSize": 2 };
+        let find =
+            doc! { "find": TODOS, "filter": { "_id": name.as_str() }, "limit": 1, "batchSize": 2 };
         let (_, documents) = self.find(find, At::Exactly(at), limit).await?;
         let document = documents.and_then(|documents| documents.into_iter().next());
         Ok(document.map_or(Value::Absent, |document| document::value(name, &document)))
@@ -89,7 +94,9 @@ impl Inner {
             let code = code(&error);
             if tried || ![Some(INVALID_OPTIONS), Some(SNAPSHOT_UNAVAILABLE)].contains(&code) {
                 return Err(match (code, at) {
-                    (Some(INVALID_OPTIONS), At::After(time) | At::Exactly(time)) => OriginError::Ahead(time),
+                    (Some(INVALID_OPTIONS), At::After(time) | At::Exactly(time)) => {
+                        OriginError::Ahead(time)
+                    }
                     _ => OriginError::Unavailable(error.to_string()),
                 });
             }
@@ -121,14 +128,19 @@ impl Inner {
             time = self.find_once(any, at, limit).await?.at;
         }
         let time = time.ok_or_else(no_stamp)?;
-        let again = self.find_once(find.clone(), At::Exactly(time), limit).await?;
+        let again = self
+            .find_once(find.clone(), At::Exactly(time), limit)
+            .await?;
         Ok((time, again.at.map(|_| again.documents)))
     }
 
     /// Asks a new primary where the one that was asked froze.
     async fn find_once(&self, find: Document, at: At, limit: Duration) -> Result<Found, Error> {
         loop {
-            if let Some(found) = self.at_this_primary(self.find_at(find.clone(), at, limit)).await {
+            if let Some(found) = self
+                .at_this_primary(self.find_at(find.clone(), at, limit))
+                .await
+            {
                 return found;
             }
         }
@@ -139,20 +151,34 @@ impl Inner {
             At::After(time) => ("afterClusterTime", time),
             At::Exactly(time) => ("atClusterTime", time),
         };
-        find.insert("readConcern", doc! { "level": "snapshot", field: timestamp(time) });
-        find.insert("maxTimeMS", i64::try_from(limit.as_millis()).unwrap_or(i64::MAX).max(1));
+        find.insert(
+            "readConcern",
+            doc! { "level": "snapshot", field: timestamp(time) },
+        );
+        find.insert(
+            "maxTimeMS",
+            i64::try_from(limit.as_millis()).unwrap_or(i64::MAX).max(1),
+        );
         let mut batches = self.reads.run_cursor_command(find).batch().await?;
-        let mut found = Found { at: None, operation_time: OriginTime::ZERO, documents: Vec::new() };
+        let mut found = Found {
+            at: None,
+            operation_time: OriginTime::ZERO,
+            documents: Vec::new(),
+        };
         while let Some(batch) = batches.next().await {
             let batch = batch?;
             let reply = batch.as_raw_document();
-            let stamp = reply.get_document("cursor").and_then(|cursor| cursor.get_timestamp("atClusterTime"));
+            let stamp = reply
+                .get_document("cursor")
+                .and_then(|cursor| cursor.get_timestamp("atClusterTime"));
             found.at = found.at.or(stamp.ok().map(origin_time));
             if let Ok(time) = reply.get_timestamp("operationTime") {
                 found.operation_time = found.operation_time.max(origin_time(time));
             }
             for document in batch.doc_slices()? {
-                found.documents.extend(document?.as_document().map(ToOwned::to_owned));
+                found
+                    .documents
+                    .extend(document?.as_document().map(ToOwned::to_owned));
             }
         }
         Ok(found)

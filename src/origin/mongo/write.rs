@@ -86,7 +86,11 @@ impl Inner {
         write: &Write,
         request: Option<RequestId>,
     ) -> Result<WriteDone, WriteError> {
-        let mut session = self.writes_client.start_session().await.map_err(|error| failed(&error, None))?;
+        let mut session = self
+            .writes_client
+            .start_session()
+            .await
+            .map_err(|error| failed(&error, None))?;
         let mut pause = TRY_PAUSE;
         for _ in 0..MAX_TRIES {
             let outcome = match request {
@@ -147,9 +151,14 @@ impl Inner {
     ) -> Result<Outcome, Failed> {
         let requests: Collection<Document> = self.writes.collection(REQUESTS);
         let id = request.id.to_string();
-        let fingerprint =
-            bson::Binary { subtype: bson::spec::BinarySubtype::Generic, bytes: request.fingerprint.to_vec() };
-        let known = requests.find_one(doc! { "_id": &id }).session(&mut *session).await?;
+        let fingerprint = bson::Binary {
+            subtype: bson::spec::BinarySubtype::Generic,
+            bytes: request.fingerprint.to_vec(),
+        };
+        let known = requests
+            .find_one(doc! { "_id": &id })
+            .session(&mut *session)
+            .await?;
         if let Some(known) = known {
             if known.get("fingerprint") != Some(&bson::Bson::Binary(fingerprint)) {
                 return Ok(Err(Refusal::RequestIdReused));
@@ -178,8 +187,16 @@ impl Inner {
         name: &TodoName,
         known: &Document,
     ) -> Result<Bytes, Failed> {
-        let name = known.get_str("name").ok().and_then(TodoName::parse).unwrap_or_else(|| name.clone());
-        let stored = self.todos().find_one(doc! { "_id": name.as_str() }).session(&mut *session).await?;
+        let name = known
+            .get_str("name")
+            .ok()
+            .and_then(TodoName::parse)
+            .unwrap_or_else(|| name.clone());
+        let stored = self
+            .todos()
+            .find_one(doc! { "_id": name.as_str() })
+            .session(&mut *session)
+            .await?;
         let todo = stored.and_then(|stored| document::todo(&name, &stored).ok());
         Ok(todo.map(document::encoded).unwrap_or_default())
     }
@@ -187,11 +204,22 @@ impl Inner {
     async fn once(&self, session: &mut ClientSession, write: &Write) -> Result<Outcome, Failed> {
         match write {
             Write::Create { name, todo } => self.create(session, name, todo).await,
-            Write::Update { name, patch, etag, allow_missing } => {
-                self.update(session, name, patch, etag.as_deref(), *allow_missing).await
+            Write::Update {
+                name,
+                patch,
+                etag,
+                allow_missing,
+            } => {
+                self.update(session, name, patch, etag.as_deref(), *allow_missing)
+                    .await
             }
-            Write::Delete { name, etag, allow_missing } => {
-                self.delete(session, name, etag.as_deref(), *allow_missing).await
+            Write::Delete {
+                name,
+                etag,
+                allow_missing,
+            } => {
+                self.delete(session, name, etag.as_deref(), *allow_missing)
+                    .await
             }
         }
     }
@@ -202,10 +230,18 @@ impl Inner {
         name: &TodoName,
         todo: &Todo,
     ) -> Result<Outcome, Failed> {
-        let stored = RawDocumentBuf::try_from(&document::document(name, todo)).map_err(Error::from)?;
-        match self.todos().insert_one(&stored).session(&mut *session).await {
+        let stored =
+            RawDocumentBuf::try_from(&document::document(name, todo)).map_err(Error::from)?;
+        match self
+            .todos()
+            .insert_one(&stored)
+            .session(&mut *session)
+            .await
+        {
             Ok(_) => {
-                let todo = document::todo(name, &stored).map(document::encoded).unwrap_or_default();
+                let todo = document::todo(name, &stored)
+                    .map(document::encoded)
+                    .unwrap_or_default();
                 Ok(Ok(todo))
             }
             Err(error) if is_duplicate(&error) => Ok(Err(Refusal::AlreadyExists)),
@@ -222,8 +258,11 @@ impl Inner {
         allow_missing: bool,
     ) -> Result<Outcome, Failed> {
         let now = bson::DateTime::now().timestamp_millis();
-        let Some(stored) =
-            self.todos().find_one(doc! { "_id": name.as_str() }).session(&mut *session).await?
+        let Some(stored) = self
+            .todos()
+            .find_one(doc! { "_id": name.as_str() })
+            .session(&mut *session)
+            .await?
         else {
             if !allow_missing || etag.is_some() {
                 return Ok(Err(Refusal::NotFound));
@@ -242,14 +281,26 @@ impl Inner {
         }
         let old = match document::todo(name, &stored) {
             Ok(old) => old,
-            Err(why) => return Ok(Err(Refusal::Unreadable { field: why.field, problem: why.problem })),
+            Err(why) => {
+                return Ok(Err(Refusal::Unreadable {
+                    field: why.field,
+                    problem: why.problem,
+                }));
+            }
         };
         let update = document::update(patch, &patch.apply(old, now));
         let todos = self.todos();
         let swap = todos.find_one_and_update(unchanged(name, &stored), update);
-        let new = swap.return_document(ReturnDocument::After).session(&mut *session).await?;
-        let Some(new) = new else { return Err(Failed::Raced) };
-        Ok(Ok(document::todo(name, &new).map(document::encoded).unwrap_or_default()))
+        let new = swap
+            .return_document(ReturnDocument::After)
+            .session(&mut *session)
+            .await?;
+        let Some(new) = new else {
+            return Err(Failed::Raced);
+        };
+        Ok(Ok(document::todo(name, &new)
+            .map(document::encoded)
+            .unwrap_or_default()))
     }
 
     async fn delete(
@@ -261,9 +312,16 @@ impl Inner {
     ) -> Result<Outcome, Failed> {
         let todos = self.todos();
         let filter = if let Some(etag) = etag {
-            let stored = todos.find_one(doc! { "_id": name.as_str() }).session(&mut *session).await?;
+            let stored = todos
+                .find_one(doc! { "_id": name.as_str() })
+                .session(&mut *session)
+                .await?;
             let Some(stored) = stored else {
-                return Ok(if allow_missing { Ok(Bytes::new()) } else { Err(Refusal::NotFound) });
+                return Ok(if allow_missing {
+                    Ok(Bytes::new())
+                } else {
+                    Err(Refusal::NotFound)
+                });
             };
             if let Some(refusal) = mismatch(Some(etag), &stored) {
                 return Ok(Err(refusal));
@@ -272,7 +330,11 @@ impl Inner {
         } else {
             doc! { "_id": name.as_str() }
         };
-        let deleted = todos.delete_one(filter).session(&mut *session).await?.deleted_count;
+        let deleted = todos
+            .delete_one(filter)
+            .session(&mut *session)
+            .await?
+            .deleted_count;
         match (deleted, etag) {
             (0, Some(_)) => Err(Failed::Raced),
             (0, None) if !allow_missing => Ok(Err(Refusal::NotFound)),
@@ -294,7 +356,9 @@ impl Inner {
             Ok(Err(error)) => taken(&error)
                 .map(|taken| all - taken)
                 .ok_or_else(|| OriginError::Unavailable(error.to_string())),
-            Err(_) => Err(OriginError::Unavailable(format!("no answer within {IMPORT_TIMEOUT:?}"))),
+            Err(_) => Err(OriginError::Unavailable(format!(
+                "no answer within {IMPORT_TIMEOUT:?}"
+            ))),
         }
     }
 }
@@ -326,14 +390,16 @@ fn answered(outcome: Outcome, at: Option<OriginTime>) -> Result<WriteDone, Write
         let problem = "the server does not tell its operationTime".into();
         return Err(WriteError::OutcomeUnknown { problem, at: None });
     };
-    outcome.map(|todo| WriteDone { todo, time: at }).map_err(|refusal| match refusal {
-        Refusal::NotFound => WriteError::NotFound { at },
-        Refusal::AlreadyExists => WriteError::AlreadyExists { at },
-        Refusal::EtagMismatch { current } => WriteError::EtagMismatch { current, at },
-        Refusal::Unreadable { field, problem } => WriteError::Unreadable { field, problem, at },
-        Refusal::RequestIdReused => WriteError::RequestIdReused,
-        Refusal::Invalid(problem) => WriteError::Invalid(problem),
-    })
+    outcome
+        .map(|todo| WriteDone { todo, time: at })
+        .map_err(|refusal| match refusal {
+            Refusal::NotFound => WriteError::NotFound { at },
+            Refusal::AlreadyExists => WriteError::AlreadyExists { at },
+            Refusal::EtagMismatch { current } => WriteError::EtagMismatch { current, at },
+            Refusal::Unreadable { field, problem } => WriteError::Unreadable { field, problem, at },
+            Refusal::RequestIdReused => WriteError::RequestIdReused,
+            Refusal::Invalid(problem) => WriteError::Invalid(problem),
+        })
 }
 
 /// Whether anything was written: only where the server says, or nothing was
@@ -342,11 +408,15 @@ fn failed(error: &Error, at: Option<OriginTime>) -> WriteError {
     let problem = error.to_string();
     let not_primary = code(error).is_some_and(|code| NOT_PRIMARY.contains(&code));
     match *error.kind {
-        _ if error.contains_label(UNKNOWN_COMMIT) => WriteError::OutcomeUnknown { problem, at: None },
+        _ if error.contains_label(UNKNOWN_COMMIT) => {
+            WriteError::OutcomeUnknown { problem, at: None }
+        }
         ErrorKind::ServerSelection { .. }
         | ErrorKind::Authentication { .. }
         | ErrorKind::DnsResolve { .. } => WriteError::Unavailable(problem),
-        ErrorKind::Write(WriteFailure::WriteConcernError(_)) => WriteError::OutcomeUnknown { problem, at },
+        ErrorKind::Write(WriteFailure::WriteConcernError(_)) => {
+            WriteError::OutcomeUnknown { problem, at }
+        }
         _ if not_primary && error.contains_label(NO_WRITES) => WriteError::Unavailable(problem),
         _ => WriteError::OutcomeUnknown { problem, at: None },
     }
@@ -362,9 +432,12 @@ fn is_duplicate(error: &Error) -> bool {
 
 /// How many of a batch were there already, if nothing else was wrong.
 fn taken(error: &Error) -> Option<usize> {
-    let ErrorKind::InsertMany(ref many) = *error.kind else { return None };
+    let ErrorKind::InsertMany(ref many) = *error.kind else {
+        return None;
+    };
     let errors = many.write_errors.as_deref().unwrap_or_default();
-    let only = many.write_concern_error.is_none() && errors.iter().all(|error| error.code == DUPLICATE_KEY);
+    let only = many.write_concern_error.is_none()
+        && errors.iter().all(|error| error.code == DUPLICATE_KEY);
     only.then_some(errors.len())
 }
 
@@ -376,9 +449,14 @@ mod tests {
     /// one found no primary; the first may have written.
     #[test]
     fn no_primary_at_the_second_try_says_nothing_of_the_first() {
-        let reply = doc! { "code": 10107, "codeName": "NotWritablePrimary", "errmsg": "not primary" };
-        let error =
-            Error::from(ErrorKind::Command(bson::deserialize_from_document(reply).expect("an error")));
-        assert!(matches!(failed(&error, None), WriteError::OutcomeUnknown { .. }));
+        let reply =
+            doc! { "code": 10107, "codeName": "NotWritablePrimary", "errmsg": "not primary" };
+        let error = Error::from(ErrorKind::Command(
+            bson::deserialize_from_document(reply).expect("an error"),
+        ));
+        assert!(matches!(
+            failed(&error, None),
+            WriteError::OutcomeUnknown { .. }
+        ));
     }
 }

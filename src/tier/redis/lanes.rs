@@ -53,8 +53,14 @@ struct Route {
 impl Lanes {
     /// One lane for all keys: Redis is no cluster.
     pub(super) fn single(inner: &Arc<Inner>) -> Self {
-        let route = Route { last_slot: u16::MAX, node: None, lane: open(inner) };
-        Self { routes: RwLock::new(vec![route]) }
+        let route = Route {
+            last_slot: u16::MAX,
+            node: None,
+            lane: open(inner),
+        };
+        Self {
+            routes: RwLock::new(vec![route]),
+        }
     }
 
     /// Lets a reader wait for the next command of its key's node.
@@ -69,23 +75,35 @@ impl Lanes {
         };
         let Route { lane, .. } = routes.get(at).ok_or(NoLane::Unknown)?;
         let (found, answer) = oneshot::channel();
-        lane.try_send(Get { key, found }).map_err(|_| NoLane::Full)?;
+        lane.try_send(Get { key, found })
+            .map_err(|_| NoLane::Full)?;
         Ok(answer)
     }
 
     /// Follows the cluster's slots to the nodes that have them now. A reader in
     /// the lane of a node that has lost its slot is answered all the same.
     pub(super) fn follow_slots(&self, inner: &Arc<Inner>) {
-        let Some(slots) = inner.reads.cached_cluster_state() else { return };
+        let Some(slots) = inner.reads.cached_cluster_state() else {
+            return;
+        };
         let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
         let known = |routes: &[Route], node: &Server| {
-            routes.iter().find(|route| route.node.as_ref() == Some(node)).map(|route| route.lane.clone())
+            routes
+                .iter()
+                .find(|route| route.node.as_ref() == Some(node))
+                .map(|route| route.lane.clone())
         };
         let mut new: Vec<Route> = Vec::with_capacity(slots.len());
         for range in slots.slots() {
             let node = &range.primary;
-            let lane = known(&new, node).or_else(|| known(&routes, node)).unwrap_or_else(|| open(inner));
-            new.push(Route { last_slot: range.end, node: Some(node.clone()), lane });
+            let lane = known(&new, node)
+                .or_else(|| known(&routes, node))
+                .unwrap_or_else(|| open(inner));
+            new.push(Route {
+                last_slot: range.end,
+                node: Some(node.clone()),
+                lane,
+            });
         }
         // The lanes of nodes that are gone end with what waits in them.
         *routes = new;

@@ -41,8 +41,14 @@ use crate::{
 
 /// What a URL may begin with: one node, a cluster, or what sentinels point at,
 /// plain or by TLS.
-pub const SCHEMES: [&str; 6] =
-    ["redis", "rediss", "redis-cluster", "rediss-cluster", "redis-sentinel", "rediss-sentinel"];
+pub const SCHEMES: [&str; 6] = [
+    "redis",
+    "rediss",
+    "redis-cluster",
+    "rediss-cluster",
+    "redis-sentinel",
+    "rediss-sentinel",
+];
 /// Clients in the pool, each with a connection to every node: one for reads and
 /// one for writes. Commands are pipelined: more connections bring nothing.
 const CLIENTS: usize = 2;
@@ -111,7 +117,11 @@ impl RedisTier {
     ///
     /// # Errors
     /// What is wrong with the URL, or with the files of TLS.
-    pub fn connect_with(url: &str, tls: &ClientFiles, metrics: Arc<Metrics>) -> Result<Self, String> {
+    pub fn connect_with(
+        url: &str,
+        tls: &ClientFiles,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, String> {
         let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
         if !SCHEMES.contains(&scheme) {
             return Err(format!(
@@ -135,7 +145,9 @@ impl RedisTier {
                     interval: Duration::from_millis(200),
                 };
             })
-            .with_performance_config(|performance| performance.default_command_timeout = PUT_TIMEOUT)
+            .with_performance_config(|performance| {
+                performance.default_command_timeout = PUT_TIMEOUT
+            })
             .set_policy(ReconnectPolicy::new_exponential(0, 50, 500, 2))
             .build_pool(CLIENTS)
             .map_err(|e| e.to_string())?;
@@ -153,16 +165,30 @@ impl RedisTier {
         });
         let (queue, waiting) = mpsc::channel(MAX_QUEUED);
         let stop = CancellationToken::new();
-        let lanes = Arc::new(if clustered { Lanes::default() } else { Lanes::single(&inner) });
+        let lanes = Arc::new(if clustered {
+            Lanes::default()
+        } else {
+            Lanes::single(&inner)
+        });
         let (prober, routes, writer) = (Arc::clone(&inner), Arc::clone(&lanes), Arc::clone(&inner));
-        tokio::spawn(stop.clone().run_until_cancelled_owned(async move { prober.probe(&routes).await }));
+        tokio::spawn(
+            stop.clone()
+                .run_until_cancelled_owned(async move { prober.probe(&routes).await }),
+        );
         let stopped = stop.clone();
         tokio::spawn(async move {
-            stopped.run_until_cancelled(writer.write_queued(waiting)).await;
+            stopped
+                .run_until_cancelled(writer.write_queued(waiting))
+                .await;
             // Nobody is left to tell.
             let _ = writer.pool.quit().await;
         });
-        Ok(Self { inner, queue, lanes, _tasks: stop.drop_guard() })
+        Ok(Self {
+            inner,
+            queue,
+            lanes,
+            _tasks: stop.drop_guard(),
+        })
     }
 }
 
@@ -176,17 +202,30 @@ fn config_of(url: &str, tls: &ClientFiles) -> Result<Config, String> {
     let mut config = Config::from_url(&format!("redis{rest}")).map_err(|e| e.to_string())?;
     // The nodes of a cluster tell their addresses: their certificates will
     // rather have the name that the URL has.
-    let by_name = config.server.hosts().iter().any(|host| host.host.parse::<IpAddr>().is_err());
+    let by_name = config
+        .server
+        .hosts()
+        .iter()
+        .any(|host| host.host.parse::<IpAddr>().is_err());
     config.tls = Some(TlsConfig {
         connector: tls.config()?.into(),
-        hostnames: if by_name { TlsHostMapping::DefaultHost } else { TlsHostMapping::None },
+        hostnames: if by_name {
+            TlsHostMapping::DefaultHost
+        } else {
+            TlsHostMapping::None
+        },
     });
     Ok(config)
 }
 
 /// Commands fail at once while there is no connection.
 fn options(limit: Duration) -> Options {
-    Options { timeout: Some(limit), max_attempts: Some(1), fail_fast: true, ..Options::default() }
+    Options {
+        timeout: Some(limit),
+        max_attempts: Some(1),
+        fail_fast: true,
+        ..Options::default()
+    }
 }
 
 /// All keys of a list lie in one slot.
@@ -202,7 +241,10 @@ impl Inner {
             self.failures.store(0, Ordering::Relaxed);
             return;
         }
-        self.metrics.shared_failures.get_or_create(&Kind { kind }).inc();
+        self.metrics
+            .shared_failures
+            .get_or_create(&Kind { kind })
+            .inc();
         if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= BREAKER_FAILURES
             && !self.open.swap(true, Ordering::Relaxed)
         {
@@ -232,10 +274,17 @@ impl Inner {
     async fn is_well(&self) -> bool {
         let ask = |client: &Client| {
             let client = client.with_options(&options(PROBE_TIMEOUT));
-            async move { client.get::<Option<Bytes>, _>("tidemark:{probe}").await.is_ok() }
+            async move {
+                client
+                    .get::<Option<Bytes>, _>("tidemark:{probe}")
+                    .await
+                    .is_ok()
+            }
         };
         let answers = join_all(self.pool.clients().iter().map(ask));
-        timeout(PROBE_TIMEOUT, answers).await.is_ok_and(|answers| answers.into_iter().all(|well| well))
+        timeout(PROBE_TIMEOUT, answers)
+            .await
+            .is_ok_and(|answers| answers.into_iter().all(|well| well))
     }
 
     /// The entries of keys in one slot, in their order; `None` if Redis does not
@@ -249,7 +298,9 @@ impl Inner {
     async fn one_get(&self, keys: Vec<String>) -> Result<Vec<Option<Bytes>>, fred::error::Error> {
         let client = self.reads.with_options(&options(GET_TIMEOUT));
         if keys.len() == 1 {
-            return Ok(vec![client.get::<Option<Bytes>, _>(keys[0].as_str()).await?]);
+            return Ok(vec![
+                client.get::<Option<Bytes>, _>(keys[0].as_str()).await?,
+            ]);
         }
         client.mget::<Vec<Option<Bytes>>, _>(keys).await
     }
@@ -262,8 +313,15 @@ impl Inner {
         if readers.is_empty() || self.open.load(Ordering::Relaxed) {
             return;
         }
-        let keys = readers.iter_mut().map(|get| std::mem::take(&mut get.key)).collect();
-        let found = if self.clustered { self.get_slots(keys).await } else { self.get_slot(keys).await };
+        let keys = readers
+            .iter_mut()
+            .map(|get| std::mem::take(&mut get.key))
+            .collect();
+        let found = if self.clustered {
+            self.get_slots(keys).await
+        } else {
+            self.get_slot(keys).await
+        };
         self.went("get", found.is_some());
         for (get, value) in readers.into_iter().zip(found.into_iter().flatten()) {
             let _ = get.found.send(value);
@@ -278,9 +336,15 @@ impl Inner {
         for key in keys {
             let () = pipeline.get(key).await.ok()?;
         }
-        let found = timeout(GET_TIMEOUT, pipeline.try_all::<Option<Bytes>>()).await.ok()?;
-        (found.len() == count && found.iter().any(Result::is_ok))
-            .then(|| found.into_iter().map(|value| copied(value.ok().flatten())).collect())
+        let found = timeout(GET_TIMEOUT, pipeline.try_all::<Option<Bytes>>())
+            .await
+            .ok()?;
+        (found.len() == count && found.iter().any(Result::is_ok)).then(|| {
+            found
+                .into_iter()
+                .map(|value| copied(value.ok().flatten()))
+                .collect()
+        })
     }
 
     /// One pipeline: Redis answers once for all of them.
@@ -288,7 +352,9 @@ impl Inner {
         let pipeline = self.writes.with_options(&options(PUT_TIMEOUT)).pipeline();
         for put in batch.drain(..) {
             let expiry = Some(Expiration::PX(millis(put.lifetime)));
-            let () = pipeline.set(put.key, put.value, expiry, None, false).await?;
+            let () = pipeline
+                .set(put.key, put.value, expiry, None, false)
+                .await?;
         }
         pipeline.all::<Value>().await.map(drop)
     }
@@ -329,11 +395,21 @@ impl Shared for RedisTier {
         if let [key] = keys {
             match self.lanes.wait(text(key)) {
                 Ok(answer) => {
-                    return vec![timeout(GET_TIMEOUT, answer).await.ok().and_then(Result::ok).flatten()];
+                    return vec![
+                        timeout(GET_TIMEOUT, answer)
+                            .await
+                            .ok()
+                            .and_then(Result::ok)
+                            .flatten(),
+                    ];
                 }
                 Err(NoLane::Full) => {
                     // Redis is not to blame, so no breaker.
-                    inner.metrics.shared_failures.get_or_create(&Kind { kind: "get" }).inc();
+                    inner
+                        .metrics
+                        .shared_failures
+                        .get_or_create(&Kind { kind: "get" })
+                        .inc();
                     return none();
                 }
                 Err(NoLane::Unknown) => {}
@@ -343,12 +419,17 @@ impl Shared for RedisTier {
         // that is no cluster.
         let mut slots: HashMap<&str, Vec<usize>> = HashMap::new();
         for (at, key) in keys.iter().enumerate() {
-            let slot = if inner.clustered { key.list.as_str() } else { "" };
+            let slot = if inner.clustered {
+                key.list.as_str()
+            } else {
+                ""
+            };
             slots.entry(slot).or_default().push(at);
         }
         let slots: Vec<Vec<usize>> = slots.into_values().collect();
-        let asked =
-            slots.iter().map(|places| inner.get_slot(places.iter().map(|at| text(&keys[*at])).collect()));
+        let asked = slots
+            .iter()
+            .map(|places| inner.get_slot(places.iter().map(|at| text(&keys[*at])).collect()));
         let answers = join_all(asked).await;
         inner.went("get", answers.iter().all(Option::is_some));
         let mut found = none();
@@ -366,9 +447,14 @@ impl Shared for RedisTier {
             let bytes = value.len();
             let full = inner.queued_bytes.load(Ordering::Relaxed) + bytes > MAX_QUEUED_BYTES;
             let most = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX) / JITTER_PART;
-            let lifetime = lifetime.saturating_sub(Duration::from_millis(rand::random_range(0..=most)));
+            let lifetime =
+                lifetime.saturating_sub(Duration::from_millis(rand::random_range(0..=most)));
             inner.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
-            let put = Put { key: text(&key), value, lifetime };
+            let put = Put {
+                key: text(&key),
+                value,
+                lifetime,
+            };
             if full || self.queue.try_send(put).is_err() {
                 inner.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
                 inner.metrics.shared_dropped.inc();
@@ -381,7 +467,10 @@ impl Shared for RedisTier {
             return true;
         }
         let client = self.inner.reads.with_options(&options(GET_TIMEOUT));
-        let (key, expiry) = (format!("{}:lease", text(key)), Some(Expiration::PX(millis(ttl))));
+        let (key, expiry) = (
+            format!("{}:lease", text(key)),
+            Some(Expiration::PX(millis(ttl))),
+        );
         let set = client.set::<Option<String>, _, _>(key, "1", expiry, Some(SetOptions::NX), false);
         let set = timeout(GET_TIMEOUT, set).await;
         self.inner.went("lease", matches!(set, Ok(Ok(_))));

@@ -19,7 +19,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cache::{Cache, Clock, Fatal, Phase, Settings},
-    cli::{self, Listening},
     config::Config,
     grpc::{self, health::HealthState, tls::Tls},
     origin::{
@@ -37,18 +36,44 @@ const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
 /// Pause before the database is tried again at start.
 const CONNECT_PAUSE: Duration = Duration::from_secs(1);
 
-/// Runs the service until SIGTERM or SIGINT, and drains it.
+/// Where the service listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// gRPC.
+    pub grpc: SocketAddr,
+    /// gRPC is served with TLS.
+    pub tls: bool,
+    /// Metrics; `None`: not served.
+    pub metrics: Option<SocketAddr>,
+    /// Health alone, without TLS; `None`: not served.
+    pub health: Option<SocketAddr>,
+}
+
+/// A step of the start that a caller may want to report.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// All sockets are bound. Calls are accepted, but may wait for the start.
+    Listening(&'a Addresses),
+    /// Readiness is SERVING for the first time.
+    Ready(&'a Addresses),
+}
+
+/// Runs the service until SIGTERM or SIGINT, and drains it. `on_event` is
+/// called once for each [`Event`].
 ///
 /// # Errors
 /// Why it could not start or go on: for a person, and exit code 1.
-pub async fn run(config: Config) -> Result<(), Fatal> {
+pub async fn run(
+    config: Config,
+    on_event: impl Fn(Event<'_>) + Send + Sync + 'static,
+) -> Result<(), Fatal> {
     let metrics = Arc::new(Metrics::default());
     tell_panics(Arc::clone(&metrics));
     raise_open_files();
     let listener = bind(config.listen, "listen").await?;
     let metrics_listener = bind_if(config.metrics_listen, "metrics-listen").await?;
     let health_listener = bind_if(config.health_listen, "health-listen").await?;
-    let listening = Listening {
+    let addresses = Addresses {
         grpc: address(&listener)?,
         tls: config.tls.is_some(),
         metrics: metrics_listener.as_ref().map(address).transpose()?,
@@ -101,11 +126,11 @@ pub async fn run(config: Config) -> Result<(), Fatal> {
         health.clone(),
         shutdown.clone(),
     ));
-    cli::banner(&listening);
+    on_event(Event::Listening(&addresses));
     let mut ready = health.subscribe();
     tokio::spawn(async move {
         if ready.wait_for(|health| health.ready).await.is_ok() {
-            cli::invite(&listening);
+            on_event(Event::Ready(&addresses));
         }
     });
 

@@ -211,7 +211,7 @@ pub const SETTINGS: [Setting; 23] = [
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum ValueSource {
     /// A flag.
     Flag,
     /// An environment variable.
@@ -222,7 +222,7 @@ pub enum Origin {
     Default,
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for ValueSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flag => f.write_str("flag"),
@@ -241,12 +241,12 @@ pub fn variable(name: &str) -> String {
 
 /// The values in force, as texts, each with where it came from.
 #[derive(Debug)]
-pub struct Values(HashMap<&'static str, (String, Origin)>);
+pub struct Values(HashMap<&'static str, (String, ValueSource)>);
 
 /// All that is wrong with the settings.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
-pub struct Wrong(pub Vec<String>);
+pub struct ConfigErrors(pub Vec<String>);
 
 impl Values {
     /// Gathers them: flags, then the environment, then the file.
@@ -257,7 +257,7 @@ impl Values {
         flags: &HashMap<String, String>,
         environment: impl Fn(&str) -> Option<String>,
         file: Option<&Path>,
-    ) -> Result<Self, Wrong> {
+    ) -> Result<Self, ConfigErrors> {
         let in_file = file.map(read_file).transpose()?.unwrap_or_default();
         let value = |setting: &Setting| {
             let from_file = || {
@@ -267,13 +267,13 @@ impl Values {
                     .map(|value| (value, file))
             };
             if let Some(value) = flags.get(setting.name) {
-                (value.clone(), Origin::Flag)
+                (value.clone(), ValueSource::Flag)
             } else if let Some(value) = environment(&variable(setting.name)) {
-                (value, Origin::Environment)
+                (value, ValueSource::Environment)
             } else if let Some((value, Some(path))) = from_file() {
-                (value, Origin::File(path.to_owned()))
+                (value, ValueSource::File(path.to_owned()))
             } else {
-                (setting.default.to_owned(), Origin::Default)
+                (setting.default.to_owned(), ValueSource::Default)
             }
         };
         Ok(Self(
@@ -311,7 +311,7 @@ impl Values {
     ///
     /// # Errors
     /// All that is wrong, each with its value and what would be right.
-    pub fn parse(&self) -> Result<Config, Wrong> {
+    pub fn parse(&self) -> Result<Config, ConfigErrors> {
         let mut wrong = Vec::new();
         let config = Config {
             listen: self
@@ -363,12 +363,12 @@ impl Values {
                 .unwrap_or_default(),
         };
         if wrong.is_empty() {
-            contradictions(&config, &mut wrong);
+            validate(&config, &mut wrong);
         }
         if wrong.is_empty() {
             Ok(config)
         } else {
-            Err(Wrong(wrong))
+            Err(ConfigErrors(wrong))
         }
     }
 
@@ -399,8 +399,9 @@ impl Values {
     }
 }
 
-fn read_file(path: &Path) -> Result<HashMap<String, String>, Wrong> {
-    let wrong = |problem: String| Wrong(vec![format!("config file {}: {problem}", path.display())]);
+fn read_file(path: &Path) -> Result<HashMap<String, String>, ConfigErrors> {
+    let wrong =
+        |problem: String| ConfigErrors(vec![format!("config file {}: {problem}", path.display())]);
     let text = fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
     let table: toml::Table = text
         .parse()
@@ -425,7 +426,7 @@ fn read_file(path: &Path) -> Result<HashMap<String, String>, Wrong> {
     if unknown.is_empty() {
         Ok(values)
     } else {
-        Err(Wrong(unknown))
+        Err(ConfigErrors(unknown))
     }
 }
 
@@ -488,7 +489,7 @@ fn off_or<T>(
     }
 }
 
-fn contradictions(config: &Config, wrong: &mut Vec<String>) {
+fn validate(config: &Config, wrong: &mut Vec<String>) {
     let mut rule = |holds: bool, text: String| {
         if !holds {
             wrong.push(text);
@@ -618,13 +619,13 @@ mod tests {
             (3, Duration::from_secs(2))
         );
         assert_eq!(config.staleness_limit, Duration::from_secs(20));
-        assert_eq!(values.0["cache-epoch"].1, Origin::Flag);
-        assert_eq!(values.0["staleness-limit"].1, Origin::File(file));
+        assert_eq!(values.0["cache-epoch"].1, ValueSource::Flag);
+        assert_eq!(values.0["staleness-limit"].1, ValueSource::File(file));
     }
 
     #[test]
     fn all_that_is_wrong_is_told_at_once() {
-        let Wrong(wrong) = values(&[
+        let ConfigErrors(wrong) = values(&[
             ("listen", "here"),
             ("near-capacity", "lots"),
             ("redis-url", "http://u:secret@h"),
@@ -637,7 +638,7 @@ mod tests {
     }
 
     #[test]
-    fn contradictions_are_refused() {
+    fn contradictory_settings_are_refused() {
         for (flags, word) in [
             (&[("heartbeat-interval", "20s")][..], "heartbeat-interval"),
             (&[("replay-window", "5s")], "replay-window"),
@@ -673,7 +674,7 @@ mod tests {
                 "cors-allow-origins",
             ),
         ] {
-            let Wrong(wrong) = values(flags).parse().expect_err(word);
+            let ConfigErrors(wrong) = values(flags).parse().expect_err(word);
             assert!(wrong.iter().any(|text| text.contains(word)), "{wrong:?}");
         }
     }
@@ -703,7 +704,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let file = dir.path().join("tidemark.toml");
         fs::write(&file, "stalenes-limit = \"20s\"\n").expect("written");
-        let Wrong(wrong) =
+        let ConfigErrors(wrong) =
             Values::gather(&HashMap::new(), |_| None, Some(&file)).expect_err("unknown");
         assert!(wrong[0].contains("stalenes-limit") && wrong[0].contains("staleness-limit"));
     }

@@ -1,20 +1,23 @@
 //! The command line: one file a command.
 
 pub(crate) mod client;
+mod create;
+mod delete;
+mod fields;
 mod generate;
+mod get;
 pub(crate) mod import;
+mod list;
 mod man;
-mod read;
 mod serve;
+mod update;
 mod watch;
-mod write;
 
 use std::{process::ExitCode, time::Duration};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
 use client::exit;
-pub use serve::{Listening, banner, invite};
 
 const AFTER_HELP: &str = "Examples:
   tidemark serve                                   a service with a store of its own, on port 50051
@@ -42,15 +45,15 @@ enum Command {
     /// Write lifelike todos as JSON lines, the same every time
     Generate(generate::Generate),
     /// Read todos by name
-    Get(read::Get),
+    Get(get::Get),
     /// Read the todos of a list
-    List(read::List),
+    List(list::List),
     /// Create a todo
-    Create(write::Create),
+    Create(create::Create),
     /// Change a todo
-    Update(write::Update),
+    Update(update::Update),
     /// Delete a todo
-    Delete(write::Delete),
+    Delete(delete::Delete),
     /// Print changes as they come
     Watch(watch::Watch),
     /// Print completions for a shell
@@ -82,11 +85,11 @@ pub async fn run() -> ExitCode {
         Command::Serve(args) => serve::run(args).await,
         Command::Import(args) => import::run(args).await,
         Command::Generate(args) => exit(generate::run(&args)),
-        Command::Get(args) => exit(read::get(args).await),
-        Command::List(args) => exit(read::list(args).await),
-        Command::Create(args) => exit(write::create(args).await),
-        Command::Update(args) => exit(write::update(args).await),
-        Command::Delete(args) => exit(write::delete(args).await),
+        Command::Get(args) => exit(get::run(args).await),
+        Command::List(args) => exit(list::run(args).await),
+        Command::Create(args) => exit(create::run(args).await),
+        Command::Update(args) => exit(update::run(args).await),
+        Command::Delete(args) => exit(delete::run(args).await),
         Command::Watch(args) => exit(watch::run(args).await),
         Command::Completions { shell } => {
             clap_complete::generate(

@@ -1,14 +1,12 @@
 //! `tidemark serve`: runs the service.
 
-use std::{
-    collections::HashMap, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode,
-};
+use std::{collections::HashMap, io::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{Arg, ArgMatches, Command};
 
 use crate::{
-    app,
-    config::{Config, SETTINGS, Values, Wrong, variable},
+    app::{self, Addresses, Event},
+    config::{Config, ConfigErrors, SETTINGS, Values, variable},
     telemetry,
 };
 
@@ -86,11 +84,11 @@ impl Args {
     ///
     /// # Errors
     /// All that is wrong with them.
-    pub fn config(&self) -> Result<Config, Wrong> {
+    pub fn config(&self) -> Result<Config, ConfigErrors> {
         self.values()?.parse()
     }
 
-    fn values(&self) -> Result<Values, Wrong> {
+    fn values(&self) -> Result<Values, ConfigErrors> {
         Values::gather(
             &self.settings.0,
             |name| std::env::var(name).ok(),
@@ -118,7 +116,7 @@ pub async fn run(args: Args) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let _telemetry = telemetry::init();
-    match app::run(config).await {
+    match app::run(config, print_event).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(fatal) => {
             tracing::error!(%fatal, "the service ends");
@@ -128,26 +126,21 @@ pub async fn run(args: Args) -> ExitCode {
     }
 }
 
-/// Where the service listens.
-pub struct Listening {
-    /// gRPC.
-    pub grpc: SocketAddr,
-    /// gRPC comes by TLS.
-    pub tls: bool,
-    /// Metrics, if at all.
-    pub metrics: Option<SocketAddr>,
-    /// Health alone, if at all.
-    pub health: Option<SocketAddr>,
+fn print_event(event: Event<'_>) {
+    match event {
+        Event::Listening(addresses) => print_addresses(addresses),
+        Event::Ready(addresses) => print_examples(addresses),
+    }
 }
 
-/// Says where the service listens.
-pub fn banner(listening: &Listening) {
-    let Listening {
+/// Prints where the service listens.
+fn print_addresses(addresses: &Addresses) {
+    let Addresses {
         grpc,
         tls,
         metrics,
         health,
-    } = listening;
+    } = addresses;
     let scheme = if *tls { "https" } else { "http" };
     let mut text = format!("tidemark listens on {scheme}://{grpc}\n");
     match metrics {
@@ -157,15 +150,15 @@ pub fn banner(listening: &Listening) {
     if let Some(health) = health {
         text += &format!("health alone on http://{health}\n");
     }
-    say(&text);
+    print(&text);
 }
 
-/// Says how to try it. To be called once it can answer: what is pasted at once
-/// works.
-pub fn invite(listening: &Listening) {
-    let Listening { grpc, tls, .. } = listening;
+/// Prints calls to paste. Printed once the service is ready, so that they work
+/// at once.
+fn print_examples(addresses: &Addresses) {
+    let Addresses { grpc, tls, .. } = addresses;
     let flag = if *tls { "-cacert ca.pem" } else { "-plaintext" };
-    say(&format!(
+    print(&format!(
         r#"
 Try it:
   grpcurl {flag} -d '{{"parent": "lists/home", "todo_id": "milk", "todo": {{"title": "Buy milk"}}}}' {grpc} todo.v1.TodoService/CreateTodo
@@ -175,8 +168,8 @@ Try it:
     ));
 }
 
-fn say(text: &str) {
-    // Nobody may be reading: then there is nobody to tell.
+fn print(text: &str) {
+    // A closed stdout must not end the service.
     let _ = std::io::stdout()
         .write_all(text.as_bytes())
         .and_then(|()| std::io::stdout().flush());

@@ -236,7 +236,7 @@ impl<'a> Event<'a> {
                 "operationType" => read.operation = value.as_str()?,
                 "clusterTime" => read.cluster_time = value.as_timestamp(),
                 "wallTime" => {
-                    read.wall_ms = value.as_datetime().map(bson::DateTime::timestamp_millis)
+                    read.wall_ms = value.as_datetime().map(bson::DateTime::timestamp_millis);
                 }
                 "ns" => read.coll = value.as_document()?.get_str("coll").unwrap_or_default(),
                 "txnNumber" => read.in_transaction = true,

@@ -146,7 +146,7 @@ impl RedisTier {
                 };
             })
             .with_performance_config(|performance| {
-                performance.default_command_timeout = PUT_TIMEOUT
+                performance.default_command_timeout = PUT_TIMEOUT;
             })
             .set_policy(ReconnectPolicy::new_exponential(0, 50, 500, 2))
             .build_pool(CLIENTS)

@@ -408,7 +408,7 @@ async fn the_past_is_exact_or_not_told(origin: &Any, remembers: bool) {
                 );
             }
             Err(problem) => {
-                assert!(at != 1 << 32 || !matches!(problem, OriginError::Ahead(_)) || !remembers)
+                assert!(at != 1 << 32 || !matches!(problem, OriginError::Ahead(_)) || !remembers);
             }
         }
     }

@@ -221,7 +221,7 @@ impl Chaos {
             PrimaryFrozen => self.primary(&window, Server::freeze, Server::thaw).await,
             MongoKilled => {
                 self.mongo_down(&window, Server::kill, Server::restart)
-                    .await
+                    .await;
             }
             MongoFrozen => self.mongo_down(&window, Server::freeze, Server::thaw).await,
             ReplicaCutOff => self.replica_cut_off(&window, target).await,

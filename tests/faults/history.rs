@@ -271,7 +271,7 @@ impl History {
                     told("a version that was refused", 0);
                 }
                 Some(write) if write.begun > asked.ended => {
-                    told("a version before it was written", 0)
+                    told("a version before it was written", 0);
                 }
                 Some(_) => {}
             }

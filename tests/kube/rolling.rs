@@ -126,7 +126,7 @@ impl Balancer {
             match one(endpoint.client.clone()).await {
                 // On a write too it means that nothing was done (the contract).
                 Err(status) if status.code() == Code::Unavailable || never_sent(&status) => {
-                    last = status
+                    last = status;
                 }
                 answer => {
                     endpoint.answered.fetch_add(1, Ordering::Relaxed);

@@ -685,7 +685,7 @@ impl Model for Ages {
                 state.beat = Some(Beat {
                     begun: state.clock,
                     time: None,
-                })
+                });
             }
             Action::Arrive => {
                 state.log.push(Event::Heartbeat);
@@ -710,7 +710,7 @@ impl Model for Ages {
             Action::Read(want) => self.begin(&mut state, want),
             Action::GiveUp => match state.reader {
                 Reader::AwaitingHeartbeat(request, _) => {
-                    self.after_heartbeat(&mut state, request, None)
+                    self.after_heartbeat(&mut state, request, None);
                 }
                 _ => state.reader = Reader::Idle,
             },

@@ -506,7 +506,7 @@ impl Model for Fence {
             match place {
                 // The second reader is only for what meets in a load.
                 Reader::Idle if reader == 0 || state.asked.is_some() => {
-                    actions.push(Action::Read(reader))
+                    actions.push(Action::Read(reader));
                 }
                 Reader::Idle | Reader::Gone => {}
                 Reader::First(_) => actions.push(Action::Look(reader)),
@@ -538,7 +538,7 @@ impl Model for Fence {
             Action::LoseHistory => self.lose_history(&mut state),
             Action::Restart => self.restart(&mut state),
             Action::Read(reader) => {
-                state.readers[reader] = Reader::First(self.first(&state.fences))
+                state.readers[reader] = Reader::First(self.first(&state.fences));
             }
             Action::Look(reader) => {
                 let Reader::First(first) = state.readers[reader] else {

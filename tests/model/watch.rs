@@ -319,7 +319,7 @@ impl Queue {
                     entry: reset(),
                     oldest: time,
                     newest: time,
-                }]
+                }];
             }
         }
     }

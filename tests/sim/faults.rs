@@ -72,13 +72,13 @@ async fn one(fault: Fault, world: Arc<World>, fleet: Arc<Fleet>) {
             spell(&world, lasts, Some(slot), |weather| {
                 &mut weather.links[slot].noisy
             })
-            .await
+            .await;
         }
         Fault::FeedLag => {
             spell(&world, lasts, None, |weather| {
                 &mut weather.links[slot].lagging
             })
-            .await
+            .await;
         }
         Fault::OriginRefuse => all(&world, lasts, |weather| &mut weather.origin_refuses).await,
         Fault::OriginHang => all(&world, lasts, |weather| &mut weather.origin_hangs).await,
@@ -88,10 +88,10 @@ async fn one(fault: Fault, world: Arc<World>, fleet: Arc<Fleet>) {
         Fault::SharedFlush => world.store().flush(),
         Fault::SharedOld => world.store().bring_back(&world, Instant::now()),
         Fault::FeedBreak => change(&world, |weather| {
-            weather.links[slot].broken_upto = weather.feeds
+            weather.links[slot].broken_upto = weather.feeds;
         }),
         Fault::FeedHang => change(&world, |weather| {
-            weather.links[slot].hung_upto = weather.feeds
+            weather.links[slot].hung_upto = weather.feeds;
         }),
         Fault::HistoryLost => lose_history(&world),
         Fault::Crash => restart(&world, &fleet, slot, lasts).await,

@@ -51,7 +51,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(&server)?;
     let mut service = tonic_prost_build::configure()
         .build_client(false)
-        .codec_path("crate::grpc::codec::Exact")
+        .codec_path("crate::grpc::transport::SizedBufferCodec")
         .extern_path(".todo.v1", "crate::pb")
         .out_dir(&server);
     for reply in ENCODED {

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cache::{Cache, Clock, Fatal, Phase, Settings},
     config::Config,
-    grpc::{self, health::HealthState, tls::Tls},
+    grpc::{self, health::HealthState, transport::Tls},
     origin::{
         Origin,
         embedded::Embedded,

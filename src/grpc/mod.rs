@@ -1,19 +1,16 @@
 //! The only place that knows tonic and protobuf's services.
 
-mod codec;
 mod convert;
 mod deadline;
 mod edge;
 pub(crate) mod filter;
-mod gathered;
 pub mod health;
 pub(crate) mod page_token;
 pub mod reply;
 mod service;
 mod status;
-pub mod tls;
 mod told;
-mod web;
+pub mod transport;
 
 use std::{
     convert::Infallible,
@@ -33,8 +30,10 @@ use tonic::{
 use tower::Layer as _;
 
 use self::{
-    gathered::Gathered, health::HealthState, server::todo_service_server::TodoServiceServer,
+    health::HealthState,
+    server::todo_service_server::TodoServiceServer,
     service::Todos,
+    transport::{CoalescedWrites, Tls, WebLayer},
 };
 use crate::{cache::Cache, config::AllowedOrigins, pb, telemetry::Metrics};
 
@@ -77,7 +76,7 @@ pub struct Parts {
     /// Where calls are counted.
     pub metrics: Arc<Metrics>,
     /// TLS; `None`: without.
-    pub tls: Option<tls::Tls>,
+    pub tls: Option<Tls>,
     /// Pages that may call by grpc-web; `None`: grpc-web is off.
     pub web: Option<AllowedOrigins>,
     /// No new connections and calls; those under way are finished.
@@ -110,7 +109,7 @@ pub async fn serve(
         web,
         shutdown,
     } = parts;
-    let web = web::WebLayer::new(web.as_ref())?;
+    let web = WebLayer::new(web.as_ref())?;
     let todos = TodoServiceServer::new(Todos::new(cache))
         .max_decoding_message_size(MAX_REQUEST_BYTES)
         .accept_compressed(Gzip)
@@ -138,13 +137,13 @@ pub async fn serve(
     let until = shutdown.clone().cancelled_owned();
     match tls {
         None => {
-            let incoming = plain(listener).map_ok(Gathered::new);
+            let incoming = plain(listener).map_ok(CoalescedWrites::new);
             router.serve_with_incoming_shutdown(incoming, until).await?;
         }
         Some(tls) => {
             let incoming = tls
                 .incoming(listener, metrics, shutdown)
-                .map_ok(Gathered::new);
+                .map_ok(CoalescedWrites::new);
             router.serve_with_incoming_shutdown(incoming, until).await?;
         }
     }

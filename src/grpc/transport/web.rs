@@ -1,11 +1,11 @@
-//! grpc-web: calls from pages in a browser, over HTTP/1.1 or HTTP/2, on the
-//! same port as all others.
+//! grpc-web: calls from browser pages, over HTTP/1.1 or HTTP/2, on the same
+//! port as native gRPC.
 //!
-//! Only requests that are no plain gRPC take the way through translation and
-//! CORS. All others go straight on: with grpc-web switched off a native call
-//! costs nothing more than a look at an `Option`, with grpc-web on a look at
-//! its content type. (As layers round everything the two would box the body of
-//! each native request and of its response once more.)
+//! Only requests that are not native gRPC pass through the translation and the
+//! CORS rules. With grpc-web off, a native call pays for the check of an
+//! `Option`; with grpc-web on, for the check of its content type. As plain
+//! layers around the service, both would box the bodies of each native request
+//! and response once more.
 
 use std::{
     task::{Context, Poll},
@@ -24,18 +24,18 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, Cors, CorsLayer};
 
 use crate::config::AllowedOrigins;
 
-/// What a page may read of an answer: the status of a call that failed before
-/// it had a body stands in the headers.
+/// Response headers that a page may read: a call that fails before its body
+/// starts has its status in the headers.
 const EXPOSED: [HeaderName; 3] = [
     HeaderName::from_static("grpc-status"),
     HeaderName::from_static("grpc-message"),
     HeaderName::from_static("grpc-status-details-bin"),
 ];
-/// How long a browser may remember the answer to a preflight: the longest that
-/// Chromium takes.
+/// How long a browser may cache the response to a preflight: the most that
+/// Chromium accepts.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(2 * 3600);
 
-/// Puts a [`Web`] round a service; without CORS rules grpc-web is off.
+/// Wraps a service in [`Web`]; without CORS rules grpc-web is off.
 #[derive(Clone)]
 pub struct WebLayer(Option<CorsLayer>);
 
@@ -43,7 +43,7 @@ impl WebLayer {
     /// grpc-web for pages of these origins; `None`: off.
     ///
     /// # Errors
-    /// An origin that cannot stand in a header.
+    /// An origin that is not a valid header value.
     pub fn new(origins: Option<&AllowedOrigins>) -> Result<Self, InvalidHeaderValue> {
         let Some(origins) = origins else {
             return Ok(Self(None));
@@ -65,7 +65,7 @@ impl WebLayer {
         Ok(Self(Some(cors)))
     }
 
-    /// Whether calls over HTTP/1.1 may come.
+    /// Whether HTTP/1.1 must be accepted, too.
     pub const fn is_on(&self) -> bool {
         self.0.is_some()
     }
@@ -82,7 +82,7 @@ impl<S> Layer<S> for WebLayer {
     }
 }
 
-/// A service that also takes grpc-web calls.
+/// A service that also accepts grpc-web calls.
 #[derive(Clone)]
 pub struct Web<S> {
     inner: S,
@@ -108,14 +108,14 @@ where
         if is_native(&request) {
             return Either::Left(self.inner.call(request));
         }
-        // The one that is ready does the work, its copy is asked next time.
+        // `poll_ready` was called on `self.inner`, not on its clone: use that one.
         let copy = self.inner.clone();
         let ready = std::mem::replace(&mut self.inner, copy);
         Either::Right(cors.layer(GrpcWebLayer::new().layer(ready)).call(request))
     }
 }
 
-/// gRPC over HTTP/2: neither a grpc-web call nor a preflight.
+/// Native gRPC over HTTP/2: neither a grpc-web call nor a preflight.
 fn is_native<B>(request: &Request<B>) -> bool {
     let web = |kind: &HeaderValue| kind.as_bytes().starts_with(b"application/grpc-web");
     request.version() == Version::HTTP_2

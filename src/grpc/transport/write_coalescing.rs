@@ -1,11 +1,11 @@
 //! Fewer and larger writes to a connection.
 //!
-//! h2 gathers the frames that are ready in a buffer of its own, but a transport
-//! that takes vectored writes gets each DATA frame of 256 bytes or more at once:
-//! one system call a reply. This one takes none, so that h2 gathers frames up to
-//! 1 KiB (`CHAIN_THRESHOLD_WITHOUT_VECTORED_IO` in its `framed_write.rs`); the
-//! head and the payload of a larger frame, which it then writes apart, are
-//! joined here. What that is worth is in BENCHMARKS.md.
+//! h2 buffers frames that are ready, but writes each DATA frame of 256 bytes or
+//! more immediately if the transport supports vectored writes: one system call
+//! per response. This transport does not support them, so h2 buffers frames of
+//! up to 1 KiB (`CHAIN_THRESHOLD_WITHOUT_VECTORED_IO` in its `framed_write.rs`).
+//! h2 writes the header and the payload of a larger frame separately; they are
+//! joined here. BENCHMARKS.md has the gain.
 
 use std::{
     io,
@@ -16,20 +16,20 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 
-/// Bytes that may wait for a flush: what h2 gathers and a frame of the usual
-/// size, 16 KiB each. Kept from a write to the flush that h2 ends it with, so
-/// that a connection at rest holds nothing.
+/// Most bytes buffered until the flush: h2's own write buffer and one frame of
+/// the default size, 16 KiB each. The buffer is freed at the flush that ends
+/// each write of h2, so an idle connection holds none.
 const MAX_PENDING: usize = 33 << 10;
 
-/// A transport that writes when it is flushed.
-pub struct Gathered<IO> {
+/// A transport that buffers writes until it is flushed.
+pub struct CoalescedWrites<IO> {
     io: IO,
     pending: Vec<u8>,
-    /// Bytes of `pending` that are written.
+    /// Bytes of `pending` that are written already.
     written: usize,
 }
 
-impl<IO> Gathered<IO> {
+impl<IO> CoalescedWrites<IO> {
     pub fn new(io: IO) -> Self {
         Self {
             io,
@@ -39,7 +39,7 @@ impl<IO> Gathered<IO> {
     }
 }
 
-impl<IO: AsyncWrite + Unpin> Gathered<IO> {
+impl<IO: AsyncWrite + Unpin> CoalescedWrites<IO> {
     fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.pending.len() {
             let rest = &self.pending[self.written..];
@@ -55,7 +55,7 @@ impl<IO: AsyncWrite + Unpin> Gathered<IO> {
     }
 }
 
-impl<IO: AsyncWrite + Unpin> AsyncWrite for Gathered<IO> {
+impl<IO: AsyncWrite + Unpin> AsyncWrite for CoalescedWrites<IO> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -86,7 +86,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Gathered<IO> {
     }
 }
 
-impl<IO: AsyncRead + Unpin> AsyncRead for Gathered<IO> {
+impl<IO: AsyncRead + Unpin> AsyncRead for CoalescedWrites<IO> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -96,7 +96,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Gathered<IO> {
     }
 }
 
-impl<IO: Connected> Connected for Gathered<IO> {
+impl<IO: Connected> Connected for CoalescedWrites<IO> {
     type ConnectInfo = IO::ConnectInfo;
 
     fn connect_info(&self) -> Self::ConnectInfo {
@@ -113,24 +113,24 @@ mod tests {
     #[tokio::test]
     async fn small_writes_wait_for_the_flush() {
         let (near, mut far) = duplex(1 << 20);
-        let mut gathered = Gathered::new(near);
-        gathered.write_all(b"head ").await.expect("taken");
-        gathered.write_all(b"payload").await.expect("taken");
+        let mut transport = CoalescedWrites::new(near);
+        transport.write_all(b"head ").await.expect("taken");
+        transport.write_all(b"payload").await.expect("taken");
         let nothing = futures::poll!(Box::pin(far.read_u8()));
         assert!(nothing.is_pending(), "written before the flush");
-        gathered.flush().await.expect("flushed");
+        transport.flush().await.expect("flushed");
         let mut got = [0; 12];
         far.read_exact(&mut got).await.expect("read");
         assert_eq!(&got, b"head payload");
         assert_eq!(
-            gathered.pending.capacity(),
+            transport.pending.capacity(),
             0,
-            "a connection at rest holds nothing"
+            "an idle connection holds no buffer"
         );
     }
 
-    /// A peer that takes seven bytes at a time gets all of them, in order,
-    /// whatever their sizes are.
+    /// A peer that reads seven bytes at a time receives every byte in order,
+    /// whatever the sizes of the writes.
     #[tokio::test]
     async fn a_slow_peer_gets_every_byte() {
         let sizes = [
@@ -145,7 +145,7 @@ mod tests {
         ];
         let mut wanted = Vec::new();
         let (near, mut far) = duplex(7);
-        let mut gathered = Gathered::new(near);
+        let mut transport = CoalescedWrites::new(near);
         for (round, size) in sizes.into_iter().enumerate() {
             wanted.extend((0..size).map(|at| u8::try_from((at + round) % 251).expect("small")));
         }
@@ -154,11 +154,11 @@ mod tests {
             let mut rest = sent.as_slice();
             for size in sizes {
                 let (some, more) = rest.split_at(size);
-                gathered.write_all(some).await.expect("taken");
-                assert!(gathered.pending.len() <= MAX_PENDING);
+                transport.write_all(some).await.expect("taken");
+                assert!(transport.pending.len() <= MAX_PENDING);
                 rest = more;
             }
-            gathered.shutdown().await.expect("shut down");
+            transport.shutdown().await.expect("shut down");
         };
         let mut got = Vec::new();
         let ((), read) = tokio::join!(sending, far.read_to_end(&mut got));

@@ -1,9 +1,7 @@
-//! How messages are read and written: as tonic's own codec does, with buffers
-//! of the size that is needed.
+//! A codec like tonic's own, with buffers that fit the message.
 //!
-//! What it buys: the usual codec takes 8 KiB for each request and for each
-//! reply, and a stream that is idle keeps them: two thirds of what a watcher
-//! costs. What it costs: this page.
+//! tonic's codec allocates 8 KiB for each request and 8 KiB for each response,
+//! and an idle stream keeps both: two thirds of the memory of a watcher.
 
 use std::marker::PhantomData;
 
@@ -14,33 +12,33 @@ use tonic::{
 };
 use tonic_prost::ProstDecoder;
 
-/// What a buffer has at first: a small request, or one todo and its token.
-/// Larger messages reserve what they need.
+/// Initial size of a buffer, in bytes: a small request, or one todo and its
+/// token. Larger messages reserve what they need.
 const BUFFER_BYTES: usize = 1024;
-/// A stream's messages are sent when so many bytes wait: tonic's own default.
+/// Buffered bytes at which a stream's messages are sent: tonic's default.
 const YIELD_BYTES: usize = 32 << 10;
 
 /// The codec of the service.
-pub struct Exact<T, U>(PhantomData<(T, U)>);
+pub struct SizedBufferCodec<T, U>(PhantomData<(T, U)>);
 
-impl<T, U> Default for Exact<T, U> {
+impl<T, U> Default for SizedBufferCodec<T, U> {
     fn default() -> Self {
         Self(PhantomData)
     }
 }
 
-impl<T, U> Codec for Exact<T, U>
+impl<T, U> Codec for SizedBufferCodec<T, U>
 where
     T: Message + Send + 'static,
     U: Message + Default + Send + 'static,
 {
     type Encode = T;
     type Decode = U;
-    type Encoder = ExactEncoder<T>;
+    type Encoder = SizedBufferEncoder<T>;
     type Decoder = ProstDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ExactEncoder(PhantomData)
+        SizedBufferEncoder(PhantomData)
     }
 
     fn decoder(&mut self) -> Self::Decoder {
@@ -48,10 +46,10 @@ where
     }
 }
 
-/// Reserves what a message takes, then writes it.
-pub struct ExactEncoder<T>(PhantomData<T>);
+/// Reserves the encoded length of a message, then encodes it.
+pub struct SizedBufferEncoder<T>(PhantomData<T>);
 
-impl<T: Message> Encoder for ExactEncoder<T> {
+impl<T: Message> Encoder for SizedBufferEncoder<T> {
     type Item = T;
     type Error = Status;
 

@@ -27,7 +27,7 @@ use tidemark::{
     origin::{Origin, embedded::Embedded},
     pb,
     telemetry::Metrics,
-    tier::entry,
+    tier::record,
 };
 use tower::ServiceExt as _;
 
@@ -236,8 +236,8 @@ fn entry_decode(rounds: u64) {
         as_of: OriginTime(7),
         value: Value::Todo(todo(1).encode_to_vec().into()),
     };
-    let raw = entry::encode(5, &name(1), &stamped);
+    let raw = record::encode(5, &name(1), &stamped);
     for _ in 0..rounds {
-        assert!(black_box(entry::decode(5, &name(1), black_box(&raw))).is_ok());
+        assert!(black_box(record::decode(5, &name(1), black_box(&raw))).is_ok());
     }
 }

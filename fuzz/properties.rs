@@ -17,7 +17,7 @@ use tidemark::{
         SortKey, TodoName, Token, Value, timestamp_from_ms, timestamp_ms, validate,
     },
     pb,
-    tier::entry,
+    tier::record,
 };
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -268,9 +268,9 @@ pub fn shared_entries(data: &[u8]) {
     let key = key.as_str();
     let opened = |raw: Vec<u8>| {
         let raw = Bytes::from(raw);
-        if let Ok(stamped) = entry::decode(SCOPE, key, &raw) {
+        if let Ok(stamped) = record::decode(SCOPE, key, &raw) {
             assert_eq!(
-                entry::encode(SCOPE, key, &stamped),
+                record::encode(SCOPE, key, &stamped),
                 raw,
                 "one entry for one value"
             );

@@ -17,7 +17,7 @@ use crate::{
     error::{Error, OriginError, Source},
     model::{Mono, OriginTime, PageQuery, Stamped, TodoName, Value},
     telemetry::Kind,
-    tier::{entry, shared::SharedKey},
+    tier::{record, shared::SharedKey},
 };
 
 /// Time for a load: a snapshot read waits without end when the majority is
@@ -374,7 +374,7 @@ impl Cache {
     /// Puts a value into the shared tier, off the way of the request.
     pub(super) fn share(&self, key: &SharedKey, whole: &str, stamped: &Stamped) {
         let Some(shared) = &self.shared else { return };
-        let entry = entry::encode(self.origin.entry_scope(), whole, stamped);
+        let entry = record::encode(self.origin.entry_scope(), whole, stamped);
         shared.put(vec![(key.clone(), entry)], self.settings.replay_window);
     }
 }

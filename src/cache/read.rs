@@ -28,7 +28,7 @@ use crate::{
     error::{Error, ReadFacts, Source},
     model::{Mono, OriginTime, PageQuery, Stamped, TodoName, Token, Value},
     telemetry::Kind,
-    tier::{entry, shared::SharedKey},
+    tier::{record, shared::SharedKey},
 };
 
 /// Longest wait for the frontier before a load is begun instead: a feed that
@@ -477,7 +477,7 @@ impl Cache {
                 .inc();
             None
         };
-        let stamped = match entry::decode(scope, &key.to_string(), raw) {
+        let stamped = match record::decode(scope, &key.to_string(), raw) {
             Ok(stamped) => stamped,
             Err(rejected) => return reject(rejected.label()),
         };

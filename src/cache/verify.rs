@@ -28,7 +28,7 @@ use crate::{
     model::{OriginTime, Stamped, Value},
     pb,
     telemetry::{Kind, Metrics},
-    tier::entry,
+    tier::record,
 };
 
 /// Samples that may wait: at most some 16 MB where todos are as large as they
@@ -270,7 +270,7 @@ impl Cache {
         let scope = self.origin.entry_scope();
         let entries = shared.get(&[key.shared(scope)]).await;
         let entries = entries.into_iter().flatten();
-        let decoded = entries.filter_map(|raw| entry::decode(scope, &key.to_string(), &raw).ok());
+        let decoded = entries.filter_map(|raw| record::decode(scope, &key.to_string(), &raw).ok());
         near.into_iter().chain(decoded).collect()
     }
 }

@@ -1,7 +1,7 @@
-//! The two caches. Both hold stamped values; neither is trusted: whether a
-//! value may be answered is decided by `coherence` alone.
+//! The near and shared caches. Both hold stamped values and neither is trusted:
+//! only `coherence` decides whether a value may be served.
 
-pub mod entry;
 pub mod near;
+pub mod record;
 pub mod redis;
 pub mod shared;

@@ -1,5 +1,7 @@
-//! The shared tier as the service sees it. It may lose, keep or bring back
-//! anything it was ever given.
+//! The interface of the shared cache, and an in-memory implementation for tests.
+//!
+//! A shared cache is not trusted: it may lose entries, keep them too long, or
+//! return old ones. Readers check the stamp of what they get.
 
 use std::time::Duration;
 
@@ -9,10 +11,9 @@ use bytes::Bytes;
 /// A key of the shared tier.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SharedKey {
-    /// The list's name: all keys of one list lie in one hash slot.
+    /// Name of the list. All keys of a list share a hash slot.
     pub list: String,
-    /// The whole key without the list's tag: the todo's name or the page's
-    /// query, and the entry scope.
+    /// The key within the cache: todo name or page query, and the entry scope.
     pub key: String,
 }
 
@@ -20,30 +21,29 @@ pub struct SharedKey {
 /// on every implementation.
 #[async_trait]
 pub trait Shared: Send + Sync + 'static {
-    /// The entries of these keys, in their order; `None` where there is none,
-    /// where the tier did not answer in its own short time, or where it is
-    /// known to be down. Never an error: a read goes on without it.
+    /// Returns the entries of `keys`, in their order. `None` is a miss: no entry,
+    /// no answer within the implementation's timeout (milliseconds), or a server
+    /// that is known to be down. Never an error: reads continue without the tier.
     async fn get(&self, keys: &[SharedKey]) -> Vec<Option<Bytes>>;
 
-    /// Stores entries for `lifetime` (the implementation adds its jitter).
-    /// Returns at once; the work is done off the caller's path by a bounded
-    /// queue. What does not fit into the queue is dropped and counted: losing an entry
-    /// costs a load, never an answer.
+    /// Queues entries to be stored for `lifetime` (the implementation adds jitter)
+    /// and returns at once. The queue is bounded; entries that do not fit are
+    /// dropped and counted. A lost entry costs a load later.
     fn put(&self, entries: Vec<(SharedKey, Bytes)>, lifetime: Duration);
 
-    /// Tries to be the one replica that loads `key` now, for at most `ttl`.
-    /// `true` if this call got it, and also if the tier can't be asked.
+    /// Tries to acquire the load lease of `key` for at most `ttl`. Returns `true`
+    /// if acquired, and also if the tier cannot be asked.
     async fn lease(&self, key: &SharedKey, ttl: Duration) -> bool;
 
-    /// Whether the tier answers at present: for health and metrics.
+    /// Whether at least part of the tier answers reads now. For health and metrics.
     fn is_up(&self) -> bool;
 }
 
-/// Most entries of the reference: for tests and simulation.
+/// Maximum number of entries in [`MemoryShared`].
 const MAX_ENTRIES: usize = 100_000;
 
-/// The reference: a shared tier in memory, for tests and simulation. Its clock
-/// is tokio's, which a test can pause.
+/// An in-memory shared tier for tests and simulation. It uses tokio's clock,
+/// which tests can pause.
 #[derive(Default)]
 pub struct MemoryShared {
     entries: std::sync::Mutex<std::collections::HashMap<SharedKey, (Bytes, tokio::time::Instant)>>,
@@ -61,12 +61,12 @@ impl MemoryShared {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Loses everything, as after a flush.
+    /// Removes all entries, like `FLUSHALL`.
     pub fn flush(&self) {
         self.entries().clear();
     }
 
-    /// All that it holds.
+    /// All entries, expired ones included.
     pub fn dump(&self) -> Vec<(SharedKey, Bytes)> {
         self.entries()
             .iter()

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tidemark::{
     model::{OriginTime, Stamped, TodoName, Value},
     tier::{
-        entry,
+        record,
         shared::{Shared, SharedKey},
     },
 };
@@ -96,11 +96,11 @@ impl SimShared {
         let Some((scope, whole)) = self.whole(key) else {
             return raw.clone();
         };
-        let Ok(stamped) = entry::decode(scope, &whole, raw) else {
+        let Ok(stamped) = record::decode(scope, &whole, raw) else {
             return raw.clone();
         };
         let as_of = self.0.world.history().last;
-        entry::encode(
+        record::encode(
             scope,
             &whole,
             &Stamped {
@@ -134,7 +134,7 @@ impl SimShared {
         let Some((scope, whole)) = self.whole(key) else {
             return wrong("no key of ours".into());
         };
-        let stamped = match entry::decode(scope, &whole, raw) {
+        let stamped = match record::decode(scope, &whole, raw) {
             Ok(stamped) => stamped,
             Err(rejected) => return wrong(format!("{rejected:?}")),
         };

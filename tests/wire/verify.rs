@@ -14,7 +14,7 @@ use tidemark::{
     model::{OriginTime, Page, Stamped, TodoName, Token, Unreadable, Value},
     origin::{Origin as _, mongo::MongoDb},
     pb::{self, Source},
-    tier::entry,
+    tier::record,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
@@ -71,14 +71,14 @@ impl Forger {
     }
 
     fn plant(&self, key: &str, whole: &str, as_of: OriginTime, value: Value) {
-        let entry = entry::encode(self.scope, whole, &Stamped { as_of, value });
+        let entry = record::encode(self.scope, whole, &Stamped { as_of, value });
         assert_eq!(redis_cli(&entry, &["-x", "set", key]), b"OK\n", "{key}");
     }
 
     fn held(&self, key: &str, whole: &str) -> Option<Value> {
         let raw = Bytes::from(redis_cli(b"", &["--raw", "get", key]));
         // The program ends with a newline of its own.
-        entry::decode(self.scope, whole, &raw.slice(..raw.len().checked_sub(1)?))
+        record::decode(self.scope, whole, &raw.slice(..raw.len().checked_sub(1)?))
             .ok()
             .map(|held| held.value)
     }

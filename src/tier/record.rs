@@ -1,8 +1,8 @@
-//! How a stamped value lies in the shared tier.
+//! The binary format of a stamped value in the shared tier.
 //!
 //! `version | scope | as_of | key length | key | kind | body | checksum`, numbers
-//! big-endian. All of it is compared after decoding: the tier may bring back
-//! anything, under any key.
+//! big-endian. The shared tier is not trusted: it may return any bytes under any
+//! key, so version, scope, key and checksum are all checked when decoding.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::model::{OriginTime, Page, PagePosition, SortKey, Stamped, TodoName, Unreadable, Value};
 
-/// Another number for another format: entries of other versions are misses.
+/// Format version. Records of other versions are misses.
 const VERSION: u8 = 1;
 const HEAD: usize = 1 + 8 + 8 + 4;
 const CHECKSUM: usize = 8;
@@ -21,21 +21,21 @@ const ABSENT: u8 = 2;
 const UNREADABLE: u8 = 3;
 const PAGE: u8 = 4;
 
-/// Why an entry is not what was asked for.
+/// Why a record was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejected {
-    /// Cut, or its checksum is wrong.
+    /// Truncated, or the checksum does not match.
     Damaged,
     /// Written by another version of the format.
     Version,
-    /// Of another origin, another making of its collection or another epoch.
+    /// Another origin, collection incarnation or cache epoch.
     Scope,
-    /// It holds another key.
+    /// The record belongs to another key.
     Key,
 }
 
 impl Rejected {
-    /// As the label of a metric.
+    /// The value of the metric label `kind`.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -47,7 +47,7 @@ impl Rejected {
     }
 }
 
-/// The entry for a value of `key`.
+/// Encodes the value of `key`.
 #[must_use]
 pub fn encode(scope: u64, key: &str, stamped: &Stamped) -> Bytes {
     let mut raw = BytesMut::with_capacity(HEAD + key.len() + 64);
@@ -76,10 +76,10 @@ pub fn encode(scope: u64, key: &str, stamped: &Stamped) -> Bytes {
     raw.freeze()
 }
 
-/// The value in an entry, if it is one of `key` in this scope.
+/// Decodes the record of `key` in `scope`. A todo's body is a slice of `raw`.
 ///
 /// # Errors
-/// Why it is not.
+/// The first check that failed.
 pub fn decode(scope: u64, key: &str, raw: &Bytes) -> Result<Stamped, Rejected> {
     let body_end = raw
         .len()
@@ -250,21 +250,21 @@ mod tests {
     }
 
     #[test]
-    fn comes_back_as_it_was() {
+    fn decode_returns_what_was_encoded() {
         for stamped in samples() {
             assert_eq!(decode(5, "key", &encode(5, "key", &stamped)), Ok(stamped));
         }
     }
 
     #[test]
-    fn of_another_key_or_scope_is_rejected() {
+    fn another_key_or_scope_is_rejected() {
         let raw = encode(5, "key", &samples()[0]);
         assert_eq!(decode(6, "key", &raw), Err(Rejected::Scope));
         assert_eq!(decode(5, "kez", &raw), Err(Rejected::Key));
     }
 
     #[test]
-    fn cut_or_flipped_anywhere_is_rejected() {
+    fn truncation_and_bit_flips_are_rejected() {
         for stamped in samples() {
             let raw = encode(5, "key", &stamped);
             for at in 0..raw.len() {
@@ -279,9 +279,9 @@ mod tests {
         }
     }
 
-    /// The checksum keeps damage away; a forged entry must not panic either.
+    /// A checksum does not stop a forger: decoding must not panic on any input.
     #[test]
-    fn forged_with_a_right_checksum_is_rejected() {
+    fn forged_records_with_a_valid_checksum_do_not_panic() {
         for stamped in samples() {
             let raw = encode(5, "key", &stamped);
             let content = &raw[..raw.len() - CHECKSUM];

@@ -20,8 +20,8 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use prost::Message as _;
 use tidemark::{
-    cache::{Arm, Cache, Clock, Phase, Settings, Want},
-    coherence::Coherence,
+    cache::{Cache, Clock, Consistency, Phase, Settings, Want},
+    coherence::Watermarks,
     grpc,
     model::{OriginTime, Stamped, TodoName, Value},
     origin::{Origin, embedded::Embedded},
@@ -167,7 +167,7 @@ async fn calls(case: usize, rounds: u64) {
     let (_dir, cache, metrics) = service().await;
     if case == 0 {
         let want = Want {
-            arm: Arm::MinimizeLatency,
+            consistency: Consistency::MinimizeLatency,
             deadline: None,
         };
         for round in 0..rounds + 100 {
@@ -218,11 +218,11 @@ fn request(method: &str, message: &[u8]) -> http::Request<tonic::body::Body> {
 }
 
 fn fence_check(rounds: u64) {
-    let coherence = Coherence::default();
+    let coherence = Watermarks::default();
     coherence.place(OriginTime(5));
     let names: Vec<_> = (0..100).map(name).collect();
     for round in 0..rounds {
-        let check = coherence.check_todo(&names[usize::try_from(round % 100).unwrap_or(0)]);
+        let check = coherence.view_todo(&names[usize::try_from(round % 100).unwrap_or(0)]);
         assert!(
             black_box(check)
                 .admit(OriginTime(7), OriginTime(3))

@@ -58,7 +58,7 @@ pub enum Source {
 
 /// What an answer says of its freshness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReadFacts {
+pub struct ReadInfo {
     /// To present to the next read or to a watch.
     pub token: Token,
     /// Where the answer came from.
@@ -116,7 +116,7 @@ pub enum Error {
         /// The name asked for.
         name: TodoName,
         /// What the reply would have said.
-        read: Option<ReadFacts>,
+        read: Option<ReadInfo>,
         /// So that the next read is not older than this refusal.
         token: Option<Token>,
     },
@@ -153,7 +153,7 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
         /// What the reply would have said. Boxed, as it is rare and large.
-        read: Option<Box<ReadFacts>>,
+        read: Option<Box<ReadInfo>>,
         /// So that the next read is not older than this refusal.
         token: Option<Token>,
     },

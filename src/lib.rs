@@ -2,7 +2,6 @@
 //! fresh it is. ARCHITECTURE.md shows the way of a read; `cache::read` is that
 //! way.
 
-pub mod app;
 pub mod cache;
 pub mod cli;
 pub mod coherence;
@@ -13,6 +12,7 @@ pub mod fuzzing;
 pub mod grpc;
 pub mod model;
 pub mod origin;
+pub mod server;
 pub mod telemetry;
 pub mod tier;
 pub mod tls;

@@ -73,7 +73,7 @@ fn calls_go_in_one_direction() {
             "crate::origin",
             "crate::coherence",
             "crate::cli",
-            "crate::app",
+            "crate::server",
         ],
     );
     never_says(
@@ -84,7 +84,7 @@ fn calls_go_in_one_direction() {
             "crate::origin",
             "crate::coherence",
             "crate::cli",
-            "crate::app",
+            "crate::server",
         ],
     );
     never_says(
@@ -95,7 +95,7 @@ fn calls_go_in_one_direction() {
             "crate::tier",
             "crate::coherence",
             "crate::cli",
-            "crate::app",
+            "crate::server",
         ],
     );
     never_says(
@@ -103,7 +103,7 @@ fn calls_go_in_one_direction() {
         &[
             "crate::grpc",
             "crate::cli",
-            "crate::app",
+            "crate::server",
             "tonic",
             "mongodb",
             "fred",
@@ -116,7 +116,7 @@ fn calls_go_in_one_direction() {
             "crate::tier",
             "crate::origin",
             "crate::coherence",
-            "crate::app",
+            "crate::server",
             "crate::cli",
             "mongodb",
             "fred",

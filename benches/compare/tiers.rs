@@ -92,7 +92,7 @@ pub fn tidemark(tiers: &Tiers, more: &[&str]) -> Running {
     Running::tidemark(&args)
 }
 
-fn arm(requirement: Requirement) -> pb::Consistency {
+fn consistency(requirement: Requirement) -> pb::Consistency {
     pb::Consistency {
         requirement: Some(requirement),
     }
@@ -186,7 +186,7 @@ impl Bench {
         tiers.fill(10_000, 400);
         let plain = Running::yardstick(&["plain", &tiers.redis_url(), &tiers.uri()]);
         let tidemark = tidemark(&tiers, &[]);
-        let strong = arm(Requirement::FullyConsistent(true));
+        let strong = consistency(Requirement::FullyConsistent(true));
         let calls = || Calls {
             method: "GetTodo",
             requests: get_requests(0..10_000, Some(&strong)),
@@ -350,8 +350,8 @@ impl Bench {
                     .expect("updated")
                     .into_inner()
                     .token;
-                let fresh = arm(Requirement::AtLeastAsFresh(token));
-                let strong = arm(Requirement::FullyConsistent(true));
+                let fresh = consistency(Requirement::AtLeastAsFresh(token));
+                let strong = consistency(Requirement::FullyConsistent(true));
                 let read = |consistency| pb::GetTodoRequest {
                     name: name.clone(),
                     consistency: Some(consistency),

@@ -25,7 +25,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Cache, load::Wanted, part::Key};
 use crate::{
-    coherence::Required,
+    coherence::LoadRequirement,
     model::{OriginTime, TodoName},
     origin::{FeedEvent, FeedItem},
 };
@@ -125,7 +125,7 @@ impl Cache {
 }
 
 fn ahead_of(name: &TodoName, time: OriginTime, leased: Option<OriginTime>) -> Wanted {
-    let required = Required {
+    let required = LoadRequirement {
         after: time,
         grace: None,
     };

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{Cache, Fatal, Phase};
 use crate::{
-    coherence::{Closing, Entry},
+    coherence::{CommitGroups, Entry},
     error::FeedError,
     model::OriginTime,
     origin::{Feed, FeedEvent, FeedItem, FeedPosition, FeedStart},
@@ -42,7 +42,7 @@ enum Left {
 
 struct Follower<'a> {
     cache: &'a Arc<Cache>,
-    closing: Closing,
+    closing: CommitGroups,
     /// The time of heartbeat 0: the replay is done right before it.
     h0: OriginTime,
     /// When the replay is given up; `None` once it is done.
@@ -63,7 +63,7 @@ impl Cache {
         self.phase.send_replace(Phase::Started);
         let mut follower = Follower {
             cache: self,
-            closing: Closing::default(),
+            closing: CommitGroups::default(),
             h0,
             replay_ends: Some(Instant::now() + REPLAY_BUDGET),
             position: None,
@@ -242,7 +242,7 @@ impl Follower<'_> {
         let cache = self.cache;
         cache.coherence.raise_floor(from);
         cache.metrics.resets.inc();
-        self.closing.forget_open();
+        self.closing.discard_open();
         cache.hub.release(
             from,
             vec![Entry::Reset {

@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{Cache, Fatal, clock::Clock};
 use crate::{
-    coherence::Ledger,
+    coherence::HeartbeatLog,
     model::{Mono, OriginTime},
     telemetry::Kind,
 };
@@ -53,7 +53,7 @@ struct Beat {
 /// The heartbeats of this replica: their ledger, and those who wait for one.
 pub(super) struct Heart {
     clock: Clock,
-    ledger: RwLock<Ledger>,
+    heartbeat_log: RwLock<HeartbeatLog>,
     /// How long the ledger remembers.
     keep: Duration,
     newest: Mutex<Option<Beat>>,
@@ -77,7 +77,7 @@ impl Heart {
     pub(super) fn new(clock: Clock, keep: Duration) -> Self {
         Self {
             clock,
-            ledger: RwLock::default(),
+            heartbeat_log: RwLock::default(),
             keep,
             newest: Mutex::default(),
             ended: Notify::new(),
@@ -88,8 +88,13 @@ impl Heart {
     }
 
     /// Reads the ledger.
-    pub(super) fn ledger<T>(&self, read: impl FnOnce(&Ledger) -> T) -> T {
-        read(&self.ledger.read().unwrap_or_else(PoisonError::into_inner))
+    pub(super) fn heartbeat_log<T>(&self, read: impl FnOnce(&HeartbeatLog) -> T) -> T {
+        read(
+            &self
+                .heartbeat_log
+                .read()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
     }
 
     /// Whether the newest heartbeats failed: the origin cannot be reached.
@@ -177,8 +182,11 @@ impl Heart {
             awaited.queue.push_back((number, now));
         }
         drop(awaited);
-        let mut ledger = self.ledger.write().unwrap_or_else(PoisonError::into_inner);
-        ledger.record(time, begun, now, self.keep);
+        let mut heartbeat_log = self
+            .heartbeat_log
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        heartbeat_log.record(time, begun, now, self.keep);
     }
 }
 

@@ -16,11 +16,11 @@ use std::{
 use tokio::time::sleep;
 
 use super::{
-    Arm, Cache,
+    Cache, Consistency,
     part::{Key, Missing, Request},
 };
 use crate::{
-    coherence::Check,
+    coherence::ReadView,
     model::{OriginTime, TodoName},
     tier::shared::{Shared, SharedKey},
 };
@@ -40,19 +40,24 @@ impl Cache {
     /// it is just arriving; or where it is the last write of this replica and its
     /// writer asks for it.
     pub(super) fn may_be_shared(&self, missing: &Missing, request: &Request) -> bool {
-        let Check { bar, frontier, .. } = missing.check;
-        let own = bar.0 == self.own_write.load(Ordering::Acquire);
-        bar <= frontier && !(own && request.arm == Arm::AtLeastAsFresh(bar))
+        let ReadView {
+            min_as_of,
+            frontier,
+            ..
+        } = missing.view;
+        let own = min_as_of.0 == self.own_write.load(Ordering::Acquire);
+        min_as_of <= frontier
+            && !(own && request.consistency == Consistency::AtLeastAsFresh(min_as_of))
     }
 
     /// The fence that the value kept here is below, if it is worth a lease to
     /// load anew: other replicas know it too, and it is enough for what the
     /// request needs.
     pub(super) fn leased(&self, missing: &Missing, request: &Request) -> Option<OriginTime> {
-        let bar = missing.check.bar;
-        let loads = request.arm != Arm::CachedOnly && !request.is_away();
+        let min_as_of = missing.view.min_as_of;
+        let loads = request.consistency != Consistency::CachedOnly && !request.is_away();
         let leased = missing.overtaken && loads && self.may_be_shared(missing, request);
-        (leased && request.need <= bar).then_some(bar)
+        (leased && request.need <= min_as_of).then_some(min_as_of)
     }
 
     /// Begins the load of a todo whose fence was raised to `bar`, unless
@@ -61,13 +66,13 @@ impl Cache {
         self: Arc<Self>,
         shared: Arc<dyn Shared>,
         name: TodoName,
-        bar: OriginTime,
+        min_as_of: OriginTime,
     ) {
         let key = Key::Todo(name);
         let at = key.shared(self.origin.entry_scope());
         let lease = SharedKey {
             list: at.list.clone(),
-            key: format!("{}:{bar}", at.key),
+            key: format!("{}:{min_as_of}", at.key),
         };
         let asked = self.found_instead(shared.as_ref(), &key, &at);
         let (won, found) = tokio::join!(shared.lease(&lease, LEASE), asked);

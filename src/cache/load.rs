@@ -13,7 +13,7 @@ use tokio::{sync::oneshot, time::timeout};
 
 use super::{Cache, part::Key};
 use crate::{
-    coherence::{Flights, Joined, Required},
+    coherence::{Joined, LoadRequirement, SingleFlight},
     error::{Error, OriginError, Source},
     model::{Mono, OriginTime, PageQuery, Stamped, TodoName, Value},
     telemetry::Kind,
@@ -54,14 +54,14 @@ pub(super) struct Loads {
 /// What a reader asks to be loaded.
 pub(super) struct Wanted {
     pub(super) key: Key,
-    pub(super) required: Required,
+    pub(super) required: LoadRequirement,
     /// The fence that a kept todo is below: one replica is to load it.
     pub(super) leased: Option<OriginTime>,
 }
 
 #[derive(Default)]
 pub(super) struct State {
-    pub(super) flights: Flights<Key, oneshot::Sender<Outcome>>,
+    pub(super) flights: SingleFlight<Key, oneshot::Sender<Outcome>>,
     todos: VecDeque<TodoName>,
     pages: VecDeque<Arc<PageQuery>>,
     todo_loads: usize,
@@ -171,7 +171,12 @@ impl Cache {
     /// shared tier meanwhile. Or the readers that a change sends here at once
     /// would begin a load each time that one of them is late. A load keeps its
     /// value before it ends, so under the lock of the loads nothing is missed.
-    fn brought(&self, state: &State, key: &Key, required: &Required) -> Option<(Stamped, Source)> {
+    fn brought(
+        &self,
+        state: &State,
+        key: &Key,
+        required: &LoadRequirement,
+    ) -> Option<(Stamped, Source)> {
         if state.flights.has(key) {
             return None;
         }
@@ -190,9 +195,10 @@ impl Cache {
             leased,
             self.shared.as_ref().filter(|shared| shared.is_up()),
         ) {
-            (Key::Todo(name), Some(bar), Some(shared)) => {
+            (Key::Todo(name), Some(min_as_of), Some(shared)) => {
                 let (cache, shared) = (Arc::clone(self), Arc::clone(shared));
-                self.tasks.spawn(cache.load_by_lease(shared, name, bar));
+                self.tasks
+                    .spawn(cache.load_by_lease(shared, name, min_as_of));
             }
             (key, ..) => state.enqueue(key),
         }
@@ -206,7 +212,7 @@ impl Cache {
             let keys: Vec<_> = names.iter().cloned().map(Key::Todo).collect();
             let bars = names
                 .iter()
-                .map(|name| self.coherence.check_todo(name.as_str()).bar);
+                .map(|name| self.coherence.view_todo(name.as_str()).min_as_of);
             let base = bars.fold(self.newest_known(), OriginTime::max);
             let after = state.flights.begin(&keys, base, self.clock.now());
             state.todo_loads += 1;
@@ -220,7 +226,7 @@ impl Cache {
             };
             let base = self
                 .newest_known()
-                .max(self.coherence.check_list(query.list.as_str()).bar);
+                .max(self.coherence.view_list(query.list.as_str()).min_as_of);
             let (key, began) = (Key::Page(Arc::clone(&query)), self.clock.now());
             let after = state.flights.begin(std::slice::from_ref(&key), base, began);
             state.page_loads += 1;
@@ -234,7 +240,7 @@ impl Cache {
     pub(super) fn newest_known(&self) -> OriginTime {
         let heartbeat = self
             .heart
-            .ledger(crate::coherence::Ledger::newest)
+            .heartbeat_log(crate::coherence::HeartbeatLog::newest)
             .unwrap_or_default();
         self.coherence.frontier().max(heartbeat)
     }
@@ -346,7 +352,7 @@ impl Cache {
     /// Keeps a loaded todo in both caches, if it is not below its fence
     /// already.
     fn keep_todo(&self, name: &TodoName, stamped: &Stamped) {
-        if stamped.as_of < self.coherence.check_todo(name.as_str()).bar {
+        if stamped.as_of < self.coherence.view_todo(name.as_str()).min_as_of {
             return;
         }
         self.near.put_todo(name.clone(), stamped.clone());
@@ -361,7 +367,7 @@ impl Cache {
     fn keep_page(&self, query: &Arc<PageQuery>, stamped: &Stamped, began: Mono) {
         self.near
             .put_page(Arc::clone(query), stamped.clone(), Some(began));
-        if stamped.as_of >= self.coherence.check_list(query.list.as_str()).bar {
+        if stamped.as_of >= self.coherence.view_list(query.list.as_str()).min_as_of {
             let key = Key::Page(Arc::clone(query));
             self.share(
                 &key.shared(self.origin.entry_scope()),

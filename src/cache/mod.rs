@@ -37,10 +37,10 @@ use self::{
     ahead::Reads, count::ReadCounters, heartbeat::Heart, hub::Hub, load::Loads, verify::Verifier,
 };
 pub use self::{clock::Clock, watch::Watch};
-pub use crate::coherence::Arm;
+pub use crate::coherence::Consistency;
 use crate::{
-    coherence::Coherence,
-    error::{Error, ReadFacts},
+    coherence::Watermarks,
+    error::{Error, ReadInfo},
     model::{Change, ListName, OriginId, OriginTime, PagePosition, TodoName, Token},
     origin::Origin,
     telemetry::Metrics,
@@ -95,7 +95,7 @@ pub struct Fatal(pub String);
 pub struct Cache {
     settings: Settings,
     clock: Clock,
-    coherence: Coherence,
+    coherence: Watermarks,
     heart: Heart,
     near: Near,
     reads: Reads,
@@ -134,7 +134,7 @@ impl Cache {
             origin,
             shared,
             metrics,
-            Coherence::default(),
+            Watermarks::default(),
         )
     }
 
@@ -146,7 +146,7 @@ impl Cache {
         origin: Arc<dyn Origin>,
         shared: Option<Arc<dyn Shared>>,
         metrics: Arc<Metrics>,
-        coherence: Coherence,
+        coherence: Watermarks,
     ) -> Arc<Self> {
         let keep = (settings.staleness_limit * 2).max(settings.stale_if_error.unwrap_or_default());
         Arc::new(Self {
@@ -220,14 +220,18 @@ impl Cache {
     /// No write acknowledged longer ago than this is missing from what is
     /// fresh to `fresh_to`. `None`: nothing can be said.
     pub fn bound_at(&self, fresh_to: OriginTime) -> Option<Duration> {
-        let proven = self.heart.ledger(|ledger| ledger.proven(fresh_to))?;
+        let proven = self
+            .heart
+            .heartbeat_log(|heartbeat_log| heartbeat_log.proven(fresh_to))?;
         Some(self.clock.now().since(proven))
     }
 
     /// How old the newest proof of the origin's time is: within the staleness
     /// limit everything can be answered.
     pub fn age(&self) -> Option<Duration> {
-        let begun = self.heart.ledger(crate::coherence::Ledger::newest_begun)?;
+        let begun = self
+            .heart
+            .heartbeat_log(crate::coherence::HeartbeatLog::newest_begun)?;
         Some(self.clock.now().since(begun))
     }
 
@@ -292,7 +296,7 @@ async fn within<T>(
 #[derive(Clone, Debug)]
 pub struct Want {
     /// The arm of `Consistency`.
-    pub arm: Arm,
+    pub consistency: Consistency,
     /// The caller's deadline.
     pub deadline: Option<Instant>,
 }
@@ -303,7 +307,7 @@ pub struct Answer<T> {
     /// The answer.
     pub body: T,
     /// How fresh it is.
-    pub read: ReadFacts,
+    pub read: ReadInfo,
 }
 
 /// Several todos.

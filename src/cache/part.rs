@@ -6,9 +6,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::{Arm, Many};
+use super::{Consistency, Many};
 use crate::{
-    coherence::{Check, Hit},
+    coherence::{Admitted, ReadView},
     error::{Error, Source},
     model::{OriginTime, PageQuery, Stamped, TodoName, Value},
     tier::shared::SharedKey,
@@ -23,7 +23,7 @@ pub(super) enum Key {
 
 /// One request on its way.
 pub(super) struct Request {
-    pub(super) arm: Arm,
+    pub(super) consistency: Consistency,
     pub(super) deadline: Option<Instant>,
     /// What an answer must be fresh to.
     pub(super) need: OriginTime,
@@ -36,7 +36,7 @@ pub(super) struct Request {
 pub(super) struct Part {
     pub(super) key: Key,
     pub(super) value: Value,
-    pub(super) hit: Hit,
+    pub(super) hit: Admitted,
     pub(super) source: Source,
     pub(super) stale: bool,
 }
@@ -46,7 +46,7 @@ pub(super) struct Missing {
     /// Its place in the answer.
     pub(super) at: usize,
     pub(super) key: Key,
-    pub(super) check: Check,
+    pub(super) view: ReadView,
     /// A value that passes the fence but is not fresh enough.
     pub(super) candidate: Option<(Stamped, Source)>,
     /// The near tier has a value that the fence has overtaken.
@@ -63,7 +63,7 @@ impl Part {
     pub(super) fn of(
         key: Key,
         stamped: Stamped,
-        hit: Hit,
+        hit: Admitted,
         source: Source,
         request: &Request,
     ) -> Self {
@@ -78,11 +78,11 @@ impl Part {
 }
 
 impl Missing {
-    pub(super) const fn new(at: usize, key: Key, check: Check, overtaken: bool) -> Self {
+    pub(super) const fn new(at: usize, key: Key, view: ReadView, overtaken: bool) -> Self {
         Self {
             at,
             key,
-            check,
+            view,
             candidate: None,
             overtaken,
         }
@@ -95,10 +95,10 @@ impl Missing {
         source: Source,
         request: &Request,
     ) -> Result<Part, Self> {
-        if let Some(hit) = self.check.admit(stamped.as_of, request.need) {
+        if let Some(hit) = self.view.admit(stamped.as_of, request.need) {
             return Ok(Part::of(self.key, stamped, hit, source, request));
         }
-        if self.check.admissible(stamped.as_of).is_some() {
+        if self.view.admissible(stamped.as_of).is_some() {
             self.candidate = Some((stamped, source));
         }
         Err(self)

@@ -18,14 +18,14 @@ use tokio::time::{Instant, timeout};
 use tracing::{Instrument as _, Span, info_span};
 
 use super::{
-    Answer, Arm, Cache, Listed, Many, Want,
+    Answer, Cache, Consistency, Listed, Many, Want,
     load::Wanted,
     part::{Key, Missing, Part, Request, gather},
     within,
 };
 use crate::{
-    coherence::{Check, Hit, Needed, Required, renewed},
-    error::{Error, ReadFacts, Source},
+    coherence::{Admitted, LoadRequirement, MinFreshness, ReadView, renewed},
+    error::{Error, ReadInfo, Source},
     model::{Mono, OriginTime, PageQuery, Stamped, TodoName, Token, Value},
     telemetry::Kind,
     tier::{record, shared::SharedKey},
@@ -141,7 +141,7 @@ impl Cache {
     ) -> Option<Bytes> {
         let deadline = Some(Instant::now() + WATCH_READ_TIMEOUT);
         let request = Request {
-            arm: Arm::AtLeastAsFresh(at_least),
+            consistency: Consistency::AtLeastAsFresh(at_least),
             deadline,
             need: at_least,
             away: None,
@@ -177,47 +177,51 @@ impl Cache {
     /// What the request needs: its arm as a time.
     async fn begin(&self, want: &Want) -> Result<Request, Error> {
         let arrival = self.clock.now();
-        let (arm, deadline) = (want.arm, want.deadline);
+        let (consistency, deadline) = (want.consistency, want.deadline);
         if !self.started() {
             return Err(self.unavailable(
                 "this replica is starting and does not know the database's time".into(),
             ));
         }
-        if let Arm::AtLeastAsFresh(seen) = arm
+        if let Consistency::AtLeastAsFresh(seen) = consistency
             && Box::pin(self.refuse_future(seen, deadline)).await?
         {
             return Err(self.token_from_the_future(seen));
         }
         let request = |need, away| {
             Ok(Request {
-                arm,
+                consistency,
                 deadline,
                 need,
                 away,
             })
         };
-        let away = match self
-            .heart
-            .ledger(|ledger| arm.need(arrival, self.settings.staleness_limit, ledger))
-        {
-            Needed::At(need) => return request(need, None),
-            Needed::Heartbeat(_) if arm == Arm::CachedOnly => Error::CacheOnlyMiss {
-                what: "anything".into(),
-            },
-            Needed::Heartbeat(since) => match Box::pin(
+        let away = match self.heart.heartbeat_log(|heartbeat_log| {
+            consistency.need(arrival, self.settings.staleness_limit, heartbeat_log)
+        }) {
+            MinFreshness::At(need) => return request(need, None),
+            MinFreshness::Heartbeat(_) if consistency == Consistency::CachedOnly => {
+                Error::CacheOnlyMiss {
+                    what: "anything".into(),
+                }
+            }
+            MinFreshness::Heartbeat(since) => match Box::pin(
                 self.heartbeat_since(since, deadline)
                     .instrument(info_span!("heartbeat", tidemark.tier = "origin")),
             )
             .await?
             {
                 Ok(heartbeat) => {
-                    return request(heartbeat.pred().max(arm.regardless_of_age()), None);
+                    return request(heartbeat.pred().max(consistency.without_age()), None);
                 }
                 Err(away) => away,
             },
         };
-        if self.settings.stale_if_error.is_some() && arm.allows_stale() && self.heart.is_down() {
-            return request(arm.regardless_of_age(), Some(away));
+        if self.settings.stale_if_error.is_some()
+            && consistency.allows_stale()
+            && self.heart.is_down()
+        {
+            return request(consistency.without_age(), Some(away));
         }
         Err(away)
     }
@@ -293,13 +297,13 @@ impl Cache {
     }
 
     fn todo_in_near(&self, at: usize, name: &TodoName, request: &Request) -> Result<Part, Missing> {
-        let check = self.coherence.check_todo(name.as_str());
-        let missing = |overtaken| Missing::new(at, Key::Todo(name.clone()), check, overtaken);
+        let view = self.coherence.view_todo(name.as_str());
+        let missing = |overtaken| Missing::new(at, Key::Todo(name.clone()), view, overtaken);
         let stamped = self
             .near
             .todo(name.as_str())
             .ok_or_else(|| missing(false))?;
-        let found = missing(stamped.as_of < check.bar).admit(stamped, Source::Near, request);
+        let found = missing(stamped.as_of < view.min_as_of).admit(stamped, Source::Near, request);
         found.inspect(|_| self.reads.count(name.as_str()))
     }
 
@@ -309,12 +313,12 @@ impl Cache {
         query: &Arc<PageQuery>,
         request: &Request,
     ) -> Result<Part, Missing> {
-        let check = self.coherence.check_list(query.list.as_str());
-        let missing = Missing::new(at, Key::Page(Arc::clone(query)), check, false);
+        let view = self.coherence.view_list(query.list.as_str());
+        let missing = Missing::new(at, Key::Page(Arc::clone(query)), view, false);
         let Some((stamped, began)) = self.near.page(query) else {
             return Err(missing);
         };
-        if let Some(part) = self.page_in_grace(query, &stamped, began, &check, request) {
+        if let Some(part) = self.page_in_grace(query, &stamped, began, &view, request) {
             return Ok(part);
         }
         missing.admit(stamped, Source::Near, request)
@@ -327,12 +331,13 @@ impl Cache {
         query: &Arc<PageQuery>,
         stamped: &Stamped,
         began: Option<Mono>,
-        check: &Check,
+        view: &ReadView,
         request: &Request,
     ) -> Option<Part> {
-        let (bar, since) = self.grace(query, request)?;
-        let in_grace = stamped.as_of < check.bar && stamped.as_of >= bar && began? >= since;
-        let hit = Hit {
+        let (min_as_of, since) = self.grace(query, request)?;
+        let in_grace =
+            stamped.as_of < view.min_as_of && stamped.as_of >= min_as_of && began? >= since;
+        let hit = Admitted {
             fresh_to: stamped.as_of,
             seen: stamped.as_of,
         };
@@ -349,14 +354,14 @@ impl Cache {
     /// the instant that its load began.
     fn grace(&self, query: &PageQuery, request: &Request) -> Option<(OriginTime, Mono)> {
         let grace = self.settings.list_grace;
-        let bar = self
+        let min_as_of = self
             .coherence
-            .grace_bar(query.list.as_str())
+            .grace_min_as_of(query.list.as_str())
             .max(request.need);
         request
-            .arm
+            .consistency
             .allows_grace(grace)
-            .then(|| (bar, self.clock.now().minus(grace)))
+            .then(|| (min_as_of, self.clock.now().minus(grace)))
     }
 
     /// Everything the near tier could not answer: later, from farther away.
@@ -371,9 +376,9 @@ impl Cache {
         if missing.is_empty() {
             return Ok(());
         }
-        let refused = match (&request.away, request.arm) {
+        let refused = match (&request.away, request.consistency) {
             (Some(away), _) => away.clone(),
-            (None, Arm::CachedOnly) => Error::CacheOnlyMiss {
+            (None, Consistency::CachedOnly) => Error::CacheOnlyMiss {
                 what: missing[0].key.to_string(),
             },
             (None, _) => match self.load(&missing, request).await {
@@ -399,10 +404,13 @@ impl Cache {
     ) -> Result<Vec<Missing>, Error> {
         let shared = self.shared.as_ref().is_some_and(|shared| shared.is_up());
         let worth = |m: &Missing| {
-            m.check.frontier < request.need
-                && (m.candidate.is_some() || (shared && m.check.bar <= m.check.frontier))
+            m.view.frontier < request.need
+                && (m.candidate.is_some() || (shared && m.view.min_as_of <= m.view.frontier))
         };
-        if !request.arm.waits_for_frontier() || request.is_away() || !missing.iter().any(worth) {
+        if !request.consistency.waits_for_frontier()
+            || request.is_away()
+            || !missing.iter().any(worth)
+        {
             return Ok(missing);
         }
         let reached = timeout(FRONTIER_WAIT, self.frontier_at(request.need));
@@ -456,10 +464,10 @@ impl Cache {
                 rest.push(missing);
                 continue;
             };
-            let (at, check, whole) = (missing.at, missing.check, missing.key.clone());
+            let (at, view, whole) = (missing.at, missing.view, missing.key.clone());
             match missing.admit(stamped.clone(), Source::Shared, request) {
                 Ok(part) => {
-                    self.promote(&whole, key, &stamped, &check);
+                    self.promote(&whole, key, &stamped, &view);
                     parts[at] = Some(part);
                 }
                 Err(missing) => rest.push(missing),
@@ -498,14 +506,14 @@ impl Cache {
     /// Keeps a shared value near, and keeps it alive in the shared tier: one
     /// older than half the window is written again, as fresh as the check that
     /// admitted it says.
-    fn promote(&self, key: &Key, shared_key: &SharedKey, stamped: &Stamped, check: &Check) {
+    fn promote(&self, key: &Key, shared_key: &SharedKey, stamped: &Stamped, view: &ReadView) {
         match key {
             Key::Todo(name) => self.near.put_todo(name.clone(), stamped.clone()),
             Key::Page(query) => self.near.put_page(Arc::clone(query), stamped.clone(), None),
         }
         let half = self.settings.replay_window / 2;
-        if self.origin.replay_start(check.frontier, half) > stamped.as_of {
-            self.share(shared_key, &key.to_string(), &renewed(stamped, check));
+        if self.origin.replay_start(view.frontier, half) > stamped.as_of {
+            self.share(shared_key, &key.to_string(), &renewed(stamped, view));
         }
     }
 
@@ -519,8 +527,8 @@ impl Cache {
                 Key::Page(query) => self.grace(query, request),
                 Key::Todo(_) => None,
             };
-            let required = Required {
-                after: m.check.bar.max(request.need),
+            let required = LoadRequirement {
+                after: m.view.min_as_of.max(request.need),
                 grace,
             };
             Wanted {
@@ -543,7 +551,7 @@ impl Cache {
         .await??;
         let part = |(missing, (stamped, source)): (&Missing, (Stamped, Source))| Part {
             key: missing.key.clone(),
-            hit: missing.check.admissible(stamped.as_of).unwrap_or(Hit {
+            hit: missing.view.admissible(stamped.as_of).unwrap_or(Admitted {
                 // A page within its grace, overtaken while it was loaded.
                 fresh_to: stamped.as_of,
                 seen: stamped.as_of,
@@ -566,7 +574,9 @@ impl Cache {
     ) -> Result<(), Error> {
         let origin_is_away =
             matches!(refused, Error::OriginUnavailable { .. }) || request.is_away();
-        if !origin_is_away || self.settings.stale_if_error.is_none() || !request.arm.allows_stale()
+        if !origin_is_away
+            || self.settings.stale_if_error.is_none()
+            || !request.consistency.allows_stale()
         {
             return Err(refused);
         }
@@ -574,8 +584,8 @@ impl Cache {
             let hit = missing
                 .candidate
                 .as_ref()
-                .and_then(|(stamped, _)| missing.check.admissible(stamped.as_of));
-            let hit = hit.filter(|hit| hit.fresh_to >= request.arm.regardless_of_age());
+                .and_then(|(stamped, _)| missing.view.admissible(stamped.as_of));
+            let hit = hit.filter(|hit| hit.fresh_to >= request.consistency.without_age());
             let (Some(hit), Some((stamped, source))) = (hit, missing.candidate) else {
                 return Err(refused);
             };
@@ -592,14 +602,14 @@ impl Cache {
 
     /// How fresh an answer is: no fresher than the least of its parts, and all
     /// that any of them has seen.
-    fn facts(&self, parts: &[Part], request: &Request) -> Result<ReadFacts, Error> {
+    fn facts(&self, parts: &[Part], request: &Request) -> Result<ReadInfo, Error> {
         let fresh_to = parts.iter().map(|part| part.hit.fresh_to).min();
         // Nothing was asked for: nothing can be missing up to what is needed.
         let fresh_to = fresh_to.unwrap_or(request.need);
         let seen = parts
             .iter()
             .map(|part| part.hit.seen)
-            .fold(request.arm.regardless_of_age(), OriginTime::max);
+            .fold(request.consistency.without_age(), OriginTime::max);
         let stale = parts.iter().any(|part| part.stale);
         let bound = self.bound_at(fresh_to);
         let limit = if stale {
@@ -616,7 +626,7 @@ impl Cache {
             }));
         };
         self.count_reads(parts, stale);
-        Ok(ReadFacts {
+        Ok(ReadInfo {
             token: Token {
                 origin: self.origin_id(),
                 seen,

@@ -23,7 +23,7 @@ use super::{
     part::{Key, Part},
 };
 use crate::{
-    coherence::Required,
+    coherence::LoadRequirement,
     error::{Error, OriginError, Source},
     model::{OriginTime, Stamped, Value},
     pb,
@@ -230,7 +230,7 @@ impl Cache {
         }
         // A load puts what it finds into both caches; near, though, the larger
         // stamp wins, and a reader may bring the entry back from shared.
-        let required = Required {
+        let required = LoadRequirement {
             after: now,
             grace: None,
         };

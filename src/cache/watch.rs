@@ -11,7 +11,7 @@ use super::{
     hub::{MAX_PRIVATE_FEEDS, MAX_WATCHERS, Watcher},
 };
 use crate::{
-    coherence::{Closing, Entry, Next, TooOld},
+    coherence::{CommitGroups, Entry, Next, TooOld},
     error::{Error, FeedError},
     model::{OriginTime, Token},
     origin::{Feed, FeedEvent, FeedItem, FeedStart},
@@ -119,7 +119,7 @@ impl Cache {
 
     async fn feed_privately(&self, watcher: &Arc<Watcher>, after: OriginTime) {
         let mut from = FeedStart::After(after);
-        let mut closing = Closing::default();
+        let mut closing = CommitGroups::default();
         let mut patience = self.settings.heartbeat_interval.saturating_add(HUNG_AFTER);
         // The watch itself holds the other reference.
         while Arc::strong_count(watcher) > 1 {
@@ -156,7 +156,7 @@ impl Cache {
         &self,
         feed: &mut dyn Feed,
         from: &mut FeedStart,
-        closing: &mut Closing,
+        closing: &mut CommitGroups,
         watcher: &Arc<Watcher>,
         patience: Duration,
     ) -> Result<(), FeedError> {
@@ -184,7 +184,10 @@ impl Cache {
     }
 }
 
-fn take(closing: &mut Closing, item: FeedItem) -> Result<crate::coherence::Closed, FeedError> {
+fn take(
+    closing: &mut CommitGroups,
+    item: FeedItem,
+) -> Result<crate::coherence::ClosedTimes, FeedError> {
     let entry = match item.event {
         FeedEvent::Change(change) => Some(Entry::Change(Arc::new(change))),
         FeedEvent::Reset { reason } => Some(Entry::Reset {

@@ -16,12 +16,12 @@ use tokio::task::JoinSet;
 
 use super::{client::todo_from_json, serve};
 use crate::{
-    app,
     config::Config,
     error::FieldProblem,
     model::{ListName, Patch, TodoName, timestamp_from_ms, timestamp_ms, validate},
     origin::Origin,
     pb::Todo,
+    server,
 };
 
 /// Todos of one batch: the most that an origin takes.
@@ -104,7 +104,9 @@ fn checked(args: &Import) -> Result<(ListName, Config), String> {
 
 async fn import(file: &Path, list: &ListName, config: &Config) -> Result<Counts, String> {
     let mut lines = Lines::open(file)?;
-    let origin = app::open_origin(config).await.map_err(|e| e.to_string())?;
+    let origin = server::open_origin(config)
+        .await
+        .map_err(|e| e.to_string())?;
     let progress = Progress::new(lines.size);
     let (mut counts, mut batches) = (Counts::default(), JoinSet::new());
     let now_ms = now_ms();

@@ -5,8 +5,8 @@ use std::{collections::HashMap, io::Write as _, path::PathBuf, process::ExitCode
 use clap::{Arg, ArgMatches, Command};
 
 use crate::{
-    app::{self, Addresses, Event},
     config::{Config, ConfigErrors, SETTINGS, Values, variable},
+    server::{self, Addresses, Event},
     telemetry,
 };
 
@@ -116,7 +116,7 @@ pub async fn run(args: Args) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let _telemetry = telemetry::init();
-    match app::run(config, print_event).await {
+    match server::run(config, print_event).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(fatal) => {
             tracing::error!(%fatal, "the service ends");

@@ -2,16 +2,17 @@
 //! mongodb or tonic here; no clock, no randomness, no IO: time and answers
 //! come in as arguments. `tests/model` checks this very code.
 
-mod arm;
-mod closing;
-mod fence;
-mod flight;
-mod ledger;
+mod commit_groups;
+mod consistency;
+mod heartbeat_log;
+mod single_flight;
+mod watermarks;
+
 mod ring;
 
-pub use arm::{Arm, Needed};
-pub use closing::{Closed, Closing, Entry, OutOfOrder};
-pub use fence::{Check, Coherence, Hit, moves_in_list, renewed};
-pub use flight::{Flights, Joined, Required};
-pub use ledger::Ledger;
+pub use commit_groups::{ClosedTimes, CommitGroups, Entry, OutOfOrder};
+pub use consistency::{Consistency, MinFreshness};
+pub use heartbeat_log::HeartbeatLog;
 pub use ring::{Next, Pending, Ring, TooOld};
+pub use single_flight::{Joined, LoadRequirement, SingleFlight};
+pub use watermarks::{Admitted, ReadView, Watermarks, moves_in_list, renewed};

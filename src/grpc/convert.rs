@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{filter, page_token};
 use crate::{
-    cache::{Arm, Want, WatchRequest},
+    cache::{Consistency, Want, WatchRequest},
     error::{Error, FieldProblem, shorten},
     model::{
         LIMITS, ListName, OriginId, OriginTime, PageQuery, Patch, RequestId, TodoName, Token,
@@ -123,30 +123,36 @@ pub fn want(
     deadline: Option<Instant>,
     origin: OriginId,
 ) -> Result<Want, Error> {
-    let flag = |name: &str, set: bool, arm: Arm| {
+    let flag = |name: &str, set: bool, consistency: Consistency| {
         let path = format!("consistency.{name}");
-        let problem = "is false; set the one arm that is wanted to true, or leave consistency out";
+        let problem =
+            "is false; set the one consistency that is wanted to true, or leave consistency out";
         if set {
-            Ok(arm)
+            Ok(consistency)
         } else {
             Err(Error::from(FieldProblem::new(path, "false", problem)))
         }
     };
-    let arm = match consistency.and_then(|consistency| consistency.requirement) {
-        None => Arm::MinimizeLatency,
+    let consistency = match consistency.and_then(|consistency| consistency.requirement) {
+        None => Consistency::MinimizeLatency,
         Some(Requirement::MinimizeLatency(set)) => {
-            flag("minimize_latency", set, Arm::MinimizeLatency)?
+            flag("minimize_latency", set, Consistency::MinimizeLatency)?
         }
         Some(Requirement::FullyConsistent(set)) => {
-            flag("fully_consistent", set, Arm::FullyConsistent)?
+            flag("fully_consistent", set, Consistency::FullyConsistent)?
         }
-        Some(Requirement::CachedOnly(set)) => flag("cached_only", set, Arm::CachedOnly)?,
+        Some(Requirement::CachedOnly(set)) => flag("cached_only", set, Consistency::CachedOnly)?,
         Some(Requirement::MaxStaleness(d)) => {
-            Arm::MaxStaleness(duration("consistency.max_staleness", &d)?)
+            Consistency::MaxStaleness(duration("consistency.max_staleness", &d)?)
         }
-        Some(Requirement::AtLeastAsFresh(text)) => Arm::AtLeastAsFresh(token(&text, origin)?.seen),
+        Some(Requirement::AtLeastAsFresh(text)) => {
+            Consistency::AtLeastAsFresh(token(&text, origin)?.seen)
+        }
     };
-    Ok(Want { arm, deadline })
+    Ok(Want {
+        consistency,
+        deadline,
+    })
 }
 
 fn duration(field: &str, d: &prost_types::Duration) -> Result<Duration, FieldProblem> {
@@ -500,7 +506,7 @@ mod tests {
                 None,
                 ORIGIN,
             )
-            .map(|want| want.arm)
+            .map(|want| want.consistency)
         };
         assert!(want(Requirement::FullyConsistent(false)).is_err());
         let duration =
@@ -509,7 +515,7 @@ mod tests {
         assert!(want(duration(1, -5)).is_err());
         assert_eq!(
             want(duration(1, 500)).expect("right"),
-            Arm::MaxStaleness(Duration::new(1, 500))
+            Consistency::MaxStaleness(Duration::new(1, 500))
         );
     }
 

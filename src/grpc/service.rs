@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     cache::{Cache, WatchEvent, WatchMessage},
-    error::{Error, FieldProblem, ReadFacts},
+    error::{Error, FieldProblem, ReadInfo},
     model::TodoName,
     pb,
 };
@@ -57,7 +57,7 @@ fn parts<T>(request: Request<T>) -> (Option<Instant>, T) {
     (deadline::of(&metadata), message)
 }
 
-fn read_info(read: &ReadFacts) -> Option<pb::ReadInfo> {
+fn read_info(read: &ReadInfo) -> Option<pb::ReadInfo> {
     Some(pb::ReadInfo {
         token: read.token.encode(),
         source: status::source(read.source).into(),

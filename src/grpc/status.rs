@@ -6,7 +6,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::{
-    error::{Error, FieldProblem, ReadFacts, Source},
+    error::{Error, FieldProblem, ReadInfo, Source},
     model::Token,
     pb::{self, ErrorReason},
 };
@@ -233,7 +233,7 @@ fn token_metadata(token: Option<Token>) -> Metadata {
         .unwrap_or_default()
 }
 
-fn read_metadata(read: ReadFacts) -> Metadata {
+fn read_metadata(read: ReadInfo) -> Metadata {
     let bound =
         u64::try_from(read.staleness_bound.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
     metadata([
@@ -290,7 +290,7 @@ mod tests {
     fn each_error_has_its_code_its_reason_and_its_values() {
         let name = || TodoName::parse("lists/a/todos/b").expect("a name");
         let token = Token::at(OriginId(1), OriginTime(2));
-        let read = ReadFacts {
+        let read = ReadInfo {
             token,
             source: Source::Shared,
             staleness_bound: Duration::from_micros(1500),

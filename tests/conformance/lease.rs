@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use prost::Message as _;
 use tidemark::{
-    cache::{Arm, Cache, Clock, Phase, Settings, Want},
+    cache::{Cache, Clock, Consistency, Phase, Settings, Want},
     model::{Patch, TodoName, Write},
     origin::{Origin, embedded::Embedded},
     pb,
@@ -90,7 +90,7 @@ async fn replica(origin: &Arc<Embedded>, shared: Arc<Slow>) -> Replica {
 
 async fn title(replica: &Replica, name: &TodoName) -> String {
     let want = Want {
-        arm: Arm::MinimizeLatency,
+        consistency: Consistency::MinimizeLatency,
         deadline: None,
     };
     let answer = replica.cache.get(name, &want).await.expect("a todo");

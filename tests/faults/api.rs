@@ -118,7 +118,7 @@ pub fn time_of(token: &str) -> u64 {
     Token::decode(token).expect("a token").seen.0
 }
 
-pub fn arm(requirement: Requirement) -> Option<pb::Consistency> {
+pub fn consistency(requirement: Requirement) -> Option<pb::Consistency> {
     Some(pb::Consistency {
         requirement: Some(requirement),
     })

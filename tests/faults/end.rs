@@ -123,7 +123,7 @@ async fn differences(world: &World, shift: &Shift, origin: &HashMap<String, u64>
         .iter()
         .map(ToString::to_string)
         .collect();
-    let strong = || api::arm(Requirement::FullyConsistent(true));
+    let strong = || api::consistency(Requirement::FullyConsistent(true));
     let mut found = Vec::new();
     for (replica, mut client) in world.clients().into_iter().enumerate() {
         for names in names.chunks(BATCH) {

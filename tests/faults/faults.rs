@@ -238,10 +238,14 @@ impl Chaos {
         if fault.is_of_redis() {
             let pulse = self.slowest_pulse_since(began);
             println!("  the slowest majority write of a plain driver meanwhile: {pulse:.0?}");
-            for arm in ARMS.into_iter().filter(|_| pulse < PULSE_LIMIT) {
-                let failed = self.shift.recorder.window(&window, arm, false).failed;
+            for consistency in ARMS.into_iter().filter(|_| pulse < PULSE_LIMIT) {
+                let failed = self
+                    .shift
+                    .recorder
+                    .window(&window, consistency, false)
+                    .failed;
                 self.must(failed.is_empty(), || {
-                    format!("{}: {arm}: {failed:?}", fault.name())
+                    format!("{}: {consistency}: {failed:?}", fault.name())
                 });
             }
         }
@@ -289,7 +293,7 @@ impl Chaos {
     async fn strong_read_by(&self, index: usize, deadline: Instant) -> bool {
         let mut client = self.world.replicas[index].client();
         while Instant::now() < deadline {
-            let how = api::arm(Requirement::FullyConsistent(true));
+            let how = api::consistency(Requirement::FullyConsistent(true));
             if api::get(&mut client, &self.shift.still[0], how)
                 .await
                 .is_ok()
@@ -485,10 +489,14 @@ impl Chaos {
         let away = lost.elapsed() + MARGIN;
         self.after_new_primary.extend(took);
         if old.is_some() && away < self.world.limit {
-            for arm in ["cached", "cached, stale allowed"] {
-                let failed = self.shift.recorder.window(window, arm, false).failed;
+            for consistency in ["cached", "cached, stale allowed"] {
+                let failed = self
+                    .shift
+                    .recorder
+                    .window(window, consistency, false)
+                    .failed;
                 self.must(failed.is_empty(), || {
-                    format!("{}: {arm}: {failed:?}", window.fault)
+                    format!("{}: {consistency}: {failed:?}", window.fault)
                 });
             }
         }
@@ -548,12 +556,12 @@ impl Chaos {
         self.world.mongo_ways[target].set(Mode::Stall);
         sleep(self.world.limit + BEYOND).await;
         self.world.mongo_ways[target].set(Mode::Pass);
-        let arm = if target == STALE_IF_ERROR {
+        let consistency = if target == STALE_IF_ERROR {
             "cached, stale allowed"
         } else {
             "cached"
         };
-        let cell = self.shift.recorder.window(window, arm, true);
+        let cell = self.shift.recorder.window(window, consistency, true);
         if target == STALE_IF_ERROR {
             self.must(cell.failed.is_empty(), || {
                 format!("{}: stale: {:?}", window.fault, cell.failed)

@@ -34,7 +34,7 @@ use tokio::time::sleep;
 use self::{
     faults::{ALL, Chaos, Fault, SHORT},
     history::{Fate, History, title},
-    readers::{Arm, Reader, Shift},
+    readers::{Consistency, Reader, Shift},
     report::{Recorder, percentiles},
     watchers::Watcher,
     world::{Random, World},
@@ -201,26 +201,27 @@ async fn fill(world: &World, shift: &Shift) {
 }
 
 fn readers(world: &World, shift: &Arc<Shift>, random: &mut Random) -> Vec<Reader> {
-    let mut reader = |arm, pause| Reader::new(shift, world.clients(), arm, pause, random.next());
+    let mut reader =
+        |consistency, pause| Reader::new(shift, world.clients(), consistency, pause, random.next());
     let mut all = Vec::new();
     for replica in 0..world.replicas.len() {
-        all.push(reader(Arm::Cached, READER_PAUSE).at(replica));
-        all.push(reader(Arm::Default, READER_PAUSE).at(replica));
+        all.push(reader(Consistency::Cached, READER_PAUSE).at(replica));
+        all.push(reader(Consistency::Default, READER_PAUSE).at(replica));
     }
     for _ in 0..3 {
-        all.push(reader(Arm::Token, READER_PAUSE));
-        all.push(reader(Arm::Strong, READER_PAUSE));
+        all.push(reader(Consistency::Token, READER_PAUSE));
+        all.push(reader(Consistency::Strong, READER_PAUSE));
     }
-    all.push(reader(Arm::Default, READER_PAUSE));
+    all.push(reader(Consistency::Default, READER_PAUSE));
     all.push(reader(
-        Arm::MaxStaleness(Duration::from_millis(300)),
+        Consistency::MaxStaleness(Duration::from_millis(300)),
         READER_PAUSE,
     ));
     all.push(reader(
-        Arm::MaxStaleness(Duration::from_secs(3)),
+        Consistency::MaxStaleness(Duration::from_secs(3)),
         READER_PAUSE,
     ));
-    all.push(reader(Arm::CachedOnly, READER_PAUSE));
+    all.push(reader(Consistency::CachedOnly, READER_PAUSE));
     all
 }
 

@@ -37,7 +37,7 @@ impl Shift {
 
 /// How a reader asks.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Arm {
+pub enum Consistency {
     /// The default, of todos that never change and are in the caches.
     Cached,
     Default,
@@ -47,7 +47,7 @@ pub enum Arm {
     CachedOnly,
 }
 
-impl Arm {
+impl Consistency {
     fn name(self, what: What, replica: usize) -> &'static str {
         match (self, what) {
             (Self::Cached, _) if replica == STALE_IF_ERROR => "cached, stale allowed",
@@ -79,7 +79,7 @@ pub struct Reader {
     shift: Arc<Shift>,
     replicas: Vec<Client>,
     random: Random,
-    arm: Arm,
+    consistency: Consistency,
     token: String,
     floors: Floors,
     pause: Duration,
@@ -94,7 +94,7 @@ impl Reader {
     pub fn new(
         shift: &Arc<Shift>,
         replicas: Vec<Client>,
-        arm: Arm,
+        consistency: Consistency,
         pause: Duration,
         seed: u64,
     ) -> Self {
@@ -104,7 +104,7 @@ impl Reader {
             shift,
             replicas,
             random,
-            arm,
+            consistency,
             token: String::new(),
             floors: Floors::new(),
             pause,
@@ -123,8 +123,8 @@ impl Reader {
                 .only
                 .unwrap_or_else(|| self.random.below(self.replicas.len()));
             let whole = !matches!(
-                self.arm,
-                Arm::Cached | Arm::MaxStaleness(_) | Arm::CachedOnly
+                self.consistency,
+                Consistency::Cached | Consistency::MaxStaleness(_) | Consistency::CachedOnly
             );
             match self.random.below(10) {
                 0 if whole => self.list(replica).await,
@@ -136,25 +136,25 @@ impl Reader {
     }
 
     fn how(&self) -> Option<pb::Consistency> {
-        match self.arm {
-            Arm::Cached | Arm::Default => None,
-            Arm::MaxStaleness(d) => {
+        match self.consistency {
+            Consistency::Cached | Consistency::Default => None,
+            Consistency::MaxStaleness(d) => {
                 let nanos = i32::try_from(d.subsec_nanos()).expect("nanoseconds");
                 let d = prost_types::Duration {
                     seconds: d.as_secs().cast_signed(),
                     nanos,
                 };
-                api::arm(Requirement::MaxStaleness(d))
+                api::consistency(Requirement::MaxStaleness(d))
             }
-            Arm::Token if self.token.is_empty() => None,
-            Arm::Token => api::arm(Requirement::AtLeastAsFresh(self.token.clone())),
-            Arm::Strong => api::arm(Requirement::FullyConsistent(true)),
-            Arm::CachedOnly => api::arm(Requirement::CachedOnly(true)),
+            Consistency::Token if self.token.is_empty() => None,
+            Consistency::Token => api::consistency(Requirement::AtLeastAsFresh(self.token.clone())),
+            Consistency::Strong => api::consistency(Requirement::FullyConsistent(true)),
+            Consistency::CachedOnly => api::consistency(Requirement::CachedOnly(true)),
         }
     }
 
     fn a_name(&mut self) -> String {
-        if self.arm == Arm::Cached {
+        if self.consistency == Consistency::Cached {
             return self.random.pick(&self.shift.still).clone();
         }
         let list = self.random.pick(&self.shift.lists).clone();
@@ -168,9 +168,9 @@ impl Reader {
 
     /// What an answer must show of this todo, whatever its age.
     fn floor(&self, name: &str) -> u64 {
-        match self.arm {
-            Arm::Strong => self.shift.history.acked(name),
-            Arm::Token => self.floors.get(name).copied().unwrap_or(0),
+        match self.consistency {
+            Consistency::Strong => self.shift.history.acked(name),
+            Consistency::Token => self.floors.get(name).copied().unwrap_or(0),
             _ => 0,
         }
     }
@@ -270,7 +270,7 @@ impl Reader {
     }
 
     fn saw(&mut self, name: &str, version: u64) {
-        if self.arm == Arm::Token {
+        if self.consistency == Consistency::Token {
             let floor = self.floors.entry(name.into()).or_default();
             *floor = version.max(*floor);
         }
@@ -278,13 +278,13 @@ impl Reader {
 
     fn asked(&self, timer: &Timer, what: What, replica: usize, facts: &Facts) -> Asked {
         let ended = Instant::now();
-        let within = match self.arm {
-            Arm::MaxStaleness(d) => d.min(self.shift.limit),
-            Arm::Strong => Duration::ZERO,
+        let within = match self.consistency {
+            Consistency::MaxStaleness(d) => d.min(self.shift.limit),
+            Consistency::Strong => Duration::ZERO,
             _ => self.shift.limit,
         };
         let asked = Asked {
-            what: self.arm.name(what, replica),
+            what: self.consistency.name(what, replica),
             began: timer.began,
             ended,
             within,
@@ -311,10 +311,12 @@ impl Reader {
         replica: usize,
         got: Result<T, Failed>,
     ) -> Option<T> {
-        let arm = self.arm.name(what, replica);
+        let consistency = self.consistency.name(what, replica);
         match got {
             Ok(got) => {
-                self.shift.recorder.note(timer, arm, Some(replica), None);
+                self.shift
+                    .recorder
+                    .note(timer, consistency, Some(replica), None);
                 Some(got)
             }
             Err(failed) => {
@@ -328,11 +330,13 @@ impl Reader {
                 if ["FIELD_INVALID", "TODO_UNREADABLE"].contains(&failed.reason.as_str())
                     || failed.code == tonic::Code::Internal
                 {
-                    self.shift.history.violation(format!("{arm}: {failed:?}"));
+                    self.shift
+                        .history
+                        .violation(format!("{consistency}: {failed:?}"));
                 }
                 self.shift
                     .recorder
-                    .note(timer, arm, Some(replica), Some(failed.kind()));
+                    .note(timer, consistency, Some(replica), Some(failed.kind()));
                 None
             }
         }

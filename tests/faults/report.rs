@@ -92,7 +92,7 @@ impl Recorder {
     pub fn note(
         &self,
         timer: &Timer,
-        arm: &'static str,
+        consistency: &'static str,
         replica: Option<usize>,
         failed: Option<String>,
     ) {
@@ -104,7 +104,7 @@ impl Recorder {
         let micros = u32::try_from(timer.began.elapsed().as_micros()).unwrap_or(u32::MAX);
         let mut cells = self.cells.lock().expect("the cells");
         let cell = cells
-            .entry(((*window).clone(), arm, at_target))
+            .entry(((*window).clone(), consistency, at_target))
             .or_default();
         match failed {
             None => cell.micros.push(micros),
@@ -113,12 +113,12 @@ impl Recorder {
     }
 
     /// What was noted in a window, by arm.
-    pub fn window(&self, window: &Window, arm: &str, at_target: bool) -> Cell {
+    pub fn window(&self, window: &Window, consistency: &str, at_target: bool) -> Cell {
         let cells = self.cells.lock().expect("the cells");
         let mut all = Cell::default();
         for ((_, _, _), cell) in cells
             .iter()
-            .filter(|((w, a, t), _)| w == window && *a == arm && *t == at_target)
+            .filter(|((w, a, t), _)| w == window && *a == consistency && *t == at_target)
         {
             all.add(cell);
         }
@@ -126,12 +126,12 @@ impl Recorder {
     }
 
     /// What was noted in all windows of a fault, by arm, the target left out.
-    pub fn fault(&self, fault: &str, arm: &str) -> Cell {
+    pub fn fault(&self, fault: &str, consistency: &str) -> Cell {
         let cells = self.cells.lock().expect("the cells");
         let mut all = Cell::default();
         for (_, cell) in cells
             .iter()
-            .filter(|((w, a, t), _)| w.fault == fault && *a == arm && !t)
+            .filter(|((w, a, t), _)| w.fault == fault && *a == consistency && !t)
         {
             all.add(cell);
         }
@@ -152,8 +152,10 @@ impl Recorder {
     pub fn table(&self) -> String {
         let cells = self.cells.lock().expect("the cells");
         let mut rows: BTreeMap<(&str, &str, bool), (usize, Cell)> = BTreeMap::new();
-        for ((window, arm, at_target), cell) in cells.iter() {
-            let row = rows.entry((window.fault, arm, *at_target)).or_default();
+        for ((window, consistency, at_target), cell) in cells.iter() {
+            let row = rows
+                .entry((window.fault, consistency, *at_target))
+                .or_default();
             row.0 += 1;
             row.1.add(cell);
         }
@@ -161,7 +163,7 @@ impl Recorder {
             "| fault | windows | calls | n | answered % | p50 ms | p99 ms | max ms | not answered |\n\
                         | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
                 .to_owned();
-        for ((fault, arm, at_target), (windows, cell)) in rows {
+        for ((fault, consistency, at_target), (windows, cell)) in rows {
             let (n, failures) = (cell.micros.len() + cell.failures(), cell.failures());
             #[expect(clippy::cast_precision_loss, reason = "for people")]
             let share = 100.0 * (n - failures) as f64 / n as f64;
@@ -174,7 +176,7 @@ impl Recorder {
             let reasons: Vec<_> = reasons.collect();
             let at = if at_target { " at the target" } else { "" };
             text += &format!(
-                "| {fault} | {windows} | {arm}{at} | {n} | {share:.3} | {p50} | {p99} | {max} | {} |\n",
+                "| {fault} | {windows} | {consistency}{at} | {n} | {share:.3} | {p50} | {p99} | {max} | {} |\n",
                 reasons.join("; ")
             );
         }

@@ -120,7 +120,7 @@ impl Watcher {
         loop {
             let how = after
                 .clone()
-                .and_then(|token| api::arm(Requirement::AtLeastAsFresh(token)));
+                .and_then(|token| api::consistency(Requirement::AtLeastAsFresh(token)));
             let page = api::page(&mut self.replicas[replica], &self.list, next, 20, how)
                 .await
                 .ok()?;
@@ -206,7 +206,7 @@ impl Watcher {
     async fn read_unsure(&mut self) {
         for name in self.unsure.clone() {
             let replica = self.random.below(self.replicas.len());
-            let how = api::arm(Requirement::FullyConsistent(true));
+            let how = api::consistency(Requirement::FullyConsistent(true));
             match api::get(&mut self.replicas[replica], &name, how)
                 .await
                 .map(|got| got.shown)

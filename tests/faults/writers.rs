@@ -408,7 +408,7 @@ impl Writer {
             };
             if got.etag.is_empty() {
                 // An update without an etag could take place after a later one.
-                how = api::arm(Requirement::FullyConsistent(true));
+                how = api::consistency(Requirement::FullyConsistent(true));
                 continue;
             }
             let version = self.shift.history.begin(&name, false);
@@ -444,14 +444,14 @@ impl Writer {
                     got.shown
                 ));
             }
-            (how, after_refusal) = (api::arm(Requirement::AtLeastAsFresh(token)), true);
+            (how, after_refusal) = (api::consistency(Requirement::AtLeastAsFresh(token)), true);
         }
     }
 
     async fn delete(&mut self, at: usize) {
         let name = self.todos[at].name.clone();
         let replica = self.random.below(self.replicas.len());
-        let how = api::arm(Requirement::FullyConsistent(true));
+        let how = api::consistency(Requirement::FullyConsistent(true));
         let Ok(got) = api::get(&mut self.replicas[replica], &name, how).await else {
             return;
         };

@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use stateright::{Model, Property};
 use tidemark::{
-    coherence::{Arm, Hit, Ledger, Needed},
+    coherence::{Admitted, Consistency, HeartbeatLog, MinFreshness},
     model::{Mono, OriginTime},
 };
 
 use crate::{
-    parts::{Checked, Fences, Time, at, small, todo},
+    parts::{Fences, Time, Viewed, at, small, todo},
     turns::Turn,
 };
 
@@ -187,16 +187,16 @@ pub enum Want {
 }
 
 impl Want {
-    fn arm(self) -> Arm {
+    fn consistency(self) -> Consistency {
         match self {
-            Self::Latency => Arm::MinimizeLatency,
-            Self::MaxStaleness(seconds) => Arm::MaxStaleness(SECOND * seconds.into()),
-            Self::Token(seen) => Arm::AtLeastAsFresh(at(seen)),
+            Self::Latency => Consistency::MinimizeLatency,
+            Self::MaxStaleness(seconds) => Consistency::MaxStaleness(SECOND * seconds.into()),
+            Self::Token(seen) => Consistency::AtLeastAsFresh(at(seen)),
             Self::Newest | Self::Oldest | Self::Forged => {
                 unreachable!("it is given a time when it arrives")
             }
-            Self::Strong => Arm::FullyConsistent,
-            Self::CachedOnly => Arm::CachedOnly,
+            Self::Strong => Consistency::FullyConsistent,
+            Self::CachedOnly => Consistency::CachedOnly,
         }
     }
 }
@@ -209,7 +209,7 @@ struct Request {
     /// acknowledged.
     written: Time,
     /// The fence at the arrival.
-    first_bar: Time,
+    first_min_as_of: Time,
 }
 
 /// What near has.
@@ -230,12 +230,12 @@ enum Reader {
     Beyond {
         request: Request,
         need: Time,
-        check: Checked,
+        view: Viewed,
         away: bool,
     },
     Loading {
         request: Request,
-        check: Checked,
+        view: Viewed,
         after: Time,
         began: Instant,
     },
@@ -258,7 +258,7 @@ pub struct State {
     clock: Instant,
     fences: Fences,
     near: Option<Kept>,
-    ledger: Ledger,
+    heartbeat_log: HeartbeatLog,
     beat: Option<Beat>,
     /// How the newest finished heartbeat ended.
     newest: Option<(Instant, Option<Time>)>,
@@ -334,7 +334,7 @@ impl State {
     fn newest_known(&self) -> Time {
         self.fences
             .frontier
-            .max(self.ledger.newest().map_or(0, small))
+            .max(self.heartbeat_log.newest().map_or(0, small))
     }
 }
 
@@ -354,7 +354,7 @@ impl Ages {
             want,
             arrival: state.clock,
             written: state.now(),
-            first_bar: state.fences.check_todo(0).bar,
+            first_min_as_of: state.fences.view_todo(0).min_as_of,
         };
         if let Want::Token(seen) = want
             && seen > state.newest_known()
@@ -367,14 +367,14 @@ impl Ages {
     }
 
     fn need(&self, state: &mut State, request: Request) {
-        let arm = request.want.arm();
-        let regardless = small(arm.regardless_of_age());
+        let consistency = request.want.consistency();
+        let regardless = small(consistency.without_age());
         if self.took(Turn::StrongIsMajorityRead) && request.want == Want::Strong {
-            let check = state.fences.check_todo(0);
+            let view = state.fences.view_todo(0);
             state.reader = Reader::Beyond {
                 request,
                 need: 0,
-                check,
+                view,
                 away: false,
             };
             return;
@@ -382,8 +382,8 @@ impl Ages {
         if self.took(Turn::TokenWithoutAge) && matches!(request.want, Want::Token(_)) {
             return self.look(state, request, regardless, false);
         }
-        match arm.need(mono(request.arrival), LIMIT, &state.ledger) {
-            Needed::At(need) => {
+        match consistency.need(mono(request.arrival), LIMIT, &state.heartbeat_log) {
+            MinFreshness::At(need) => {
                 let need = if self.took(Turn::MinusTwo) {
                     need.pred()
                 } else {
@@ -391,11 +391,13 @@ impl Ages {
                 };
                 self.look(state, request, small(need), false);
             }
-            Needed::Heartbeat(_) if request.want == Want::CachedOnly => state.reader = Reader::Idle,
-            Needed::Heartbeat(_) if self.took(Turn::LoadWithoutHeartbeat) => {
+            MinFreshness::Heartbeat(_) if request.want == Want::CachedOnly => {
+                state.reader = Reader::Idle
+            }
+            MinFreshness::Heartbeat(_) if self.took(Turn::LoadWithoutHeartbeat) => {
                 self.look(state, request, regardless, false);
             }
-            Needed::Heartbeat(since) => {
+            MinFreshness::Heartbeat(since) => {
                 let mut since = instant(since);
                 if self.took(Turn::StrongJoinsEarlier) && request.want == Want::Strong {
                     // Whichever is under way.
@@ -431,14 +433,14 @@ impl Ages {
     }
 
     fn after_heartbeat(&self, state: &mut State, request: Request, result: Option<Time>) {
-        let arm = request.want.arm();
-        let mut regardless = arm.regardless_of_age();
+        let consistency = request.want.consistency();
+        let mut regardless = consistency.without_age();
         let Some(time) = result else {
             if self.took(Turn::StaleUnderToken) {
                 regardless = OriginTime::ZERO;
             }
             state.reader = Reader::Idle;
-            if arm.allows_stale() && state.is_down() {
+            if consistency.allows_stale() && state.is_down() {
                 self.look(state, request, small(regardless), true);
             }
             return;
@@ -451,21 +453,21 @@ impl Ages {
     }
 
     fn look(&self, state: &mut State, request: Request, need: Time, away: bool) {
-        let mut check = state.fences.check_todo(0);
+        let mut view = state.fences.view_todo(0);
         if self.took(Turn::StrongChecksBeforeWait) && request.want == Want::Strong {
-            check.bar = request.first_bar;
+            view.min_as_of = request.first_min_as_of;
         }
         state.reader = Reader::Beyond {
             request,
             need,
-            check,
+            view,
             away,
         };
         let Some(kept) = state.near else { return };
         let as_of = at(kept.as_of);
         let hit = self
-            .in_grace(state, request, need, &check)
-            .or_else(|| check.real().admit(as_of, at(need)));
+            .in_grace(state, request, need, &view)
+            .or_else(|| view.real().admit(as_of, at(need)));
         if let Some(hit) = hit {
             self.answer(state, request, kept.as_of, hit, away, None);
         } else if away {
@@ -478,20 +480,21 @@ impl Ages {
         state: &State,
         request: Request,
         need: Time,
-        check: &Checked,
-    ) -> Option<Hit> {
+        view: &Viewed,
+    ) -> Option<Admitted> {
         let kept = state
             .near
-            .filter(|_| self.bounds.pages && request.want.arm().allows_grace(GRACE))?;
+            .filter(|_| self.bounds.pages && request.want.consistency().allows_grace(GRACE))?;
         let need = if self.took(Turn::GraceWithoutNeed) {
             0
         } else {
             need
         };
-        let bar = state.fences.floor.max(need);
+        let min_as_of = state.fences.floor.max(need);
         let since = mono(state.clock).minus(GRACE);
-        let in_grace = kept.as_of < check.bar && kept.as_of >= bar && mono(kept.began) >= since;
-        in_grace.then_some(Hit {
+        let in_grace =
+            kept.as_of < view.min_as_of && kept.as_of >= min_as_of && mono(kept.began) >= since;
+        in_grace.then_some(Admitted {
             fresh_to: at(kept.as_of),
             seen: at(kept.as_of),
         })
@@ -503,7 +506,7 @@ impl Ages {
         state: &mut State,
         request: Request,
         as_of: Time,
-        hit: Hit,
+        hit: Admitted,
         is_stale: bool,
         began: Option<Instant>,
     ) {
@@ -513,7 +516,7 @@ impl Ages {
         } else {
             hit.fresh_to
         };
-        let Some(proven) = state.ledger.proven(reaches) else {
+        let Some(proven) = state.heartbeat_log.proven(reaches) else {
             return;
         };
         let mut proven = instant(proven);
@@ -542,7 +545,7 @@ impl Ages {
             beat.begun
         };
         state
-            .ledger
+            .heartbeat_log
             .record(at(time), mono(begun), mono(state.clock), KEEP);
         state.newest = Some((begun, Some(time)));
         state.failures = 0;
@@ -552,14 +555,14 @@ impl Ages {
     fn end_load(&self, state: &mut State, as_of: Time) {
         let Reader::Loading {
             request,
-            check,
+            view,
             began,
             ..
         } = state.reader
         else {
             return;
         };
-        let is_above = as_of >= state.fences.check_todo(0).bar;
+        let is_above = as_of >= state.fences.view_todo(0).min_as_of;
         if (is_above || self.bounds.pages) && state.near.is_none_or(|kept| kept.as_of < as_of) {
             state.near = Some(Kept { as_of, began });
         }
@@ -567,7 +570,7 @@ impl Ages {
             state,
             request,
             as_of,
-            check.real().loaded(at(as_of)),
+            view.real().loaded(at(as_of)),
             false,
             Some(began),
         );
@@ -584,7 +587,7 @@ impl Model for Ages {
             clock: 0,
             fences: Fences::placed(0),
             near: None,
-            ledger: Ledger::default(),
+            heartbeat_log: HeartbeatLog::default(),
             beat: None,
             newest: None,
             failures: 0,
@@ -641,7 +644,7 @@ impl Model for Ages {
                 ..
             } => {
                 if !away
-                    && request.want.arm().waits_for_frontier()
+                    && request.want.consistency().waits_for_frontier()
                     && state.fences.frontier >= need
                     && need > 0
                 {
@@ -730,7 +733,7 @@ impl Model for Ages {
                 let Reader::Beyond {
                     request,
                     need,
-                    check,
+                    view,
                     ..
                 } = state.reader
                 else {
@@ -738,28 +741,30 @@ impl Model for Ages {
                 };
                 let after = state
                     .newest_known()
-                    .max(state.fences.check_todo(0).bar)
-                    .max(check.bar)
+                    .max(state.fences.view_todo(0).min_as_of)
+                    .max(view.min_as_of)
                     .max(need);
                 state.reader = Reader::Loading {
                     request,
-                    check,
+                    view,
                     after,
                     began: state.clock,
                 };
             }
             Action::EndLoad(as_of) => self.end_load(&mut state, as_of),
             Action::Stale => {
-                let Reader::Beyond { request, check, .. } = state.reader else {
+                let Reader::Beyond { request, view, .. } = state.reader else {
                     return None;
                 };
                 state.reader = Reader::Idle;
-                let mut regardless = request.want.arm().regardless_of_age();
+                let mut regardless = request.want.consistency().without_age();
                 if self.took(Turn::StaleUnderToken) {
                     regardless = OriginTime::ZERO;
                 }
-                let kept = state.near.filter(|_| request.want.arm().allows_stale())?;
-                let hit = check.real().admit(at(kept.as_of), regardless)?;
+                let kept = state
+                    .near
+                    .filter(|_| request.want.consistency().allows_stale())?;
+                let hit = view.real().admit(at(kept.as_of), regardless)?;
                 self.answer(&mut state, request, kept.as_of, hit, true, None);
             }
         }

@@ -9,12 +9,12 @@
 
 use stateright::{Model, Property};
 use tidemark::{
-    coherence::{Closing, Flights, Joined, Required, renewed},
+    coherence::{CommitGroups, Joined, LoadRequirement, SingleFlight, renewed},
     model::{Mono, OriginTime, Stamped, Value},
 };
 
 use crate::{
-    parts::{Bag, Checked, Fences, Stamp, Time, at, keep, small, todo},
+    parts::{Bag, Fences, Stamp, Time, Viewed, at, keep, small, todo},
     turns::Turn,
 };
 
@@ -146,9 +146,9 @@ enum Reader {
     /// Has read the first of the numbers that make a check.
     First(Time),
     /// Near had nothing: the shared tier is being asked.
-    Asking(Checked),
+    Asking(Viewed),
     /// For a load.
-    Waiting(Checked),
+    Waiting(Viewed),
     /// It went away; its place in the load remains.
     Gone,
 }
@@ -180,11 +180,11 @@ pub struct State {
     fences: Fences,
     /// The newest time that the feed brought something of, and how much.
     position: (Time, u8),
-    closing: Closing,
+    closing: CommitGroups,
     then: Option<Then>,
     near: Option<Stamp>,
     shared: Bag,
-    flights: Flights<(), usize>,
+    flights: SingleFlight<(), usize>,
     /// What the origin was asked to reach by the load under way.
     asked: Option<Time>,
     readers: [Reader; 2],
@@ -272,7 +272,7 @@ impl Fence {
             state.position.1 = state.log[usize::from(time) - 1].items();
         }
         if self.took(Turn::ResumeClosesTime) && state.closing.is_open() {
-            state.closing.forget_open();
+            state.closing.discard_open();
             state.then = Some(Then::Advance(time));
         }
     }
@@ -281,7 +281,7 @@ impl Fence {
         state.log.push(Event::Nothing);
         state.losses += 1;
         let start = state.now();
-        state.closing.forget_open();
+        state.closing.discard_open();
         state.position = (start, 1);
         if self.took(Turn::FrontierBeforeFloor) {
             state.fences.step(|c| c.advance(at(start)));
@@ -306,10 +306,10 @@ impl Fence {
         if start > 0 {
             state.position.1 = state.log[usize::from(start) - 1].items();
         }
-        state.closing = Closing::default();
+        state.closing = CommitGroups::default();
         state.then = None;
         state.near = None;
-        state.flights = Flights::default();
+        state.flights = SingleFlight::default();
         state.asked = None;
         state.readers = [Reader::Idle; 2];
     }
@@ -325,25 +325,25 @@ impl Fence {
 
     /// The rest of the check, by the real code. What it reads after the first
     /// only rises, so reading it at one moment is the weakest case.
-    fn check(&self, fences: &Fences, first: Time) -> Checked {
+    fn view(&self, fences: &Fences, first: Time) -> Viewed {
         let mut as_read = *fences;
         match self.turn {
             Some(Turn::FrontierAfterFence) => as_read.todos[KEY] = first,
             Some(Turn::FloorBeforeFrontier) => as_read.floor = first,
             _ => as_read.frontier = first,
         }
-        let mut check = as_read.check_todo(KEY);
+        let mut view = as_read.view_todo(KEY);
         if self.took(Turn::NoFenceCheck) {
-            check.bar = 0;
+            view.min_as_of = 0;
         }
-        check
+        view
     }
 
     fn look(&self, state: &mut State, reader: usize, first: Time) {
-        let check = self.check(&state.fences, first);
-        state.readers[reader] = Reader::Asking(check);
+        let view = self.view(&state.fences, first);
+        state.readers[reader] = Reader::Asking(view);
         let Some(stamp) = state.near else { return };
-        if let Some(hit) = check.real().admit(at(stamp.as_of), OriginTime::ZERO) {
+        if let Some(hit) = view.real().admit(at(stamp.as_of), OriginTime::ZERO) {
             let answer = Answer {
                 fresh_to: small(hit.fresh_to),
                 stamp,
@@ -354,18 +354,14 @@ impl Fence {
         }
     }
 
-    fn from_shared(&self, state: &mut State, reader: usize, check: Checked, entry: Option<Stamp>) {
-        let hit = entry.and_then(|stamp| {
-            Some((
-                stamp,
-                check.real().admit(at(stamp.as_of), OriginTime::ZERO)?,
-            ))
-        });
+    fn from_shared(&self, state: &mut State, reader: usize, view: Viewed, entry: Option<Stamp>) {
+        let hit = entry
+            .and_then(|stamp| Some((stamp, view.real().admit(at(stamp.as_of), OriginTime::ZERO)?)));
         let Some((stamp, hit)) = hit else {
-            return self.join(state, reader, check);
+            return self.join(state, reader, view);
         };
         keep(&mut state.near, stamp);
-        let mut proof = check;
+        let mut proof = view;
         if self.took(Turn::RenewalByLaterFrontier) {
             proof.frontier = state.fences.frontier;
         }
@@ -386,14 +382,14 @@ impl Fence {
         state.readers[reader] = Reader::Idle;
     }
 
-    fn join(&self, state: &mut State, reader: usize, check: Checked) {
+    fn join(&self, state: &mut State, reader: usize, view: Viewed) {
         let after = if self.took(Turn::JoinAnyLoad) {
             0
         } else {
-            check.bar
+            view.min_as_of
         };
-        state.readers[reader] = Reader::Waiting(check);
-        let required = Required {
+        state.readers[reader] = Reader::Waiting(view);
+        let required = LoadRequirement {
             after: at(after),
             grace: None,
         };
@@ -403,7 +399,10 @@ impl Fence {
     }
 
     fn begin_load(&self, state: &mut State) {
-        let base = state.fences.frontier.max(state.fences.check_todo(KEY).bar);
+        let base = state
+            .fences
+            .frontier
+            .max(state.fences.view_todo(KEY).min_as_of);
         let after = small(state.flights.begin(&[()], at(base), Mono(0)));
         state.asked = Some(if self.took(Turn::NoAfterClusterTime) {
             0
@@ -422,7 +421,7 @@ impl Fence {
             _ => read_at,
         };
         let stamp = Stamp { as_of, version };
-        if as_of >= state.fences.check_todo(KEY).bar {
+        if as_of >= state.fences.view_todo(KEY).min_as_of {
             keep(&mut state.near, stamp);
             state.shared.put(stamp);
         }
@@ -433,8 +432,8 @@ impl Fence {
         let (waiters, more) = state.flights.end(&());
         state.asked = None;
         for reader in waiters {
-            if let (Reader::Waiting(check), Some(stamp)) = (state.readers[reader], outcome) {
-                let hit = check.real().loaded(at(stamp.as_of));
+            if let (Reader::Waiting(view), Some(stamp)) = (state.readers[reader], outcome) {
+                let hit = view.real().loaded(at(stamp.as_of));
                 let answer = Answer {
                     fresh_to: small(hit.fresh_to),
                     stamp,
@@ -459,11 +458,11 @@ impl Model for Fence {
             log: Vec::new(),
             fences: Fences::placed(0),
             position: (0, 0),
-            closing: Closing::default(),
+            closing: CommitGroups::default(),
             then: None,
             near: None,
             shared: Bag::default(),
-            flights: Flights::default(),
+            flights: SingleFlight::default(),
             asked: None,
             readers: [Reader::Idle; 2],
             restarts: 0,
@@ -547,10 +546,10 @@ impl Model for Fence {
                 self.look(&mut state, reader, first);
             }
             Action::FromShared(reader, entry) => {
-                let Reader::Asking(check) = state.readers[reader] else {
+                let Reader::Asking(view) = state.readers[reader] else {
                     return None;
                 };
-                self.from_shared(&mut state, reader, check, entry);
+                self.from_shared(&mut state, reader, view, entry);
             }
             Action::GoAway(reader) => state.readers[reader] = Reader::Gone,
             Action::EndLoad(read_at) => self.end_load(&mut state, read_at),

@@ -7,7 +7,7 @@
 
 use stateright::{Model, Property};
 use tidemark::{
-    coherence::{Flights, Joined, Required},
+    coherence::{Joined, LoadRequirement, SingleFlight},
     model::Mono,
 };
 
@@ -88,7 +88,7 @@ pub struct State {
     /// What a reader that arrives now needs, whatever the fence is.
     need: Time,
     near: Option<Time>,
-    flights: Flights<(), usize>,
+    flights: SingleFlight<(), usize>,
     /// What each load under way at the origin has to reach, and for whom it
     /// is where loads are not joined.
     asked: Vec<(Time, Option<usize>)>,
@@ -144,7 +144,7 @@ impl Joins {
         }
         match state.flights.join(
             &(),
-            Required {
+            LoadRequirement {
                 after: at(after),
                 grace: None,
             },
@@ -213,7 +213,7 @@ impl Model for Joins {
             fence: 0,
             need: 0,
             near: None,
-            flights: Flights::default(),
+            flights: SingleFlight::default(),
             asked: Vec::new(),
             first_of_next: None,
             readers: vec![Reader::Idle; self.bounds.readers],

@@ -8,12 +8,12 @@
 
 use stateright::{Model, Property};
 use tidemark::{
-    coherence::{Arm, Flights, Hit, Joined, Required},
+    coherence::{Admitted, Consistency, Joined, LoadRequirement, SingleFlight},
     model::{Change, ChangeKind, Mono, OriginTime, Touched},
 };
 
 use crate::{
-    parts::{Checked, Fences, GRACE, Stamp, Time, at, keep, list, small, todo},
+    parts::{Fences, GRACE, Stamp, Time, Viewed, at, keep, list, small, todo},
     turns::Turn,
 };
 
@@ -98,10 +98,10 @@ struct Request {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Reader {
     Idle,
-    ForPage(Request, Checked),
+    ForPage(Request, Viewed),
     /// Its page is here; the todos are looked up next.
     Page(Request, Part),
-    ForTodo(Request, Part, Checked, Time),
+    ForTodo(Request, Part, Viewed, Time),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -120,7 +120,7 @@ pub struct State {
     fences: Fences,
     near_page: Option<Stamp>,
     near_todo: Option<Stamp>,
-    flights: Flights<(), usize>,
+    flights: SingleFlight<(), usize>,
     asked: Option<Time>,
     readers: [Reader; 2],
     /// The newest own write that was answered: of the page, of the todo.
@@ -188,12 +188,12 @@ impl State {
             % 2
     }
 
-    fn check_list(&self) -> Checked {
-        self.fences.look(|c| c.check_list(list().as_str())).into()
+    fn view_list(&self) -> Viewed {
+        self.fences.look(|c| c.view_list(list().as_str())).into()
     }
 }
 
-fn part(version: Time, hit: Hit) -> Part {
+fn part(version: Time, hit: Admitted) -> Part {
     Part {
         version,
         fresh_to: small(hit.fresh_to),
@@ -203,22 +203,24 @@ fn part(version: Time, hit: Hit) -> Part {
 }
 
 /// Fresh to its stamp only.
-fn overtaken(as_of: Time) -> Hit {
-    Hit {
+fn overtaken(as_of: Time) -> Admitted {
+    Admitted {
         fresh_to: at(as_of),
         seen: at(as_of),
     }
 }
 
 impl Lists {
-    fn arm(request: &Request) -> Arm {
+    fn consistency(request: &Request) -> Consistency {
         request
             .presented
-            .map_or(Arm::MinimizeLatency, |seen| Arm::AtLeastAsFresh(at(seen)))
+            .map_or(Consistency::MinimizeLatency, |seen| {
+                Consistency::AtLeastAsFresh(at(seen))
+            })
     }
 
     fn need(request: &Request) -> OriginTime {
-        Self::arm(request).regardless_of_age()
+        Self::consistency(request).without_age()
     }
 
     /// What a page must reach to be answered though overtaken.
@@ -227,11 +229,13 @@ impl Lists {
         if self.took(Turn::GraceOverOwnWrite) {
             fences.own_list = 0;
         }
-        let mut bar = fences.look(|c| c.grace_bar(list().as_str()));
+        let mut min_as_of = fences.look(|c| c.grace_min_as_of(list().as_str()));
         if !self.took(Turn::GraceUnderToken) {
-            bar = bar.max(Self::need(request));
+            min_as_of = min_as_of.max(Self::need(request));
         }
-        Self::arm(request).allows_grace(GRACE).then_some(bar)
+        Self::consistency(request)
+            .allows_grace(GRACE)
+            .then_some(min_as_of)
     }
 
     fn list(&self, state: &mut State, reader: usize) {
@@ -240,29 +244,35 @@ impl Lists {
             presented,
             owed: state.own,
         };
-        let check = state.check_list();
-        if let Some(part) = self.page_in_near(state, &request, &check) {
+        let view = state.view_list();
+        if let Some(part) = self.page_in_near(state, &request, &view) {
             state.readers[reader] = Reader::Page(request, part);
             return;
         }
-        state.readers[reader] = Reader::ForPage(request, check);
-        let after = at(check.bar).max(Self::need(&request));
-        let grace = self.grace(state, &request).map(|bar| (bar, Mono(0)));
-        if state.flights.join(&(), Required { after, grace }, reader) == Joined::First {
+        state.readers[reader] = Reader::ForPage(request, view);
+        let after = at(view.min_as_of).max(Self::need(&request));
+        let grace = self
+            .grace(state, &request)
+            .map(|min_as_of| (min_as_of, Mono(0)));
+        if state
+            .flights
+            .join(&(), LoadRequirement { after, grace }, reader)
+            == Joined::First
+        {
             Self::begin(state);
         }
     }
 
-    fn page_in_near(&self, state: &State, request: &Request, check: &Checked) -> Option<Part> {
+    fn page_in_near(&self, state: &State, request: &Request, view: &Viewed) -> Option<Part> {
         let stamp = state.near_page?;
         let as_of = at(stamp.as_of);
-        if let Some(bar) = self.grace(state, request)
-            && stamp.as_of < check.bar
-            && as_of >= bar
+        if let Some(min_as_of) = self.grace(state, request)
+            && stamp.as_of < view.min_as_of
+            && as_of >= min_as_of
         {
             let mut hit = overtaken(stamp.as_of);
             if self.took(Turn::GraceFreshToFrontier) {
-                hit.fresh_to = hit.fresh_to.max(at(check.frontier));
+                hit.fresh_to = hit.fresh_to.max(at(view.frontier));
             }
             return Some(Part {
                 in_grace: true,
@@ -271,12 +281,12 @@ impl Lists {
         }
         Some(part(
             stamp.version,
-            check.real().admit(as_of, Self::need(request))?,
+            view.real().admit(as_of, Self::need(request))?,
         ))
     }
 
     fn begin(state: &mut State) {
-        let base = state.fences.frontier.max(state.check_list().bar);
+        let base = state.fences.frontier.max(state.view_list().min_as_of);
         state.asked = Some(small(state.flights.begin(&[()], at(base), Mono(0))));
     }
 
@@ -294,10 +304,10 @@ impl Lists {
         keep(&mut state.near_page, Stamp { as_of, version });
         let (waiters, more) = state.flights.end(&());
         for reader in waiters {
-            let Reader::ForPage(request, check) = state.readers[reader] else {
+            let Reader::ForPage(request, view) = state.readers[reader] else {
                 continue;
             };
-            let admissible = check.real().admissible(at(as_of));
+            let admissible = view.real().admissible(at(as_of));
             let found = part(version, admissible.unwrap_or_else(|| overtaken(as_of)));
             let found = Part {
                 in_grace: admissible.is_none(),
@@ -311,9 +321,9 @@ impl Lists {
     }
 
     fn look_for_todos(&self, state: &mut State, reader: usize, request: Request, page: Part) {
-        let check = state.fences.check_todo(0);
+        let view = state.fences.view_todo(0);
         let hit = state.near_todo.and_then(|stamp| {
-            let hit = check.real().admit(at(stamp.as_of), Self::need(&request))?;
+            let hit = view.real().admit(at(stamp.as_of), Self::need(&request))?;
             Some(part(stamp.version, hit))
         });
         if let Some(todo) = hit {
@@ -322,20 +332,20 @@ impl Lists {
         let after = state
             .fences
             .frontier
-            .max(check.bar)
+            .max(view.min_as_of)
             .max(small(Self::need(&request)));
-        state.readers[reader] = Reader::ForTodo(request, page, check, after);
+        state.readers[reader] = Reader::ForTodo(request, page, view, after);
     }
 
     fn end_todo(&self, state: &mut State, reader: usize, as_of: Time) {
-        let Reader::ForTodo(request, page, check, _) = state.readers[reader] else {
+        let Reader::ForTodo(request, page, view, _) = state.readers[reader] else {
             return;
         };
         let version = state.latest_todo(as_of);
-        if as_of >= state.fences.check_todo(0).bar {
+        if as_of >= state.fences.view_todo(0).min_as_of {
             keep(&mut state.near_todo, Stamp { as_of, version });
         }
-        let todo = part(version, check.real().loaded(at(as_of)));
+        let todo = part(version, view.real().loaded(at(as_of)));
         self.answer(state, reader, request, page, todo);
     }
 
@@ -355,7 +365,7 @@ impl Lists {
         if !of_client {
             return;
         }
-        let mut seen = small(Self::arm(&request).regardless_of_age()).max(page.seen);
+        let mut seen = small(Self::consistency(&request).without_age()).max(page.seen);
         if !self.took(Turn::TokenOfPageAlone) {
             seen = seen.max(todo.seen);
         }
@@ -395,7 +405,7 @@ impl Model for Lists {
             fences: Fences::placed(0),
             near_page: None,
             near_todo: None,
-            flights: Flights::default(),
+            flights: SingleFlight::default(),
             asked: None,
             readers: [Reader::Idle; 2],
             own: (0, 0),

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::OnceLock, time::Duration};
 
 use tidemark::{
-    coherence::{Check, Coherence},
+    coherence::{ReadView, Watermarks},
     model::{ListName, OriginTime, TodoName},
 };
 
@@ -36,10 +36,10 @@ pub fn todo(key: usize) -> &'static TodoName {
         let mut by_stripe = HashMap::new();
         for id in 0..64 {
             let name = list().todo(&format!("t{id}")).expect("a name");
-            let coherence = Coherence::new(2, 1);
+            let coherence = Watermarks::new(2, 1);
             coherence.place(OriginTime::ZERO);
             coherence.raise_todo("first", OriginTime(1));
-            by_stripe.insert(coherence.check_todo(name.as_str()).bar, name);
+            by_stripe.insert(coherence.view_todo(name.as_str()).min_as_of, name);
         }
         [
             by_stripe.remove(&at(0)).expect("one stripe"),
@@ -48,7 +48,7 @@ pub fn todo(key: usize) -> &'static TodoName {
     })[key]
 }
 
-/// The numbers of a `Coherence`, to be kept in a state. It is built anew from
+/// The numbers of a `Watermarks`, to be kept in a state. It is built anew from
 /// them for each step, and read back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fences {
@@ -80,8 +80,8 @@ impl Fences {
         }
     }
 
-    fn build(&self, floor: Time) -> Coherence {
-        let coherence = Coherence::new(2, 1);
+    fn build(&self, floor: Time) -> Watermarks {
+        let coherence = Watermarks::new(2, 1);
         coherence.place(OriginTime::ZERO);
         coherence.advance(at(self.frontier));
         coherence.raise_floor(at(floor));
@@ -94,12 +94,12 @@ impl Fences {
     }
 
     /// Asks the real code.
-    pub fn look<R>(&self, look: impl FnOnce(&Coherence) -> R) -> R {
+    pub fn look<R>(&self, look: impl FnOnce(&Watermarks) -> R) -> R {
         look(&self.build(self.floor))
     }
 
     /// Lets the real code make a step: fences, or the floor, or the frontier.
-    pub fn step(&mut self, step: impl Fn(&Coherence)) {
+    pub fn step(&mut self, step: impl Fn(&Watermarks)) {
         let whole = self.build(self.floor);
         step(&whole);
         let (frontier, floor) = (small(whole.frontier()), small(whole.floor()));
@@ -117,15 +117,15 @@ impl Fences {
         *self = Self {
             frontier,
             floor,
-            todos: [0, 1].map(|key| small(bare.check_todo(todo(key).as_str()).bar)),
-            list: small(bare.check_list(list().as_str()).bar),
-            own_list: small(bare.grace_bar(list().as_str())),
+            todos: [0, 1].map(|key| small(bare.view_todo(todo(key).as_str()).min_as_of)),
+            list: small(bare.view_list(list().as_str()).min_as_of),
+            own_list: small(bare.grace_min_as_of(list().as_str())),
         };
     }
 
     /// The check of a todo, all read at one moment.
-    pub fn check_todo(&self, key: usize) -> Checked {
-        self.look(|coherence| coherence.check_todo(todo(key).as_str()))
+    pub fn view_todo(&self, key: usize) -> Viewed {
+        self.look(|coherence| coherence.view_todo(todo(key).as_str()))
             .into()
     }
 
@@ -141,26 +141,26 @@ impl Fences {
 
 /// A `Check` in a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Checked {
+pub struct Viewed {
     pub frontier: Time,
-    pub bar: Time,
+    pub min_as_of: Time,
 }
 
-impl Checked {
+impl Viewed {
     /// As the code has it.
-    pub const fn real(&self) -> Check {
-        Check {
+    pub const fn real(&self) -> ReadView {
+        ReadView {
             frontier: at(self.frontier),
-            bar: at(self.bar),
+            min_as_of: at(self.min_as_of),
         }
     }
 }
 
-impl From<Check> for Checked {
-    fn from(check: Check) -> Self {
+impl From<ReadView> for Viewed {
+    fn from(view: ReadView) -> Self {
         Self {
-            frontier: small(check.frontier),
-            bar: small(check.bar),
+            frontier: small(view.frontier),
+            min_as_of: small(view.min_as_of),
         }
     }
 }

@@ -7,12 +7,12 @@
 
 use stateright::{Model, Property};
 use tidemark::{
-    coherence::{Arm, Flights, Hit, Required},
+    coherence::{Admitted, Consistency, LoadRequirement, SingleFlight},
     model::Mono,
 };
 
 use crate::{
-    parts::{Checked, Fences, Stamp, Time, at, keep, small, todo},
+    parts::{Fences, Stamp, Time, Viewed, at, keep, small, todo},
     turns::Turn,
 };
 
@@ -78,7 +78,7 @@ enum Part {
         fresh_to: Time,
         seen: Time,
     },
-    Missing(Checked),
+    Missing(Viewed),
 }
 
 /// A read whose missing parts are being loaded.
@@ -140,7 +140,7 @@ impl State {
     }
 }
 
-fn found(version: Time, hit: Hit) -> Part {
+fn found(version: Time, hit: Admitted) -> Part {
     Part::Found {
         version,
         fresh_to: small(hit.fresh_to),
@@ -165,31 +165,31 @@ impl Sessions {
             parts: [Part::Unasked; 2],
             after: 0,
         };
-        let mut flights = Flights::default();
+        let mut flights = SingleFlight::default();
         let Replica { fences, near } = state.replicas[replica];
         for key in (0..2).filter(|key| keys[*key]) {
-            let check = fences.check_todo(key);
+            let view = fences.view_todo(key);
             let hit = near[key]
-                .and_then(|stamp| Some((stamp, check.real().admit(at(stamp.as_of), at(need))?)));
+                .and_then(|stamp| Some((stamp, view.real().admit(at(stamp.as_of), at(need))?)));
             reading.parts[key] = if let Some((stamp, hit)) = hit {
                 found(stamp.version, hit)
             } else {
                 flights.join(
                     &key,
-                    Required {
-                        after: at(check.bar.max(need)),
+                    LoadRequirement {
+                        after: at(view.min_as_of.max(need)),
                         grace: None,
                     },
                     (),
                 );
-                Part::Missing(check)
+                Part::Missing(view)
             };
         }
         if flights.is_empty() {
             return self.answer(state, reading, false);
         }
         let missing: Vec<_> = (0..2).filter(|key| flights.has(key)).collect();
-        let bars = missing.iter().map(|key| fences.check_todo(*key).bar);
+        let bars = missing.iter().map(|key| fences.view_todo(*key).min_as_of);
         let base = bars.fold(fences.frontier, Time::max);
         reading.after = small(flights.begin(&missing, at(base), Mono(0)));
         state.reading = Some(reading);
@@ -202,22 +202,22 @@ impl Sessions {
             read_at
         };
         for key in 0..2 {
-            let Part::Missing(mut check) = reading.parts[key] else {
+            let Part::Missing(mut view) = reading.parts[key] else {
                 continue;
             };
             let version = state.latest(key, read_at);
             let replica = &mut state.replicas[reading.replica];
-            if as_of >= replica.fences.check_todo(key).bar {
+            if as_of >= replica.fences.view_todo(key).min_as_of {
                 keep(&mut replica.near[key], Stamp { as_of, version });
             }
             if self.took(Turn::TokenByNewerFrontier) {
-                check.frontier = replica.fences.frontier;
+                view.frontier = replica.fences.frontier;
             }
-            let overtaken = Hit {
+            let overtaken = Admitted {
                 fresh_to: at(as_of),
                 seen: at(as_of),
             };
-            let hit = check.real().admissible(at(as_of)).unwrap_or(overtaken);
+            let hit = view.real().admissible(at(as_of)).unwrap_or(overtaken);
             reading.parts[key] = found(version, hit);
         }
         self.answer(state, reading, true);
@@ -228,7 +228,7 @@ impl Sessions {
         let mut seen = if self.took(Turn::TokenBelowPresented) {
             0
         } else {
-            small(Arm::AtLeastAsFresh(at(presented)).regardless_of_age())
+            small(Consistency::AtLeastAsFresh(at(presented)).without_age())
         };
         let (mut least, mut versions) = (Time::MAX, [None; 2]);
         for (key, part) in reading.parts.into_iter().enumerate() {

@@ -69,7 +69,7 @@ turns! {
     HeartbeatOfDeposed "w:1 heartbeat on a deposed primary",
     GraceWithoutNeed "grace without need",
     StaleUnderToken "stale answer under a token",
-    TokenWithoutAge "token arm without age",
+    TokenWithoutAge "token consistency without age",
     LoadWithoutHeartbeat "load without a young heartbeat",
     LoadBeginIsAge "a load's begin counted as age",
     MinusTwo "h - 2",

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use stateright::{Model, Property};
 use tidemark::{
-    coherence::{Closed, Closing, Entry, Next, Pending, Ring, TooOld},
+    coherence::{ClosedTimes, CommitGroups, Entry, Next, Pending, Ring, TooOld},
     model::{Change, ChangeKind, OriginTime, Touched},
 };
 
@@ -161,14 +161,14 @@ fn reset() -> Entry {
 struct Feed {
     /// The newest time that it brought something of, and how much.
     position: (Time, u8),
-    closing: Closing,
+    closing: CommitGroups,
 }
 
 impl Feed {
     fn after(time: Time) -> Self {
         Self {
             position: (time, u8::MAX),
-            closing: Closing::default(),
+            closing: CommitGroups::default(),
         }
     }
 
@@ -180,7 +180,7 @@ impl Feed {
         (usize::from(time) < log.len()).then_some((time + 1, 0))
     }
 
-    fn take(&mut self, log: &[Event], alone: bool) -> Option<Closed> {
+    fn take(&mut self, log: &[Event], alone: bool) -> Option<ClosedTimes> {
         let (time, index) = self.next_event(log)?;
         let event = log[usize::from(time) - 1];
         self.position = (time, index + 1);
@@ -461,7 +461,7 @@ impl Watch {
         state.log.push(Event::Nothing);
         state.losses += 1;
         let start = state.now();
-        state.feed.closing.forget_open();
+        state.feed.closing.discard_open();
         state.feed.position = (start, u8::MAX);
         self.apply(state, vec![(at(start), vec![reset()])], start);
     }

@@ -7,8 +7,8 @@ use std::{collections::BTreeMap, time::Duration};
 use bytes::Bytes;
 use prost::Message;
 use tidemark::{
-    cache::{Arm, Listed},
-    error::{Error, ReadFacts, Source},
+    cache::{Consistency, Listed},
+    error::{Error, ReadInfo, Source},
     model::{OriginTime, PageQuery, TodoName, Unreadable, Value},
     pb::Todo,
 };
@@ -26,7 +26,7 @@ pub struct Asked<'a> {
     pub client: u64,
     pub replica: &'a Replica,
     pub what: String,
-    pub arm: Arm,
+    pub consistency: Consistency,
     pub begun: Instant,
     pub deadline: Option<Instant>,
     /// The least `fresh_to` of the pages before.
@@ -44,11 +44,11 @@ impl Asked<'_> {
     }
 
     fn presented(&self) -> OriginTime {
-        self.arm.regardless_of_age()
+        self.consistency.without_age()
     }
 
     /// All that the answer claims and owes.
-    fn bounds(&self, world: &World, history: &History, read: &ReadFacts) -> Vec<Bound> {
+    fn bounds(&self, world: &World, history: &History, read: &ReadInfo) -> Vec<Bound> {
         let acknowledged =
             |at: Option<Instant>| at.map_or(OriginTime::ZERO, |at| history.acknowledged_before(at));
         let mut bounds = vec![("I1", read.token.fresh_to), ("I2", self.presented())];
@@ -59,7 +59,7 @@ impl Asked<'_> {
         if !read.stale {
             let limit = self.limit(world);
             bounds.push((
-                if self.arm == Arm::FullyConsistent {
+                if self.consistency == Consistency::FullyConsistent {
                     "I3"
                 } else {
                     "I4 limit"
@@ -73,9 +73,9 @@ impl Asked<'_> {
     /// How old the answer may be when the request arrives.
     fn limit(&self, world: &World) -> Duration {
         let limit = world.config.settings.staleness_limit;
-        match self.arm {
-            Arm::FullyConsistent => Duration::ZERO,
-            Arm::MaxStaleness(d) => d.min(limit),
+        match self.consistency {
+            Consistency::FullyConsistent => Duration::ZERO,
+            Consistency::MaxStaleness(d) => d.min(limit),
             _ => limit,
         }
     }
@@ -85,7 +85,7 @@ impl Asked<'_> {
             client,
             replica,
             what: asked,
-            arm,
+            consistency,
             begun,
             ..
         } = self;
@@ -93,14 +93,14 @@ impl Asked<'_> {
         world.violated(
             kind,
             format!(
-                "client {client}, replica {replica}, {asked}, {arm:?}, begun at {begun:?}: {what}"
+                "client {client}, replica {replica}, {asked}, {consistency:?}, begun at {begun:?}: {what}"
             ),
         );
     }
 
     /// What an answer says of itself. Returns the time whose state it must
     /// show or a later one.
-    pub fn facts(&self, world: &World, read: &ReadFacts) -> OriginTime {
+    pub fn facts(&self, world: &World, read: &ReadInfo) -> OriginTime {
         let now = Instant::now();
         let (bounds, last) = {
             let history = world.history();
@@ -138,8 +138,8 @@ impl Asked<'_> {
             "its token is below the one presented",
         );
         owed(
-            self.arm != Arm::CachedOnly || read.source != Source::Origin,
-            "arm",
+            self.consistency != Consistency::CachedOnly || read.source != Source::Origin,
+            "consistency",
             "cached_only was loaded",
         );
         let took = now.duration_since(self.begun);
@@ -150,7 +150,7 @@ impl Asked<'_> {
                 .stale_if_error
                 .is_some_and(|limit| read.staleness_bound <= limit);
             owed(
-                allowed && self.arm != Arm::FullyConsistent,
+                allowed && self.consistency != Consistency::FullyConsistent,
                 "stale",
                 "it must not be given",
             );
@@ -162,7 +162,11 @@ impl Asked<'_> {
             let allowed = self.limit(world) + took;
             let within =
                 bound <= allowed || bound > Duration::from_secs(1) && bound <= allowed + thinned;
-            owed(within, "I4 arm", "its bound is above what the arm allows");
+            owed(
+                within,
+                "I4 consistency",
+                "its bound is above what the consistency allows",
+            );
         }
         bounds
             .iter()
@@ -185,7 +189,7 @@ impl Asked<'_> {
         name: &TodoName,
         value: &Value,
         owed: OriginTime,
-        read: &ReadFacts,
+        read: &ReadInfo,
     ) -> OriginTime {
         let own = self.own(name.as_str());
         let since = {
@@ -225,7 +229,7 @@ impl Asked<'_> {
     }
 
     /// An answer of one todo is the very state at the time that it is fresh to.
-    pub fn exact(&self, world: &World, name: &TodoName, value: &Value, read: &ReadFacts) {
+    pub fn exact(&self, world: &World, name: &TodoName, value: &Value, read: &ReadInfo) {
         let truth = world.history().value_at(name, read.token.fresh_to);
         if truth != *value {
             self.violated(
@@ -246,7 +250,7 @@ impl Asked<'_> {
         query: &PageQuery,
         listed: &Listed,
         owed: OriginTime,
-        read: &ReadFacts,
+        read: &ReadInfo,
     ) {
         let todos: Vec<_> = listed.todos.iter().map(|raw| (name_of(raw), raw)).collect();
         let own = self.own(query.list.as_str());
@@ -289,7 +293,7 @@ impl Asked<'_> {
         let now = Instant::now();
         let allowed = match error {
             Error::OriginUnavailable { .. } => self.in_trouble(world),
-            Error::CacheOnlyMiss { .. } => self.arm == Arm::CachedOnly,
+            Error::CacheOnlyMiss { .. } => self.consistency == Consistency::CachedOnly,
             Error::DeadlineExceeded { .. } => self.deadline.is_some_and(|deadline| now >= deadline),
             Error::Overloaded { .. } => world.config.settings.max_origin_loads < 16,
             _ => false,

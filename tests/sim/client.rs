@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tidemark::{
-    cache::{Answer, Arm, Listed, Want, Written},
-    error::{Error, ReadFacts},
+    cache::{Answer, Consistency, Listed, Want, Written},
+    error::{Error, ReadInfo},
     model::{
         Condition, Filter, ListName, Op, Order, OriginTime, PageQuery, RequestId, TodoName, Token,
         Unreadable, Value, Write,
@@ -92,8 +92,8 @@ impl Client {
             .weighted(&[(45, 0), (10, 1), (20, 2), (24, 3), (1, 4)]);
         match call {
             0 => {
-                let (name, arm) = (self.a_name(), self.an_arm());
-                self.get(&name, arm).await;
+                let (name, consistency) = (self.a_name(), self.an_arm());
+                self.get(&name, consistency).await;
             }
             1 => self.get_many().await,
             2 => self.walk().await,
@@ -106,15 +106,15 @@ impl Client {
         self.world.rng().pick(&self.world.config.names)
     }
 
-    fn an_arm(&self) -> Arm {
+    fn an_arm(&self) -> Consistency {
         let mut rng = self.world.rng();
         let staleness = Duration::from_millis(rng.pick(&[0, 50, 300, 1_000, 5_000, 60_000]));
         rng.weighted(&[
-            (30, Arm::MinimizeLatency),
-            (15, Arm::MaxStaleness(staleness)),
-            (30, Arm::AtLeastAsFresh(self.seen)),
-            (15, Arm::FullyConsistent),
-            (10, Arm::CachedOnly),
+            (30, Consistency::MinimizeLatency),
+            (15, Consistency::MaxStaleness(staleness)),
+            (30, Consistency::AtLeastAsFresh(self.seen)),
+            (15, Consistency::FullyConsistent),
+            (10, Consistency::CachedOnly),
         ])
     }
 
@@ -142,13 +142,13 @@ impl Client {
     }
 
     fn asked<'a>(&self, replica: &'a Replica, what: String, want: &Want) -> Asked<'a> {
-        let (client, arm, deadline) = (self.id, want.arm, want.deadline);
+        let (client, consistency, deadline) = (self.id, want.consistency, want.deadline);
         let own = replica.own_writes();
         Asked {
             client,
             replica,
             what,
-            arm,
+            consistency,
             begun: Instant::now(),
             deadline,
             carried: None,
@@ -161,7 +161,7 @@ impl Client {
         self.world.say(format_args!(
             "client {client} replica {replica} {} {:?} -> {outcome:?} {:x}",
             asked.what,
-            asked.arm,
+            asked.consistency,
             xxh3_64(body)
         ));
     }
@@ -173,9 +173,9 @@ impl Client {
     }
 
     /// One todo. Returns whether it was answered.
-    pub async fn get(&mut self, name: &TodoName, arm: Arm) -> bool {
+    pub async fn get(&mut self, name: &TodoName, consistency: Consistency) -> bool {
         let want = Want {
-            arm,
+            consistency,
             deadline: self.a_deadline(),
         };
         let replica = Arc::clone(&self.replica);
@@ -223,12 +223,12 @@ impl Client {
         asked: &Asked<'_>,
         todos: &[(TodoName, Value)],
         owed: OriginTime,
-        read: &ReadFacts,
+        read: &ReadInfo,
     ) {
         for (name, value) in todos {
             let (shown, by) = self.shown.entry(name.clone()).or_default();
             // Owed by a token that is as new as that of the answer that showed it.
-            let handed = asked.arm.regardless_of_age() >= *by;
+            let handed = asked.consistency.without_age() >= *by;
             let owed = if handed { owed.max(*shown) } else { owed };
             let since = asked.todo(&self.world, name, value, owed, read);
             if since > *shown {
@@ -258,7 +258,7 @@ impl Client {
             return;
         }
         let want = Want {
-            arm: self.an_arm(),
+            consistency: self.an_arm(),
             deadline: self.a_deadline(),
         };
         let replica = Arc::clone(&self.replica);
@@ -318,10 +318,10 @@ impl Client {
     /// All pages of a list, each from any replica, with one arm; a token is the
     /// newest each time.
     async fn walk(&mut self) {
-        let (mut query, mut arm) = (self.a_query(), self.an_arm());
+        let (mut query, mut consistency) = (self.a_query(), self.an_arm());
         let (mut carried, mut seen_names) = (None, Vec::new());
         loop {
-            let Some((listed, token)) = self.page(&query, arm, carried).await else {
+            let Some((listed, token)) = self.page(&query, consistency, carried).await else {
                 return;
             };
             seen_names.extend(listed.todos.iter().map(name_of));
@@ -329,8 +329,8 @@ impl Client {
             carried = Some(token.fresh_to);
             let Some(next) = listed.next else { break };
             query.after = Some(next);
-            if matches!(arm, Arm::AtLeastAsFresh(_)) {
-                arm = Arm::AtLeastAsFresh(self.seen);
+            if matches!(consistency, Consistency::AtLeastAsFresh(_)) {
+                consistency = Consistency::AtLeastAsFresh(self.seen);
             }
             if self.world.rng().chance(30) || self.replica.link.dead.is_cancelled() {
                 self.replica = self.fleet.any();
@@ -342,7 +342,7 @@ impl Client {
     pub async fn page(
         &mut self,
         query: &PageQuery,
-        arm: Arm,
+        consistency: Consistency,
         carried: Option<OriginTime>,
     ) -> Option<(Listed, Token)> {
         self.world
@@ -351,7 +351,7 @@ impl Client {
             .expect("no panic while locked")
             .insert(query.to_string(), query.clone());
         let want = Want {
-            arm,
+            consistency,
             deadline: self.a_deadline(),
         };
         let replica = Arc::clone(&self.replica);
@@ -415,7 +415,7 @@ impl Client {
     async fn present_a_forged_token(&mut self) {
         let ahead = OriginTime(self.world.history().last.0 + (1 << 40));
         let want = Want {
-            arm: Arm::AtLeastAsFresh(ahead),
+            consistency: Consistency::AtLeastAsFresh(ahead),
             deadline: None,
         };
         let replica = Arc::clone(&self.replica);
@@ -608,7 +608,7 @@ impl Client {
         self.patient = true;
         let gives_up = Instant::now() + patience;
         let first = self.world.config.names[0].clone();
-        while !self.get(&first, Arm::FullyConsistent).await {
+        while !self.get(&first, Consistency::FullyConsistent).await {
             if Instant::now() > gives_up {
                 return self
                     .world
@@ -616,17 +616,17 @@ impl Client {
             }
             sleep(Duration::from_millis(100)).await;
         }
-        for arm in [
-            Arm::FullyConsistent,
-            Arm::AtLeastAsFresh(self.seen),
-            Arm::MinimizeLatency,
+        for consistency in [
+            Consistency::FullyConsistent,
+            Consistency::AtLeastAsFresh(self.seen),
+            Consistency::MinimizeLatency,
         ] {
             for name in self.world.config.names.clone() {
-                let answered = self.get(&name, arm).await;
+                let answered = self.get(&name, consistency).await;
                 self.must(answered, slot);
             }
             for list in self.world.config.lists.clone() {
-                let answered = self.page(&whole(&list), arm, None).await.is_some();
+                let answered = self.page(&whole(&list), consistency, None).await.is_some();
                 self.must(answered, slot);
             }
         }

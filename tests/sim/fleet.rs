@@ -11,7 +11,7 @@ use std::{
 
 use tidemark::{
     cache::{Cache, Clock},
-    coherence::Coherence,
+    coherence::Watermarks,
     model::OriginTime,
     telemetry::{Kind, Metrics},
     tier::shared::Shared,
@@ -108,7 +108,7 @@ impl Fleet {
             Arc::new(SimOrigin(Arc::clone(&link))),
             shared,
             Arc::clone(&metrics),
-            Coherence::new(todo_stripes, list_stripes),
+            Watermarks::new(todo_stripes, list_stripes),
         );
         let (running, fleet) = (Arc::clone(&cache), Arc::clone(self));
         let run = tokio::spawn(async move {

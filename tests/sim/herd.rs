@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tidemark::{
-    cache::{Arm, Want},
+    cache::{Consistency, Want},
     error::Error,
     model::{Patch, TodoName, Write},
 };
@@ -27,9 +27,9 @@ const HERD: usize = 10_000;
 const PACE: Duration = Duration::from_millis(7);
 const STEADY: usize = 20;
 
-async fn read(replica: &Replica, name: &TodoName, arm: Arm) {
+async fn read(replica: &Replica, name: &TodoName, consistency: Consistency) {
     let want = Want {
-        arm,
+        consistency,
         deadline: None,
     };
     match replica.cache.get(name, &want).await {
@@ -39,13 +39,13 @@ async fn read(replica: &Replica, name: &TodoName, arm: Arm) {
 }
 
 /// All at once, each with this arm. Returns how often the origin was asked.
-async fn stampede(fleet: &Fleet, name: &TodoName, arm: Arm) -> u64 {
+async fn stampede(fleet: &Fleet, name: &TodoName, consistency: Consistency) -> u64 {
     let replica = fleet.replica(0);
     let before = replica.link.loads_of(name.as_str());
     let mut herd = JoinSet::new();
     for _ in 0..HERD {
         let (replica, name) = (Arc::clone(&replica), name.clone());
-        herd.spawn(async move { read(&replica, &name, arm).await });
+        herd.spawn(async move { read(&replica, &name, consistency).await });
     }
     while let Some(ended) = herd.join_next().await {
         ended.expect("no panic");
@@ -55,18 +55,18 @@ async fn stampede(fleet: &Fleet, name: &TodoName, arm: Arm) -> u64 {
 
 #[test]
 fn ten_thousand_readers_of_a_cold_todo_are_one_load() {
-    for arm in [
-        Arm::MinimizeLatency,
-        Arm::FullyConsistent,
-        Arm::MaxStaleness(Duration::from_millis(100)),
+    for consistency in [
+        Consistency::MinimizeLatency,
+        Consistency::FullyConsistent,
+        Consistency::MaxStaleness(Duration::from_millis(100)),
     ] {
         let loads = in_calm(1, async |world, fleet| {
             let name = world.config.names[0].clone();
             retitle(&world, &name, "before");
             sleep(Duration::from_secs(1)).await;
-            stampede(&fleet, &name, arm).await
+            stampede(&fleet, &name, consistency).await
         });
-        assert_eq!(loads, 1, "{arm:?}");
+        assert_eq!(loads, 1, "{consistency:?}");
     }
 }
 
@@ -76,10 +76,10 @@ fn ten_thousand_readers_of_a_changed_todo_are_one_load() {
         let name = world.config.names[0].clone();
         retitle(&world, &name, "before");
         sleep(Duration::from_secs(1)).await;
-        read(&fleet.replica(0), &name, Arm::MinimizeLatency).await;
+        read(&fleet.replica(0), &name, Consistency::MinimizeLatency).await;
         retitle(&world, &name, "after");
         sleep(Duration::from_secs(1)).await;
-        stampede(&fleet, &name, Arm::MinimizeLatency).await
+        stampede(&fleet, &name, Consistency::MinimizeLatency).await
     });
     assert_eq!(loads, 1);
 }
@@ -88,20 +88,20 @@ fn ten_thousand_readers_of_a_changed_todo_are_one_load() {
 async fn read_steadily(
     fleet: &Arc<Fleet>,
     name: &TodoName,
-    arms: &[Arm],
+    arms: &[Consistency],
     ends: Instant,
     replicas: usize,
 ) {
     let mut readers = JoinSet::new();
     for n in 0..STEADY * replicas {
-        let (replica, name, arm) = (
+        let (replica, name, consistency) = (
             fleet.replica(n % replicas),
             name.clone(),
             arms[n % arms.len()],
         );
         readers.spawn(async move {
             while Instant::now() < ends {
-                read(&replica, &name, arm).await;
+                read(&replica, &name, consistency).await;
                 sleep(PACE).await;
             }
         });
@@ -127,9 +127,9 @@ fn a_hot_todo_that_changes_20_times_a_second_costs_a_load_for_each_change() {
             changes
         });
         let arms = [
-            Arm::MinimizeLatency,
-            Arm::MinimizeLatency,
-            Arm::FullyConsistent,
+            Consistency::MinimizeLatency,
+            Consistency::MinimizeLatency,
+            Consistency::FullyConsistent,
         ];
         read_steadily(&fleet, &name, &arms, ends, 2).await;
         let changes: u64 = writer.await.expect("no panic");
@@ -155,14 +155,14 @@ fn readers_of_a_hot_todo_wait_for_none_of_its_changes() {
     let (reads, late, loads) = in_calm(1, async |world, fleet| {
         let (replica, name) = (fleet.replica(0), world.config.names[0].clone());
         retitle(&world, &name, "cold");
-        read(&replica, &name, Arm::MinimizeLatency).await;
+        read(&replica, &name, Consistency::MinimizeLatency).await;
         let (mut reads, mut late) = (0, 0);
         for change in 0..CHANGES {
             let ends = Instant::now() + Duration::from_millis(50);
             while Instant::now() < ends {
                 // The clock stands still while nobody waits.
                 let began = Instant::now();
-                read(&replica, &name, Arm::MinimizeLatency).await;
+                read(&replica, &name, Consistency::MinimizeLatency).await;
                 reads += 1;
                 late += u32::from(began.elapsed() > Duration::ZERO);
                 sleep(Duration::from_millis(1)).await;
@@ -207,7 +207,7 @@ fn a_todo_that_was_hot_is_not_loaded_for_ever() {
     let loads = in_calm(1, async |world, fleet| {
         let (replica, name) = (fleet.replica(0), world.config.names[0].clone());
         for _ in 0..100 {
-            read(&replica, &name, Arm::MinimizeLatency).await;
+            read(&replica, &name, Consistency::MinimizeLatency).await;
         }
         let before = replica.link.loads_of(name.as_str());
         for change in 0..20 {
@@ -227,7 +227,7 @@ fn with_a_silent_feed_a_todo_costs_a_load_for_each_limit() {
         retitle(&world, &name, "before");
         world.weather().links[0].hung_upto = u64::MAX;
         let ends = Instant::now() + length;
-        read_steadily(&fleet, &name, &[Arm::MinimizeLatency], ends, 1).await;
+        read_steadily(&fleet, &name, &[Consistency::MinimizeLatency], ends, 1).await;
         (
             fleet.replica(0).link.loads_of(name.as_str()),
             world.config.settings.staleness_limit,

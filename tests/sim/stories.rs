@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tidemark::{
-    cache::{Arm, Want},
+    cache::{Consistency, Want},
     error::Error,
 };
 use tokio::time::sleep;
@@ -46,7 +46,7 @@ fn a_stale_answer_is_marked_also_when_its_document_is_unreadable() {
         let (replica, want) = (
             fleet.replica(0),
             Want {
-                arm: Arm::MinimizeLatency,
+                consistency: Consistency::MinimizeLatency,
                 deadline: None,
             },
         );

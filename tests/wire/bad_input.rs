@@ -58,7 +58,7 @@ async fn each_wrong_field_is_named() {
         create_in(&mut client, "lists/a", "b/c", titled("x")).await,
         "todo_id",
     );
-    let negative = arm(Requirement::MaxStaleness(prost_types::Duration {
+    let negative = consistency(Requirement::MaxStaleness(prost_types::Duration {
         seconds: -1,
         nanos: 0,
     }));

@@ -109,18 +109,18 @@ pub async fn retitle(client: &mut Client, name: &str, title: &str) -> pb::Update
         .into_inner()
 }
 
-pub fn arm(requirement: Requirement) -> Option<pb::Consistency> {
+pub fn consistency(requirement: Requirement) -> Option<pb::Consistency> {
     Some(pb::Consistency {
         requirement: Some(requirement),
     })
 }
 
 pub fn strong() -> Option<pb::Consistency> {
-    arm(Requirement::FullyConsistent(true))
+    consistency(Requirement::FullyConsistent(true))
 }
 
 pub fn with_token(token: &str) -> Option<pb::Consistency> {
-    arm(Requirement::AtLeastAsFresh(token.into()))
+    consistency(Requirement::AtLeastAsFresh(token.into()))
 }
 
 pub async fn get(

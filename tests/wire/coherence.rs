@@ -248,7 +248,7 @@ async fn dropping_the_collection_makes_all_that_is_cached_void() {
 async fn bounds_and_sources_are_told() {
     let (_service, mut client) = real("bounds").await;
     create(&mut client, "milk", "x").await;
-    let cached_only = || arm(Requirement::CachedOnly(true));
+    let cached_only = || consistency(Requirement::CachedOnly(true));
     let (code, reason, _) = refused(get(&mut client, NAME, cached_only()).await);
     assert_eq!(
         (code, reason.as_str()),
@@ -267,7 +267,7 @@ async fn bounds_and_sources_are_told() {
             nanos: i32::try_from(ms % 1000).expect("small") * 1_000_000,
         };
         let began = std::time::Instant::now();
-        let reply = get(&mut client, NAME, arm(Requirement::MaxStaleness(d)))
+        let reply = get(&mut client, NAME, consistency(Requirement::MaxStaleness(d)))
             .await
             .expect("found");
         let bound = reply

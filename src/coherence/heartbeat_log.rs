@@ -26,11 +26,11 @@ struct Beat {
 /// Every write that anyone had acknowledged before `begun` has a time below
 /// `time`. Any part of the ledger is sound, so it may be thinned at will.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Ledger {
+pub struct HeartbeatLog {
     beats: VecDeque<Beat>,
 }
 
-impl Ledger {
+impl HeartbeatLog {
     /// Adds an acknowledged heartbeat and forgets what is older than `keep`.
     /// One that does not rise in both times adds nothing and is left out.
     pub fn record(&mut self, time: OriginTime, begun: Mono, now: Mono, keep: Duration) {
@@ -100,66 +100,70 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    fn filled(every_ms: u64, count: u64, keep: Duration) -> Ledger {
-        let mut ledger = Ledger::default();
+    fn filled(every_ms: u64, count: u64, keep: Duration) -> HeartbeatLog {
+        let mut heartbeat_log = HeartbeatLog::default();
         for n in 1..=count {
             let begun = Mono(n * every_ms * MS);
-            ledger.record(OriginTime(n * 10), begun, Mono(begun.0 + MS), keep);
+            heartbeat_log.record(OriginTime(n * 10), begun, Mono(begun.0 + MS), keep);
         }
-        ledger
+        heartbeat_log
     }
 
     #[test]
     fn empty_proves_nothing() {
-        let ledger = Ledger::default();
-        assert_eq!(ledger.age(Mono(0)), None);
-        assert_eq!(ledger.proven(OriginTime::MAX), None);
+        let heartbeat_log = HeartbeatLog::default();
+        assert_eq!(heartbeat_log.age(Mono(0)), None);
+        assert_eq!(heartbeat_log.proven(OriginTime::MAX), None);
     }
 
     #[test]
     fn age_is_the_first_heartbeat_begun_late_enough() {
-        let ledger = filled(100, 5, Duration::from_secs(60));
-        assert_eq!(ledger.age(Mono(200 * MS)), Some(OriginTime(19)));
-        assert_eq!(ledger.age(Mono(200 * MS + 1)), Some(OriginTime(29)));
-        assert_eq!(ledger.age(Mono(500 * MS + 1)), None);
+        let heartbeat_log = filled(100, 5, Duration::from_secs(60));
+        assert_eq!(heartbeat_log.age(Mono(200 * MS)), Some(OriginTime(19)));
+        assert_eq!(heartbeat_log.age(Mono(200 * MS + 1)), Some(OriginTime(29)));
+        assert_eq!(heartbeat_log.age(Mono(500 * MS + 1)), None);
     }
 
     /// Not `h - 2`: an answer fresh to `h - 1` has every write below `h`.
     #[test]
     fn bound_counts_heartbeats_up_to_the_next_time() {
-        let ledger = filled(100, 5, Duration::from_secs(60));
-        assert_eq!(ledger.proven(OriginTime(29)), Some(Mono(300 * MS)));
-        assert_eq!(ledger.proven(OriginTime(28)), Some(Mono(200 * MS)));
-        assert_eq!(ledger.proven(OriginTime(8)), None);
-        assert_eq!(ledger.proven(OriginTime::MAX), Some(Mono(500 * MS)));
+        let heartbeat_log = filled(100, 5, Duration::from_secs(60));
+        assert_eq!(heartbeat_log.proven(OriginTime(29)), Some(Mono(300 * MS)));
+        assert_eq!(heartbeat_log.proven(OriginTime(28)), Some(Mono(200 * MS)));
+        assert_eq!(heartbeat_log.proven(OriginTime(8)), None);
+        assert_eq!(heartbeat_log.proven(OriginTime::MAX), Some(Mono(500 * MS)));
     }
 
     #[test]
     fn heartbeats_that_do_not_rise_are_left_out() {
-        let mut ledger = filled(100, 2, Duration::from_secs(60));
-        ledger.record(
+        let mut heartbeat_log = filled(100, 2, Duration::from_secs(60));
+        heartbeat_log.record(
             OriginTime(5),
             Mono(900 * MS),
             Mono(901 * MS),
             Duration::from_secs(60),
         );
-        ledger.record(
+        heartbeat_log.record(
             OriginTime(50),
             Mono(150 * MS),
             Mono(901 * MS),
             Duration::from_secs(60),
         );
-        assert_eq!(ledger.newest(), Some(OriginTime(20)));
+        assert_eq!(heartbeat_log.newest(), Some(OriginTime(20)));
     }
 
     #[test]
     fn thinned_by_age_with_small_gaps() {
         let keep = Duration::from_secs(15);
-        let ledger = filled(2, 30_000, keep);
-        assert!(ledger.beats.len() < 1000, "{}", ledger.beats.len());
+        let heartbeat_log = filled(2, 30_000, keep);
+        assert!(
+            heartbeat_log.beats.len() < 1000,
+            "{}",
+            heartbeat_log.beats.len()
+        );
         let now = Mono(30_000 * 2 * MS + MS);
         let mut newer = now;
-        for beat in ledger.beats.iter().rev() {
+        for beat in heartbeat_log.beats.iter().rev() {
             let age = now.since(beat.begun);
             assert!(age <= keep);
             let gap = newer.since(beat.begun);

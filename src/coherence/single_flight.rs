@@ -14,7 +14,7 @@ use crate::model::{Mono, OriginTime};
 /// Loads under way and those that wait to begin: for one key at most one of
 /// each.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Flights<K: Hash + Eq, W> {
+pub struct SingleFlight<K: Hash + Eq, W> {
     table: HashMap<K, Slots<W>>,
 }
 
@@ -50,7 +50,7 @@ pub enum Joined {
 
 /// What a reader asks of a load that it may join.
 #[derive(Clone, Copy, Debug)]
-pub struct Required {
+pub struct LoadRequirement {
     /// `max(fence, floor, need)`: the load must have begun with an `after` not
     /// below it.
     pub after: OriginTime,
@@ -60,14 +60,14 @@ pub struct Required {
 }
 
 impl<W> Running<W> {
-    fn serves(&self, required: &Required) -> bool {
+    fn serves(&self, required: &LoadRequirement) -> bool {
         let in_grace =
             |(after, since): (OriginTime, Mono)| self.after >= after && self.began >= since;
         self.after >= required.after || required.grace.is_some_and(in_grace)
     }
 }
 
-impl<K: Hash + Eq + Clone, W> Default for Flights<K, W> {
+impl<K: Hash + Eq + Clone, W> Default for SingleFlight<K, W> {
     fn default() -> Self {
         Self {
             table: HashMap::new(),
@@ -75,10 +75,10 @@ impl<K: Hash + Eq + Clone, W> Default for Flights<K, W> {
     }
 }
 
-impl<K: Hash + Eq + Clone, W> Flights<K, W> {
+impl<K: Hash + Eq + Clone, W> SingleFlight<K, W> {
     /// Lets a reader join: the load under way only if that began late enough,
     /// else the next one.
-    pub fn join(&mut self, key: &K, required: Required, waiter: W) -> Joined {
+    pub fn join(&mut self, key: &K, required: LoadRequirement, waiter: W) -> Joined {
         let Some(slots) = self.table.get_mut(key) else {
             let next = Some(Next {
                 required: required.after,
@@ -187,7 +187,7 @@ impl<K: Hash + Eq + Clone, W> Flights<K, W> {
 }
 
 /// In the order of the keys. For the model, which tells states apart by it.
-impl<K: Hash + Ord, W: Hash> Hash for Flights<K, W> {
+impl<K: Hash + Ord, W: Hash> Hash for SingleFlight<K, W> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let mut slots: Vec<_> = self.table.iter().collect();
         slots.sort_unstable_by_key(|(key, _)| *key);
@@ -199,8 +199,8 @@ impl<K: Hash + Ord, W: Hash> Hash for Flights<K, W> {
 mod tests {
     use super::*;
 
-    fn required(after: u64) -> Required {
-        Required {
+    fn required(after: u64) -> LoadRequirement {
+        LoadRequirement {
             after: OriginTime(after),
             grace: None,
         }
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_load_is_joined_only_if_it_began_late_enough() {
-        let mut flights = Flights::default();
+        let mut flights = SingleFlight::default();
         assert_eq!(flights.join(&"k", required(5), 1), Joined::First);
         assert_eq!(flights.join(&"k", required(7), 2), Joined::Next);
         assert_eq!(flights.begin(&["k"], OriginTime(6), Mono(0)), OriginTime(7));
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_batch_begins_at_the_most_that_any_of_its_readers_requires() {
-        let mut flights = Flights::default();
+        let mut flights = SingleFlight::default();
         flights.join(&"a", required(5), 1);
         flights.join(&"b", required(9), 2);
         assert_eq!(
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_value_from_elsewhere_settles_only_what_it_is_new_enough_for() {
-        let mut flights = Flights::default();
+        let mut flights = SingleFlight::default();
         flights.join(&"k", required(5), 1);
         flights.join(&"k", required(7), 2);
         assert_eq!(
@@ -263,10 +263,10 @@ mod tests {
 
     #[test]
     fn a_page_in_grace_joins_a_load_that_was_overtaken() {
-        let mut flights = Flights::default();
+        let mut flights = SingleFlight::default();
         flights.join(&"p", required(5), 1);
         flights.begin(&["p"], OriginTime(5), Mono(100));
-        let grace = |need, since| Required {
+        let grace = |need, since| LoadRequirement {
             after: OriginTime(9),
             grace: Some((OriginTime(need), Mono(since))),
         };

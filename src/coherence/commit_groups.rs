@@ -27,14 +27,14 @@ pub enum Entry {
 /// The open time, and what is held of it. Outlives a reconnect: a resume
 /// closes nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Closing {
+pub struct CommitGroups {
     open: Option<(OriginTime, Vec<Entry>)>,
     newest: OriginTime,
 }
 
 /// What an event closed.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Closed {
+pub struct ClosedTimes {
     /// The times that are closed, in order, with their entries.
     pub released: Vec<(OriginTime, Vec<Entry>)>,
     /// How far the frontier may move.
@@ -49,7 +49,7 @@ pub struct OutOfOrder {
     newest: OriginTime,
 }
 
-impl Closing {
+impl CommitGroups {
     /// Takes the next event: `alone` if it is known to be the only one at its
     /// time, `entry` if watchers are to be told of it.
     ///
@@ -60,7 +60,7 @@ impl Closing {
         time: OriginTime,
         alone: bool,
         entry: Option<Entry>,
-    ) -> Result<Closed, OutOfOrder> {
+    ) -> Result<ClosedTimes, OutOfOrder> {
         if time < self.newest {
             return Err(OutOfOrder {
                 event: time,
@@ -68,7 +68,7 @@ impl Closing {
             });
         }
         self.newest = time;
-        let mut closed = Closed {
+        let mut closed = ClosedTimes {
             frontier: time.pred(),
             released: Vec::new(),
         };
@@ -93,7 +93,7 @@ impl Closing {
 
     /// Drops what is held of the open time: the feed goes on elsewhere, and a
     /// reset is told for all of it.
-    pub fn forget_open(&mut self) {
+    pub fn discard_open(&mut self) {
         self.open = None;
     }
 }
@@ -130,7 +130,7 @@ mod tests {
     }
 
     fn take(
-        closing: &mut Closing,
+        closing: &mut CommitGroups,
         time: u64,
         alone: bool,
         entry: Option<Entry>,
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn an_event_that_is_alone_closes_its_time() {
-        let mut closing = Closing::default();
+        let mut closing = CommitGroups::default();
         assert_eq!(
             take(&mut closing, 5, true, Some(change("a", 5))),
             (vec![(5, 1)], 5)
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_transaction_is_closed_by_the_next_time_only() {
-        let mut closing = Closing::default();
+        let mut closing = CommitGroups::default();
         assert_eq!(
             take(&mut closing, 5, false, Some(change("a", 5))),
             (vec![], 4)
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_reset_absorbs_the_rest_of_its_time() {
-        let mut closing = Closing::default();
+        let mut closing = CommitGroups::default();
         let reset = || {
             Some(Entry::Reset {
                 reason: "drop".into(),
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_time_too_large_to_hold_becomes_a_reset() {
-        let mut closing = Closing::default();
+        let mut closing = CommitGroups::default();
         for _ in 0..=MAX_HELD {
             take(&mut closing, 5, false, Some(change("a", 5)));
         }
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn going_back_is_an_error() {
-        let mut closing = Closing::default();
+        let mut closing = CommitGroups::default();
         take(&mut closing, 5, true, None);
         assert!(closing.take(OriginTime(4), true, None).is_err());
     }

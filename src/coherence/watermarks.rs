@@ -29,7 +29,7 @@ const LIST_FIELDS: [&str; 6] = [
 ];
 
 /// Frontier, fence and floor. None of them ever falls.
-pub struct Coherence {
+pub struct Watermarks {
     frontier: AtomicU64,
     floor: AtomicU64,
     todos: Box<[AtomicU64]>,
@@ -41,48 +41,48 @@ pub struct Coherence {
 
 /// What one part of a request is measured by, read once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Check {
+pub struct ReadView {
     /// The frontier, read before the rest.
     pub frontier: OriginTime,
     /// `max(fence, floor)` of the part's stripe: a value older than this may
     /// have missed a change.
-    pub bar: OriginTime,
+    pub min_as_of: OriginTime,
 }
 
 /// A value that was admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hit {
+pub struct Admitted {
     /// Every change up to this is in the answer.
     pub fresh_to: OriginTime,
     /// What the answer has seen: its part of the token.
     pub seen: OriginTime,
 }
 
-impl Check {
+impl ReadView {
     /// The one rule: a value stamped `as_of` is admissible if no change of its
     /// stripe is newer; it is then fresh to the frontier or to its own stamp,
     /// and may be answered if that reaches `need`.
     #[must_use]
-    pub fn admit(&self, as_of: OriginTime, need: OriginTime) -> Option<Hit> {
+    pub fn admit(&self, as_of: OriginTime, need: OriginTime) -> Option<Admitted> {
         self.admissible(as_of).filter(|hit| hit.fresh_to >= need)
     }
 
     /// The first half of the rule: how fresh the value is, whatever is needed.
     #[must_use]
-    pub fn admissible(&self, as_of: OriginTime) -> Option<Hit> {
-        (as_of >= self.bar).then(|| self.loaded(as_of))
+    pub fn admissible(&self, as_of: OriginTime) -> Option<Admitted> {
+        (as_of >= self.min_as_of).then(|| self.loaded(as_of))
     }
 
     /// How fresh a value is that was loaded for this check: begun with
     /// `after >= max(bar, need)`, so it is right without a second check.
     #[must_use]
-    pub fn loaded(&self, as_of: OriginTime) -> Hit {
+    pub fn loaded(&self, as_of: OriginTime) -> Admitted {
         let seen = if as_of > self.frontier {
             as_of
         } else {
-            self.bar
+            self.min_as_of
         };
-        Hit {
+        Admitted {
             fresh_to: as_of.max(self.frontier),
             seen,
         }
@@ -92,20 +92,20 @@ impl Check {
 /// The value as it may be written to the shared tier again: it is known to
 /// have been the same up to `check.frontier`, if it was admitted by `check`.
 #[must_use]
-pub fn renewed(value: &Stamped, check: &Check) -> Stamped {
+pub fn renewed(value: &Stamped, view: &ReadView) -> Stamped {
     Stamped {
-        as_of: value.as_of.max(check.frontier),
+        as_of: value.as_of.max(view.frontier),
         value: value.value.clone(),
     }
 }
 
-impl Default for Coherence {
+impl Default for Watermarks {
     fn default() -> Self {
         Self::new(TODO_STRIPES, LIST_STRIPES)
     }
 }
 
-impl Coherence {
+impl Watermarks {
     /// With tables of these sizes. Until the floor is placed it is above
     /// everything: nothing is admissible.
     #[must_use]
@@ -142,22 +142,22 @@ impl Coherence {
     /// The check of a todo, read in the order that the rule wants: frontier,
     /// then fence and floor.
     #[must_use]
-    pub fn check_todo(&self, name: &str) -> Check {
-        self.check(stripe(&self.todos, name))
+    pub fn view_todo(&self, name: &str) -> ReadView {
+        self.view(stripe(&self.todos, name))
     }
 
     /// The check of a list's pages.
     #[must_use]
-    pub fn check_list(&self, list: &str) -> Check {
-        self.check(stripe(&self.lists, list))
+    pub fn view_list(&self, list: &str) -> ReadView {
+        self.view(stripe(&self.lists, list))
     }
 
-    fn check(&self, fence: &AtomicU64) -> Check {
+    fn view(&self, fence: &AtomicU64) -> ReadView {
         let frontier = self.frontier();
         let fence = OriginTime(fence.load(Ordering::Acquire));
-        Check {
+        ReadView {
             frontier,
-            bar: fence.max(self.floor()),
+            min_as_of: fence.max(self.floor()),
         }
     }
 
@@ -188,7 +188,7 @@ impl Coherence {
     /// The least `as_of` of a page of this list that may be answered though
     /// overtaken: the floor, and the highest own write.
     #[must_use]
-    pub fn grace_bar(&self, list: &str) -> OriginTime {
+    pub fn grace_min_as_of(&self, list: &str) -> OriginTime {
         OriginTime(stripe(&self.own_lists, list).load(Ordering::Acquire)).max(self.floor())
     }
 

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::Ledger;
+use super::HeartbeatLog;
 use crate::model::{Mono, OriginTime};
 
 /// How fresh a caller wants an answer to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arm {
+pub enum Consistency {
     /// From the nearest cache, within the staleness limit.
     MinimizeLatency,
     /// No write acknowledged longer ago is missing.
@@ -22,7 +22,7 @@ pub enum Arm {
 
 /// What an arm asks for at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Needed {
+pub enum MinFreshness {
     /// An answer fresh to this.
     At(OriginTime),
     /// It can't be said before a heartbeat begun at this instant or later is
@@ -30,26 +30,31 @@ pub enum Needed {
     Heartbeat(Mono),
 }
 
-impl Arm {
+impl Consistency {
     /// What this arm needs of a request that arrived at `arrival`: the greater
     /// of its own row and of `age(limit)`, whatever the arm.
     #[must_use]
-    pub fn need(&self, arrival: Mono, limit: Duration, ledger: &Ledger) -> Needed {
+    pub fn need(
+        &self,
+        arrival: Mono,
+        limit: Duration,
+        heartbeat_log: &HeartbeatLog,
+    ) -> MinFreshness {
         let since = match self {
             Self::FullyConsistent => arrival,
             Self::MaxStaleness(d) => arrival.minus((*d).min(limit)),
             _ => arrival.minus(limit),
         };
-        match ledger.age(since) {
-            Some(age) => Needed::At(age.max(self.regardless_of_age())),
-            None => Needed::Heartbeat(since),
+        match heartbeat_log.age(since) {
+            Some(age) => MinFreshness::At(age.max(self.without_age())),
+            None => MinFreshness::Heartbeat(since),
         }
     }
 
     /// What the arm needs when its part of age is left out: all that an answer
     /// marked stale has to reach.
     #[must_use]
-    pub const fn regardless_of_age(&self) -> OriginTime {
+    pub const fn without_age(&self) -> OriginTime {
         match self {
             Self::AtLeastAsFresh(seen) => *seen,
             _ => OriginTime::ZERO,
@@ -89,78 +94,87 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(15);
     const SECOND: u64 = 1_000_000_000;
 
-    fn ledger() -> Ledger {
-        let mut ledger = Ledger::default();
+    fn heartbeat_log() -> HeartbeatLog {
+        let mut heartbeat_log = HeartbeatLog::default();
         for n in [10, 20, 30] {
-            ledger.record(
+            heartbeat_log.record(
                 OriginTime(n * 100),
                 Mono(n * SECOND),
                 Mono(n * SECOND + 1),
                 LIMIT * 4,
             );
         }
-        ledger
+        heartbeat_log
     }
 
     #[test]
     fn each_arm_is_a_time() {
-        let (ledger, arrival) = (ledger(), Mono(31 * SECOND));
-        let need = |arm: Arm| arm.need(arrival, LIMIT, &ledger);
-        assert_eq!(need(Arm::MinimizeLatency), Needed::At(OriginTime(1999)));
-        assert_eq!(need(Arm::CachedOnly), Needed::At(OriginTime(1999)));
+        let (heartbeat_log, arrival) = (heartbeat_log(), Mono(31 * SECOND));
+        let need = |consistency: Consistency| consistency.need(arrival, LIMIT, &heartbeat_log);
         assert_eq!(
-            need(Arm::MaxStaleness(Duration::from_secs(2))),
-            Needed::At(OriginTime(2999))
+            need(Consistency::MinimizeLatency),
+            MinFreshness::At(OriginTime(1999))
         );
         assert_eq!(
-            need(Arm::MaxStaleness(Duration::ZERO)),
-            Needed::Heartbeat(arrival),
+            need(Consistency::CachedOnly),
+            MinFreshness::At(OriginTime(1999))
+        );
+        assert_eq!(
+            need(Consistency::MaxStaleness(Duration::from_secs(2))),
+            MinFreshness::At(OriginTime(2999))
+        );
+        assert_eq!(
+            need(Consistency::MaxStaleness(Duration::ZERO)),
+            MinFreshness::Heartbeat(arrival),
             "nothing proves an age of zero but a heartbeat begun now"
         );
-        assert_eq!(need(Arm::FullyConsistent), Needed::Heartbeat(arrival));
+        assert_eq!(
+            need(Consistency::FullyConsistent),
+            MinFreshness::Heartbeat(arrival)
+        );
     }
 
     /// `max_staleness` above the limit and tokens from long ago don't loosen
     /// the limit.
     #[test]
     fn the_limit_holds_for_every_arm() {
-        let (ledger, arrival) = (ledger(), Mono(31 * SECOND));
-        for arm in [
-            Arm::MaxStaleness(LIMIT * 100),
-            Arm::AtLeastAsFresh(OriginTime(5)),
+        let (heartbeat_log, arrival) = (heartbeat_log(), Mono(31 * SECOND));
+        for consistency in [
+            Consistency::MaxStaleness(LIMIT * 100),
+            Consistency::AtLeastAsFresh(OriginTime(5)),
         ] {
             assert_eq!(
-                arm.need(arrival, LIMIT, &ledger),
-                Needed::At(OriginTime(1999))
+                consistency.need(arrival, LIMIT, &heartbeat_log),
+                MinFreshness::At(OriginTime(1999))
             );
         }
-        let token = Arm::AtLeastAsFresh(OriginTime(9999));
+        let token = Consistency::AtLeastAsFresh(OriginTime(9999));
         assert_eq!(
-            token.need(arrival, LIMIT, &ledger),
-            Needed::At(OriginTime(9999))
+            token.need(arrival, LIMIT, &heartbeat_log),
+            MinFreshness::At(OriginTime(9999))
         );
         let late = Mono(46 * SECOND);
-        for arm in [Arm::MinimizeLatency, Arm::CachedOnly, token] {
+        for consistency in [Consistency::MinimizeLatency, Consistency::CachedOnly, token] {
             assert_eq!(
-                arm.need(late, LIMIT, &ledger),
-                Needed::Heartbeat(late.minus(LIMIT))
+                consistency.need(late, LIMIT, &heartbeat_log),
+                MinFreshness::Heartbeat(late.minus(LIMIT))
             );
         }
     }
 
     #[test]
     fn a_strong_read_takes_no_heartbeat_begun_before_it() {
-        let mut ledger = ledger();
+        let mut heartbeat_log = heartbeat_log();
         let arrival = Mono(40 * SECOND);
-        ledger.record(OriginTime(4000), Mono(arrival.0 - 1), arrival, LIMIT * 4);
+        heartbeat_log.record(OriginTime(4000), Mono(arrival.0 - 1), arrival, LIMIT * 4);
         assert_eq!(
-            Arm::FullyConsistent.need(arrival, LIMIT, &ledger),
-            Needed::Heartbeat(arrival)
+            Consistency::FullyConsistent.need(arrival, LIMIT, &heartbeat_log),
+            MinFreshness::Heartbeat(arrival)
         );
-        ledger.record(OriginTime(4001), arrival, arrival, LIMIT * 4);
+        heartbeat_log.record(OriginTime(4001), arrival, arrival, LIMIT * 4);
         assert_eq!(
-            Arm::FullyConsistent.need(arrival, LIMIT, &ledger),
-            Needed::At(OriginTime(4000))
+            Consistency::FullyConsistent.need(arrival, LIMIT, &heartbeat_log),
+            MinFreshness::At(OriginTime(4000))
         );
     }
 }

@@ -4,11 +4,6 @@
 //! is run twice, with few and with many rounds, and the difference counts, so
 //! that starting and ending cost nothing.
 
-#![expect(
-    clippy::cast_precision_loss,
-    reason = "counts of instructions are far below 2^52"
-)]
-
 use std::{
     hint::black_box,
     process::{Command, ExitCode},

@@ -20,7 +20,7 @@ pub mod tls;
 /// The messages of the public contract, as `proto/todo/v1/todo.proto` has
 /// them. Plain data: the service itself is known to `grpc` alone.
 pub mod pb {
-    #![expect(clippy::pedantic, clippy::large_enum_variant, reason = "generated")]
+    #![expect(clippy::large_enum_variant, reason = "generated")]
     include!(concat!(env!("OUT_DIR"), "/messages/todo.v1.rs"));
 
     /// The compiled proto file with its imports: for reflection and for the

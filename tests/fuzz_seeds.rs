@@ -4,10 +4,6 @@
 use std::{fs, path::Path};
 
 #[path = "../fuzz/properties.rs"]
-#[expect(
-    clippy::pedantic,
-    reason = "held by the fuzz workspace, which has no lints of its own"
-)]
 mod properties;
 
 #[test]

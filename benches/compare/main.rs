@@ -7,11 +7,6 @@
 //! `TIDEMARK_BEFORE=target/before cargo bench ... -- short near_hit` measures that
 //! build beside this one.
 
-#![expect(
-    clippy::cast_precision_loss,
-    reason = "counts of calls are far below 2^52"
-)]
-
 mod http2;
 mod load;
 mod near;

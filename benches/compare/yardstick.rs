@@ -29,7 +29,6 @@ use server::todo_service_server::{TodoService, TodoServiceServer};
 
 mod server {
     #![expect(
-        clippy::pedantic,
         clippy::allow_attributes,
         clippy::allow_attributes_without_reason,
         reason = "generated"

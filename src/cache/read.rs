@@ -372,7 +372,7 @@ impl Cache {
         request: &Request,
     ) -> Result<(), Error> {
         missing = self.after_frontier(missing, parts, request).await?;
-        missing = self.from_shared(missing, parts, request).await?;
+        missing = self.lookup_shared(missing, parts, request).await?;
         if missing.is_empty() {
             return Ok(());
         }
@@ -431,7 +431,7 @@ impl Cache {
 
     /// Asks the shared tier for all at once that may lie there. What is worth a
     /// lease is asked for with it, once for all its readers.
-    async fn from_shared(
+    async fn lookup_shared(
         &self,
         missing: Vec<Missing>,
         parts: &mut [Option<Part>],

@@ -349,7 +349,6 @@ impl Progress {
     }
 
     fn tell(&self, counts: &Counts, bytes: u64) {
-        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
         let rate = counts.read as f64 / self.began.elapsed().as_secs_f64().max(0.001);
         let text = format!("{} todos, {rate:.0} a second", counts.read);
         self.bar.set_position(bytes);

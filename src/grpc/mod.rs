@@ -39,17 +39,12 @@ use crate::{cache::Cache, config::AllowedOrigins, pb, telemetry::Metrics};
 
 /// The generated client.
 pub mod client {
-    #![expect(
-        clippy::pedantic,
-        clippy::allow_attributes_without_reason,
-        reason = "generated"
-    )]
+    #![expect(clippy::allow_attributes_without_reason, reason = "generated")]
     include!(concat!(env!("OUT_DIR"), "/client/todo.v1.rs"));
 }
 
 mod server {
     #![expect(
-        clippy::pedantic,
         clippy::allow_attributes,
         clippy::allow_attributes_without_reason,
         reason = "generated"

@@ -165,7 +165,6 @@ impl Recorder {
                 .to_owned();
         for ((fault, consistency, at_target), (windows, cell)) in rows {
             let (n, failures) = (cell.micros.len() + cell.failures(), cell.failures());
-            #[expect(clippy::cast_precision_loss, reason = "for people")]
             let share = 100.0 * (n - failures) as f64 / n as f64;
             let mut micros = cell.micros.clone();
             let [p50, p99, max] = percentiles(&mut micros);

@@ -55,7 +55,7 @@ impl EmbeddedFeed {
 
     /// Changes from the file. Heartbeats are not in it; `Nothing` tells how
     /// far it was read.
-    fn from_file(&self, published: u64) -> Result<Vec<FeedItem>, FeedError> {
+    fn read_file(&self, published: u64) -> Result<Vec<FeedItem>, FeedError> {
         let broken = |e: &dyn std::fmt::Display| FeedError::Broken(e.to_string());
         let txn = self.database.begin_read().map_err(|e| broken(&e))?;
         let history = txn.open_table(HISTORY).map_err(|e| broken(&e))?;
@@ -99,7 +99,7 @@ impl Feed for EmbeddedFeed {
         let published = *published.map_err(|_| FeedError::Broken("the store is closed".into()))?;
         let items = match self.tail.after(cursor, BATCH) {
             Some(items) => items,
-            None => self.from_file(published)?,
+            None => self.read_file(published)?,
         };
         if let Some(last) = items.last() {
             self.cursor = last.time.0;

@@ -200,7 +200,7 @@ pub fn page_tokens(data: &[u8]) {
         .unwrap_or_else(todo_name);
     for key in [
         SortKey::Time(word.cast_signed()),
-        SortKey::Priority(word as u8),
+        SortKey::Priority(word.to_le_bytes()[0]),
         SortKey::Missing,
         SortKey::Wrong,
     ] {

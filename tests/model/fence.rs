@@ -354,7 +354,7 @@ impl Fence {
         }
     }
 
-    fn from_shared(&self, state: &mut State, reader: usize, view: Viewed, entry: Option<Stamp>) {
+    fn lookup_shared(&self, state: &mut State, reader: usize, view: Viewed, entry: Option<Stamp>) {
         let hit = entry
             .and_then(|stamp| Some((stamp, view.real().admit(at(stamp.as_of), OriginTime::ZERO)?)));
         let Some((stamp, hit)) = hit else {
@@ -549,7 +549,7 @@ impl Model for Fence {
                 let Reader::Asking(view) = state.readers[reader] else {
                     return None;
                 };
-                self.from_shared(&mut state, reader, view, entry);
+                self.lookup_shared(&mut state, reader, view, entry);
             }
             Action::GoAway(reader) => state.readers[reader] = Reader::Gone,
             Action::EndLoad(read_at) => self.end_load(&mut state, read_at),

@@ -1,5 +1,6 @@
-//! Kubernetes' part, played by a test: what the kubelet's probes are told while
-//! the tiers come and go, and that a rolling update loses no call.
+//! Kubernetes without a cluster: the results of the kubelet's probes while MongoDB
+//! and Redis fail and recover, and a rolling update that must not lose a call.
+//! `k8s/cluster` runs the same checks, and more, on a real cluster.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,5 +1,5 @@
-//! The real `grpc-health-probe` on the real process, with a MongoDB and a Redis
-//! of its own, which are stopped and go on.
+//! Runs the real `grpc-health-probe` against a real process whose MongoDB and Redis
+//! this test stops and resumes.
 
 use std::{path::Path, process::Command, time::Duration};
 
@@ -8,14 +8,14 @@ use tidemark::{grpc::client::todo_service_client::TodoServiceClient, pb};
 
 use crate::support::{Mongo, Tidemark, binary, eventually, free_port, redis};
 
-/// What grpc-health-probe ends with.
+/// Exit codes of grpc-health-probe.
 const SERVING: i32 = 0;
 const NOT_CONNECTED: i32 = 2;
 const NOT_SERVING: i32 = 4;
 
-/// Changes that the service has to catch up with when it starts.
+/// Changes that the service must replay when it starts.
 const CHANGES: u64 = 5000;
-/// A busy machine may take so long for anything.
+/// The longest wait for any condition, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn program() -> std::path::PathBuf {
@@ -31,7 +31,7 @@ fn program() -> std::path::PathBuf {
     }
 }
 
-/// The exit code for a name, as the kubelet would ask.
+/// The exit code of the probe for a service name, as the kubelet runs it.
 async fn probe(service: &Tidemark, name: &str) -> i32 {
     probe_at(service.address.trim_start_matches("http://"), name).await
 }
@@ -82,11 +82,11 @@ async fn write_history(mongo: &Mongo) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn probes_are_told_what_kubernetes_should_do() {
+async fn probes_follow_the_state_of_mongodb_and_redis() {
     let (mongo, redis) = (Mongo::start(1, 50), redis());
     write_history(&mongo).await;
 
-    // MongoDB away at the start: alive, and neither started nor ready.
+    // MongoDB is down at the start: alive, but neither started nor ready.
     mongo.nodes[0].freeze();
     let (uri, url) = (
         mongo.uri("probes"),
@@ -108,7 +108,7 @@ async fn probes_are_told_what_kubernetes_should_do() {
     assert_eq!(probe(&service, "startup").await, NOT_SERVING);
     assert_eq!(probe(&service, "readiness").await, NOT_SERVING);
 
-    // It comes: ready, but not before all that happened meanwhile is known.
+    // MongoDB recovers: ready, but only after all changes were replayed.
     mongo.nodes[0].thaw();
     becomes(&service, "readiness", SERVING).await;
     assert!(
@@ -127,13 +127,13 @@ async fn probes_are_told_what_kubernetes_should_do() {
     }
     becomes(&service, "shared", SERVING).await;
 
-    // Redis goes: never a matter of the kubelet's.
+    // Redis fails: the kubelet's probes do not depend on it.
     redis.freeze();
     let mut client = TodoServiceClient::connect(service.address.clone())
         .await
         .expect("connected");
-    eventually("notice of Redis", LIMIT, async || {
-        // Somebody has to read what near does not have.
+    eventually("detection of the failure of Redis", LIMIT, async || {
+        // Only near misses use Redis.
         for n in 0..20 {
             let name = format!("lists/home/todos/none-{n}");
             let request = pb::GetTodoRequest {
@@ -149,14 +149,14 @@ async fn probes_are_told_what_kubernetes_should_do() {
         assert_eq!(
             probe(&service, name).await,
             SERVING,
-            "{name}, while Redis is away"
+            "{name}, while Redis is down"
         );
     }
     redis.thaw();
     becomes(&service, "shared", SERVING).await;
 
-    // MongoDB goes: out of the Service once the staleness limit has passed, but
-    // no restart, which would mend nothing.
+    // MongoDB fails: not ready once the staleness limit has passed, but still
+    // alive, because a restart would not help.
     mongo.nodes[0].freeze();
     becomes(&service, "readiness", NOT_SERVING).await;
     becomes(&service, "origin", NOT_SERVING).await;
@@ -164,19 +164,19 @@ async fn probes_are_told_what_kubernetes_should_do() {
         assert_eq!(
             probe(&service, name).await,
             SERVING,
-            "{name}, while MongoDB is away"
+            "{name}, while MongoDB is down"
         );
     }
     assert_eq!(
         probe(&service, "todo.v1.TodoService").await,
         NOT_SERVING,
-        "for clients that ask"
+        "for clients with health checks"
     );
     mongo.nodes[0].thaw();
     becomes(&service, "readiness", SERVING).await;
     becomes(&service, "origin", SERVING).await;
 
-    // The same when they end and come back, and not only hang.
+    // The same when both exit and start again, instead of hanging.
     redis.kill();
     mongo.nodes[0].kill();
     becomes(&service, "readiness", NOT_SERVING).await;
@@ -184,7 +184,7 @@ async fn probes_are_told_what_kubernetes_should_do() {
         assert_eq!(
             probe(&service, name).await,
             SERVING,
-            "{name}, while both are gone"
+            "{name}, while both are stopped"
         );
     }
     redis.restart();
@@ -192,8 +192,8 @@ async fn probes_are_told_what_kubernetes_should_do() {
     becomes(&service, "readiness", SERVING).await;
     becomes(&service, "shared", SERVING).await;
 
-    // The end, with a write under way: no new connection, and health says so
-    // where it is still to be asked, but the process is not to be killed.
+    // SIGTERM during a write: no new connections, not ready on the health port,
+    // but alive, because the drain must not be interrupted.
     mongo.nodes[0].freeze();
     let todo = pb::Todo {
         title: "The last one".into(),
@@ -211,17 +211,17 @@ async fn probes_are_told_what_kubernetes_should_do() {
     assert_eq!(
         probe_at(&health, "readiness").await,
         NOT_SERVING,
-        "on the port for health"
+        "on the health port"
     );
     assert_eq!(
         probe_at(&health, "liveness").await,
         SERVING,
-        "on the port for health"
+        "on the health port"
     );
     mongo.nodes[0].thaw();
     write
         .await
         .expect("waited")
-        .expect("the write that was under way is done");
+        .expect("the write in flight completes");
     assert_eq!(service.exit_code(LIMIT).await, Some(0));
 }

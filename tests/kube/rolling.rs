@@ -1,8 +1,8 @@
-//! Three replicas are replaced one after the other, as the Deployment does it,
-//! while a client goes on that balances as gRPC does with the published service
-//! config: round robin over the replicas that are ready. On UNAVAILABLE it tries
-//! elsewhere: reads by the config's policy, writes as the programs in `clients/`
-//! do by themselves, because the contract says that such a write had no effect.
+//! Replaces three replicas one after the other, as a Deployment does, under the
+//! load of clients that balance as gRPC does with the published service config:
+//! round robin over the ready replicas. On UNAVAILABLE they retry on another
+//! replica: reads by the policy of the config, writes as the programs in
+//! `clients/` do, because such a write had no effect.
 
 use std::{
     sync::{
@@ -31,11 +31,11 @@ const CALLERS: usize = 6;
 /// `maxAttempts` and `initialBackoff` of the service config.
 const ATTEMPTS: usize = 4;
 const BACKOFF: Duration = Duration::from_millis(50);
-/// preStop: longer than the callers need to see that a replica is leaving.
+/// preStop: longer than callers need to learn that a replica is terminating.
 const PRE_STOP: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A replica as a balancer sees it: its connection, and whether it is ready.
+/// A replica from the view of a balancer: its connection and its readiness.
 struct Endpoint {
     port: u16,
     client: Client,
@@ -55,7 +55,7 @@ impl Endpoint {
         }
     }
 
-    /// Follows health on a connection of its own, as gRPC's health checking does.
+    /// Watches health on a separate connection, as gRPC's health checking does.
     async fn follow_health(&self) {
         loop {
             let _ = self.watch_health().await;
@@ -75,10 +75,10 @@ impl Endpoint {
         let request = HealthCheckRequest {
             service: "todo.v1.TodoService".into(),
         };
-        let mut told = health.watch(request).await?.into_inner();
-        while let Some(told) = told.message().await? {
+        let mut updates = health.watch(request).await?.into_inner();
+        while let Some(update) = updates.message().await? {
             self.ready
-                .store(told.status() == ServingStatus::Serving, Ordering::Relaxed);
+                .store(update.status() == ServingStatus::Serving, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -108,9 +108,9 @@ impl Balancer {
         })
     }
 
-    /// One call, on the next ready replica; again on another one while the
-    /// answer is UNAVAILABLE, at most as often as the service config says.
-    async fn call<T, F>(&self, one: impl Fn(Client) -> F) -> Result<T, Status>
+    /// Makes a call on the next ready replica. Retries on another one while the
+    /// result is UNAVAILABLE, with the limits of the service config.
+    async fn call<T, F>(&self, attempt_on: impl Fn(Client) -> F) -> Result<T, Status>
     where
         F: Future<Output = Result<T, Status>>,
     {
@@ -123,8 +123,8 @@ impl Balancer {
             let Some(endpoint) = self.pick() else {
                 continue;
             };
-            match one(endpoint.client.clone()).await {
-                // On a write too it means that nothing was done (the contract).
+            match attempt_on(endpoint.client.clone()).await {
+                // By the contract, UNAVAILABLE means no effect, also for a write.
                 Err(status) if status.code() == Code::Unavailable || never_sent(&status) => {
                     last = status;
                 }
@@ -138,11 +138,11 @@ impl Balancer {
     }
 }
 
-/// The connection was closed before the call was on it (hyper says "connection
-/// closed" only of a request that it still holds), or the server had said that
-/// it looks at no further call (GOAWAY without an error fails only those). gRPC
-/// libraries send such a call again by themselves, whatever the service config
-/// says; tonic tells.
+/// Whether the server cannot have seen the call. Either the connection closed
+/// before the call was sent (hyper reports "connection closed" only for a request
+/// that it still holds), or the server had sent GOAWAY without an error, which
+/// rejects only later calls. gRPC libraries retry such calls transparently; tonic
+/// returns them to the caller.
 fn never_sent(status: &Status) -> bool {
     let mut cause = std::error::Error::source(status);
     while let Some(error) = cause {
@@ -168,8 +168,8 @@ fn at_least(token: &str) -> Option<pb::Consistency> {
     })
 }
 
-/// Writes and reads in turn; what it wrote last must be in what it reads next,
-/// whatever replica answers.
+/// Writes and reads in turn. A read with the token of the last write must return
+/// that write, on every replica.
 async fn caller(
     balancer: Arc<Balancer>,
     number: usize,
@@ -218,7 +218,7 @@ async fn caller(
             match read.await {
                 Ok(read) => {
                     let read = read.into_inner().todo.expect("a todo").title;
-                    assert_eq!(read, title, "a read with a token went back");
+                    assert_eq!(read, title, "a read with a token returned an older version");
                 }
                 Err(status) => failed.push(format!("read {round}: {status:?}")),
             }
@@ -269,7 +269,7 @@ async fn a_rolling_restart_loses_no_call() {
     sleep(Duration::from_secs(1)).await;
 
     for index in 0..REPLICAS {
-        // The kubelet: preStop, SIGTERM, and the end within the grace period.
+        // As the kubelet does: preStop, SIGTERM, exit within the grace period.
         sleep(PRE_STOP).await;
         replicas[index].terminate();
         assert_eq!(
@@ -289,20 +289,18 @@ async fn a_rolling_restart_loses_no_call() {
     stop.store(true, Ordering::Relaxed);
     let (mut calls, mut failed) = (0, Vec::new());
     for caller in callers {
-        let (more, problems) = caller.await.expect("no caller saw its own write undone");
+        let (more, problems) = caller.await.expect("every caller reads its own writes");
         calls += more;
         failed.extend(problems);
     }
     let retried = balancer.retried.load(Ordering::Relaxed);
-    println!(
-        "{calls} calls, {retried} tried again elsewhere, {} failed",
-        failed.len()
-    );
-    assert!(calls > 200, "only {calls} calls: too few to say anything");
-    // Draining tells the balancer before the door is shut: hardly a call meets it.
+    println!("{calls} calls, {retried} retried, {} failed", failed.len());
+    assert!(calls > 200, "only {calls} calls: too few for a result");
+    // The balancer learns of a drain before connections are refused, so few calls
+    // need a retry.
     assert!(
         retried * 20 < calls,
-        "{retried} of {calls} calls were tried again"
+        "{retried} of {calls} calls were retried"
     );
     assert_eq!(
         failed.len(),

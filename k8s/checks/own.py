@@ -1,14 +1,15 @@
-"""Checks of our own: what no linter sees, because it asks the running server.
+"""Checks that linters cannot do, because they need the program or several files.
 
     own.py rules RENDERED.yaml FOLDER     write rules and their tests for promtool
     own.py check TIDEMARK RENDERED_DIR    all checks
 
-Every problem is told, each with where it is; the exit code is 1 if there is any.
+Prints every problem with its location. Exits with 1 if there is any.
 """
 
 import base64
 import contextlib
 import json
+import math
 import os
 import pathlib
 import re
@@ -24,15 +25,26 @@ import urllib.request
 
 import yaml
 
-OVERLAYS = ("dev", "prod", "prod-tls")
+OVERLAYS = ("dev", "prod", "prod-tls", "prod-monitoring")
 METRIC = re.compile(r"\btidemark_[a-z_]+\b")
 MATCHERS = re.compile(r"(tidemark_[a-z_]+)\{([^}]*)\}")
 MATCHER = re.compile(r'([a-z_]+)(!~|=~|!=|=)"([^"]*)"')
 # Labels that Prometheus or Kubernetes adds, not the server.
 OUTSIDE_LABELS = {"pod", "namespace", "job", "le"}
-# What Grafana puts in.
+# Values for the variables of Grafana.
 GRAFANA = {"$__rate_interval": "1m", "$pod": ".*"}
+# A server on a busy machine may take this long to start.
 START_SECONDS = 60
+# gRPC resolves a DNS name at most once in this time.
+DNS_SECONDS = 30
+# A hung process must be replaced within this time.
+HANG_SECONDS = 45
+GRPC_CODES = {
+    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
+    "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
+    "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS",
+    "UNAUTHENTICATED",
+}  # fmt: skip
 
 problems = []
 
@@ -68,15 +80,15 @@ def environment(documents):
 
 
 def addresses(documents, overlay):
-    """What the Secret holds, as TOML: made by the overlay, or its example."""
+    """The contents of the Secret: the overlay's own, or the example."""
     for document in documents:
         if document["kind"] == "Secret":
             return base64.b64decode(document["data"]["tidemark.toml"]).decode()
     return pathlib.Path("k8s/overlays/prod/tidemark.toml.example").read_text()
 
 
-# What the program says of its settings, run with the pod's environment.
 def settings(tidemark, documents, overlay):
+    """The settings as the program reads them in the pod's environment."""
     env = environment(documents)
     with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
         file.write(addresses(documents, overlay))
@@ -87,7 +99,7 @@ def settings(tidemark, documents, overlay):
             capture_output=True,
             text=True,
         )
-        want(asked.returncode == 0, f"{overlay}: the settings are refused: {asked.stderr}")
+        want(asked.returncode == 0, f"{overlay}: invalid settings: {asked.stderr}")
         lines = [re.match(r"(\S+)\s+(.*?)\s+# (.*)", line) for line in asked.stdout.splitlines()]
         told = {line[1]: (line[2], line[3]) for line in lines if line}
         for name in ("mongodb-uri", "redis-url"):
@@ -95,40 +107,76 @@ def settings(tidemark, documents, overlay):
     for variable in env:
         if variable.startswith("TIDEMARK_") and variable != "TIDEMARK_CONFIG":
             name = variable.removeprefix("TIDEMARK_").lower().replace("_", "-")
-            want(told.get(name, ("", ""))[1] == "environment", f"{overlay}: {variable} is no setting")
+            want(told.get(name, ("", ""))[1] == "environment", f"{overlay}: {variable} is not a setting")
     return {name: value for name, (value, _) in told.items()}
 
 
 def config_variable(tidemark, documents, overlay):
     usage = subprocess.run([tidemark, "serve", "--help"], capture_output=True, text=True).stdout
-    want("TIDEMARK_CONFIG" in usage, f"{overlay}: TIDEMARK_CONFIG is not known to `serve`")
+    want("TIDEMARK_CONFIG" in usage, f"{overlay}: `serve` does not know TIDEMARK_CONFIG")
     mounts = [mount["mountPath"] for mount in container(documents)["volumeMounts"]]
     config = environment(documents)["TIDEMARK_CONFIG"]
     want(os.path.dirname(config) in mounts, f"{overlay}: {config} is not mounted")
 
 
 def certificate(documents, overlay):
-    """The files of TLS lie in a mounted volume, by the names of a `kubernetes.io/tls` Secret."""
+    """The TLS files are in a mounted volume, named as in a `kubernetes.io/tls` Secret."""
     mounts = [mount["mountPath"] for mount in container(documents)["volumeMounts"]]
     for variable, file in (("TIDEMARK_TLS_CERT", "tls.crt"), ("TIDEMARK_TLS_KEY", "tls.key")):
         folder, name = os.path.split(environment(documents)[variable])
         want(folder in mounts and name == file, f"{overlay}: {variable} is not mounted")
     for service in (d for d in documents if d["kind"] == "Service"):
         plain = [port for port in service["spec"]["ports"] if port.get("appProtocol") == "kubernetes.io/h2c"]
-        want(not plain, f"{overlay}: Service {service['metadata']['name']} says that it is plain text")
+        want(not plain, f"{overlay}: Service {service['metadata']['name']} has appProtocol h2c despite TLS")
 
 
 def grace(tidemark, documents, told, overlay):
     program, *arguments = container(documents)["lifecycle"]["preStop"]["exec"]["command"]
     began = time.monotonic()
-    # As the kubelet would run it, and as long.
+    # Run the hook as the kubelet does, and measure it.
     ended = subprocess.run([tidemark, *arguments])
     pause = time.monotonic() - began
-    want(program == "/tidemark" and ended.returncode == 0, f"{overlay}: preStop does not work")
+    want(program == "/tidemark" and ended.returncode == 0, f"{overlay}: preStop fails")
     drain = seconds(told["drain-timeout"])
     limit = one(documents, "Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
-    want(pause >= 3, f"{overlay}: preStop takes only {pause:.1f} s: too short for endpoints to be known")
+    want(pause >= 3, f"{overlay}: preStop takes {pause:.1f} s: too short for endpoints to propagate")
     want(limit > pause + drain, f"{overlay}: grace {limit} s is not above preStop {pause:.1f} s + drain {drain} s")
+    rollout(documents, pause, overlay)
+    liveness = container(documents)["livenessProbe"]
+    worst = liveness["periodSeconds"] * (1 + liveness["failureThreshold"]) + liveness["terminationGracePeriodSeconds"]
+    want(liveness["timeoutSeconds"] <= liveness["periodSeconds"], f"{overlay}: liveness probes may overlap")
+    want(worst < HANG_SECONDS, f"{overlay}: a hung process is replaced after up to {worst} s")
+
+
+def rollout(documents, pause, overlay):
+    """No rollout may replace all pods that a client knows before it resolves the name again."""
+    spec = one(documents, "Deployment")["spec"]
+    scaler = one(documents, "HorizontalPodAutoscaler")["spec"]
+    surge = int(spec["strategy"]["rollingUpdate"]["maxSurge"].removesuffix("%"))
+    for replicas in range(scaler["minReplicas"], scaler["maxReplicas"] + 1):
+        rounds = math.ceil(replicas / math.ceil(replicas * surge / 100))
+        took = rounds * spec["minReadySeconds"] + pause
+        want(
+            took > DNS_SECONDS,
+            f"{overlay}: a rollout of {replicas} replicas may take {took:.0f} s only: {rounds} rounds of"
+            f" minReadySeconds and preStop must exceed gRPC's DNS interval of {DNS_SECONDS} s",
+        )
+
+
+def default_protocols(documents, overlay):
+    """Ports without `protocol` make `kubectl diff` report a change after each apply."""
+    for policy in (d for d in documents if d["kind"] == "NetworkPolicy"):
+        rules = policy["spec"].get("ingress", []) + policy["spec"].get("egress", [])
+        for port in (port for rule in rules for port in rule.get("ports", [])):
+            want("protocol" in port, f"{overlay}: NetworkPolicy {policy['metadata']['name']}: {port} has no protocol")
+
+
+def built_in(documents, overlay):
+    """The overlay applies to a cluster without any custom resource definition."""
+    for document in documents:
+        group = document["apiVersion"].rpartition("/")[0]
+        known = "." not in group or group.endswith(".k8s.io")
+        want(known, f"{overlay}: {document['kind']} needs a custom resource definition")
 
 
 def ports(documents, told, overlay):
@@ -145,7 +193,7 @@ def ports(documents, told, overlay):
 
 
 def monitored(documents):
-    """The Prometheus operator's kinds have no schema here: by hand."""
+    """The kinds of the Prometheus operator have no schema here, so this checks their fields."""
     monitor = one(documents, "ServiceMonitor")
     selected = [
         d
@@ -153,14 +201,14 @@ def monitored(documents):
         if d["kind"] == "Service"
         and monitor["spec"]["selector"]["matchLabels"].items() <= d["metadata"]["labels"].items()
     ]
-    want(len(selected) == 1, f"the ServiceMonitor selects {len(selected)} Services: each replica is scraped so often")
+    want(len(selected) == 1, f"the ServiceMonitor selects {len(selected)} Services: each replica is scraped that many times")
     for endpoint in monitor["spec"]["endpoints"]:
         names = {port["name"] for service in selected for port in service["spec"]["ports"]}
         want(endpoint["port"] in names, f"the ServiceMonitor's port {endpoint['port']} is not in its Service")
         want(set(endpoint) <= {"port", "path", "interval", "scrapeTimeout"}, f"unknown fields: {endpoint}")
-        want(seconds(endpoint["scrapeTimeout"]) < seconds(endpoint["interval"]), "a scrape may outlive its interval")
+        want(seconds(endpoint["scrapeTimeout"]) < seconds(endpoint["interval"]), "scrapeTimeout is not below interval")
     want(set(monitor["spec"]) == {"selector", "endpoints"}, f"unknown fields: {set(monitor['spec'])}")
-    want(set(one(documents, "PrometheusRule")["spec"]) == {"groups"}, "a PrometheusRule has groups and nothing else")
+    want(set(one(documents, "PrometheusRule")["spec"]) == {"groups"}, "unknown fields in the PrometheusRule")
 
 
 def crate():
@@ -172,22 +220,22 @@ def versions(all_documents):
     version, rust = crate()["version"], crate()["rust-version"]
     for overlay, documents in all_documents.items():
         image = container(documents)["image"]
-        want(image.endswith(f":{version}"), f"{overlay}: image {image}, but the crate is {version}")
+        want(image.endswith(f":{version}"), f"{overlay}: image {image}, but the crate has version {version}")
     services = yaml.safe_load(pathlib.Path("compose.yaml").read_text())["services"]
     for name in (name for name in services if name.startswith("tidemark-")):
         image = services[name]["image"]
-        want(image == f"tidemark:{version}", f"compose.yaml: image {image}, but the crate is {version}")
+        want(image == f"tidemark:{version}", f"compose.yaml: image {image}, but the crate has version {version}")
     dockerfile = pathlib.Path("Dockerfile").read_text()
     toolchain = re.search(r'channel = "(.*)"', pathlib.Path("rust-toolchain.toml").read_text())[1]
     want(toolchain.startswith(rust), f"rust-toolchain.toml has {toolchain}, Cargo.toml {rust}")
     want(f"FROM rust:{toolchain}-" in dockerfile, f"the Dockerfile does not build with Rust {toolchain}")
     for overlay, documents in all_documents.items():
         user = one(documents, "Deployment")["spec"]["template"]["spec"]["securityContext"]["runAsUser"]
-        want(f"USER {user}:{user}" in dockerfile, f"{overlay}: the image has another user than {user}")
+        want(f"USER {user}:{user}" in dockerfile, f"{overlay}: the image does not run as user {user}")
 
 
 def composed(tidemark):
-    """What compose.yaml gives the program, the program takes."""
+    """The program accepts its command line in compose.yaml."""
     services = yaml.safe_load(pathlib.Path("compose.yaml").read_text())["services"]
     ours = {name: service for name, service in services.items() if name.startswith("tidemark-")}
     want(ours, "compose.yaml starts no tidemark")
@@ -205,29 +253,29 @@ def alerts(documents):
 def panels():
     board = json.loads(pathlib.Path("k8s/dashboard.json").read_text())
     numbers = [panel["id"] for panel in board["panels"]]
-    want(len(numbers) == len(set(numbers)), "dashboard: two panels with one number")
+    want(len(numbers) == len(set(numbers)), "dashboard: two panels have the same id")
     for panel in board["panels"]:
         if panel["type"] == "row":
             continue
         queries = [target.get("expr", "") for target in panel.get("targets", [])]
         want(queries and all(queries), f"dashboard: panel {panel['title']!r} has no query")
-        want(panel.get("description"), f"dashboard: panel {panel['title']!r} does not say what it shows")
+        want(panel.get("description"), f"dashboard: panel {panel['title']!r} has no description")
         for query in queries:
             for word, value in GRAFANA.items():
                 query = query.replace(word, value)
-            want("$" not in query, f"dashboard: {query} has a variable that nobody sets")
+            want("$" not in query, f"dashboard: {query} has an unknown variable")
             yield f"panel {panel['title']!r}", query
 
 
 def documented(documents):
     page = pathlib.Path("docs/operations.md").read_text()
     for rule in alerts(documents):
-        want(f"`{rule['alert']}`" in page, f"docs/operations.md does not say what to do on {rule['alert']}")
+        want(f"`{rule['alert']}`" in page, f"docs/operations.md has no entry for {rule['alert']}")
         want(rule["annotations"].get("summary"), f"{rule['alert']} has no summary")
         want(rule["labels"].get("severity") in ("page", "ticket"), f"{rule['alert']} has no severity")
     known = {rule["alert"] for rule in alerts(documents)}
     for name in re.findall(r"`(Tidemark[A-Z]\w+)`", page):
-        want(name in known, f"docs/operations.md speaks of {name}, which is no alert")
+        want(name in known, f"docs/operations.md names {name}, which is not an alert")
 
 
 def free_port():
@@ -238,7 +286,7 @@ def free_port():
 
 @contextlib.contextmanager
 def running(command, **more):
-    """A process that is gone at the end, whatever happens."""
+    """A process that is stopped at the end in any case."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
     try:
         yield process
@@ -278,14 +326,14 @@ def probes(documents, address, overlay):
         want(name == kind.removesuffix("Probe"), f"{overlay}: {kind} asks for {name}")
         eventually(f"{overlay}: {kind} asks for {name!r}, which", lambda: probe_one(address, name))
         env = environment(documents)
-        # By TLS the kubelet cannot ask.
+        # The kubelet does not support TLS.
         listen = "TIDEMARK_HEALTH_LISTEN" if "TIDEMARK_TLS_CERT" in env else "TIDEMARK_LISTEN"
         want(str(probe["port"]) == env[listen].rsplit(":", 1)[1], f"{overlay}: {kind}: port")
-    want(not probe_one(address, "no-such-name"), "the probe finds everything well, also a name that is not there")
+    want(not probe_one(address, "no-such-name"), "the probe succeeds for an unknown service name")
 
 
 def exported(text):
-    """Series of the server: {name: {label: values}}. Histograms by their parts."""
+    """Series of the server: {name: {label: values}}. Each part of a histogram is a series."""
     series = {}
     for line in text.splitlines():
         if line.startswith("#"):
@@ -297,11 +345,12 @@ def exported(text):
     return series
 
 
-# Calls have a series only once such a call was made: these are in the source.
 def code_values(label):
-    source = pathlib.Path("src/grpc/edge.rs").read_text()
-    names = re.findall(r'"([A-Z_]+)"', source) if label == "code" else re.findall(r'"([A-Z]\w+Todos?)"', source)
-    return {*names, "other"}
+    """Values that a series of calls may have. A series exists only after such a call."""
+    if label == "code":
+        return {*GRPC_CODES, "other"}
+    proto = pathlib.Path("proto/todo/v1").glob("*.proto")
+    return {*re.findall(r"\brpc (\w+)\(", "".join(file.read_text() for file in proto)), "other"}
 
 
 def query_fits(where, query, series):
@@ -320,7 +369,7 @@ def query_fits(where, query, series):
 
 
 def asked_of_prometheus(folder, metrics, queries):
-    """Every query, by a real Prometheus that scrapes the real server."""
+    """Evaluate every query in a real Prometheus that scrapes the real server."""
     port = free_port()
     config = pathlib.Path(folder) / "prometheus.yaml"
     target = {"static_configs": [{"targets": [metrics]}], "job_name": "tidemark"}
@@ -333,7 +382,7 @@ def asked_of_prometheus(folder, metrics, queries):
             return json.loads(read(url))["data"]["result"]
         except urllib.error.HTTPError as error:
             if error.code in (400, 422):
-                problems.append(f"Prometheus refuses {query}: {error.read().decode()}")
+                problems.append(f"Prometheus rejects {query}: {error.read().decode()}")
                 return []
             raise
 
@@ -341,14 +390,14 @@ def asked_of_prometheus(folder, metrics, queries):
         eventually("Prometheus has scraped the server", lambda: ask("count_over_time(tidemark_watchers[1m]) > 2"))
         for where, query in queries:
             ask(query)
-            # `and on () up`: a comparison that is false is no error; a name that
-            # Prometheus did not take over from the server is.
+            # A comparison that is false returns nothing, which is fine. A name
+            # without any series is an error.
             for name in set(METRIC.findall(query)):
                 want(ask(f"count({name})"), f"{where}: Prometheus has no {name}")
 
 
 def served(tidemark, all_documents):
-    production = all_documents["prod"]
+    production = all_documents["prod-monitoring"]
     queries = [(rule["alert"], rule["expr"]) for rule in alerts(production)] + list(panels())
     with tempfile.TemporaryDirectory() as folder:
         listen, metrics = (f"127.0.0.1:{free_port()}" for _ in range(2))
@@ -358,18 +407,18 @@ def served(tidemark, all_documents):
                 probes(documents, listen, overlay)
             text = eventually("metrics", lambda: read(f"http://{metrics}/metrics"))
             series = exported(text)
-            want(len(series) > 20, "hardly any metric is exported")
+            want(len(series) > 20, "20 series or fewer are exported")
             for where, query in queries:
                 query_fits(where, query, series)
             shown = set(METRIC.findall(" ".join(query for _, query in panels())))
             for name in series:
-                # Latencies are shown as percentiles, without their sum.
+                # The dashboard shows latencies as percentiles, not sums.
                 if name.startswith("tidemark_") and not name.endswith("_sum"):
                     want(name in shown, f"the dashboard does not show {name}")
             if any(os.access(os.path.join(p, "prometheus"), os.X_OK) for p in os.environ["PATH"].split(":")):
                 asked_of_prometheus(folder, metrics, queries)
             else:
-                print("NOT RUN: the queries by a real Prometheus, because it is not here")
+                print("NOT RUN: the queries by a real Prometheus, because it is not installed")
 
 
 def check(tidemark, folder):
@@ -379,16 +428,19 @@ def check(tidemark, folder):
         config_variable(tidemark, documents, overlay)
         grace(tidemark, documents, told, overlay)
         ports(documents, told, overlay)
+        default_protocols(documents, overlay)
     certificate(all_documents["prod-tls"], "prod-tls")
-    monitored(all_documents["prod"])
+    for overlay in ("dev", "prod", "prod-tls"):
+        built_in(all_documents[overlay], overlay)
+    monitored(all_documents["prod-monitoring"])
     versions(all_documents)
     composed(tidemark)
-    documented(all_documents["prod"])
+    documented(all_documents["prod-monitoring"])
     served(tidemark, all_documents)
 
 
 def promtool_test(test, rules):
-    """One of k8s/checks/alerts.yaml: also what is not named is expected, not to fire."""
+    """A test from k8s/checks/alerts.yaml. Alerts that it does not name must not fire."""
     expected = []
     for rule in rules:
         fires = rule["alert"] in test["fires"]
@@ -405,7 +457,7 @@ def rules_for_promtool(file, folder):
     spec = one(documents, "PrometheusRule")["spec"]
     (folder / "rules.yaml").write_text(yaml.safe_dump(spec))
     rules = alerts(documents)
-    # promtool would compare the texts too, numbers and all.
+    # promtool would compare the texts too, including numbers.
     bare = [{key: value for key, value in rule.items() if key != "annotations"} for rule in rules]
     (folder / "bare.yaml").write_text(yaml.safe_dump({"groups": [{"name": "tidemark", "rules": bare}]}))
     tests = yaml.safe_load(pathlib.Path("k8s/checks/alerts.yaml").read_text())

@@ -1,7 +1,7 @@
-"""Lays out the JSON schemas that kubernetes-validate ships for kubeconform.
+"""Copies the JSON schemas of kubernetes-validate in the form that kubeconform reads.
 
-Prints the oldest and the newest version it has. Those schemas name their
-definitions by an address; kubeconform wants a file that is there.
+Prints the oldest and the newest version. The schemas refer to their definitions
+by URL; kubeconform needs a local file.
 
     schemas.py FOLDER
 """

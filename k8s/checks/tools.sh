@@ -1,5 +1,5 @@
-# Tools of the checks, each in its pinned version, in the cache. Sourced.
-# After `tools`: $cache/bin is on PATH, and $python has the Python ones.
+# Tools of the checks, each at a pinned version, in the cache. To be sourced.
+# After `tools`, $cache/bin is on PATH and $python has the Python tools.
 
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/tidemark/k8s"
 kustomize_version=5.7.1
@@ -13,19 +13,19 @@ not_run() {
     echo "NOT RUN: $*"
 }
 
-# A program from a Go module, under a name with its version.
+# go_tool NAME VERSION PACKAGE: builds a program from a Go module.
 go_tool() {
     local name=$1 version=$2 package=$3
     if [ ! -x "$cache/bin/$name-$version" ]; then
         command -v go >/dev/null || return 1
         local folder
         folder=$(mktemp -d)
-        GOBIN=$folder nice -n 5 go install "$package@v$version" 2>"$folder/log" || {
+        GOBIN=$folder nice -n 19 go install "$package@v$version" 2>"$folder/log" || {
             cat "$folder/log" >&2
             return 1
         }
         mkdir -p "$cache/bin"
-        # What `go install` calls it is the last word of the package.
+        # `go install` names the program after the last path element.
         local built=${package##*/}
         [[ $built =~ ^v[0-9]+$ ]] && built=$(basename "${package%/*}")
         mv "$folder/$built" "$cache/bin/$name-$version"
@@ -34,8 +34,8 @@ go_tool() {
     ln -sf "$name-$version" "$cache/bin/$name"
 }
 
-# Checkov and kubernetes-validate with all they need, each pinned: no resolver,
-# no byte code (the first run is the only slow one).
+# Checkov and kubernetes-validate with all dependencies pinned. Without resolver
+# and byte code, because only the first run is slow.
 python_tools() {
     local wanted=k8s/checks/requirements.txt
     cmp -s "$wanted" "$cache/python/requirements.txt" && return
@@ -45,8 +45,8 @@ python_tools() {
     cp "$wanted" "$cache/python/requirements.txt"
 }
 
-# promtool and prometheus out of Debian's package, without installing it: that
-# would start a server.
+# promtool and prometheus from Debian's package, unpacked but not installed:
+# installing would start a server.
 prometheus_tools() {
     [ -x "$cache/bin/promtool" ] && return
     command -v promtool >/dev/null && command -v prometheus >/dev/null && return

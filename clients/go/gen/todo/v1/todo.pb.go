@@ -4,11 +4,12 @@
 // 	protoc        (unknown)
 // source: todo/v1/todo.proto
 
-// Todos, read through two caches, with every answer saying how fresh it is.
+// Todos, read through two caches. Every response states how stale it can be.
 //
-// Every reply is an envelope around the resource and not the bare resource as
-// AIP-131 has it: freshness is what this service is about, so it stands in the
-// body, where each generated client and plain grpcurl sees it.
+// Every response is an envelope around the resource, not the bare resource that
+// AIP-131 asks for: freshness is what this service is about, so it is in the
+// body, where every generated client and plain grpcurl shows it. Otherwise the
+// API follows AIP-122, 132 to 135, 148, 154, 158, 160, 193 and 203.
 
 package todov1
 
@@ -30,11 +31,11 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Where an answer came from.
+// Where a response came from.
 type Source int32
 
 const (
-	// Not said.
+	// Not set.
 	Source_SOURCE_UNSPECIFIED Source = 0
 	// The cache in the process.
 	Source_SOURCE_NEAR Source = 1
@@ -87,44 +88,48 @@ func (Source) EnumDescriptor() ([]byte, []int) {
 	return file_todo_v1_todo_proto_rawDescGZIP(), []int{0}
 }
 
-// Why a call failed. ErrorInfo.reason carries these without their prefix.
+// Why a call failed. ErrorInfo.reason carries these values without their
+// prefix.
 type ErrorReason int32
 
 const (
-	// Not said.
+	// Not set.
 	ErrorReason_ERROR_REASON_UNSPECIFIED ErrorReason = 0
-	// INVALID_ARGUMENT: a field has a value it must not have.
+	// INVALID_ARGUMENT: a field has an invalid value.
 	ErrorReason_ERROR_REASON_FIELD_INVALID ErrorReason = 1
-	// INVALID_ARGUMENT: `filter` or `order_by`; `position` counts characters
-	// from 0.
+	// INVALID_ARGUMENT: `filter` or `order_by`; `position` is the offset in
+	// characters, from 0.
 	ErrorReason_ERROR_REASON_FILTER_INVALID ErrorReason = 2
 	// INVALID_ARGUMENT: not a page token of this query.
 	ErrorReason_ERROR_REASON_PAGE_TOKEN_INVALID ErrorReason = 3
-	// INVALID_ARGUMENT: not a token, or one ahead of the database.
+	// INVALID_ARGUMENT: not a valid token, or one ahead of the database.
 	ErrorReason_ERROR_REASON_TOKEN_INVALID ErrorReason = 4
 	// INVALID_ARGUMENT: a token of another database.
 	ErrorReason_ERROR_REASON_TOKEN_FOREIGN ErrorReason = 5
-	// NOT_FOUND.
+	// NOT_FOUND: the todo does not exist.
 	ErrorReason_ERROR_REASON_TODO_NOT_FOUND ErrorReason = 6
-	// ALREADY_EXISTS.
+	// ALREADY_EXISTS: a todo has this name.
 	ErrorReason_ERROR_REASON_TODO_ALREADY_EXISTS ErrorReason = 7
-	// ABORTED: the todo changed since the etag was read.
+	// ABORTED: the etag does not match; nothing was written.
 	ErrorReason_ERROR_REASON_ETAG_MISMATCH ErrorReason = 8
-	// DATA_LOSS: the stored document cannot be read as a todo.
+	// DATA_LOSS: the stored document cannot be read as a todo; the metadata names
+	// the field.
 	ErrorReason_ERROR_REASON_TODO_UNREADABLE ErrorReason = 9
-	// UNAVAILABLE: the database cannot be asked.
+	// UNAVAILABLE: the database cannot be reached. A write had no effect.
 	ErrorReason_ERROR_REASON_ORIGIN_UNAVAILABLE ErrorReason = 10
-	// UNAVAILABLE: `cached_only`, and no cache can answer.
+	// UNAVAILABLE: `cached_only`, and no cache has a value that is fresh enough.
 	ErrorReason_ERROR_REASON_CACHE_ONLY_MISS ErrorReason = 11
-	// UNAVAILABLE: this replica is shutting down; go to another.
+	// UNAVAILABLE: this replica is shutting down; use another one.
 	ErrorReason_ERROR_REASON_DRAINING ErrorReason = 12
 	// RESOURCE_EXHAUSTED: a bound of this replica is reached.
 	ErrorReason_ERROR_REASON_OVERLOADED ErrorReason = 13
-	// RESOURCE_EXHAUSTED: a message over 4 MiB.
+	// RESOURCE_EXHAUSTED: the request or the response exceeds the server's limit;
+	// the text says which limit.
 	ErrorReason_ERROR_REASON_MESSAGE_TOO_LARGE ErrorReason = 14
-	// DEADLINE_EXCEEDED.
+	// DEADLINE_EXCEEDED: the metadata names the tier that was being waited for.
 	ErrorReason_ERROR_REASON_DEADLINE_EXCEEDED ErrorReason = 15
-	// UNKNOWN: the write may or may not have taken place.
+	// UNKNOWN: the write may or may not have been applied. Repeat it with the
+	// same `request_id`, or read the todo.
 	ErrorReason_ERROR_REASON_WRITE_OUTCOME_UNKNOWN ErrorReason = 16
 )
 
@@ -201,11 +206,11 @@ func (ErrorReason) EnumDescriptor() ([]byte, []int) {
 type Todo_State int32
 
 const (
-	// Not said; read as STATE_ACTIVE.
+	// Not set; treated as STATE_ACTIVE.
 	Todo_STATE_UNSPECIFIED Todo_State = 0
 	// To be done.
 	Todo_STATE_ACTIVE Todo_State = 1
-	// Done. Sets `complete_time`.
+	// Done. Setting it sets `complete_time`.
 	Todo_STATE_COMPLETED Todo_State = 2
 )
 
@@ -250,19 +255,19 @@ func (Todo_State) EnumDescriptor() ([]byte, []int) {
 	return file_todo_v1_todo_proto_rawDescGZIP(), []int{0, 0}
 }
 
-// How much it matters.
+// How important a todo is. `priority desc` sorts by it.
 type Todo_Priority int32
 
 const (
-	// Not said; read as PRIORITY_NORMAL.
+	// Not set; treated as PRIORITY_NORMAL.
 	Todo_PRIORITY_UNSPECIFIED Todo_Priority = 0
-	// Can wait.
+	// Lowest.
 	Todo_PRIORITY_LOW Todo_Priority = 1
 	// The default.
 	Todo_PRIORITY_NORMAL Todo_Priority = 2
-	// Soon.
+	// Above normal.
 	Todo_PRIORITY_HIGH Todo_Priority = 3
-	// Now.
+	// Highest.
 	Todo_PRIORITY_URGENT Todo_Priority = 4
 )
 
@@ -311,17 +316,17 @@ func (Todo_Priority) EnumDescriptor() ([]byte, []int) {
 	return file_todo_v1_todo_proto_rawDescGZIP(), []int{0, 1}
 }
 
-// What happened to it.
+// What happened to the todo.
 type TodoChange_Kind int32
 
 const (
-	// Not said.
+	// Not set.
 	TodoChange_KIND_UNSPECIFIED TodoChange_Kind = 0
-	// It was not there before.
+	// The todo was created.
 	TodoChange_KIND_CREATED TodoChange_Kind = 1
-	// It changed.
+	// The todo was changed.
 	TodoChange_KIND_UPDATED TodoChange_Kind = 2
-	// It is gone.
+	// The todo was deleted.
 	TodoChange_KIND_DELETED TodoChange_Kind = 3
 )
 
@@ -368,33 +373,35 @@ func (TodoChange_Kind) EnumDescriptor() ([]byte, []int) {
 	return file_todo_v1_todo_proto_rawDescGZIP(), []int{17, 0}
 }
 
-// Something to be done. A list exists as soon as a todo is in it.
+// A todo. A list exists as soon as it contains a todo.
 type Todo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Identity: `lists/{list}/todos/{todo}`, both ids
+	// The identity: `lists/{list}/todos/{todo}`. Both ids match
 	// `[A-Za-z0-9][A-Za-z0-9._~-]{0,62}`.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Required, 1 to 1024 characters.
+	// Required. 1 to 1024 characters.
 	Title string `protobuf:"bytes,2,opt,name=title,proto3" json:"title,omitempty"`
 	// At most 8192 characters.
 	Notes string `protobuf:"bytes,3,opt,name=notes,proto3" json:"notes,omitempty"`
-	// Whether it is done. Writable.
+	// Whether the todo is done. Writable.
 	State Todo_State `protobuf:"varint,4,opt,name=state,proto3,enum=todo.v1.Todo_State" json:"state,omitempty"`
-	// How much it matters.
+	// How important the todo is. Default: PRIORITY_NORMAL.
 	Priority Todo_Priority `protobuf:"varint,5,opt,name=priority,proto3,enum=todo.v1.Todo_Priority" json:"priority,omitempty"`
 	// At most 32 labels of at most 64 characters each.
 	Labels []string `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty"`
-	// When it should be done by.
+	// When the todo should be done by.
 	DueTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=due_time,json=dueTime,proto3" json:"due_time,omitempty"`
-	// Output only. When it was created.
+	// Output only. When the todo was created.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// Output only. When it was last changed through this service.
+	// Output only. When the todo was last changed through this service.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
-	// Output only. When `state` became STATE_COMPLETED; cleared with it.
+	// Output only. When `state` became STATE_COMPLETED; cleared when `state`
+	// becomes STATE_ACTIVE again.
 	CompleteTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=complete_time,json=completeTime,proto3" json:"complete_time,omitempty"`
-	// A strong hash of the stored todo: an edit made straight in the database
-	// changes it too. Sent with Update or Delete, the write takes place only if
-	// it still fits.
+	// A strong hash of the stored todo; an edit made directly in the database
+	// changes it too. In UpdateTodo and DeleteTodo the write happens only if the
+	// etag matches, whoever changed the todo. It counts whatever `update_mask`
+	// says.
 	Etag          string `protobuf:"bytes,11,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -507,10 +514,10 @@ func (x *Todo) GetEtag() string {
 	return ""
 }
 
-// How fresh an answer must be. Absent: `minimize_latency`.
+// The consistency level of a read. Absent: `minimize_latency`.
 type Consistency struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The arm.
+	// The level. The server's staleness limit (15 s by default) holds for all.
 	//
 	// Types that are valid to be assigned to Requirement:
 	//
@@ -611,28 +618,28 @@ type isConsistency_Requirement interface {
 }
 
 type Consistency_MinimizeLatency struct {
-	// From the nearest cache, not older than the server's staleness limit.
+	// From the nearest cache, within the staleness limit.
 	MinimizeLatency bool `protobuf:"varint,1,opt,name=minimize_latency,json=minimizeLatency,proto3,oneof"`
 }
 
 type Consistency_MaxStaleness struct {
-	// No write acknowledged longer ago than this is missing.
+	// Misses no write acknowledged longer ago than this.
 	MaxStaleness *durationpb.Duration `protobuf:"bytes,2,opt,name=max_staleness,json=maxStaleness,proto3,oneof"`
 }
 
 type Consistency_AtLeastAsFresh struct {
-	// Not older than the answer that carried this token. Several tokens may be
-	// given, separated by spaces.
+	// Not older than the response that carried this token, on any replica.
+	// Several tokens may be given, separated by spaces.
 	AtLeastAsFresh string `protobuf:"bytes,3,opt,name=at_least_as_fresh,json=atLeastAsFresh,proto3,oneof"`
 }
 
 type Consistency_FullyConsistent struct {
-	// Reflects every write acknowledged by anyone before the read began.
+	// Reflects every write acknowledged to anyone before the read began.
 	FullyConsistent bool `protobuf:"varint,4,opt,name=fully_consistent,json=fullyConsistent,proto3,oneof"`
 }
 
 type Consistency_CachedOnly struct {
-	// From caches or not at all.
+	// From a cache within the staleness limit, or CACHE_ONLY_MISS.
 	CachedOnly bool `protobuf:"varint,5,opt,name=cached_only,json=cachedOnly,proto3,oneof"`
 }
 
@@ -646,18 +653,20 @@ func (*Consistency_FullyConsistent) isConsistency_Requirement() {}
 
 func (*Consistency_CachedOnly) isConsistency_Requirement() {}
 
-// How fresh an answer is.
+// How fresh a response is.
 type ReadInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Present it to any replica and you never read older than this answer; give
-	// it to a watch, and the watch begins where this answer ends.
+	// An opaque token. A read with `at_least_as_fresh` set to it, on any replica,
+	// is not older than this response; a watch with `after` set to it begins
+	// where this response ends. Keep only the last one: it covers the one that
+	// was presented.
 	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
-	// Where the answer came from; for several todos the farthest.
+	// Where the response came from; for several todos the farthest tier.
 	Source Source `protobuf:"varint,2,opt,name=source,proto3,enum=todo.v1.Source" json:"source,omitempty"`
-	// No write acknowledged longer ago than this is missing.
+	// No write acknowledged longer ago than this is missing from the response.
 	StalenessBound *durationpb.Duration `protobuf:"bytes,3,opt,name=staleness_bound,json=stalenessBound,proto3" json:"staleness_bound,omitempty"`
-	// True only when the database could not be asked and the server is set to
-	// answer all the same.
+	// The response exceeds the staleness limit. Only when the database cannot be
+	// reached and the server allows stale answers.
 	Stale         bool `protobuf:"varint,4,opt,name=stale,proto3" json:"stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -721,12 +730,12 @@ func (x *ReadInfo) GetStale() bool {
 	return false
 }
 
-// Asks for one todo.
+// Request of GetTodo.
 type GetTodoRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `lists/{list}/todos/{todo}`.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// How fresh it must be.
+	// How fresh the response must be.
 	Consistency   *Consistency `protobuf:"bytes,2,opt,name=consistency,proto3" json:"consistency,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -776,12 +785,12 @@ func (x *GetTodoRequest) GetConsistency() *Consistency {
 	return nil
 }
 
-// One todo.
+// Response of GetTodo.
 type GetTodoResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The todo.
 	Todo *Todo `protobuf:"bytes,1,opt,name=todo,proto3" json:"todo,omitempty"`
-	// How fresh it is.
+	// How fresh the response is.
 	Read          *ReadInfo `protobuf:"bytes,2,opt,name=read,proto3" json:"read,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -831,12 +840,12 @@ func (x *GetTodoResponse) GetRead() *ReadInfo {
 	return nil
 }
 
-// Asks for several todos.
+// Request of BatchGetTodos.
 type BatchGetTodosRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// At most 1000 names; a name may come twice.
+	// At most 1000 names. A name may appear more than once.
 	Names []string `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
-	// How fresh they must be.
+	// How fresh the response must be.
 	Consistency   *Consistency `protobuf:"bytes,2,opt,name=consistency,proto3" json:"consistency,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -886,14 +895,14 @@ func (x *BatchGetTodosRequest) GetConsistency() *Consistency {
 	return nil
 }
 
-// Several todos.
+// Response of BatchGetTodos.
 type BatchGetTodosResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Those found, in the order asked for; a name asked for twice comes twice.
+	// The todos found, in request order. A name asked for twice appears twice.
 	Todos []*Todo `protobuf:"bytes,1,rep,name=todos,proto3" json:"todos,omitempty"`
 	// Names that no todo has.
 	Missing []string `protobuf:"bytes,2,rep,name=missing,proto3" json:"missing,omitempty"`
-	// How fresh the answer is, what is missing included.
+	// How fresh the response is, including what it says about missing names.
 	Read *ReadInfo `protobuf:"bytes,3,opt,name=read,proto3" json:"read,omitempty"`
 	// Names whose stored document cannot be read as a todo.
 	Unreadable    []string `protobuf:"bytes,4,rep,name=unreadable,proto3" json:"unreadable,omitempty"`
@@ -959,21 +968,24 @@ func (x *BatchGetTodosResponse) GetUnreadable() []string {
 	return nil
 }
 
-// Asks for a page of a list.
+// Request of ListTodos.
 type ListTodosRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `lists/{list}`.
 	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
-	// 0 means 50; more than 1000 is cut to 1000; negative is refused.
+	// Most todos in the page. 0 means 50; values above 1000 are reduced to 1000;
+	// negative values are refused. A page may contain fewer todos.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// `next_page_token` of the page before, with the same parent, filter and
-	// order.
+	// `next_page_token` of the previous page. `parent`, `filter` and `order_by`
+	// must be the same; `page_size` may differ. It is valid on any replica and
+	// after a restart.
 	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Comparisons joined by AND: `state = COMPLETED`, `priority >= HIGH`,
-	// `labels:"home"`, `due_time < "2026-12-01T00:00:00Z"`.
+	// `labels:"home"`, `due_time < "2026-12-01T00:00:00Z"`. Anything else is
+	// FILTER_INVALID, with the character's offset from 0 as `position`.
 	Filter string `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
-	// `create_time desc` (default), `create_time`, `due_time` or
-	// `priority desc`. Ties by name ascending.
+	// `create_time desc` (default), `create_time`, `due_time` or `priority desc`.
+	// Ties are ordered by name, ascending. Todos without a `due_time` come last.
 	OrderBy string `protobuf:"bytes,5,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
 	// How fresh the page must be.
 	Consistency   *Consistency `protobuf:"bytes,6,opt,name=consistency,proto3" json:"consistency,omitempty"`
@@ -1053,14 +1065,14 @@ func (x *ListTodosRequest) GetConsistency() *Consistency {
 	return nil
 }
 
-// A page of a list.
+// Response of ListTodos.
 type ListTodosResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The todos of the page.
 	Todos []*Todo `protobuf:"bytes,1,rep,name=todos,proto3" json:"todos,omitempty"`
-	// Asks for the next page; empty on the last.
+	// Selects the next page. Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
-	// How fresh the page is.
+	// How fresh the page is. The token of the last page covers all pages.
 	Read *ReadInfo `protobuf:"bytes,3,opt,name=read,proto3" json:"read,omitempty"`
 	// Names in the page whose stored document cannot be read as a todo.
 	Unreadable    []string `protobuf:"bytes,4,rep,name=unreadable,proto3" json:"unreadable,omitempty"`
@@ -1126,17 +1138,18 @@ func (x *ListTodosResponse) GetUnreadable() []string {
 	return nil
 }
 
-// Creates a todo.
+// Request of CreateTodo.
 type CreateTodoRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `lists/{list}`.
 	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
-	// What to create. Its name is ignored.
+	// The todo to create. Its `name` is ignored.
 	Todo *Todo `protobuf:"bytes,2,opt,name=todo,proto3" json:"todo,omitempty"`
-	// The last part of the name; absent: generated, ordered by time.
+	// The last segment of the name. Absent: generated, in order of time.
 	TodoId string `protobuf:"bytes,3,opt,name=todo_id,json=todoId,proto3" json:"todo_id,omitempty"`
-	// A UUID. The same one again within 24 hours returns the first outcome and
-	// writes nothing.
+	// A UUID that makes the call idempotent. A repetition within 24 hours returns
+	// the first outcome (the todo as it is now, if it changed since) and writes
+	// nothing. A repetition with other contents is INVALID_ARGUMENT.
 	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1200,12 +1213,12 @@ func (x *CreateTodoRequest) GetRequestId() string {
 	return ""
 }
 
-// The created todo.
+// Response of CreateTodo.
 type CreateTodoResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The todo.
+	// The created todo.
 	Todo *Todo `protobuf:"bytes,1,opt,name=todo,proto3" json:"todo,omitempty"`
-	// Present it and you never read older than this write.
+	// A read with this token is not older than the write.
 	Token         string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1255,14 +1268,14 @@ func (x *CreateTodoResponse) GetToken() string {
 	return ""
 }
 
-// Changes a todo.
+// Request of UpdateTodo.
 type UpdateTodoRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The new values, its name, and optionally its etag.
+	// The name of the todo, the new values, and optionally its etag.
 	Todo *Todo `protobuf:"bytes,1,opt,name=todo,proto3" json:"todo,omitempty"`
-	// Which fields; absent: those that are set; `*`: all.
+	// The fields to change. Absent: the fields that are set; `*`: all.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
-	// Create it if there is none.
+	// Create the todo if it does not exist.
 	AllowMissing bool `protobuf:"varint,3,opt,name=allow_missing,json=allowMissing,proto3" json:"allow_missing,omitempty"`
 	// As in CreateTodoRequest.
 	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -1328,12 +1341,12 @@ func (x *UpdateTodoRequest) GetRequestId() string {
 	return ""
 }
 
-// The changed todo.
+// Response of UpdateTodo.
 type UpdateTodoResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The todo.
+	// The todo after the change.
 	Todo *Todo `protobuf:"bytes,1,opt,name=todo,proto3" json:"todo,omitempty"`
-	// Present it and you never read older than this write.
+	// A read with this token is not older than the write.
 	Token         string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1383,14 +1396,14 @@ func (x *UpdateTodoResponse) GetToken() string {
 	return ""
 }
 
-// Deletes a todo.
+// Request of DeleteTodo.
 type DeleteTodoRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `lists/{list}/todos/{todo}`.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Delete only if it still fits.
+	// Delete only if the etag matches.
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
-	// Succeed if there is none.
+	// Succeed if the todo does not exist.
 	AllowMissing  bool `protobuf:"varint,3,opt,name=allow_missing,json=allowMissing,proto3" json:"allow_missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1447,10 +1460,10 @@ func (x *DeleteTodoRequest) GetAllowMissing() bool {
 	return false
 }
 
-// The todo is gone.
+// Response of DeleteTodo.
 type DeleteTodoResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Present it and you never read older than this write.
+	// A read with this token is not older than the write.
 	Token         string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1493,12 +1506,12 @@ func (x *DeleteTodoResponse) GetToken() string {
 	return ""
 }
 
-// Starts a watch.
+// Request of WatchTodos.
 type WatchTodosRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `lists/{list}`, or `lists/-` for all lists.
 	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
-	// Only these todos; at most 1000.
+	// Only these todos. At most 1000.
 	Names []string `protobuf:"bytes,2,rep,name=names,proto3" json:"names,omitempty"`
 	// Where to begin. Absent: now.
 	//
@@ -1508,8 +1521,7 @@ type WatchTodosRequest struct {
 	Start isWatchTodosRequest_Start `protobuf_oneof:"start"`
 	// Send the todo with its change, as it is when the change is sent.
 	IncludeTodo bool `protobuf:"varint,4,opt,name=include_todo,json=includeTodo,proto3" json:"include_todo,omitempty"`
-	// How often to say where the stream stands. Absent: 10 s; under 1 s is
-	// refused.
+	// The longest time without a message. Absent: 10 s. Less than 1 s is refused.
 	ProgressInterval *durationpb.Duration `protobuf:"bytes,5,opt,name=progress_interval,json=progressInterval,proto3" json:"progress_interval,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -1594,17 +1606,23 @@ type isWatchTodosRequest_Start interface {
 }
 
 type WatchTodosRequest_After struct {
-	// After everything this token stands for.
+	// After everything that this token covers: a token of a read, of a write or
+	// of another watch.
 	After string `protobuf:"bytes,3,opt,name=after,proto3,oneof"`
 }
 
 func (*WatchTodosRequest_After) isWatchTodosRequest_Start() {}
 
-// One message of a watch.
+// One message of a watch. The first message comes at once, on an idle list too,
+// and carries the token to start from.
+//
+// Before the server closes a stream (shutdown, age) it sends a last progress
+// message and ends the stream with UNAVAILABLE and the reason DRAINING. Resume
+// on another replica with the last token.
 type WatchTodosResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Resume here; exclusive. Of several changes with one commit time only the
-	// last carries the new cursor, the earlier ones repeat the one before.
+	// Resume after this token. Of several changes with one commit time only the
+	// last one carries a new cursor, so that a transaction is never cut in half.
 	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
 	// What happened.
 	//
@@ -1699,12 +1717,12 @@ type WatchTodosResponse_Change struct {
 }
 
 type WatchTodosResponse_Progress struct {
-	// Nothing was missed up to the token.
+	// No change up to the token was missed.
 	Progress *WatchProgress `protobuf:"bytes,3,opt,name=progress,proto3,oneof"`
 }
 
 type WatchTodosResponse_Reset_ struct {
-	// All that was cached must be read anew; the stream goes on.
+	// Everything cached must be read again. The stream goes on from `token`.
 	Reset_ *WatchReset `protobuf:"bytes,4,opt,name=reset,proto3,oneof"`
 }
 
@@ -1717,11 +1735,11 @@ func (*WatchTodosResponse_Reset_) isWatchTodosResponse_Event() {}
 // A todo changed.
 type TodoChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Which todo.
+	// The name of the todo.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// What happened to it.
+	// What happened to the todo.
 	Kind TodoChange_Kind `protobuf:"varint,2,opt,name=kind,proto3,enum=todo.v1.TodoChange_Kind" json:"kind,omitempty"`
-	// The todo, if asked for and still there.
+	// The todo, with `include_todo` and if it still exists.
 	Todo *Todo `protobuf:"bytes,3,opt,name=todo,proto3" json:"todo,omitempty"`
 	// When the change was committed, by the database's clock.
 	CommitTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=commit_time,json=commitTime,proto3" json:"commit_time,omitempty"`
@@ -1787,10 +1805,10 @@ func (x *TodoChange) GetCommitTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// Nothing was missed up to the token.
+// No change up to the token was missed.
 type WatchProgress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// No change acknowledged longer ago than this is missing.
+	// No change acknowledged longer ago than this is missing from the stream.
 	StalenessBound *durationpb.Duration `protobuf:"bytes,1,opt,name=staleness_bound,json=stalenessBound,proto3" json:"staleness_bound,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -1833,10 +1851,10 @@ func (x *WatchProgress) GetStalenessBound() *durationpb.Duration {
 	return nil
 }
 
-// All that was cached must be read anew.
+// Everything cached must be read again.
 type WatchReset struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Why, for people.
+	// The reason, for people.
 	Reason        string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -4,11 +4,12 @@
 // - protoc             (unknown)
 // source: todo/v1/todo.proto
 
-// Todos, read through two caches, with every answer saying how fresh it is.
+// Todos, read through two caches. Every response states how stale it can be.
 //
-// Every reply is an envelope around the resource and not the bare resource as
-// AIP-131 has it: freshness is what this service is about, so it stands in the
-// body, where each generated client and plain grpcurl sees it.
+// Every response is an envelope around the resource, not the bare resource that
+// AIP-131 asks for: freshness is what this service is about, so it is in the
+// body, where every generated client and plain grpcurl shows it. Otherwise the
+// API follows AIP-122, 132 to 135, 148, 154, 158, 160, 193 and 203.
 
 package todov1
 
@@ -40,24 +41,39 @@ const (
 //
 // Reads, writes and watches todos.
 //
-// Errors carry one google.rpc.ErrorInfo with the domain `todo.v1` and a reason
-// from ErrorReason, written without its prefix.
+// Every error carries one google.rpc.ErrorInfo with the domain `todo.v1`, a
+// reason from ErrorReason (without its prefix) and, in its metadata, every
+// value that the text mentions. Invalid arguments also carry a
+// google.rpc.BadRequest with field paths, and errors that waiting can resolve a
+// google.rpc.RetryInfo.
+//
+// UNAVAILABLE on a write means that the write had no effect. A write whose
+// outcome is not known ends with UNKNOWN.
+//
+// Output-only fields in a request are ignored. Limits on text count characters
+// (Unicode scalar values).
 type TodoServiceClient interface {
-	// Reads one todo. NOT_FOUND carries `token`, `source` and
-	// `staleness_bound_ms` in its metadata.
+	// Reads one todo. NOT_FOUND is an answer too: its metadata carries what
+	// ReadInfo would have said (`token`, `source`, `staleness_bound_ms`).
 	GetTodo(ctx context.Context, in *GetTodoRequest, opts ...grpc.CallOption) (*GetTodoResponse, error)
-	// Reads up to 1000 todos at once.
+	// Reads up to 1000 todos, of any lists, in one call. Names that no todo has
+	// are listed in `missing` and are not an error.
 	BatchGetTodos(ctx context.Context, in *BatchGetTodosRequest, opts ...grpc.CallOption) (*BatchGetTodosResponse, error)
-	// Reads the todos of one list, a page at a time.
+	// Reads the todos of one list, one page at a time. A run through all pages
+	// returns every todo that was there all along exactly once.
 	ListTodos(ctx context.Context, in *ListTodosRequest, opts ...grpc.CallOption) (*ListTodosResponse, error)
-	// Creates a todo.
+	// Creates a todo. ALREADY_EXISTS carries a `token` in its metadata.
 	CreateTodo(ctx context.Context, in *CreateTodoRequest, opts ...grpc.CallOption) (*CreateTodoResponse, error)
-	// Changes fields of a todo.
+	// Changes fields of a todo. ABORTED (the etag does not match) and NOT_FOUND
+	// carry a `token` in their metadata, so that the next read is not older than
+	// the refusal.
 	UpdateTodo(ctx context.Context, in *UpdateTodoRequest, opts ...grpc.CallOption) (*UpdateTodoResponse, error)
-	// Deletes a todo.
+	// Deletes a todo. Errors as for UpdateTodo.
 	DeleteTodo(ctx context.Context, in *DeleteTodoRequest, opts ...grpc.CallOption) (*DeleteTodoResponse, error)
-	// Streams every change of a list, of chosen todos or of all lists: each
-	// change, or a newer one of the same name, or a reset. Never a silent gap.
+	// Streams the changes of a list, of chosen todos or of all lists. For each
+	// change the stream delivers that change, or a newer one of the same name, or
+	// a reset. There is never a silent gap. To follow a list: read it, then watch
+	// from the token of its last page.
 	WatchTodos(ctx context.Context, in *WatchTodosRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTodosResponse], error)
 }
 
@@ -154,24 +170,39 @@ type TodoService_WatchTodosClient = grpc.ServerStreamingClient[WatchTodosRespons
 //
 // Reads, writes and watches todos.
 //
-// Errors carry one google.rpc.ErrorInfo with the domain `todo.v1` and a reason
-// from ErrorReason, written without its prefix.
+// Every error carries one google.rpc.ErrorInfo with the domain `todo.v1`, a
+// reason from ErrorReason (without its prefix) and, in its metadata, every
+// value that the text mentions. Invalid arguments also carry a
+// google.rpc.BadRequest with field paths, and errors that waiting can resolve a
+// google.rpc.RetryInfo.
+//
+// UNAVAILABLE on a write means that the write had no effect. A write whose
+// outcome is not known ends with UNKNOWN.
+//
+// Output-only fields in a request are ignored. Limits on text count characters
+// (Unicode scalar values).
 type TodoServiceServer interface {
-	// Reads one todo. NOT_FOUND carries `token`, `source` and
-	// `staleness_bound_ms` in its metadata.
+	// Reads one todo. NOT_FOUND is an answer too: its metadata carries what
+	// ReadInfo would have said (`token`, `source`, `staleness_bound_ms`).
 	GetTodo(context.Context, *GetTodoRequest) (*GetTodoResponse, error)
-	// Reads up to 1000 todos at once.
+	// Reads up to 1000 todos, of any lists, in one call. Names that no todo has
+	// are listed in `missing` and are not an error.
 	BatchGetTodos(context.Context, *BatchGetTodosRequest) (*BatchGetTodosResponse, error)
-	// Reads the todos of one list, a page at a time.
+	// Reads the todos of one list, one page at a time. A run through all pages
+	// returns every todo that was there all along exactly once.
 	ListTodos(context.Context, *ListTodosRequest) (*ListTodosResponse, error)
-	// Creates a todo.
+	// Creates a todo. ALREADY_EXISTS carries a `token` in its metadata.
 	CreateTodo(context.Context, *CreateTodoRequest) (*CreateTodoResponse, error)
-	// Changes fields of a todo.
+	// Changes fields of a todo. ABORTED (the etag does not match) and NOT_FOUND
+	// carry a `token` in their metadata, so that the next read is not older than
+	// the refusal.
 	UpdateTodo(context.Context, *UpdateTodoRequest) (*UpdateTodoResponse, error)
-	// Deletes a todo.
+	// Deletes a todo. Errors as for UpdateTodo.
 	DeleteTodo(context.Context, *DeleteTodoRequest) (*DeleteTodoResponse, error)
-	// Streams every change of a list, of chosen todos or of all lists: each
-	// change, or a newer one of the same name, or a reset. Never a silent gap.
+	// Streams the changes of a list, of chosen todos or of all lists. For each
+	// change the stream delivers that change, or a newer one of the same name, or
+	// a reset. There is never a silent gap. To follow a list: read it, then watch
+	// from the token of its last page.
 	WatchTodos(*WatchTodosRequest, grpc.ServerStreamingServer[WatchTodosResponse]) error
 	mustEmbedUnimplementedTodoServiceServer()
 }

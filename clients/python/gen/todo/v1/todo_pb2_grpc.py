@@ -28,8 +28,17 @@ if _version_not_supported:
 class TodoServiceStub:
     """Reads, writes and watches todos.
 
-    Errors carry one google.rpc.ErrorInfo with the domain `todo.v1` and a reason
-    from ErrorReason, written without its prefix.
+    Every error carries one google.rpc.ErrorInfo with the domain `todo.v1`, a
+    reason from ErrorReason (without its prefix) and, in its metadata, every
+    value that the text mentions. Invalid arguments also carry a
+    google.rpc.BadRequest with field paths, and errors that waiting can resolve a
+    google.rpc.RetryInfo.
+
+    UNAVAILABLE on a write means that the write had no effect. A write whose
+    outcome is not known ends with UNKNOWN.
+
+    Output-only fields in a request are ignored. Limits on text count characters
+    (Unicode scalar values).
     """
 
     def __init__(self, channel):
@@ -78,56 +87,71 @@ class TodoServiceStub:
 class TodoServiceServicer:
     """Reads, writes and watches todos.
 
-    Errors carry one google.rpc.ErrorInfo with the domain `todo.v1` and a reason
-    from ErrorReason, written without its prefix.
+    Every error carries one google.rpc.ErrorInfo with the domain `todo.v1`, a
+    reason from ErrorReason (without its prefix) and, in its metadata, every
+    value that the text mentions. Invalid arguments also carry a
+    google.rpc.BadRequest with field paths, and errors that waiting can resolve a
+    google.rpc.RetryInfo.
+
+    UNAVAILABLE on a write means that the write had no effect. A write whose
+    outcome is not known ends with UNKNOWN.
+
+    Output-only fields in a request are ignored. Limits on text count characters
+    (Unicode scalar values).
     """
 
     def GetTodo(self, request, context):
-        """Reads one todo. NOT_FOUND carries `token`, `source` and
-        `staleness_bound_ms` in its metadata.
+        """Reads one todo. NOT_FOUND is an answer too: its metadata carries what
+        ReadInfo would have said (`token`, `source`, `staleness_bound_ms`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetTodos(self, request, context):
-        """Reads up to 1000 todos at once.
+        """Reads up to 1000 todos, of any lists, in one call. Names that no todo has
+        are listed in `missing` and are not an error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListTodos(self, request, context):
-        """Reads the todos of one list, a page at a time.
+        """Reads the todos of one list, one page at a time. A run through all pages
+        returns every todo that was there all along exactly once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateTodo(self, request, context):
-        """Creates a todo.
+        """Creates a todo. ALREADY_EXISTS carries a `token` in its metadata.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateTodo(self, request, context):
-        """Changes fields of a todo.
+        """Changes fields of a todo. ABORTED (the etag does not match) and NOT_FOUND
+        carry a `token` in their metadata, so that the next read is not older than
+        the refusal.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteTodo(self, request, context):
-        """Deletes a todo.
+        """Deletes a todo. Errors as for UpdateTodo.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchTodos(self, request, context):
-        """Streams every change of a list, of chosen todos or of all lists: each
-        change, or a newer one of the same name, or a reset. Never a silent gap.
+        """Streams the changes of a list, of chosen todos or of all lists. For each
+        change the stream delivers that change, or a newer one of the same name, or
+        a reset. There is never a silent gap. To follow a list: read it, then watch
+        from the token of its last page.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -182,8 +206,17 @@ def add_TodoServiceServicer_to_server(servicer, server):
 class TodoService:
     """Reads, writes and watches todos.
 
-    Errors carry one google.rpc.ErrorInfo with the domain `todo.v1` and a reason
-    from ErrorReason, written without its prefix.
+    Every error carries one google.rpc.ErrorInfo with the domain `todo.v1`, a
+    reason from ErrorReason (without its prefix) and, in its metadata, every
+    value that the text mentions. Invalid arguments also carry a
+    google.rpc.BadRequest with field paths, and errors that waiting can resolve a
+    google.rpc.RetryInfo.
+
+    UNAVAILABLE on a write means that the write had no effect. A write whose
+    outcome is not known ends with UNKNOWN.
+
+    Output-only fields in a request are ignored. Limits on text count characters
+    (Unicode scalar values).
     """
 
     @staticmethod

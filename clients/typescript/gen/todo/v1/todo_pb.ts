@@ -2,11 +2,12 @@
 // @generated from file todo/v1/todo.proto (package todo.v1, syntax proto3)
 /* eslint-disable */
 
-// Todos, read through two caches, with every answer saying how fresh it is.
+// Todos, read through two caches. Every response states how stale it can be.
 //
-// Every reply is an envelope around the resource and not the bare resource as
-// AIP-131 has it: freshness is what this service is about, so it stands in the
-// body, where each generated client and plain grpcurl sees it.
+// Every response is an envelope around the resource, not the bare resource that
+// AIP-131 asks for: freshness is what this service is about, so it is in the
+// body, where every generated client and plain grpcurl shows it. Otherwise the
+// API follows AIP-122, 132 to 135, 148, 154, 158, 160, 193 and 203.
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
@@ -21,13 +22,13 @@ export const file_todo_v1_todo: GenFile = /*@__PURE__*/
   fileDesc("ChJ0b2RvL3YxL3RvZG8ucHJvdG8SB3RvZG8udjEinQQKBFRvZG8SDAoEbmFtZRgBIAEoCRINCgV0aXRsZRgCIAEoCRINCgVub3RlcxgDIAEoCRIiCgVzdGF0ZRgEIAEoDjITLnRvZG8udjEuVG9kby5TdGF0ZRIoCghwcmlvcml0eRgFIAEoDjIWLnRvZG8udjEuVG9kby5Qcmlvcml0eRIOCgZsYWJlbHMYBiADKAkSLAoIZHVlX3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2NyZWF0ZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoNY29tcGxldGVfdGltZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgLIAEoCSJFCgVTdGF0ZRIVChFTVEFURV9VTlNQRUNJRklFRBAAEhAKDFNUQVRFX0FDVElWRRABEhMKD1NUQVRFX0NPTVBMRVRFRBACInMKCFByaW9yaXR5EhgKFFBSSU9SSVRZX1VOU1BFQ0lGSUVEEAASEAoMUFJJT1JJVFlfTE9XEAESEwoPUFJJT1JJVFlfTk9STUFMEAISEQoNUFJJT1JJVFlfSElHSBADEhMKD1BSSU9SSVRZX1VSR0VOVBAEIrwBCgtDb25zaXN0ZW5jeRIaChBtaW5pbWl6ZV9sYXRlbmN5GAEgASgISAASMgoNbWF4X3N0YWxlbmVzcxgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkgAEhsKEWF0X2xlYXN0X2FzX2ZyZXNoGAMgASgJSAASGgoQZnVsbHlfY29uc2lzdGVudBgEIAEoCEgAEhUKC2NhY2hlZF9vbmx5GAUgASgISABCDQoLcmVxdWlyZW1lbnQifQoIUmVhZEluZm8SDQoFdG9rZW4YASABKAkSHwoGc291cmNlGAIgASgOMg8udG9kby52MS5Tb3VyY2USMgoPc3RhbGVuZXNzX2JvdW5kGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg0KBXN0YWxlGAQgASgIIkkKDkdldFRvZG9SZXF1ZXN0EgwKBG5hbWUYASABKAkSKQoLY29uc2lzdGVuY3kYAiABKAsyFC50b2RvLnYxLkNvbnNpc3RlbmN5Ik8KD0dldFRvZG9SZXNwb25zZRIbCgR0b2RvGAEgASgLMg0udG9kby52MS5Ub2RvEh8KBHJlYWQYAiABKAsyES50b2RvLnYxLlJlYWRJbmZvIlAKFEJhdGNoR2V0VG9kb3NSZXF1ZXN0Eg0KBW5hbWVzGAEgAygJEikKC2NvbnNpc3RlbmN5GAIgASgLMhQudG9kby52MS5Db25zaXN0ZW5jeSJ7ChVCYXRjaEdldFRvZG9zUmVzcG9uc2USHAoFdG9kb3MYASADKAsyDS50b2RvLnYxLlRvZG8SDwoHbWlzc2luZxgCIAMoCRIfCgRyZWFkGAMgASgLMhEudG9kby52MS5SZWFkSW5mbxISCgp1bnJlYWRhYmxlGAQgAygJIpYBChBMaXN0VG9kb3NSZXF1ZXN0Eg4KBnBhcmVudBgBIAEoCRIRCglwYWdlX3NpemUYAiABKAUSEgoKcGFnZV90b2tlbhgDIAEoCRIOCgZmaWx0ZXIYBCABKAkSEAoIb3JkZXJfYnkYBSABKAkSKQoLY29uc2lzdGVuY3kYBiABKAsyFC50b2RvLnYxLkNvbnNpc3RlbmN5In8KEUxpc3RUb2Rvc1Jlc3BvbnNlEhwKBXRvZG9zGAEgAygLMg0udG9kby52MS5Ub2RvEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIfCgRyZWFkGAMgASgLMhEudG9kby52MS5SZWFkSW5mbxISCgp1bnJlYWRhYmxlGAQgAygJImUKEUNyZWF0ZVRvZG9SZXF1ZXN0Eg4KBnBhcmVudBgBIAEoCRIbCgR0b2RvGAIgASgLMg0udG9kby52MS5Ub2RvEg8KB3RvZG9faWQYAyABKAkSEgoKcmVxdWVzdF9pZBgEIAEoCSJAChJDcmVhdGVUb2RvUmVzcG9uc2USGwoEdG9kbxgBIAEoCzINLnRvZG8udjEuVG9kbxINCgV0b2tlbhgCIAEoCSKMAQoRVXBkYXRlVG9kb1JlcXVlc3QSGwoEdG9kbxgBIAEoCzINLnRvZG8udjEuVG9kbxIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSFQoNYWxsb3dfbWlzc2luZxgDIAEoCBISCgpyZXF1ZXN0X2lkGAQgASgJIkAKElVwZGF0ZVRvZG9SZXNwb25zZRIbCgR0b2RvGAEgASgLMg0udG9kby52MS5Ub2RvEg0KBXRva2VuGAIgASgJIkYKEURlbGV0ZVRvZG9SZXF1ZXN0EgwKBG5hbWUYASABKAkSDAoEZXRhZxgCIAEoCRIVCg1hbGxvd19taXNzaW5nGAMgASgIIiMKEkRlbGV0ZVRvZG9SZXNwb25zZRINCgV0b2tlbhgBIAEoCSKYAQoRV2F0Y2hUb2Rvc1JlcXVlc3QSDgoGcGFyZW50GAEgASgJEg0KBW5hbWVzGAIgAygJEg8KBWFmdGVyGAMgASgJSAASFAoMaW5jbHVkZV90b2RvGAQgASgIEjQKEXByb2dyZXNzX2ludGVydmFsGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQgcKBXN0YXJ0IqUBChJXYXRjaFRvZG9zUmVzcG9uc2USDQoFdG9rZW4YASABKAkSJQoGY2hhbmdlGAIgASgLMhMudG9kby52MS5Ub2RvQ2hhbmdlSAASKgoIcHJvZ3Jlc3MYAyABKAsyFi50b2RvLnYxLldhdGNoUHJvZ3Jlc3NIABIkCgVyZXNldBgEIAEoCzITLnRvZG8udjEuV2F0Y2hSZXNldEgAQgcKBWV2ZW50IuQBCgpUb2RvQ2hhbmdlEgwKBG5hbWUYASABKAkSJgoEa2luZBgCIAEoDjIYLnRvZG8udjEuVG9kb0NoYW5nZS5LaW5kEhsKBHRvZG8YAyABKAsyDS50b2RvLnYxLlRvZG8SLwoLY29tbWl0X3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlIKBEtpbmQSFAoQS0lORF9VTlNQRUNJRklFRBAAEhAKDEtJTkRfQ1JFQVRFRBABEhAKDEtJTkRfVVBEQVRFRBACEhAKDEtJTkRfREVMRVRFRBADIkMKDVdhdGNoUHJvZ3Jlc3MSMgoPc3RhbGVuZXNzX2JvdW5kGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIhwKCldhdGNoUmVzZXQSDgoGcmVhc29uGAEgASgJKlcKBlNvdXJjZRIWChJTT1VSQ0VfVU5TUEVDSUZJRUQQABIPCgtTT1VSQ0VfTkVBUhABEhEKDVNPVVJDRV9TSEFSRUQQAhIRCg1TT1VSQ0VfT1JJR0lOEAMqyQQKC0Vycm9yUmVhc29uEhwKGEVSUk9SX1JFQVNPTl9VTlNQRUNJRklFRBAAEh4KGkVSUk9SX1JFQVNPTl9GSUVMRF9JTlZBTElEEAESHwobRVJST1JfUkVBU09OX0ZJTFRFUl9JTlZBTElEEAISIwofRVJST1JfUkVBU09OX1BBR0VfVE9LRU5fSU5WQUxJRBADEh4KGkVSUk9SX1JFQVNPTl9UT0tFTl9JTlZBTElEEAQSHgoaRVJST1JfUkVBU09OX1RPS0VOX0ZPUkVJR04QBRIfChtFUlJPUl9SRUFTT05fVE9ET19OT1RfRk9VTkQQBhIkCiBFUlJPUl9SRUFTT05fVE9ET19BTFJFQURZX0VYSVNUUxAHEh4KGkVSUk9SX1JFQVNPTl9FVEFHX01JU01BVENIEAgSIAocRVJST1JfUkVBU09OX1RPRE9fVU5SRUFEQUJMRRAJEiMKH0VSUk9SX1JFQVNPTl9PUklHSU5fVU5BVkFJTEFCTEUQChIgChxFUlJPUl9SRUFTT05fQ0FDSEVfT05MWV9NSVNTEAsSGQoVRVJST1JfUkVBU09OX0RSQUlOSU5HEAwSGwoXRVJST1JfUkVBU09OX09WRVJMT0FERUQQDRIiCh5FUlJPUl9SRUFTT05fTUVTU0FHRV9UT09fTEFSR0UQDhIiCh5FUlJPUl9SRUFTT05fREVBRExJTkVfRVhDRUVERUQQDxImCiJFUlJPUl9SRUFTT05fV1JJVEVfT1VUQ09NRV9VTktOT1dOEBAy/QMKC1RvZG9TZXJ2aWNlEjwKB0dldFRvZG8SFy50b2RvLnYxLkdldFRvZG9SZXF1ZXN0GhgudG9kby52MS5HZXRUb2RvUmVzcG9uc2USTgoNQmF0Y2hHZXRUb2RvcxIdLnRvZG8udjEuQmF0Y2hHZXRUb2Rvc1JlcXVlc3QaHi50b2RvLnYxLkJhdGNoR2V0VG9kb3NSZXNwb25zZRJCCglMaXN0VG9kb3MSGS50b2RvLnYxLkxpc3RUb2Rvc1JlcXVlc3QaGi50b2RvLnYxLkxpc3RUb2Rvc1Jlc3BvbnNlEkUKCkNyZWF0ZVRvZG8SGi50b2RvLnYxLkNyZWF0ZVRvZG9SZXF1ZXN0GhsudG9kby52MS5DcmVhdGVUb2RvUmVzcG9uc2USRQoKVXBkYXRlVG9kbxIaLnRvZG8udjEuVXBkYXRlVG9kb1JlcXVlc3QaGy50b2RvLnYxLlVwZGF0ZVRvZG9SZXNwb25zZRJFCgpEZWxldGVUb2RvEhoudG9kby52MS5EZWxldGVUb2RvUmVxdWVzdBobLnRvZG8udjEuRGVsZXRlVG9kb1Jlc3BvbnNlEkcKCldhdGNoVG9kb3MSGi50b2RvLnYxLldhdGNoVG9kb3NSZXF1ZXN0GhsudG9kby52MS5XYXRjaFRvZG9zUmVzcG9uc2UwAUJAChRkZXYudGlkZW1hcmsudG9kby52MUIJVG9kb1Byb3RvUAFaG3RpZGVtYXJrL2dlbi90b2RvL3YxO3RvZG92MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
 
 /**
- * Something to be done. A list exists as soon as a todo is in it.
+ * A todo. A list exists as soon as it contains a todo.
  *
  * @generated from message todo.v1.Todo
  */
 export type Todo = Message<"todo.v1.Todo"> & {
   /**
-   * Identity: `lists/{list}/todos/{todo}`, both ids
+   * The identity: `lists/{list}/todos/{todo}`. Both ids match
    * `[A-Za-z0-9][A-Za-z0-9._~-]{0,62}`.
    *
    * @generated from field: string name = 1;
@@ -35,7 +36,7 @@ export type Todo = Message<"todo.v1.Todo"> & {
   name: string;
 
   /**
-   * Required, 1 to 1024 characters.
+   * Required. 1 to 1024 characters.
    *
    * @generated from field: string title = 2;
    */
@@ -49,14 +50,14 @@ export type Todo = Message<"todo.v1.Todo"> & {
   notes: string;
 
   /**
-   * Whether it is done. Writable.
+   * Whether the todo is done. Writable.
    *
    * @generated from field: todo.v1.Todo.State state = 4;
    */
   state: Todo_State;
 
   /**
-   * How much it matters.
+   * How important the todo is. Default: PRIORITY_NORMAL.
    *
    * @generated from field: todo.v1.Todo.Priority priority = 5;
    */
@@ -70,37 +71,39 @@ export type Todo = Message<"todo.v1.Todo"> & {
   labels: string[];
 
   /**
-   * When it should be done by.
+   * When the todo should be done by.
    *
    * @generated from field: google.protobuf.Timestamp due_time = 7;
    */
   dueTime?: Timestamp | undefined;
 
   /**
-   * Output only. When it was created.
+   * Output only. When the todo was created.
    *
    * @generated from field: google.protobuf.Timestamp create_time = 8;
    */
   createTime?: Timestamp | undefined;
 
   /**
-   * Output only. When it was last changed through this service.
+   * Output only. When the todo was last changed through this service.
    *
    * @generated from field: google.protobuf.Timestamp update_time = 9;
    */
   updateTime?: Timestamp | undefined;
 
   /**
-   * Output only. When `state` became STATE_COMPLETED; cleared with it.
+   * Output only. When `state` became STATE_COMPLETED; cleared when `state`
+   * becomes STATE_ACTIVE again.
    *
    * @generated from field: google.protobuf.Timestamp complete_time = 10;
    */
   completeTime?: Timestamp | undefined;
 
   /**
-   * A strong hash of the stored todo: an edit made straight in the database
-   * changes it too. Sent with Update or Delete, the write takes place only if
-   * it still fits.
+   * A strong hash of the stored todo; an edit made directly in the database
+   * changes it too. In UpdateTodo and DeleteTodo the write happens only if the
+   * etag matches, whoever changed the todo. It counts whatever `update_mask`
+   * says.
    *
    * @generated from field: string etag = 11;
    */
@@ -121,7 +124,7 @@ export const TodoSchema: GenMessage<Todo> = /*@__PURE__*/
  */
 export enum Todo_State {
   /**
-   * Not said; read as STATE_ACTIVE.
+   * Not set; treated as STATE_ACTIVE.
    *
    * @generated from enum value: STATE_UNSPECIFIED = 0;
    */
@@ -135,7 +138,7 @@ export enum Todo_State {
   ACTIVE = 1,
 
   /**
-   * Done. Sets `complete_time`.
+   * Done. Setting it sets `complete_time`.
    *
    * @generated from enum value: STATE_COMPLETED = 2;
    */
@@ -149,20 +152,20 @@ export const Todo_StateSchema: GenEnum<Todo_State> = /*@__PURE__*/
   enumDesc(file_todo_v1_todo, 0, 0);
 
 /**
- * How much it matters.
+ * How important a todo is. `priority desc` sorts by it.
  *
  * @generated from enum todo.v1.Todo.Priority
  */
 export enum Todo_Priority {
   /**
-   * Not said; read as PRIORITY_NORMAL.
+   * Not set; treated as PRIORITY_NORMAL.
    *
    * @generated from enum value: PRIORITY_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * Can wait.
+   * Lowest.
    *
    * @generated from enum value: PRIORITY_LOW = 1;
    */
@@ -176,14 +179,14 @@ export enum Todo_Priority {
   NORMAL = 2,
 
   /**
-   * Soon.
+   * Above normal.
    *
    * @generated from enum value: PRIORITY_HIGH = 3;
    */
   HIGH = 3,
 
   /**
-   * Now.
+   * Highest.
    *
    * @generated from enum value: PRIORITY_URGENT = 4;
    */
@@ -197,19 +200,19 @@ export const Todo_PrioritySchema: GenEnum<Todo_Priority> = /*@__PURE__*/
   enumDesc(file_todo_v1_todo, 0, 1);
 
 /**
- * How fresh an answer must be. Absent: `minimize_latency`.
+ * The consistency level of a read. Absent: `minimize_latency`.
  *
  * @generated from message todo.v1.Consistency
  */
 export type Consistency = Message<"todo.v1.Consistency"> & {
   /**
-   * The arm.
+   * The level. The server's staleness limit (15 s by default) holds for all.
    *
    * @generated from oneof todo.v1.Consistency.requirement
    */
   requirement: {
     /**
-     * From the nearest cache, not older than the server's staleness limit.
+     * From the nearest cache, within the staleness limit.
      *
      * @generated from field: bool minimize_latency = 1;
      */
@@ -217,7 +220,7 @@ export type Consistency = Message<"todo.v1.Consistency"> & {
     case: "minimizeLatency";
   } | {
     /**
-     * No write acknowledged longer ago than this is missing.
+     * Misses no write acknowledged longer ago than this.
      *
      * @generated from field: google.protobuf.Duration max_staleness = 2;
      */
@@ -225,8 +228,8 @@ export type Consistency = Message<"todo.v1.Consistency"> & {
     case: "maxStaleness";
   } | {
     /**
-     * Not older than the answer that carried this token. Several tokens may be
-     * given, separated by spaces.
+     * Not older than the response that carried this token, on any replica.
+     * Several tokens may be given, separated by spaces.
      *
      * @generated from field: string at_least_as_fresh = 3;
      */
@@ -234,7 +237,7 @@ export type Consistency = Message<"todo.v1.Consistency"> & {
     case: "atLeastAsFresh";
   } | {
     /**
-     * Reflects every write acknowledged by anyone before the read began.
+     * Reflects every write acknowledged to anyone before the read began.
      *
      * @generated from field: bool fully_consistent = 4;
      */
@@ -242,7 +245,7 @@ export type Consistency = Message<"todo.v1.Consistency"> & {
     case: "fullyConsistent";
   } | {
     /**
-     * From caches or not at all.
+     * From a cache within the staleness limit, or CACHE_ONLY_MISS.
      *
      * @generated from field: bool cached_only = 5;
      */
@@ -259,36 +262,38 @@ export const ConsistencySchema: GenMessage<Consistency> = /*@__PURE__*/
   messageDesc(file_todo_v1_todo, 1);
 
 /**
- * How fresh an answer is.
+ * How fresh a response is.
  *
  * @generated from message todo.v1.ReadInfo
  */
 export type ReadInfo = Message<"todo.v1.ReadInfo"> & {
   /**
-   * Present it to any replica and you never read older than this answer; give
-   * it to a watch, and the watch begins where this answer ends.
+   * An opaque token. A read with `at_least_as_fresh` set to it, on any replica,
+   * is not older than this response; a watch with `after` set to it begins
+   * where this response ends. Keep only the last one: it covers the one that
+   * was presented.
    *
    * @generated from field: string token = 1;
    */
   token: string;
 
   /**
-   * Where the answer came from; for several todos the farthest.
+   * Where the response came from; for several todos the farthest tier.
    *
    * @generated from field: todo.v1.Source source = 2;
    */
   source: Source;
 
   /**
-   * No write acknowledged longer ago than this is missing.
+   * No write acknowledged longer ago than this is missing from the response.
    *
    * @generated from field: google.protobuf.Duration staleness_bound = 3;
    */
   stalenessBound?: Duration | undefined;
 
   /**
-   * True only when the database could not be asked and the server is set to
-   * answer all the same.
+   * The response exceeds the staleness limit. Only when the database cannot be
+   * reached and the server allows stale answers.
    *
    * @generated from field: bool stale = 4;
    */
@@ -303,7 +308,7 @@ export const ReadInfoSchema: GenMessage<ReadInfo> = /*@__PURE__*/
   messageDesc(file_todo_v1_todo, 2);
 
 /**
- * Asks for one todo.
+ * Request of GetTodo.
  *
  * @generated from message todo.v1.GetTodoRequest
  */
@@ -316,7 +321,7 @@ export type GetTodoRequest = Message<"todo.v1.GetTodoRequest"> & {
   name: string;
 
   /**
-   * How fresh it must be.
+   * How fresh the response must be.
    *
    * @generated from field: todo.v1.Consistency consistency = 2;
    */
@@ -331,7 +336,7 @@ export const GetTodoRequestSchema: GenMessage<GetTodoRequest> = /*@__PURE__*/
   messageDesc(file_todo_v1_todo, 3);
 
 /**
- * One todo.
+ * Response of GetTodo.
  *
  * @generated from message todo.v1.GetTodoResponse
  */
@@ -344,7 +349,7 @@ export type GetTodoResponse = Message<"todo.v1.GetTodoResponse"> & {
   todo?: Todo | undefined;
 
   /**
-   * How fresh it is.
+   * How fresh the response is.
    *
    * @generated from field: todo.v1.ReadInfo read = 2;
    */
@@ -359,20 +364,20 @@ export const GetTodoResponseSchema: GenMessage<GetTodoResponse> = /*@__PURE__*/
   messageDesc(file_todo_v1_todo, 4);
 
 /**
- * Asks for several todos.
+ * Request of BatchGetTodos.
  *
  * @generated from message todo.v1.BatchGetTodosRequest
  */
 export type BatchGetTodosRequest = Message<"todo.v1.BatchGetTodosRequest"> & {
   /**
-   * At most 1000 names; a name may come twice.
+   * At most 1000 names. A name may appear more than once.
    *
    * @generated from field: repeated string names = 1;
    */
   names: string[];
 
   /**
-   * How fresh they must be.
+   * How fresh the response must be.
    *
    * @generated from field: todo.v1.Consistency consistency = 2;
    */
@@ -387,13 +392,13 @@ export const BatchGetTodosRequestSchema: GenMessage<BatchGetTodosRequest> = /*@_
   messageDesc(file_todo_v1_todo, 5);
 
 /**
- * Several todos.
+ * Response of BatchGetTodos.
  *
  * @generated from message todo.v1.BatchGetTodosResponse
  */
 export type BatchGetTodosResponse = Message<"todo.v1.BatchGetTodosResponse"> & {
   /**
-   * Those found, in the order asked for; a name asked for twice comes twice.
+   * The todos found, in request order. A name asked for twice appears twice.
    *
    * @generated from field: repeated todo.v1.Todo todos = 1;
    */
@@ -407,7 +412,7 @@ export type BatchGetTodosResponse = Message<"todo.v1.BatchGetTodosResponse"> & {
   missing: string[];
 
   /**
-   * How fresh the answer is, what is missing included.
+   * How fresh the response is, including what it says about missing names.
    *
    * @generated from field: todo.v1.ReadInfo read = 3;
    */
@@ -429,7 +434,7 @@ export const BatchGetTodosResponseSchema: GenMessage<BatchGetTodosResponse> = /*
   messageDesc(file_todo_v1_todo, 6);
 
 /**
- * Asks for a page of a list.
+ * Request of ListTodos.
  *
  * @generated from message todo.v1.ListTodosRequest
  */
@@ -442,15 +447,17 @@ export type ListTodosRequest = Message<"todo.v1.ListTodosRequest"> & {
   parent: string;
 
   /**
-   * 0 means 50; more than 1000 is cut to 1000; negative is refused.
+   * Most todos in the page. 0 means 50; values above 1000 are reduced to 1000;
+   * negative values are refused. A page may contain fewer todos.
    *
    * @generated from field: int32 page_size = 2;
    */
   pageSize: number;
 
   /**
-   * `next_page_token` of the page before, with the same parent, filter and
-   * order.
+   * `next_page_token` of the previous page. `parent`, `filter` and `order_by`
+   * must be the same; `page_size` may differ. It is valid on any replica and
+   * after a restart.
    *
    * @generated from field: string page_token = 3;
    */
@@ -458,15 +465,16 @@ export type ListTodosRequest = Message<"todo.v1.ListTodosRequest"> & {
 
   /**
    * Comparisons joined by AND: `state = COMPLETED`, `priority >= HIGH`,
-   * `labels:"home"`, `due_time < "2026-12-01T00:00:00Z"`.
+   * `labels:"home"`, `due_time < "2026-12-01T00:00:00Z"`. Anything else is
+   * FILTER_INVALID, with the character's offset from 0 as `position`.
    *
    * @generated from field: string filter = 4;
    */
   filter: string;
 
   /**
-   * `create_time desc` (default), `create_time`, `due_time` or
-   * `priority desc`. Ties by name ascending.
+   * `create_time desc` (default), `create_time`, `due_time` or `priority desc`.
+   * Ties are ordered by name, ascending. Todos without a `due_time` come last.
    *
    * @generated from field: string order_by = 5;
    */
@@ -488,7 +496,7 @@ export const ListTodosRequestSchema: GenMessage<ListTodosRequest> = /*@__PURE__*
   messageDesc(file_todo_v1_todo, 7);
 
 /**
- * A page of a list.
+ * Response of ListTodos.
  *
  * @generated from message todo.v1.ListTodosResponse
  */
@@ -501,14 +509,14 @@ export type ListTodosResponse = Message<"todo.v1.ListTodosResponse"> & {
   todos: Todo[];
 
   /**
-   * Asks for the next page; empty on the last.
+   * Selects the next page. Empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
   nextPageToken: string;
 
   /**
-   * How fresh the page is.
+   * How fresh the page is. The token of the last page covers all pages.
    *
    * @generated from field: todo.v1.ReadInfo read = 3;
    */
@@ -530,7 +538,7 @@ export const ListTodosResponseSchema: GenMessage<ListTodosResponse> = /*@__PURE_
   messageDesc(file_todo_v1_todo, 8);
 
 /**
- * Creates a todo.
+ * Request of CreateTodo.
  *
  * @generated from message todo.v1.CreateTodoRequest
  */
@@ -543,22 +551,23 @@ export type CreateTodoRequest = Message<"todo.v1.CreateTodoRequest"> & {
   parent: string;
 
   /**
-   * What to create. Its name is ignored.
+   * The todo to create. Its `name` is ignored.
    *
    * @generated from field: todo.v1.Todo todo = 2;
    */
   todo?: Todo | undefined;
 
   /**
-   * The last part of the name; absent: generated, ordered by time.
+   * The last segment of the name. Absent: generated, in order of time.
    *
    * @generated from field: string todo_id = 3;
    */
   todoId: string;
 
   /**
-   * A UUID. The same one again within 24 hours returns the first outcome and
-   * writes nothing.
+   * A UUID that makes the call idempotent. A repetition within 24 hours returns
+   * the first outcome (the todo as it is now, if it changed since) and writes
+   * nothing. A repetition with other contents is INVALID_ARGUMENT.
    *
    * @generated from field: string request_id = 4;
    */
@@ -573,20 +582,20 @@ export const CreateTodoRequestSchema: GenMessage<CreateTodoRequest> = /*@__PURE_
   messageDesc(file_todo_v1_todo, 9);
 
 /**
- * The created todo.
+ * Response of CreateTodo.
  *
  * @generated from message todo.v1.CreateTodoResponse
  */
 export type CreateTodoResponse = Message<"todo.v1.CreateTodoResponse"> & {
   /**
-   * The todo.
+   * The created todo.
    *
    * @generated from field: todo.v1.Todo todo = 1;
    */
   todo?: Todo | undefined;
 
   /**
-   * Present it and you never read older than this write.
+   * A read with this token is not older than the write.
    *
    * @generated from field: string token = 2;
    */
@@ -601,27 +610,27 @@ export const CreateTodoResponseSchema: GenMessage<CreateTodoResponse> = /*@__PUR
   messageDesc(file_todo_v1_todo, 10);
 
 /**
- * Changes a todo.
+ * Request of UpdateTodo.
  *
  * @generated from message todo.v1.UpdateTodoRequest
  */
 export type UpdateTodoRequest = Message<"todo.v1.UpdateTodoRequest"> & {
   /**
-   * The new values, its name, and optionally its etag.
+   * The name of the todo, the new values, and optionally its etag.
    *
    * @generated from field: todo.v1.Todo todo = 1;
    */
   todo?: Todo | undefined;
 
   /**
-   * Which fields; absent: those that are set; `*`: all.
+   * The fields to change. Absent: the fields that are set; `*`: all.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 2;
    */
   updateMask?: FieldMask | undefined;
 
   /**
-   * Create it if there is none.
+   * Create the todo if it does not exist.
    *
    * @generated from field: bool allow_missing = 3;
    */
@@ -643,20 +652,20 @@ export const UpdateTodoRequestSchema: GenMessage<UpdateTodoRequest> = /*@__PURE_
   messageDesc(file_todo_v1_todo, 11);
 
 /**
- * The changed todo.
+ * Response of UpdateTodo.
  *
  * @generated from message todo.v1.UpdateTodoResponse
  */
 export type UpdateTodoResponse = Message<"todo.v1.UpdateTodoResponse"> & {
   /**
-   * The todo.
+   * The todo after the change.
    *
    * @generated from field: todo.v1.Todo todo = 1;
    */
   todo?: Todo | undefined;
 
   /**
-   * Present it and you never read older than this write.
+   * A read with this token is not older than the write.
    *
    * @generated from field: string token = 2;
    */
@@ -671,7 +680,7 @@ export const UpdateTodoResponseSchema: GenMessage<UpdateTodoResponse> = /*@__PUR
   messageDesc(file_todo_v1_todo, 12);
 
 /**
- * Deletes a todo.
+ * Request of DeleteTodo.
  *
  * @generated from message todo.v1.DeleteTodoRequest
  */
@@ -684,14 +693,14 @@ export type DeleteTodoRequest = Message<"todo.v1.DeleteTodoRequest"> & {
   name: string;
 
   /**
-   * Delete only if it still fits.
+   * Delete only if the etag matches.
    *
    * @generated from field: string etag = 2;
    */
   etag: string;
 
   /**
-   * Succeed if there is none.
+   * Succeed if the todo does not exist.
    *
    * @generated from field: bool allow_missing = 3;
    */
@@ -706,13 +715,13 @@ export const DeleteTodoRequestSchema: GenMessage<DeleteTodoRequest> = /*@__PURE_
   messageDesc(file_todo_v1_todo, 13);
 
 /**
- * The todo is gone.
+ * Response of DeleteTodo.
  *
  * @generated from message todo.v1.DeleteTodoResponse
  */
 export type DeleteTodoResponse = Message<"todo.v1.DeleteTodoResponse"> & {
   /**
-   * Present it and you never read older than this write.
+   * A read with this token is not older than the write.
    *
    * @generated from field: string token = 1;
    */
@@ -727,7 +736,7 @@ export const DeleteTodoResponseSchema: GenMessage<DeleteTodoResponse> = /*@__PUR
   messageDesc(file_todo_v1_todo, 14);
 
 /**
- * Starts a watch.
+ * Request of WatchTodos.
  *
  * @generated from message todo.v1.WatchTodosRequest
  */
@@ -740,7 +749,7 @@ export type WatchTodosRequest = Message<"todo.v1.WatchTodosRequest"> & {
   parent: string;
 
   /**
-   * Only these todos; at most 1000.
+   * Only these todos. At most 1000.
    *
    * @generated from field: repeated string names = 2;
    */
@@ -753,7 +762,8 @@ export type WatchTodosRequest = Message<"todo.v1.WatchTodosRequest"> & {
    */
   start: {
     /**
-     * After everything this token stands for.
+     * After everything that this token covers: a token of a read, of a write or
+     * of another watch.
      *
      * @generated from field: string after = 3;
      */
@@ -769,8 +779,7 @@ export type WatchTodosRequest = Message<"todo.v1.WatchTodosRequest"> & {
   includeTodo: boolean;
 
   /**
-   * How often to say where the stream stands. Absent: 10 s; under 1 s is
-   * refused.
+   * The longest time without a message. Absent: 10 s. Less than 1 s is refused.
    *
    * @generated from field: google.protobuf.Duration progress_interval = 5;
    */
@@ -785,14 +794,19 @@ export const WatchTodosRequestSchema: GenMessage<WatchTodosRequest> = /*@__PURE_
   messageDesc(file_todo_v1_todo, 15);
 
 /**
- * One message of a watch.
+ * One message of a watch. The first message comes at once, on an idle list too,
+ * and carries the token to start from.
+ *
+ * Before the server closes a stream (shutdown, age) it sends a last progress
+ * message and ends the stream with UNAVAILABLE and the reason DRAINING. Resume
+ * on another replica with the last token.
  *
  * @generated from message todo.v1.WatchTodosResponse
  */
 export type WatchTodosResponse = Message<"todo.v1.WatchTodosResponse"> & {
   /**
-   * Resume here; exclusive. Of several changes with one commit time only the
-   * last carries the new cursor, the earlier ones repeat the one before.
+   * Resume after this token. Of several changes with one commit time only the
+   * last one carries a new cursor, so that a transaction is never cut in half.
    *
    * @generated from field: string token = 1;
    */
@@ -813,7 +827,7 @@ export type WatchTodosResponse = Message<"todo.v1.WatchTodosResponse"> & {
     case: "change";
   } | {
     /**
-     * Nothing was missed up to the token.
+     * No change up to the token was missed.
      *
      * @generated from field: todo.v1.WatchProgress progress = 3;
      */
@@ -821,7 +835,7 @@ export type WatchTodosResponse = Message<"todo.v1.WatchTodosResponse"> & {
     case: "progress";
   } | {
     /**
-     * All that was cached must be read anew; the stream goes on.
+     * Everything cached must be read again. The stream goes on from `token`.
      *
      * @generated from field: todo.v1.WatchReset reset = 4;
      */
@@ -844,21 +858,21 @@ export const WatchTodosResponseSchema: GenMessage<WatchTodosResponse> = /*@__PUR
  */
 export type TodoChange = Message<"todo.v1.TodoChange"> & {
   /**
-   * Which todo.
+   * The name of the todo.
    *
    * @generated from field: string name = 1;
    */
   name: string;
 
   /**
-   * What happened to it.
+   * What happened to the todo.
    *
    * @generated from field: todo.v1.TodoChange.Kind kind = 2;
    */
   kind: TodoChange_Kind;
 
   /**
-   * The todo, if asked for and still there.
+   * The todo, with `include_todo` and if it still exists.
    *
    * @generated from field: todo.v1.Todo todo = 3;
    */
@@ -880,34 +894,34 @@ export const TodoChangeSchema: GenMessage<TodoChange> = /*@__PURE__*/
   messageDesc(file_todo_v1_todo, 17);
 
 /**
- * What happened to it.
+ * What happened to the todo.
  *
  * @generated from enum todo.v1.TodoChange.Kind
  */
 export enum TodoChange_Kind {
   /**
-   * Not said.
+   * Not set.
    *
    * @generated from enum value: KIND_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * It was not there before.
+   * The todo was created.
    *
    * @generated from enum value: KIND_CREATED = 1;
    */
   CREATED = 1,
 
   /**
-   * It changed.
+   * The todo was changed.
    *
    * @generated from enum value: KIND_UPDATED = 2;
    */
   UPDATED = 2,
 
   /**
-   * It is gone.
+   * The todo was deleted.
    *
    * @generated from enum value: KIND_DELETED = 3;
    */
@@ -921,13 +935,13 @@ export const TodoChange_KindSchema: GenEnum<TodoChange_Kind> = /*@__PURE__*/
   enumDesc(file_todo_v1_todo, 17, 0);
 
 /**
- * Nothing was missed up to the token.
+ * No change up to the token was missed.
  *
  * @generated from message todo.v1.WatchProgress
  */
 export type WatchProgress = Message<"todo.v1.WatchProgress"> & {
   /**
-   * No change acknowledged longer ago than this is missing.
+   * No change acknowledged longer ago than this is missing from the stream.
    *
    * @generated from field: google.protobuf.Duration staleness_bound = 1;
    */
@@ -942,13 +956,13 @@ export const WatchProgressSchema: GenMessage<WatchProgress> = /*@__PURE__*/
   messageDesc(file_todo_v1_todo, 18);
 
 /**
- * All that was cached must be read anew.
+ * Everything cached must be read again.
  *
  * @generated from message todo.v1.WatchReset
  */
 export type WatchReset = Message<"todo.v1.WatchReset"> & {
   /**
-   * Why, for people.
+   * The reason, for people.
    *
    * @generated from field: string reason = 1;
    */
@@ -963,13 +977,13 @@ export const WatchResetSchema: GenMessage<WatchReset> = /*@__PURE__*/
   messageDesc(file_todo_v1_todo, 19);
 
 /**
- * Where an answer came from.
+ * Where a response came from.
  *
  * @generated from enum todo.v1.Source
  */
 export enum Source {
   /**
-   * Not said.
+   * Not set.
    *
    * @generated from enum value: SOURCE_UNSPECIFIED = 0;
    */
@@ -1004,28 +1018,29 @@ export const SourceSchema: GenEnum<Source> = /*@__PURE__*/
   enumDesc(file_todo_v1_todo, 0);
 
 /**
- * Why a call failed. ErrorInfo.reason carries these without their prefix.
+ * Why a call failed. ErrorInfo.reason carries these values without their
+ * prefix.
  *
  * @generated from enum todo.v1.ErrorReason
  */
 export enum ErrorReason {
   /**
-   * Not said.
+   * Not set.
    *
    * @generated from enum value: ERROR_REASON_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * INVALID_ARGUMENT: a field has a value it must not have.
+   * INVALID_ARGUMENT: a field has an invalid value.
    *
    * @generated from enum value: ERROR_REASON_FIELD_INVALID = 1;
    */
   FIELD_INVALID = 1,
 
   /**
-   * INVALID_ARGUMENT: `filter` or `order_by`; `position` counts characters
-   * from 0.
+   * INVALID_ARGUMENT: `filter` or `order_by`; `position` is the offset in
+   * characters, from 0.
    *
    * @generated from enum value: ERROR_REASON_FILTER_INVALID = 2;
    */
@@ -1039,7 +1054,7 @@ export enum ErrorReason {
   PAGE_TOKEN_INVALID = 3,
 
   /**
-   * INVALID_ARGUMENT: not a token, or one ahead of the database.
+   * INVALID_ARGUMENT: not a valid token, or one ahead of the database.
    *
    * @generated from enum value: ERROR_REASON_TOKEN_INVALID = 4;
    */
@@ -1053,49 +1068,50 @@ export enum ErrorReason {
   TOKEN_FOREIGN = 5,
 
   /**
-   * NOT_FOUND.
+   * NOT_FOUND: the todo does not exist.
    *
    * @generated from enum value: ERROR_REASON_TODO_NOT_FOUND = 6;
    */
   TODO_NOT_FOUND = 6,
 
   /**
-   * ALREADY_EXISTS.
+   * ALREADY_EXISTS: a todo has this name.
    *
    * @generated from enum value: ERROR_REASON_TODO_ALREADY_EXISTS = 7;
    */
   TODO_ALREADY_EXISTS = 7,
 
   /**
-   * ABORTED: the todo changed since the etag was read.
+   * ABORTED: the etag does not match; nothing was written.
    *
    * @generated from enum value: ERROR_REASON_ETAG_MISMATCH = 8;
    */
   ETAG_MISMATCH = 8,
 
   /**
-   * DATA_LOSS: the stored document cannot be read as a todo.
+   * DATA_LOSS: the stored document cannot be read as a todo; the metadata names
+   * the field.
    *
    * @generated from enum value: ERROR_REASON_TODO_UNREADABLE = 9;
    */
   TODO_UNREADABLE = 9,
 
   /**
-   * UNAVAILABLE: the database cannot be asked.
+   * UNAVAILABLE: the database cannot be reached. A write had no effect.
    *
    * @generated from enum value: ERROR_REASON_ORIGIN_UNAVAILABLE = 10;
    */
   ORIGIN_UNAVAILABLE = 10,
 
   /**
-   * UNAVAILABLE: `cached_only`, and no cache can answer.
+   * UNAVAILABLE: `cached_only`, and no cache has a value that is fresh enough.
    *
    * @generated from enum value: ERROR_REASON_CACHE_ONLY_MISS = 11;
    */
   CACHE_ONLY_MISS = 11,
 
   /**
-   * UNAVAILABLE: this replica is shutting down; go to another.
+   * UNAVAILABLE: this replica is shutting down; use another one.
    *
    * @generated from enum value: ERROR_REASON_DRAINING = 12;
    */
@@ -1109,21 +1125,23 @@ export enum ErrorReason {
   OVERLOADED = 13,
 
   /**
-   * RESOURCE_EXHAUSTED: a message over 4 MiB.
+   * RESOURCE_EXHAUSTED: the request or the response exceeds the server's limit;
+   * the text says which limit.
    *
    * @generated from enum value: ERROR_REASON_MESSAGE_TOO_LARGE = 14;
    */
   MESSAGE_TOO_LARGE = 14,
 
   /**
-   * DEADLINE_EXCEEDED.
+   * DEADLINE_EXCEEDED: the metadata names the tier that was being waited for.
    *
    * @generated from enum value: ERROR_REASON_DEADLINE_EXCEEDED = 15;
    */
   DEADLINE_EXCEEDED = 15,
 
   /**
-   * UNKNOWN: the write may or may not have taken place.
+   * UNKNOWN: the write may or may not have been applied. Repeat it with the
+   * same `request_id`, or read the todo.
    *
    * @generated from enum value: ERROR_REASON_WRITE_OUTCOME_UNKNOWN = 16;
    */
@@ -1139,15 +1157,24 @@ export const ErrorReasonSchema: GenEnum<ErrorReason> = /*@__PURE__*/
 /**
  * Reads, writes and watches todos.
  *
- * Errors carry one google.rpc.ErrorInfo with the domain `todo.v1` and a reason
- * from ErrorReason, written without its prefix.
+ * Every error carries one google.rpc.ErrorInfo with the domain `todo.v1`, a
+ * reason from ErrorReason (without its prefix) and, in its metadata, every
+ * value that the text mentions. Invalid arguments also carry a
+ * google.rpc.BadRequest with field paths, and errors that waiting can resolve a
+ * google.rpc.RetryInfo.
+ *
+ * UNAVAILABLE on a write means that the write had no effect. A write whose
+ * outcome is not known ends with UNKNOWN.
+ *
+ * Output-only fields in a request are ignored. Limits on text count characters
+ * (Unicode scalar values).
  *
  * @generated from service todo.v1.TodoService
  */
 export const TodoService: GenService<{
   /**
-   * Reads one todo. NOT_FOUND carries `token`, `source` and
-   * `staleness_bound_ms` in its metadata.
+   * Reads one todo. NOT_FOUND is an answer too: its metadata carries what
+   * ReadInfo would have said (`token`, `source`, `staleness_bound_ms`).
    *
    * @generated from rpc todo.v1.TodoService.GetTodo
    */
@@ -1157,7 +1184,8 @@ export const TodoService: GenService<{
     output: typeof GetTodoResponseSchema;
   },
   /**
-   * Reads up to 1000 todos at once.
+   * Reads up to 1000 todos, of any lists, in one call. Names that no todo has
+   * are listed in `missing` and are not an error.
    *
    * @generated from rpc todo.v1.TodoService.BatchGetTodos
    */
@@ -1167,7 +1195,8 @@ export const TodoService: GenService<{
     output: typeof BatchGetTodosResponseSchema;
   },
   /**
-   * Reads the todos of one list, a page at a time.
+   * Reads the todos of one list, one page at a time. A run through all pages
+   * returns every todo that was there all along exactly once.
    *
    * @generated from rpc todo.v1.TodoService.ListTodos
    */
@@ -1177,7 +1206,7 @@ export const TodoService: GenService<{
     output: typeof ListTodosResponseSchema;
   },
   /**
-   * Creates a todo.
+   * Creates a todo. ALREADY_EXISTS carries a `token` in its metadata.
    *
    * @generated from rpc todo.v1.TodoService.CreateTodo
    */
@@ -1187,7 +1216,9 @@ export const TodoService: GenService<{
     output: typeof CreateTodoResponseSchema;
   },
   /**
-   * Changes fields of a todo.
+   * Changes fields of a todo. ABORTED (the etag does not match) and NOT_FOUND
+   * carry a `token` in their metadata, so that the next read is not older than
+   * the refusal.
    *
    * @generated from rpc todo.v1.TodoService.UpdateTodo
    */
@@ -1197,7 +1228,7 @@ export const TodoService: GenService<{
     output: typeof UpdateTodoResponseSchema;
   },
   /**
-   * Deletes a todo.
+   * Deletes a todo. Errors as for UpdateTodo.
    *
    * @generated from rpc todo.v1.TodoService.DeleteTodo
    */
@@ -1207,8 +1238,10 @@ export const TodoService: GenService<{
     output: typeof DeleteTodoResponseSchema;
   },
   /**
-   * Streams every change of a list, of chosen todos or of all lists: each
-   * change, or a newer one of the same name, or a reset. Never a silent gap.
+   * Streams the changes of a list, of chosen todos or of all lists. For each
+   * change the stream delivers that change, or a newer one of the same name, or
+   * a reset. There is never a silent gap. To follow a list: read it, then watch
+   * from the token of its last page.
    *
    * @generated from rpc todo.v1.TodoService.WatchTodos
    */

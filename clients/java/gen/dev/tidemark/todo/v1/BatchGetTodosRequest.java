@@ -7,7 +7,7 @@ package dev.tidemark.todo.v1;
 
 /**
  * <pre>
- * Asks for several todos.
+ * Request of BatchGetTodos.
  * </pre>
  *
  * Protobuf type {@code todo.v1.BatchGetTodosRequest}
@@ -61,7 +61,7 @@ private static final long serialVersionUID = 0L;
       com.google.protobuf.LazyStringArrayList.emptyList();
   /**
    * <pre>
-   * At most 1000 names; a name may come twice.
+   * At most 1000 names. A name may appear more than once.
    * </pre>
    *
    * <code>repeated string names = 1 [json_name = "names"];</code>
@@ -73,7 +73,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * At most 1000 names; a name may come twice.
+   * At most 1000 names. A name may appear more than once.
    * </pre>
    *
    * <code>repeated string names = 1 [json_name = "names"];</code>
@@ -84,7 +84,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * At most 1000 names; a name may come twice.
+   * At most 1000 names. A name may appear more than once.
    * </pre>
    *
    * <code>repeated string names = 1 [json_name = "names"];</code>
@@ -96,7 +96,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * At most 1000 names; a name may come twice.
+   * At most 1000 names. A name may appear more than once.
    * </pre>
    *
    * <code>repeated string names = 1 [json_name = "names"];</code>
@@ -112,7 +112,7 @@ private static final long serialVersionUID = 0L;
   private dev.tidemark.todo.v1.Consistency consistency_;
   /**
    * <pre>
-   * How fresh they must be.
+   * How fresh the response must be.
    * </pre>
    *
    * <code>.todo.v1.Consistency consistency = 2 [json_name = "consistency"];</code>
@@ -124,7 +124,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * How fresh they must be.
+   * How fresh the response must be.
    * </pre>
    *
    * <code>.todo.v1.Consistency consistency = 2 [json_name = "consistency"];</code>
@@ -136,7 +136,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * How fresh they must be.
+   * How fresh the response must be.
    * </pre>
    *
    * <code>.todo.v1.Consistency consistency = 2 [json_name = "consistency"];</code>
@@ -331,7 +331,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Asks for several todos.
+   * Request of BatchGetTodos.
    * </pre>
    *
    * Protobuf type {@code todo.v1.BatchGetTodosRequest}
@@ -515,7 +515,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * At most 1000 names; a name may come twice.
+     * At most 1000 names. A name may appear more than once.
      * </pre>
      *
      * <code>repeated string names = 1 [json_name = "names"];</code>
@@ -528,7 +528,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * At most 1000 names; a name may come twice.
+     * At most 1000 names. A name may appear more than once.
      * </pre>
      *
      * <code>repeated string names = 1 [json_name = "names"];</code>
@@ -539,7 +539,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * At most 1000 names; a name may come twice.
+     * At most 1000 names. A name may appear more than once.
      * </pre>
      *
      * <code>repeated string names = 1 [json_name = "names"];</code>
@@ -551,7 +551,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * At most 1000 names; a name may come twice.
+     * At most 1000 names. A name may appear more than once.
      * </pre>
      *
      * <code>repeated string names = 1 [json_name = "names"];</code>
@@ -564,7 +564,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * At most 1000 names; a name may come twice.
+     * At most 1000 names. A name may appear more than once.
      * </pre>
      *
      * <code>repeated string names = 1 [json_name = "names"];</code>
@@ -583,7 +583,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * At most 1000 names; a name may come twice.
+     * At most 1000 names. A name may appear more than once.
      * </pre>
      *
      * <code>repeated string names = 1 [json_name = "names"];</code>
@@ -601,7 +601,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * At most 1000 names; a name may come twice.
+     * At most 1000 names. A name may appear more than once.
      * </pre>
      *
      * <code>repeated string names = 1 [json_name = "names"];</code>
@@ -619,7 +619,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * At most 1000 names; a name may come twice.
+     * At most 1000 names. A name may appear more than once.
      * </pre>
      *
      * <code>repeated string names = 1 [json_name = "names"];</code>
@@ -634,7 +634,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * At most 1000 names; a name may come twice.
+     * At most 1000 names. A name may appear more than once.
      * </pre>
      *
      * <code>repeated string names = 1 [json_name = "names"];</code>
@@ -657,7 +657,7 @@ private static final long serialVersionUID = 0L;
         dev.tidemark.todo.v1.Consistency, dev.tidemark.todo.v1.Consistency.Builder, dev.tidemark.todo.v1.ConsistencyOrBuilder> consistencyBuilder_;
     /**
      * <pre>
-     * How fresh they must be.
+     * How fresh the response must be.
      * </pre>
      *
      * <code>.todo.v1.Consistency consistency = 2 [json_name = "consistency"];</code>
@@ -668,7 +668,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh they must be.
+     * How fresh the response must be.
      * </pre>
      *
      * <code>.todo.v1.Consistency consistency = 2 [json_name = "consistency"];</code>
@@ -683,7 +683,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh they must be.
+     * How fresh the response must be.
      * </pre>
      *
      * <code>.todo.v1.Consistency consistency = 2 [json_name = "consistency"];</code>
@@ -701,7 +701,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh they must be.
+     * How fresh the response must be.
      * </pre>
      *
      * <code>.todo.v1.Consistency consistency = 2 [json_name = "consistency"];</code>
@@ -719,7 +719,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh they must be.
+     * How fresh the response must be.
      * </pre>
      *
      * <code>.todo.v1.Consistency consistency = 2 [json_name = "consistency"];</code>
@@ -744,7 +744,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh they must be.
+     * How fresh the response must be.
      * </pre>
      *
      * <code>.todo.v1.Consistency consistency = 2 [json_name = "consistency"];</code>
@@ -761,7 +761,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh they must be.
+     * How fresh the response must be.
      * </pre>
      *
      * <code>.todo.v1.Consistency consistency = 2 [json_name = "consistency"];</code>
@@ -773,7 +773,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh they must be.
+     * How fresh the response must be.
      * </pre>
      *
      * <code>.todo.v1.Consistency consistency = 2 [json_name = "consistency"];</code>
@@ -788,7 +788,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh they must be.
+     * How fresh the response must be.
      * </pre>
      *
      * <code>.todo.v1.Consistency consistency = 2 [json_name = "consistency"];</code>

@@ -12,7 +12,7 @@ public interface BatchGetTodosRequestOrBuilder extends
 
   /**
    * <pre>
-   * At most 1000 names; a name may come twice.
+   * At most 1000 names. A name may appear more than once.
    * </pre>
    *
    * <code>repeated string names = 1 [json_name = "names"];</code>
@@ -22,7 +22,7 @@ public interface BatchGetTodosRequestOrBuilder extends
       getNamesList();
   /**
    * <pre>
-   * At most 1000 names; a name may come twice.
+   * At most 1000 names. A name may appear more than once.
    * </pre>
    *
    * <code>repeated string names = 1 [json_name = "names"];</code>
@@ -31,7 +31,7 @@ public interface BatchGetTodosRequestOrBuilder extends
   int getNamesCount();
   /**
    * <pre>
-   * At most 1000 names; a name may come twice.
+   * At most 1000 names. A name may appear more than once.
    * </pre>
    *
    * <code>repeated string names = 1 [json_name = "names"];</code>
@@ -41,7 +41,7 @@ public interface BatchGetTodosRequestOrBuilder extends
   java.lang.String getNames(int index);
   /**
    * <pre>
-   * At most 1000 names; a name may come twice.
+   * At most 1000 names. A name may appear more than once.
    * </pre>
    *
    * <code>repeated string names = 1 [json_name = "names"];</code>
@@ -53,7 +53,7 @@ public interface BatchGetTodosRequestOrBuilder extends
 
   /**
    * <pre>
-   * How fresh they must be.
+   * How fresh the response must be.
    * </pre>
    *
    * <code>.todo.v1.Consistency consistency = 2 [json_name = "consistency"];</code>
@@ -62,7 +62,7 @@ public interface BatchGetTodosRequestOrBuilder extends
   boolean hasConsistency();
   /**
    * <pre>
-   * How fresh they must be.
+   * How fresh the response must be.
    * </pre>
    *
    * <code>.todo.v1.Consistency consistency = 2 [json_name = "consistency"];</code>
@@ -71,7 +71,7 @@ public interface BatchGetTodosRequestOrBuilder extends
   dev.tidemark.todo.v1.Consistency getConsistency();
   /**
    * <pre>
-   * How fresh they must be.
+   * How fresh the response must be.
    * </pre>
    *
    * <code>.todo.v1.Consistency consistency = 2 [json_name = "consistency"];</code>

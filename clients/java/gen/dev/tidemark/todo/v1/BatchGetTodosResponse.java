@@ -7,7 +7,7 @@ package dev.tidemark.todo.v1;
 
 /**
  * <pre>
- * Several todos.
+ * Response of BatchGetTodos.
  * </pre>
  *
  * Protobuf type {@code todo.v1.BatchGetTodosResponse}
@@ -63,7 +63,7 @@ private static final long serialVersionUID = 0L;
   private java.util.List<dev.tidemark.todo.v1.Todo> todos_;
   /**
    * <pre>
-   * Those found, in the order asked for; a name asked for twice comes twice.
+   * The todos found, in request order. A name asked for twice appears twice.
    * </pre>
    *
    * <code>repeated .todo.v1.Todo todos = 1 [json_name = "todos"];</code>
@@ -74,7 +74,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Those found, in the order asked for; a name asked for twice comes twice.
+   * The todos found, in request order. A name asked for twice appears twice.
    * </pre>
    *
    * <code>repeated .todo.v1.Todo todos = 1 [json_name = "todos"];</code>
@@ -86,7 +86,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Those found, in the order asked for; a name asked for twice comes twice.
+   * The todos found, in request order. A name asked for twice appears twice.
    * </pre>
    *
    * <code>repeated .todo.v1.Todo todos = 1 [json_name = "todos"];</code>
@@ -97,7 +97,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Those found, in the order asked for; a name asked for twice comes twice.
+   * The todos found, in request order. A name asked for twice appears twice.
    * </pre>
    *
    * <code>repeated .todo.v1.Todo todos = 1 [json_name = "todos"];</code>
@@ -108,7 +108,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Those found, in the order asked for; a name asked for twice comes twice.
+   * The todos found, in request order. A name asked for twice appears twice.
    * </pre>
    *
    * <code>repeated .todo.v1.Todo todos = 1 [json_name = "todos"];</code>
@@ -176,7 +176,7 @@ private static final long serialVersionUID = 0L;
   private dev.tidemark.todo.v1.ReadInfo read_;
   /**
    * <pre>
-   * How fresh the answer is, what is missing included.
+   * How fresh the response is, including what it says about missing names.
    * </pre>
    *
    * <code>.todo.v1.ReadInfo read = 3 [json_name = "read"];</code>
@@ -188,7 +188,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * How fresh the answer is, what is missing included.
+   * How fresh the response is, including what it says about missing names.
    * </pre>
    *
    * <code>.todo.v1.ReadInfo read = 3 [json_name = "read"];</code>
@@ -200,7 +200,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * How fresh the answer is, what is missing included.
+   * How fresh the response is, including what it says about missing names.
    * </pre>
    *
    * <code>.todo.v1.ReadInfo read = 3 [json_name = "read"];</code>
@@ -483,7 +483,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Several todos.
+   * Response of BatchGetTodos.
    * </pre>
    *
    * Protobuf type {@code todo.v1.BatchGetTodosResponse}
@@ -752,7 +752,7 @@ private static final long serialVersionUID = 0L;
 
     /**
      * <pre>
-     * Those found, in the order asked for; a name asked for twice comes twice.
+     * The todos found, in request order. A name asked for twice appears twice.
      * </pre>
      *
      * <code>repeated .todo.v1.Todo todos = 1 [json_name = "todos"];</code>
@@ -766,7 +766,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Those found, in the order asked for; a name asked for twice comes twice.
+     * The todos found, in request order. A name asked for twice appears twice.
      * </pre>
      *
      * <code>repeated .todo.v1.Todo todos = 1 [json_name = "todos"];</code>
@@ -780,7 +780,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Those found, in the order asked for; a name asked for twice comes twice.
+     * The todos found, in request order. A name asked for twice appears twice.
      * </pre>
      *
      * <code>repeated .todo.v1.Todo todos = 1 [json_name = "todos"];</code>
@@ -794,7 +794,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Those found, in the order asked for; a name asked for twice comes twice.
+     * The todos found, in request order. A name asked for twice appears twice.
      * </pre>
      *
      * <code>repeated .todo.v1.Todo todos = 1 [json_name = "todos"];</code>
@@ -813,7 +813,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Those found, in the order asked for; a name asked for twice comes twice.
+     * The todos found, in request order. A name asked for twice appears twice.
      * </pre>
      *
      * <code>repeated .todo.v1.Todo todos = 1 [json_name = "todos"];</code>
@@ -831,7 +831,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Those found, in the order asked for; a name asked for twice comes twice.
+     * The todos found, in request order. A name asked for twice appears twice.
      * </pre>
      *
      * <code>repeated .todo.v1.Todo todos = 1 [json_name = "todos"];</code>
@@ -849,7 +849,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Those found, in the order asked for; a name asked for twice comes twice.
+     * The todos found, in request order. A name asked for twice appears twice.
      * </pre>
      *
      * <code>repeated .todo.v1.Todo todos = 1 [json_name = "todos"];</code>
@@ -868,7 +868,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Those found, in the order asked for; a name asked for twice comes twice.
+     * The todos found, in request order. A name asked for twice appears twice.
      * </pre>
      *
      * <code>repeated .todo.v1.Todo todos = 1 [json_name = "todos"];</code>
@@ -886,7 +886,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Those found, in the order asked for; a name asked for twice comes twice.
+     * The todos found, in request order. A name asked for twice appears twice.
      * </pre>
      *
      * <code>repeated .todo.v1.Todo todos = 1 [json_name = "todos"];</code>
@@ -904,7 +904,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Those found, in the order asked for; a name asked for twice comes twice.
+     * The todos found, in request order. A name asked for twice appears twice.
      * </pre>
      *
      * <code>repeated .todo.v1.Todo todos = 1 [json_name = "todos"];</code>
@@ -923,7 +923,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Those found, in the order asked for; a name asked for twice comes twice.
+     * The todos found, in request order. A name asked for twice appears twice.
      * </pre>
      *
      * <code>repeated .todo.v1.Todo todos = 1 [json_name = "todos"];</code>
@@ -940,7 +940,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Those found, in the order asked for; a name asked for twice comes twice.
+     * The todos found, in request order. A name asked for twice appears twice.
      * </pre>
      *
      * <code>repeated .todo.v1.Todo todos = 1 [json_name = "todos"];</code>
@@ -957,7 +957,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Those found, in the order asked for; a name asked for twice comes twice.
+     * The todos found, in request order. A name asked for twice appears twice.
      * </pre>
      *
      * <code>repeated .todo.v1.Todo todos = 1 [json_name = "todos"];</code>
@@ -968,7 +968,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Those found, in the order asked for; a name asked for twice comes twice.
+     * The todos found, in request order. A name asked for twice appears twice.
      * </pre>
      *
      * <code>repeated .todo.v1.Todo todos = 1 [json_name = "todos"];</code>
@@ -982,7 +982,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Those found, in the order asked for; a name asked for twice comes twice.
+     * The todos found, in request order. A name asked for twice appears twice.
      * </pre>
      *
      * <code>repeated .todo.v1.Todo todos = 1 [json_name = "todos"];</code>
@@ -997,7 +997,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Those found, in the order asked for; a name asked for twice comes twice.
+     * The todos found, in request order. A name asked for twice appears twice.
      * </pre>
      *
      * <code>repeated .todo.v1.Todo todos = 1 [json_name = "todos"];</code>
@@ -1008,7 +1008,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Those found, in the order asked for; a name asked for twice comes twice.
+     * The todos found, in request order. A name asked for twice appears twice.
      * </pre>
      *
      * <code>repeated .todo.v1.Todo todos = 1 [json_name = "todos"];</code>
@@ -1020,7 +1020,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Those found, in the order asked for; a name asked for twice comes twice.
+     * The todos found, in request order. A name asked for twice appears twice.
      * </pre>
      *
      * <code>repeated .todo.v1.Todo todos = 1 [json_name = "todos"];</code>
@@ -1196,7 +1196,7 @@ private static final long serialVersionUID = 0L;
         dev.tidemark.todo.v1.ReadInfo, dev.tidemark.todo.v1.ReadInfo.Builder, dev.tidemark.todo.v1.ReadInfoOrBuilder> readBuilder_;
     /**
      * <pre>
-     * How fresh the answer is, what is missing included.
+     * How fresh the response is, including what it says about missing names.
      * </pre>
      *
      * <code>.todo.v1.ReadInfo read = 3 [json_name = "read"];</code>
@@ -1207,7 +1207,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh the answer is, what is missing included.
+     * How fresh the response is, including what it says about missing names.
      * </pre>
      *
      * <code>.todo.v1.ReadInfo read = 3 [json_name = "read"];</code>
@@ -1222,7 +1222,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh the answer is, what is missing included.
+     * How fresh the response is, including what it says about missing names.
      * </pre>
      *
      * <code>.todo.v1.ReadInfo read = 3 [json_name = "read"];</code>
@@ -1240,7 +1240,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh the answer is, what is missing included.
+     * How fresh the response is, including what it says about missing names.
      * </pre>
      *
      * <code>.todo.v1.ReadInfo read = 3 [json_name = "read"];</code>
@@ -1258,7 +1258,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh the answer is, what is missing included.
+     * How fresh the response is, including what it says about missing names.
      * </pre>
      *
      * <code>.todo.v1.ReadInfo read = 3 [json_name = "read"];</code>
@@ -1283,7 +1283,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh the answer is, what is missing included.
+     * How fresh the response is, including what it says about missing names.
      * </pre>
      *
      * <code>.todo.v1.ReadInfo read = 3 [json_name = "read"];</code>
@@ -1300,7 +1300,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh the answer is, what is missing included.
+     * How fresh the response is, including what it says about missing names.
      * </pre>
      *
      * <code>.todo.v1.ReadInfo read = 3 [json_name = "read"];</code>
@@ -1312,7 +1312,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh the answer is, what is missing included.
+     * How fresh the response is, including what it says about missing names.
      * </pre>
      *
      * <code>.todo.v1.ReadInfo read = 3 [json_name = "read"];</code>
@@ -1327,7 +1327,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh the answer is, what is missing included.
+     * How fresh the response is, including what it says about missing names.
      * </pre>
      *
      * <code>.todo.v1.ReadInfo read = 3 [json_name = "read"];</code>

@@ -12,7 +12,7 @@ public interface BatchGetTodosResponseOrBuilder extends
 
   /**
    * <pre>
-   * Those found, in the order asked for; a name asked for twice comes twice.
+   * The todos found, in request order. A name asked for twice appears twice.
    * </pre>
    *
    * <code>repeated .todo.v1.Todo todos = 1 [json_name = "todos"];</code>
@@ -21,7 +21,7 @@ public interface BatchGetTodosResponseOrBuilder extends
       getTodosList();
   /**
    * <pre>
-   * Those found, in the order asked for; a name asked for twice comes twice.
+   * The todos found, in request order. A name asked for twice appears twice.
    * </pre>
    *
    * <code>repeated .todo.v1.Todo todos = 1 [json_name = "todos"];</code>
@@ -29,7 +29,7 @@ public interface BatchGetTodosResponseOrBuilder extends
   dev.tidemark.todo.v1.Todo getTodos(int index);
   /**
    * <pre>
-   * Those found, in the order asked for; a name asked for twice comes twice.
+   * The todos found, in request order. A name asked for twice appears twice.
    * </pre>
    *
    * <code>repeated .todo.v1.Todo todos = 1 [json_name = "todos"];</code>
@@ -37,7 +37,7 @@ public interface BatchGetTodosResponseOrBuilder extends
   int getTodosCount();
   /**
    * <pre>
-   * Those found, in the order asked for; a name asked for twice comes twice.
+   * The todos found, in request order. A name asked for twice appears twice.
    * </pre>
    *
    * <code>repeated .todo.v1.Todo todos = 1 [json_name = "todos"];</code>
@@ -46,7 +46,7 @@ public interface BatchGetTodosResponseOrBuilder extends
       getTodosOrBuilderList();
   /**
    * <pre>
-   * Those found, in the order asked for; a name asked for twice comes twice.
+   * The todos found, in request order. A name asked for twice appears twice.
    * </pre>
    *
    * <code>repeated .todo.v1.Todo todos = 1 [json_name = "todos"];</code>
@@ -97,7 +97,7 @@ public interface BatchGetTodosResponseOrBuilder extends
 
   /**
    * <pre>
-   * How fresh the answer is, what is missing included.
+   * How fresh the response is, including what it says about missing names.
    * </pre>
    *
    * <code>.todo.v1.ReadInfo read = 3 [json_name = "read"];</code>
@@ -106,7 +106,7 @@ public interface BatchGetTodosResponseOrBuilder extends
   boolean hasRead();
   /**
    * <pre>
-   * How fresh the answer is, what is missing included.
+   * How fresh the response is, including what it says about missing names.
    * </pre>
    *
    * <code>.todo.v1.ReadInfo read = 3 [json_name = "read"];</code>
@@ -115,7 +115,7 @@ public interface BatchGetTodosResponseOrBuilder extends
   dev.tidemark.todo.v1.ReadInfo getRead();
   /**
    * <pre>
-   * How fresh the answer is, what is missing included.
+   * How fresh the response is, including what it says about missing names.
    * </pre>
    *
    * <code>.todo.v1.ReadInfo read = 3 [json_name = "read"];</code>

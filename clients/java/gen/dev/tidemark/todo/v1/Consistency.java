@@ -7,7 +7,7 @@ package dev.tidemark.todo.v1;
 
 /**
  * <pre>
- * How fresh an answer must be. Absent: `minimize_latency`.
+ * The consistency level of a read. Absent: `minimize_latency`.
  * </pre>
  *
  * Protobuf type {@code todo.v1.Consistency}
@@ -103,7 +103,7 @@ private static final long serialVersionUID = 0L;
   public static final int MINIMIZE_LATENCY_FIELD_NUMBER = 1;
   /**
    * <pre>
-   * From the nearest cache, not older than the server's staleness limit.
+   * From the nearest cache, within the staleness limit.
    * </pre>
    *
    * <code>bool minimize_latency = 1 [json_name = "minimizeLatency"];</code>
@@ -115,7 +115,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * From the nearest cache, not older than the server's staleness limit.
+   * From the nearest cache, within the staleness limit.
    * </pre>
    *
    * <code>bool minimize_latency = 1 [json_name = "minimizeLatency"];</code>
@@ -132,7 +132,7 @@ private static final long serialVersionUID = 0L;
   public static final int MAX_STALENESS_FIELD_NUMBER = 2;
   /**
    * <pre>
-   * No write acknowledged longer ago than this is missing.
+   * Misses no write acknowledged longer ago than this.
    * </pre>
    *
    * <code>.google.protobuf.Duration max_staleness = 2 [json_name = "maxStaleness"];</code>
@@ -144,7 +144,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * No write acknowledged longer ago than this is missing.
+   * Misses no write acknowledged longer ago than this.
    * </pre>
    *
    * <code>.google.protobuf.Duration max_staleness = 2 [json_name = "maxStaleness"];</code>
@@ -159,7 +159,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * No write acknowledged longer ago than this is missing.
+   * Misses no write acknowledged longer ago than this.
    * </pre>
    *
    * <code>.google.protobuf.Duration max_staleness = 2 [json_name = "maxStaleness"];</code>
@@ -175,8 +175,8 @@ private static final long serialVersionUID = 0L;
   public static final int AT_LEAST_AS_FRESH_FIELD_NUMBER = 3;
   /**
    * <pre>
-   * Not older than the answer that carried this token. Several tokens may be
-   * given, separated by spaces.
+   * Not older than the response that carried this token, on any replica.
+   * Several tokens may be given, separated by spaces.
    * </pre>
    *
    * <code>string at_least_as_fresh = 3 [json_name = "atLeastAsFresh"];</code>
@@ -187,8 +187,8 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Not older than the answer that carried this token. Several tokens may be
-   * given, separated by spaces.
+   * Not older than the response that carried this token, on any replica.
+   * Several tokens may be given, separated by spaces.
    * </pre>
    *
    * <code>string at_least_as_fresh = 3 [json_name = "atLeastAsFresh"];</code>
@@ -211,8 +211,8 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Not older than the answer that carried this token. Several tokens may be
-   * given, separated by spaces.
+   * Not older than the response that carried this token, on any replica.
+   * Several tokens may be given, separated by spaces.
    * </pre>
    *
    * <code>string at_least_as_fresh = 3 [json_name = "atLeastAsFresh"];</code>
@@ -238,7 +238,7 @@ private static final long serialVersionUID = 0L;
   public static final int FULLY_CONSISTENT_FIELD_NUMBER = 4;
   /**
    * <pre>
-   * Reflects every write acknowledged by anyone before the read began.
+   * Reflects every write acknowledged to anyone before the read began.
    * </pre>
    *
    * <code>bool fully_consistent = 4 [json_name = "fullyConsistent"];</code>
@@ -250,7 +250,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Reflects every write acknowledged by anyone before the read began.
+   * Reflects every write acknowledged to anyone before the read began.
    * </pre>
    *
    * <code>bool fully_consistent = 4 [json_name = "fullyConsistent"];</code>
@@ -267,7 +267,7 @@ private static final long serialVersionUID = 0L;
   public static final int CACHED_ONLY_FIELD_NUMBER = 5;
   /**
    * <pre>
-   * From caches or not at all.
+   * From a cache within the staleness limit, or CACHE_ONLY_MISS.
    * </pre>
    *
    * <code>bool cached_only = 5 [json_name = "cachedOnly"];</code>
@@ -279,7 +279,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * From caches or not at all.
+   * From a cache within the staleness limit, or CACHE_ONLY_MISS.
    * </pre>
    *
    * <code>bool cached_only = 5 [json_name = "cachedOnly"];</code>
@@ -537,7 +537,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * How fresh an answer must be. Absent: `minimize_latency`.
+   * The consistency level of a read. Absent: `minimize_latency`.
    * </pre>
    *
    * Protobuf type {@code todo.v1.Consistency}
@@ -747,7 +747,7 @@ private static final long serialVersionUID = 0L;
 
     /**
      * <pre>
-     * From the nearest cache, not older than the server's staleness limit.
+     * From the nearest cache, within the staleness limit.
      * </pre>
      *
      * <code>bool minimize_latency = 1 [json_name = "minimizeLatency"];</code>
@@ -758,7 +758,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * From the nearest cache, not older than the server's staleness limit.
+     * From the nearest cache, within the staleness limit.
      * </pre>
      *
      * <code>bool minimize_latency = 1 [json_name = "minimizeLatency"];</code>
@@ -772,7 +772,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * From the nearest cache, not older than the server's staleness limit.
+     * From the nearest cache, within the staleness limit.
      * </pre>
      *
      * <code>bool minimize_latency = 1 [json_name = "minimizeLatency"];</code>
@@ -788,7 +788,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * From the nearest cache, not older than the server's staleness limit.
+     * From the nearest cache, within the staleness limit.
      * </pre>
      *
      * <code>bool minimize_latency = 1 [json_name = "minimizeLatency"];</code>
@@ -807,7 +807,7 @@ private static final long serialVersionUID = 0L;
         com.google.protobuf.Duration, com.google.protobuf.Duration.Builder, com.google.protobuf.DurationOrBuilder> maxStalenessBuilder_;
     /**
      * <pre>
-     * No write acknowledged longer ago than this is missing.
+     * Misses no write acknowledged longer ago than this.
      * </pre>
      *
      * <code>.google.protobuf.Duration max_staleness = 2 [json_name = "maxStaleness"];</code>
@@ -819,7 +819,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * No write acknowledged longer ago than this is missing.
+     * Misses no write acknowledged longer ago than this.
      * </pre>
      *
      * <code>.google.protobuf.Duration max_staleness = 2 [json_name = "maxStaleness"];</code>
@@ -841,7 +841,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * No write acknowledged longer ago than this is missing.
+     * Misses no write acknowledged longer ago than this.
      * </pre>
      *
      * <code>.google.protobuf.Duration max_staleness = 2 [json_name = "maxStaleness"];</code>
@@ -859,7 +859,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * No write acknowledged longer ago than this is missing.
+     * Misses no write acknowledged longer ago than this.
      * </pre>
      *
      * <code>.google.protobuf.Duration max_staleness = 2 [json_name = "maxStaleness"];</code>
@@ -877,7 +877,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * No write acknowledged longer ago than this is missing.
+     * Misses no write acknowledged longer ago than this.
      * </pre>
      *
      * <code>.google.protobuf.Duration max_staleness = 2 [json_name = "maxStaleness"];</code>
@@ -904,7 +904,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * No write acknowledged longer ago than this is missing.
+     * Misses no write acknowledged longer ago than this.
      * </pre>
      *
      * <code>.google.protobuf.Duration max_staleness = 2 [json_name = "maxStaleness"];</code>
@@ -927,7 +927,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * No write acknowledged longer ago than this is missing.
+     * Misses no write acknowledged longer ago than this.
      * </pre>
      *
      * <code>.google.protobuf.Duration max_staleness = 2 [json_name = "maxStaleness"];</code>
@@ -937,7 +937,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * No write acknowledged longer ago than this is missing.
+     * Misses no write acknowledged longer ago than this.
      * </pre>
      *
      * <code>.google.protobuf.Duration max_staleness = 2 [json_name = "maxStaleness"];</code>
@@ -955,7 +955,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * No write acknowledged longer ago than this is missing.
+     * Misses no write acknowledged longer ago than this.
      * </pre>
      *
      * <code>.google.protobuf.Duration max_staleness = 2 [json_name = "maxStaleness"];</code>
@@ -981,8 +981,8 @@ private static final long serialVersionUID = 0L;
 
     /**
      * <pre>
-     * Not older than the answer that carried this token. Several tokens may be
-     * given, separated by spaces.
+     * Not older than the response that carried this token, on any replica.
+     * Several tokens may be given, separated by spaces.
      * </pre>
      *
      * <code>string at_least_as_fresh = 3 [json_name = "atLeastAsFresh"];</code>
@@ -994,8 +994,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Not older than the answer that carried this token. Several tokens may be
-     * given, separated by spaces.
+     * Not older than the response that carried this token, on any replica.
+     * Several tokens may be given, separated by spaces.
      * </pre>
      *
      * <code>string at_least_as_fresh = 3 [json_name = "atLeastAsFresh"];</code>
@@ -1019,8 +1019,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Not older than the answer that carried this token. Several tokens may be
-     * given, separated by spaces.
+     * Not older than the response that carried this token, on any replica.
+     * Several tokens may be given, separated by spaces.
      * </pre>
      *
      * <code>string at_least_as_fresh = 3 [json_name = "atLeastAsFresh"];</code>
@@ -1045,8 +1045,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Not older than the answer that carried this token. Several tokens may be
-     * given, separated by spaces.
+     * Not older than the response that carried this token, on any replica.
+     * Several tokens may be given, separated by spaces.
      * </pre>
      *
      * <code>string at_least_as_fresh = 3 [json_name = "atLeastAsFresh"];</code>
@@ -1063,8 +1063,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Not older than the answer that carried this token. Several tokens may be
-     * given, separated by spaces.
+     * Not older than the response that carried this token, on any replica.
+     * Several tokens may be given, separated by spaces.
      * </pre>
      *
      * <code>string at_least_as_fresh = 3 [json_name = "atLeastAsFresh"];</code>
@@ -1080,8 +1080,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Not older than the answer that carried this token. Several tokens may be
-     * given, separated by spaces.
+     * Not older than the response that carried this token, on any replica.
+     * Several tokens may be given, separated by spaces.
      * </pre>
      *
      * <code>string at_least_as_fresh = 3 [json_name = "atLeastAsFresh"];</code>
@@ -1100,7 +1100,7 @@ private static final long serialVersionUID = 0L;
 
     /**
      * <pre>
-     * Reflects every write acknowledged by anyone before the read began.
+     * Reflects every write acknowledged to anyone before the read began.
      * </pre>
      *
      * <code>bool fully_consistent = 4 [json_name = "fullyConsistent"];</code>
@@ -1111,7 +1111,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Reflects every write acknowledged by anyone before the read began.
+     * Reflects every write acknowledged to anyone before the read began.
      * </pre>
      *
      * <code>bool fully_consistent = 4 [json_name = "fullyConsistent"];</code>
@@ -1125,7 +1125,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Reflects every write acknowledged by anyone before the read began.
+     * Reflects every write acknowledged to anyone before the read began.
      * </pre>
      *
      * <code>bool fully_consistent = 4 [json_name = "fullyConsistent"];</code>
@@ -1141,7 +1141,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Reflects every write acknowledged by anyone before the read began.
+     * Reflects every write acknowledged to anyone before the read began.
      * </pre>
      *
      * <code>bool fully_consistent = 4 [json_name = "fullyConsistent"];</code>
@@ -1158,7 +1158,7 @@ private static final long serialVersionUID = 0L;
 
     /**
      * <pre>
-     * From caches or not at all.
+     * From a cache within the staleness limit, or CACHE_ONLY_MISS.
      * </pre>
      *
      * <code>bool cached_only = 5 [json_name = "cachedOnly"];</code>
@@ -1169,7 +1169,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * From caches or not at all.
+     * From a cache within the staleness limit, or CACHE_ONLY_MISS.
      * </pre>
      *
      * <code>bool cached_only = 5 [json_name = "cachedOnly"];</code>
@@ -1183,7 +1183,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * From caches or not at all.
+     * From a cache within the staleness limit, or CACHE_ONLY_MISS.
      * </pre>
      *
      * <code>bool cached_only = 5 [json_name = "cachedOnly"];</code>
@@ -1199,7 +1199,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * From caches or not at all.
+     * From a cache within the staleness limit, or CACHE_ONLY_MISS.
      * </pre>
      *
      * <code>bool cached_only = 5 [json_name = "cachedOnly"];</code>

@@ -12,7 +12,7 @@ public interface ConsistencyOrBuilder extends
 
   /**
    * <pre>
-   * From the nearest cache, not older than the server's staleness limit.
+   * From the nearest cache, within the staleness limit.
    * </pre>
    *
    * <code>bool minimize_latency = 1 [json_name = "minimizeLatency"];</code>
@@ -21,7 +21,7 @@ public interface ConsistencyOrBuilder extends
   boolean hasMinimizeLatency();
   /**
    * <pre>
-   * From the nearest cache, not older than the server's staleness limit.
+   * From the nearest cache, within the staleness limit.
    * </pre>
    *
    * <code>bool minimize_latency = 1 [json_name = "minimizeLatency"];</code>
@@ -31,7 +31,7 @@ public interface ConsistencyOrBuilder extends
 
   /**
    * <pre>
-   * No write acknowledged longer ago than this is missing.
+   * Misses no write acknowledged longer ago than this.
    * </pre>
    *
    * <code>.google.protobuf.Duration max_staleness = 2 [json_name = "maxStaleness"];</code>
@@ -40,7 +40,7 @@ public interface ConsistencyOrBuilder extends
   boolean hasMaxStaleness();
   /**
    * <pre>
-   * No write acknowledged longer ago than this is missing.
+   * Misses no write acknowledged longer ago than this.
    * </pre>
    *
    * <code>.google.protobuf.Duration max_staleness = 2 [json_name = "maxStaleness"];</code>
@@ -49,7 +49,7 @@ public interface ConsistencyOrBuilder extends
   com.google.protobuf.Duration getMaxStaleness();
   /**
    * <pre>
-   * No write acknowledged longer ago than this is missing.
+   * Misses no write acknowledged longer ago than this.
    * </pre>
    *
    * <code>.google.protobuf.Duration max_staleness = 2 [json_name = "maxStaleness"];</code>
@@ -58,8 +58,8 @@ public interface ConsistencyOrBuilder extends
 
   /**
    * <pre>
-   * Not older than the answer that carried this token. Several tokens may be
-   * given, separated by spaces.
+   * Not older than the response that carried this token, on any replica.
+   * Several tokens may be given, separated by spaces.
    * </pre>
    *
    * <code>string at_least_as_fresh = 3 [json_name = "atLeastAsFresh"];</code>
@@ -68,8 +68,8 @@ public interface ConsistencyOrBuilder extends
   boolean hasAtLeastAsFresh();
   /**
    * <pre>
-   * Not older than the answer that carried this token. Several tokens may be
-   * given, separated by spaces.
+   * Not older than the response that carried this token, on any replica.
+   * Several tokens may be given, separated by spaces.
    * </pre>
    *
    * <code>string at_least_as_fresh = 3 [json_name = "atLeastAsFresh"];</code>
@@ -78,8 +78,8 @@ public interface ConsistencyOrBuilder extends
   java.lang.String getAtLeastAsFresh();
   /**
    * <pre>
-   * Not older than the answer that carried this token. Several tokens may be
-   * given, separated by spaces.
+   * Not older than the response that carried this token, on any replica.
+   * Several tokens may be given, separated by spaces.
    * </pre>
    *
    * <code>string at_least_as_fresh = 3 [json_name = "atLeastAsFresh"];</code>
@@ -90,7 +90,7 @@ public interface ConsistencyOrBuilder extends
 
   /**
    * <pre>
-   * Reflects every write acknowledged by anyone before the read began.
+   * Reflects every write acknowledged to anyone before the read began.
    * </pre>
    *
    * <code>bool fully_consistent = 4 [json_name = "fullyConsistent"];</code>
@@ -99,7 +99,7 @@ public interface ConsistencyOrBuilder extends
   boolean hasFullyConsistent();
   /**
    * <pre>
-   * Reflects every write acknowledged by anyone before the read began.
+   * Reflects every write acknowledged to anyone before the read began.
    * </pre>
    *
    * <code>bool fully_consistent = 4 [json_name = "fullyConsistent"];</code>
@@ -109,7 +109,7 @@ public interface ConsistencyOrBuilder extends
 
   /**
    * <pre>
-   * From caches or not at all.
+   * From a cache within the staleness limit, or CACHE_ONLY_MISS.
    * </pre>
    *
    * <code>bool cached_only = 5 [json_name = "cachedOnly"];</code>
@@ -118,7 +118,7 @@ public interface ConsistencyOrBuilder extends
   boolean hasCachedOnly();
   /**
    * <pre>
-   * From caches or not at all.
+   * From a cache within the staleness limit, or CACHE_ONLY_MISS.
    * </pre>
    *
    * <code>bool cached_only = 5 [json_name = "cachedOnly"];</code>

@@ -7,7 +7,7 @@ package dev.tidemark.todo.v1;
 
 /**
  * <pre>
- * Creates a todo.
+ * Request of CreateTodo.
  * </pre>
  *
  * Protobuf type {@code todo.v1.CreateTodoRequest}
@@ -107,7 +107,7 @@ private static final long serialVersionUID = 0L;
   private dev.tidemark.todo.v1.Todo todo_;
   /**
    * <pre>
-   * What to create. Its name is ignored.
+   * The todo to create. Its `name` is ignored.
    * </pre>
    *
    * <code>.todo.v1.Todo todo = 2 [json_name = "todo"];</code>
@@ -119,7 +119,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * What to create. Its name is ignored.
+   * The todo to create. Its `name` is ignored.
    * </pre>
    *
    * <code>.todo.v1.Todo todo = 2 [json_name = "todo"];</code>
@@ -131,7 +131,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * What to create. Its name is ignored.
+   * The todo to create. Its `name` is ignored.
    * </pre>
    *
    * <code>.todo.v1.Todo todo = 2 [json_name = "todo"];</code>
@@ -146,7 +146,7 @@ private static final long serialVersionUID = 0L;
   private volatile java.lang.Object todoId_ = "";
   /**
    * <pre>
-   * The last part of the name; absent: generated, ordered by time.
+   * The last segment of the name. Absent: generated, in order of time.
    * </pre>
    *
    * <code>string todo_id = 3 [json_name = "todoId"];</code>
@@ -167,7 +167,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * The last part of the name; absent: generated, ordered by time.
+   * The last segment of the name. Absent: generated, in order of time.
    * </pre>
    *
    * <code>string todo_id = 3 [json_name = "todoId"];</code>
@@ -193,8 +193,9 @@ private static final long serialVersionUID = 0L;
   private volatile java.lang.Object requestId_ = "";
   /**
    * <pre>
-   * A UUID. The same one again within 24 hours returns the first outcome and
-   * writes nothing.
+   * A UUID that makes the call idempotent. A repetition within 24 hours returns
+   * the first outcome (the todo as it is now, if it changed since) and writes
+   * nothing. A repetition with other contents is INVALID_ARGUMENT.
    * </pre>
    *
    * <code>string request_id = 4 [json_name = "requestId"];</code>
@@ -215,8 +216,9 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * A UUID. The same one again within 24 hours returns the first outcome and
-   * writes nothing.
+   * A UUID that makes the call idempotent. A repetition within 24 hours returns
+   * the first outcome (the todo as it is now, if it changed since) and writes
+   * nothing. A repetition with other contents is INVALID_ARGUMENT.
    * </pre>
    *
    * <code>string request_id = 4 [json_name = "requestId"];</code>
@@ -435,7 +437,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Creates a todo.
+   * Request of CreateTodo.
    * </pre>
    *
    * Protobuf type {@code todo.v1.CreateTodoRequest}
@@ -727,7 +729,7 @@ private static final long serialVersionUID = 0L;
         dev.tidemark.todo.v1.Todo, dev.tidemark.todo.v1.Todo.Builder, dev.tidemark.todo.v1.TodoOrBuilder> todoBuilder_;
     /**
      * <pre>
-     * What to create. Its name is ignored.
+     * The todo to create. Its `name` is ignored.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 2 [json_name = "todo"];</code>
@@ -738,7 +740,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What to create. Its name is ignored.
+     * The todo to create. Its `name` is ignored.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 2 [json_name = "todo"];</code>
@@ -753,7 +755,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What to create. Its name is ignored.
+     * The todo to create. Its `name` is ignored.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 2 [json_name = "todo"];</code>
@@ -771,7 +773,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What to create. Its name is ignored.
+     * The todo to create. Its `name` is ignored.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 2 [json_name = "todo"];</code>
@@ -789,7 +791,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What to create. Its name is ignored.
+     * The todo to create. Its `name` is ignored.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 2 [json_name = "todo"];</code>
@@ -814,7 +816,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What to create. Its name is ignored.
+     * The todo to create. Its `name` is ignored.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 2 [json_name = "todo"];</code>
@@ -831,7 +833,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What to create. Its name is ignored.
+     * The todo to create. Its `name` is ignored.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 2 [json_name = "todo"];</code>
@@ -843,7 +845,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What to create. Its name is ignored.
+     * The todo to create. Its `name` is ignored.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 2 [json_name = "todo"];</code>
@@ -858,7 +860,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What to create. Its name is ignored.
+     * The todo to create. Its `name` is ignored.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 2 [json_name = "todo"];</code>
@@ -880,7 +882,7 @@ private static final long serialVersionUID = 0L;
     private java.lang.Object todoId_ = "";
     /**
      * <pre>
-     * The last part of the name; absent: generated, ordered by time.
+     * The last segment of the name. Absent: generated, in order of time.
      * </pre>
      *
      * <code>string todo_id = 3 [json_name = "todoId"];</code>
@@ -900,7 +902,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The last part of the name; absent: generated, ordered by time.
+     * The last segment of the name. Absent: generated, in order of time.
      * </pre>
      *
      * <code>string todo_id = 3 [json_name = "todoId"];</code>
@@ -921,7 +923,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The last part of the name; absent: generated, ordered by time.
+     * The last segment of the name. Absent: generated, in order of time.
      * </pre>
      *
      * <code>string todo_id = 3 [json_name = "todoId"];</code>
@@ -938,7 +940,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The last part of the name; absent: generated, ordered by time.
+     * The last segment of the name. Absent: generated, in order of time.
      * </pre>
      *
      * <code>string todo_id = 3 [json_name = "todoId"];</code>
@@ -952,7 +954,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The last part of the name; absent: generated, ordered by time.
+     * The last segment of the name. Absent: generated, in order of time.
      * </pre>
      *
      * <code>string todo_id = 3 [json_name = "todoId"];</code>
@@ -972,8 +974,9 @@ private static final long serialVersionUID = 0L;
     private java.lang.Object requestId_ = "";
     /**
      * <pre>
-     * A UUID. The same one again within 24 hours returns the first outcome and
-     * writes nothing.
+     * A UUID that makes the call idempotent. A repetition within 24 hours returns
+     * the first outcome (the todo as it is now, if it changed since) and writes
+     * nothing. A repetition with other contents is INVALID_ARGUMENT.
      * </pre>
      *
      * <code>string request_id = 4 [json_name = "requestId"];</code>
@@ -993,8 +996,9 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * A UUID. The same one again within 24 hours returns the first outcome and
-     * writes nothing.
+     * A UUID that makes the call idempotent. A repetition within 24 hours returns
+     * the first outcome (the todo as it is now, if it changed since) and writes
+     * nothing. A repetition with other contents is INVALID_ARGUMENT.
      * </pre>
      *
      * <code>string request_id = 4 [json_name = "requestId"];</code>
@@ -1015,8 +1019,9 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * A UUID. The same one again within 24 hours returns the first outcome and
-     * writes nothing.
+     * A UUID that makes the call idempotent. A repetition within 24 hours returns
+     * the first outcome (the todo as it is now, if it changed since) and writes
+     * nothing. A repetition with other contents is INVALID_ARGUMENT.
      * </pre>
      *
      * <code>string request_id = 4 [json_name = "requestId"];</code>
@@ -1033,8 +1038,9 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * A UUID. The same one again within 24 hours returns the first outcome and
-     * writes nothing.
+     * A UUID that makes the call idempotent. A repetition within 24 hours returns
+     * the first outcome (the todo as it is now, if it changed since) and writes
+     * nothing. A repetition with other contents is INVALID_ARGUMENT.
      * </pre>
      *
      * <code>string request_id = 4 [json_name = "requestId"];</code>
@@ -1048,8 +1054,9 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * A UUID. The same one again within 24 hours returns the first outcome and
-     * writes nothing.
+     * A UUID that makes the call idempotent. A repetition within 24 hours returns
+     * the first outcome (the todo as it is now, if it changed since) and writes
+     * nothing. A repetition with other contents is INVALID_ARGUMENT.
      * </pre>
      *
      * <code>string request_id = 4 [json_name = "requestId"];</code>

@@ -32,7 +32,7 @@ public interface CreateTodoRequestOrBuilder extends
 
   /**
    * <pre>
-   * What to create. Its name is ignored.
+   * The todo to create. Its `name` is ignored.
    * </pre>
    *
    * <code>.todo.v1.Todo todo = 2 [json_name = "todo"];</code>
@@ -41,7 +41,7 @@ public interface CreateTodoRequestOrBuilder extends
   boolean hasTodo();
   /**
    * <pre>
-   * What to create. Its name is ignored.
+   * The todo to create. Its `name` is ignored.
    * </pre>
    *
    * <code>.todo.v1.Todo todo = 2 [json_name = "todo"];</code>
@@ -50,7 +50,7 @@ public interface CreateTodoRequestOrBuilder extends
   dev.tidemark.todo.v1.Todo getTodo();
   /**
    * <pre>
-   * What to create. Its name is ignored.
+   * The todo to create. Its `name` is ignored.
    * </pre>
    *
    * <code>.todo.v1.Todo todo = 2 [json_name = "todo"];</code>
@@ -59,7 +59,7 @@ public interface CreateTodoRequestOrBuilder extends
 
   /**
    * <pre>
-   * The last part of the name; absent: generated, ordered by time.
+   * The last segment of the name. Absent: generated, in order of time.
    * </pre>
    *
    * <code>string todo_id = 3 [json_name = "todoId"];</code>
@@ -68,7 +68,7 @@ public interface CreateTodoRequestOrBuilder extends
   java.lang.String getTodoId();
   /**
    * <pre>
-   * The last part of the name; absent: generated, ordered by time.
+   * The last segment of the name. Absent: generated, in order of time.
    * </pre>
    *
    * <code>string todo_id = 3 [json_name = "todoId"];</code>
@@ -79,8 +79,9 @@ public interface CreateTodoRequestOrBuilder extends
 
   /**
    * <pre>
-   * A UUID. The same one again within 24 hours returns the first outcome and
-   * writes nothing.
+   * A UUID that makes the call idempotent. A repetition within 24 hours returns
+   * the first outcome (the todo as it is now, if it changed since) and writes
+   * nothing. A repetition with other contents is INVALID_ARGUMENT.
    * </pre>
    *
    * <code>string request_id = 4 [json_name = "requestId"];</code>
@@ -89,8 +90,9 @@ public interface CreateTodoRequestOrBuilder extends
   java.lang.String getRequestId();
   /**
    * <pre>
-   * A UUID. The same one again within 24 hours returns the first outcome and
-   * writes nothing.
+   * A UUID that makes the call idempotent. A repetition within 24 hours returns
+   * the first outcome (the todo as it is now, if it changed since) and writes
+   * nothing. A repetition with other contents is INVALID_ARGUMENT.
    * </pre>
    *
    * <code>string request_id = 4 [json_name = "requestId"];</code>

@@ -7,7 +7,7 @@ package dev.tidemark.todo.v1;
 
 /**
  * <pre>
- * The created todo.
+ * Response of CreateTodo.
  * </pre>
  *
  * Protobuf type {@code todo.v1.CreateTodoResponse}
@@ -58,7 +58,7 @@ private static final long serialVersionUID = 0L;
   private dev.tidemark.todo.v1.Todo todo_;
   /**
    * <pre>
-   * The todo.
+   * The created todo.
    * </pre>
    *
    * <code>.todo.v1.Todo todo = 1 [json_name = "todo"];</code>
@@ -70,7 +70,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * The todo.
+   * The created todo.
    * </pre>
    *
    * <code>.todo.v1.Todo todo = 1 [json_name = "todo"];</code>
@@ -82,7 +82,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * The todo.
+   * The created todo.
    * </pre>
    *
    * <code>.todo.v1.Todo todo = 1 [json_name = "todo"];</code>
@@ -97,7 +97,7 @@ private static final long serialVersionUID = 0L;
   private volatile java.lang.Object token_ = "";
   /**
    * <pre>
-   * Present it and you never read older than this write.
+   * A read with this token is not older than the write.
    * </pre>
    *
    * <code>string token = 2 [json_name = "token"];</code>
@@ -118,7 +118,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Present it and you never read older than this write.
+   * A read with this token is not older than the write.
    * </pre>
    *
    * <code>string token = 2 [json_name = "token"];</code>
@@ -317,7 +317,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * The created todo.
+   * Response of CreateTodo.
    * </pre>
    *
    * Protobuf type {@code todo.v1.CreateTodoResponse}
@@ -489,7 +489,7 @@ private static final long serialVersionUID = 0L;
         dev.tidemark.todo.v1.Todo, dev.tidemark.todo.v1.Todo.Builder, dev.tidemark.todo.v1.TodoOrBuilder> todoBuilder_;
     /**
      * <pre>
-     * The todo.
+     * The created todo.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 1 [json_name = "todo"];</code>
@@ -500,7 +500,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The todo.
+     * The created todo.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 1 [json_name = "todo"];</code>
@@ -515,7 +515,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The todo.
+     * The created todo.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 1 [json_name = "todo"];</code>
@@ -533,7 +533,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The todo.
+     * The created todo.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 1 [json_name = "todo"];</code>
@@ -551,7 +551,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The todo.
+     * The created todo.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 1 [json_name = "todo"];</code>
@@ -576,7 +576,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The todo.
+     * The created todo.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 1 [json_name = "todo"];</code>
@@ -593,7 +593,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The todo.
+     * The created todo.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 1 [json_name = "todo"];</code>
@@ -605,7 +605,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The todo.
+     * The created todo.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 1 [json_name = "todo"];</code>
@@ -620,7 +620,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The todo.
+     * The created todo.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 1 [json_name = "todo"];</code>
@@ -642,7 +642,7 @@ private static final long serialVersionUID = 0L;
     private java.lang.Object token_ = "";
     /**
      * <pre>
-     * Present it and you never read older than this write.
+     * A read with this token is not older than the write.
      * </pre>
      *
      * <code>string token = 2 [json_name = "token"];</code>
@@ -662,7 +662,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Present it and you never read older than this write.
+     * A read with this token is not older than the write.
      * </pre>
      *
      * <code>string token = 2 [json_name = "token"];</code>
@@ -683,7 +683,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Present it and you never read older than this write.
+     * A read with this token is not older than the write.
      * </pre>
      *
      * <code>string token = 2 [json_name = "token"];</code>
@@ -700,7 +700,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Present it and you never read older than this write.
+     * A read with this token is not older than the write.
      * </pre>
      *
      * <code>string token = 2 [json_name = "token"];</code>
@@ -714,7 +714,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Present it and you never read older than this write.
+     * A read with this token is not older than the write.
      * </pre>
      *
      * <code>string token = 2 [json_name = "token"];</code>

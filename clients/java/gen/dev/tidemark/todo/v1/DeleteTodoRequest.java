@@ -7,7 +7,7 @@ package dev.tidemark.todo.v1;
 
 /**
  * <pre>
- * Deletes a todo.
+ * Request of DeleteTodo.
  * </pre>
  *
  * Protobuf type {@code todo.v1.DeleteTodoRequest}
@@ -106,7 +106,7 @@ private static final long serialVersionUID = 0L;
   private volatile java.lang.Object etag_ = "";
   /**
    * <pre>
-   * Delete only if it still fits.
+   * Delete only if the etag matches.
    * </pre>
    *
    * <code>string etag = 2 [json_name = "etag"];</code>
@@ -127,7 +127,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Delete only if it still fits.
+   * Delete only if the etag matches.
    * </pre>
    *
    * <code>string etag = 2 [json_name = "etag"];</code>
@@ -152,7 +152,7 @@ private static final long serialVersionUID = 0L;
   private boolean allowMissing_ = false;
   /**
    * <pre>
-   * Succeed if there is none.
+   * Succeed if the todo does not exist.
    * </pre>
    *
    * <code>bool allow_missing = 3 [json_name = "allowMissing"];</code>
@@ -347,7 +347,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Deletes a todo.
+   * Request of DeleteTodo.
    * </pre>
    *
    * Protobuf type {@code todo.v1.DeleteTodoRequest}
@@ -606,7 +606,7 @@ private static final long serialVersionUID = 0L;
     private java.lang.Object etag_ = "";
     /**
      * <pre>
-     * Delete only if it still fits.
+     * Delete only if the etag matches.
      * </pre>
      *
      * <code>string etag = 2 [json_name = "etag"];</code>
@@ -626,7 +626,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Delete only if it still fits.
+     * Delete only if the etag matches.
      * </pre>
      *
      * <code>string etag = 2 [json_name = "etag"];</code>
@@ -647,7 +647,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Delete only if it still fits.
+     * Delete only if the etag matches.
      * </pre>
      *
      * <code>string etag = 2 [json_name = "etag"];</code>
@@ -664,7 +664,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Delete only if it still fits.
+     * Delete only if the etag matches.
      * </pre>
      *
      * <code>string etag = 2 [json_name = "etag"];</code>
@@ -678,7 +678,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Delete only if it still fits.
+     * Delete only if the etag matches.
      * </pre>
      *
      * <code>string etag = 2 [json_name = "etag"];</code>
@@ -698,7 +698,7 @@ private static final long serialVersionUID = 0L;
     private boolean allowMissing_ ;
     /**
      * <pre>
-     * Succeed if there is none.
+     * Succeed if the todo does not exist.
      * </pre>
      *
      * <code>bool allow_missing = 3 [json_name = "allowMissing"];</code>
@@ -710,7 +710,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Succeed if there is none.
+     * Succeed if the todo does not exist.
      * </pre>
      *
      * <code>bool allow_missing = 3 [json_name = "allowMissing"];</code>
@@ -726,7 +726,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Succeed if there is none.
+     * Succeed if the todo does not exist.
      * </pre>
      *
      * <code>bool allow_missing = 3 [json_name = "allowMissing"];</code>

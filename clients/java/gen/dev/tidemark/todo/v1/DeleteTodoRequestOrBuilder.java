@@ -32,7 +32,7 @@ public interface DeleteTodoRequestOrBuilder extends
 
   /**
    * <pre>
-   * Delete only if it still fits.
+   * Delete only if the etag matches.
    * </pre>
    *
    * <code>string etag = 2 [json_name = "etag"];</code>
@@ -41,7 +41,7 @@ public interface DeleteTodoRequestOrBuilder extends
   java.lang.String getEtag();
   /**
    * <pre>
-   * Delete only if it still fits.
+   * Delete only if the etag matches.
    * </pre>
    *
    * <code>string etag = 2 [json_name = "etag"];</code>
@@ -52,7 +52,7 @@ public interface DeleteTodoRequestOrBuilder extends
 
   /**
    * <pre>
-   * Succeed if there is none.
+   * Succeed if the todo does not exist.
    * </pre>
    *
    * <code>bool allow_missing = 3 [json_name = "allowMissing"];</code>

@@ -7,7 +7,7 @@ package dev.tidemark.todo.v1;
 
 /**
  * <pre>
- * The todo is gone.
+ * Response of DeleteTodo.
  * </pre>
  *
  * Protobuf type {@code todo.v1.DeleteTodoResponse}
@@ -58,7 +58,7 @@ private static final long serialVersionUID = 0L;
   private volatile java.lang.Object token_ = "";
   /**
    * <pre>
-   * Present it and you never read older than this write.
+   * A read with this token is not older than the write.
    * </pre>
    *
    * <code>string token = 1 [json_name = "token"];</code>
@@ -79,7 +79,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Present it and you never read older than this write.
+   * A read with this token is not older than the write.
    * </pre>
    *
    * <code>string token = 1 [json_name = "token"];</code>
@@ -262,7 +262,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * The todo is gone.
+   * Response of DeleteTodo.
    * </pre>
    *
    * Protobuf type {@code todo.v1.DeleteTodoResponse}
@@ -403,7 +403,7 @@ private static final long serialVersionUID = 0L;
     private java.lang.Object token_ = "";
     /**
      * <pre>
-     * Present it and you never read older than this write.
+     * A read with this token is not older than the write.
      * </pre>
      *
      * <code>string token = 1 [json_name = "token"];</code>
@@ -423,7 +423,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Present it and you never read older than this write.
+     * A read with this token is not older than the write.
      * </pre>
      *
      * <code>string token = 1 [json_name = "token"];</code>
@@ -444,7 +444,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Present it and you never read older than this write.
+     * A read with this token is not older than the write.
      * </pre>
      *
      * <code>string token = 1 [json_name = "token"];</code>
@@ -461,7 +461,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Present it and you never read older than this write.
+     * A read with this token is not older than the write.
      * </pre>
      *
      * <code>string token = 1 [json_name = "token"];</code>
@@ -475,7 +475,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Present it and you never read older than this write.
+     * A read with this token is not older than the write.
      * </pre>
      *
      * <code>string token = 1 [json_name = "token"];</code>

@@ -12,7 +12,7 @@ public interface DeleteTodoResponseOrBuilder extends
 
   /**
    * <pre>
-   * Present it and you never read older than this write.
+   * A read with this token is not older than the write.
    * </pre>
    *
    * <code>string token = 1 [json_name = "token"];</code>
@@ -21,7 +21,7 @@ public interface DeleteTodoResponseOrBuilder extends
   java.lang.String getToken();
   /**
    * <pre>
-   * Present it and you never read older than this write.
+   * A read with this token is not older than the write.
    * </pre>
    *
    * <code>string token = 1 [json_name = "token"];</code>

@@ -7,7 +7,8 @@ package dev.tidemark.todo.v1;
 
 /**
  * <pre>
- * Why a call failed. ErrorInfo.reason carries these without their prefix.
+ * Why a call failed. ErrorInfo.reason carries these values without their
+ * prefix.
  * </pre>
  *
  * Protobuf enum {@code todo.v1.ErrorReason}
@@ -17,7 +18,7 @@ public enum ErrorReason
     implements com.google.protobuf.ProtocolMessageEnum {
   /**
    * <pre>
-   * Not said.
+   * Not set.
    * </pre>
    *
    * <code>ERROR_REASON_UNSPECIFIED = 0;</code>
@@ -25,7 +26,7 @@ public enum ErrorReason
   ERROR_REASON_UNSPECIFIED(0),
   /**
    * <pre>
-   * INVALID_ARGUMENT: a field has a value it must not have.
+   * INVALID_ARGUMENT: a field has an invalid value.
    * </pre>
    *
    * <code>ERROR_REASON_FIELD_INVALID = 1;</code>
@@ -33,8 +34,8 @@ public enum ErrorReason
   ERROR_REASON_FIELD_INVALID(1),
   /**
    * <pre>
-   * INVALID_ARGUMENT: `filter` or `order_by`; `position` counts characters
-   * from 0.
+   * INVALID_ARGUMENT: `filter` or `order_by`; `position` is the offset in
+   * characters, from 0.
    * </pre>
    *
    * <code>ERROR_REASON_FILTER_INVALID = 2;</code>
@@ -50,7 +51,7 @@ public enum ErrorReason
   ERROR_REASON_PAGE_TOKEN_INVALID(3),
   /**
    * <pre>
-   * INVALID_ARGUMENT: not a token, or one ahead of the database.
+   * INVALID_ARGUMENT: not a valid token, or one ahead of the database.
    * </pre>
    *
    * <code>ERROR_REASON_TOKEN_INVALID = 4;</code>
@@ -66,7 +67,7 @@ public enum ErrorReason
   ERROR_REASON_TOKEN_FOREIGN(5),
   /**
    * <pre>
-   * NOT_FOUND.
+   * NOT_FOUND: the todo does not exist.
    * </pre>
    *
    * <code>ERROR_REASON_TODO_NOT_FOUND = 6;</code>
@@ -74,7 +75,7 @@ public enum ErrorReason
   ERROR_REASON_TODO_NOT_FOUND(6),
   /**
    * <pre>
-   * ALREADY_EXISTS.
+   * ALREADY_EXISTS: a todo has this name.
    * </pre>
    *
    * <code>ERROR_REASON_TODO_ALREADY_EXISTS = 7;</code>
@@ -82,7 +83,7 @@ public enum ErrorReason
   ERROR_REASON_TODO_ALREADY_EXISTS(7),
   /**
    * <pre>
-   * ABORTED: the todo changed since the etag was read.
+   * ABORTED: the etag does not match; nothing was written.
    * </pre>
    *
    * <code>ERROR_REASON_ETAG_MISMATCH = 8;</code>
@@ -90,7 +91,8 @@ public enum ErrorReason
   ERROR_REASON_ETAG_MISMATCH(8),
   /**
    * <pre>
-   * DATA_LOSS: the stored document cannot be read as a todo.
+   * DATA_LOSS: the stored document cannot be read as a todo; the metadata names
+   * the field.
    * </pre>
    *
    * <code>ERROR_REASON_TODO_UNREADABLE = 9;</code>
@@ -98,7 +100,7 @@ public enum ErrorReason
   ERROR_REASON_TODO_UNREADABLE(9),
   /**
    * <pre>
-   * UNAVAILABLE: the database cannot be asked.
+   * UNAVAILABLE: the database cannot be reached. A write had no effect.
    * </pre>
    *
    * <code>ERROR_REASON_ORIGIN_UNAVAILABLE = 10;</code>
@@ -106,7 +108,7 @@ public enum ErrorReason
   ERROR_REASON_ORIGIN_UNAVAILABLE(10),
   /**
    * <pre>
-   * UNAVAILABLE: `cached_only`, and no cache can answer.
+   * UNAVAILABLE: `cached_only`, and no cache has a value that is fresh enough.
    * </pre>
    *
    * <code>ERROR_REASON_CACHE_ONLY_MISS = 11;</code>
@@ -114,7 +116,7 @@ public enum ErrorReason
   ERROR_REASON_CACHE_ONLY_MISS(11),
   /**
    * <pre>
-   * UNAVAILABLE: this replica is shutting down; go to another.
+   * UNAVAILABLE: this replica is shutting down; use another one.
    * </pre>
    *
    * <code>ERROR_REASON_DRAINING = 12;</code>
@@ -130,7 +132,8 @@ public enum ErrorReason
   ERROR_REASON_OVERLOADED(13),
   /**
    * <pre>
-   * RESOURCE_EXHAUSTED: a message over 4 MiB.
+   * RESOURCE_EXHAUSTED: the request or the response exceeds the server's limit;
+   * the text says which limit.
    * </pre>
    *
    * <code>ERROR_REASON_MESSAGE_TOO_LARGE = 14;</code>
@@ -138,7 +141,7 @@ public enum ErrorReason
   ERROR_REASON_MESSAGE_TOO_LARGE(14),
   /**
    * <pre>
-   * DEADLINE_EXCEEDED.
+   * DEADLINE_EXCEEDED: the metadata names the tier that was being waited for.
    * </pre>
    *
    * <code>ERROR_REASON_DEADLINE_EXCEEDED = 15;</code>
@@ -146,7 +149,8 @@ public enum ErrorReason
   ERROR_REASON_DEADLINE_EXCEEDED(15),
   /**
    * <pre>
-   * UNKNOWN: the write may or may not have taken place.
+   * UNKNOWN: the write may or may not have been applied. Repeat it with the
+   * same `request_id`, or read the todo.
    * </pre>
    *
    * <code>ERROR_REASON_WRITE_OUTCOME_UNKNOWN = 16;</code>
@@ -166,7 +170,7 @@ public enum ErrorReason
   }
   /**
    * <pre>
-   * Not said.
+   * Not set.
    * </pre>
    *
    * <code>ERROR_REASON_UNSPECIFIED = 0;</code>
@@ -174,7 +178,7 @@ public enum ErrorReason
   public static final int ERROR_REASON_UNSPECIFIED_VALUE = 0;
   /**
    * <pre>
-   * INVALID_ARGUMENT: a field has a value it must not have.
+   * INVALID_ARGUMENT: a field has an invalid value.
    * </pre>
    *
    * <code>ERROR_REASON_FIELD_INVALID = 1;</code>
@@ -182,8 +186,8 @@ public enum ErrorReason
   public static final int ERROR_REASON_FIELD_INVALID_VALUE = 1;
   /**
    * <pre>
-   * INVALID_ARGUMENT: `filter` or `order_by`; `position` counts characters
-   * from 0.
+   * INVALID_ARGUMENT: `filter` or `order_by`; `position` is the offset in
+   * characters, from 0.
    * </pre>
    *
    * <code>ERROR_REASON_FILTER_INVALID = 2;</code>
@@ -199,7 +203,7 @@ public enum ErrorReason
   public static final int ERROR_REASON_PAGE_TOKEN_INVALID_VALUE = 3;
   /**
    * <pre>
-   * INVALID_ARGUMENT: not a token, or one ahead of the database.
+   * INVALID_ARGUMENT: not a valid token, or one ahead of the database.
    * </pre>
    *
    * <code>ERROR_REASON_TOKEN_INVALID = 4;</code>
@@ -215,7 +219,7 @@ public enum ErrorReason
   public static final int ERROR_REASON_TOKEN_FOREIGN_VALUE = 5;
   /**
    * <pre>
-   * NOT_FOUND.
+   * NOT_FOUND: the todo does not exist.
    * </pre>
    *
    * <code>ERROR_REASON_TODO_NOT_FOUND = 6;</code>
@@ -223,7 +227,7 @@ public enum ErrorReason
   public static final int ERROR_REASON_TODO_NOT_FOUND_VALUE = 6;
   /**
    * <pre>
-   * ALREADY_EXISTS.
+   * ALREADY_EXISTS: a todo has this name.
    * </pre>
    *
    * <code>ERROR_REASON_TODO_ALREADY_EXISTS = 7;</code>
@@ -231,7 +235,7 @@ public enum ErrorReason
   public static final int ERROR_REASON_TODO_ALREADY_EXISTS_VALUE = 7;
   /**
    * <pre>
-   * ABORTED: the todo changed since the etag was read.
+   * ABORTED: the etag does not match; nothing was written.
    * </pre>
    *
    * <code>ERROR_REASON_ETAG_MISMATCH = 8;</code>
@@ -239,7 +243,8 @@ public enum ErrorReason
   public static final int ERROR_REASON_ETAG_MISMATCH_VALUE = 8;
   /**
    * <pre>
-   * DATA_LOSS: the stored document cannot be read as a todo.
+   * DATA_LOSS: the stored document cannot be read as a todo; the metadata names
+   * the field.
    * </pre>
    *
    * <code>ERROR_REASON_TODO_UNREADABLE = 9;</code>
@@ -247,7 +252,7 @@ public enum ErrorReason
   public static final int ERROR_REASON_TODO_UNREADABLE_VALUE = 9;
   /**
    * <pre>
-   * UNAVAILABLE: the database cannot be asked.
+   * UNAVAILABLE: the database cannot be reached. A write had no effect.
    * </pre>
    *
    * <code>ERROR_REASON_ORIGIN_UNAVAILABLE = 10;</code>
@@ -255,7 +260,7 @@ public enum ErrorReason
   public static final int ERROR_REASON_ORIGIN_UNAVAILABLE_VALUE = 10;
   /**
    * <pre>
-   * UNAVAILABLE: `cached_only`, and no cache can answer.
+   * UNAVAILABLE: `cached_only`, and no cache has a value that is fresh enough.
    * </pre>
    *
    * <code>ERROR_REASON_CACHE_ONLY_MISS = 11;</code>
@@ -263,7 +268,7 @@ public enum ErrorReason
   public static final int ERROR_REASON_CACHE_ONLY_MISS_VALUE = 11;
   /**
    * <pre>
-   * UNAVAILABLE: this replica is shutting down; go to another.
+   * UNAVAILABLE: this replica is shutting down; use another one.
    * </pre>
    *
    * <code>ERROR_REASON_DRAINING = 12;</code>
@@ -279,7 +284,8 @@ public enum ErrorReason
   public static final int ERROR_REASON_OVERLOADED_VALUE = 13;
   /**
    * <pre>
-   * RESOURCE_EXHAUSTED: a message over 4 MiB.
+   * RESOURCE_EXHAUSTED: the request or the response exceeds the server's limit;
+   * the text says which limit.
    * </pre>
    *
    * <code>ERROR_REASON_MESSAGE_TOO_LARGE = 14;</code>
@@ -287,7 +293,7 @@ public enum ErrorReason
   public static final int ERROR_REASON_MESSAGE_TOO_LARGE_VALUE = 14;
   /**
    * <pre>
-   * DEADLINE_EXCEEDED.
+   * DEADLINE_EXCEEDED: the metadata names the tier that was being waited for.
    * </pre>
    *
    * <code>ERROR_REASON_DEADLINE_EXCEEDED = 15;</code>
@@ -295,7 +301,8 @@ public enum ErrorReason
   public static final int ERROR_REASON_DEADLINE_EXCEEDED_VALUE = 15;
   /**
    * <pre>
-   * UNKNOWN: the write may or may not have taken place.
+   * UNKNOWN: the write may or may not have been applied. Repeat it with the
+   * same `request_id`, or read the todo.
    * </pre>
    *
    * <code>ERROR_REASON_WRITE_OUTCOME_UNKNOWN = 16;</code>

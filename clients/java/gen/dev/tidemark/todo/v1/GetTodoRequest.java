@@ -7,7 +7,7 @@ package dev.tidemark.todo.v1;
 
 /**
  * <pre>
- * Asks for one todo.
+ * Request of GetTodo.
  * </pre>
  *
  * Protobuf type {@code todo.v1.GetTodoRequest}
@@ -105,7 +105,7 @@ private static final long serialVersionUID = 0L;
   private dev.tidemark.todo.v1.Consistency consistency_;
   /**
    * <pre>
-   * How fresh it must be.
+   * How fresh the response must be.
    * </pre>
    *
    * <code>.todo.v1.Consistency consistency = 2 [json_name = "consistency"];</code>
@@ -117,7 +117,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * How fresh it must be.
+   * How fresh the response must be.
    * </pre>
    *
    * <code>.todo.v1.Consistency consistency = 2 [json_name = "consistency"];</code>
@@ -129,7 +129,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * How fresh it must be.
+   * How fresh the response must be.
    * </pre>
    *
    * <code>.todo.v1.Consistency consistency = 2 [json_name = "consistency"];</code>
@@ -317,7 +317,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Asks for one todo.
+   * Request of GetTodo.
    * </pre>
    *
    * Protobuf type {@code todo.v1.GetTodoRequest}
@@ -581,7 +581,7 @@ private static final long serialVersionUID = 0L;
         dev.tidemark.todo.v1.Consistency, dev.tidemark.todo.v1.Consistency.Builder, dev.tidemark.todo.v1.ConsistencyOrBuilder> consistencyBuilder_;
     /**
      * <pre>
-     * How fresh it must be.
+     * How fresh the response must be.
      * </pre>
      *
      * <code>.todo.v1.Consistency consistency = 2 [json_name = "consistency"];</code>
@@ -592,7 +592,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh it must be.
+     * How fresh the response must be.
      * </pre>
      *
      * <code>.todo.v1.Consistency consistency = 2 [json_name = "consistency"];</code>
@@ -607,7 +607,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh it must be.
+     * How fresh the response must be.
      * </pre>
      *
      * <code>.todo.v1.Consistency consistency = 2 [json_name = "consistency"];</code>
@@ -625,7 +625,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh it must be.
+     * How fresh the response must be.
      * </pre>
      *
      * <code>.todo.v1.Consistency consistency = 2 [json_name = "consistency"];</code>
@@ -643,7 +643,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh it must be.
+     * How fresh the response must be.
      * </pre>
      *
      * <code>.todo.v1.Consistency consistency = 2 [json_name = "consistency"];</code>
@@ -668,7 +668,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh it must be.
+     * How fresh the response must be.
      * </pre>
      *
      * <code>.todo.v1.Consistency consistency = 2 [json_name = "consistency"];</code>
@@ -685,7 +685,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh it must be.
+     * How fresh the response must be.
      * </pre>
      *
      * <code>.todo.v1.Consistency consistency = 2 [json_name = "consistency"];</code>
@@ -697,7 +697,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh it must be.
+     * How fresh the response must be.
      * </pre>
      *
      * <code>.todo.v1.Consistency consistency = 2 [json_name = "consistency"];</code>
@@ -712,7 +712,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh it must be.
+     * How fresh the response must be.
      * </pre>
      *
      * <code>.todo.v1.Consistency consistency = 2 [json_name = "consistency"];</code>

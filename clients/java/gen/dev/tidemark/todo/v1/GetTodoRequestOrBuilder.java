@@ -32,7 +32,7 @@ public interface GetTodoRequestOrBuilder extends
 
   /**
    * <pre>
-   * How fresh it must be.
+   * How fresh the response must be.
    * </pre>
    *
    * <code>.todo.v1.Consistency consistency = 2 [json_name = "consistency"];</code>
@@ -41,7 +41,7 @@ public interface GetTodoRequestOrBuilder extends
   boolean hasConsistency();
   /**
    * <pre>
-   * How fresh it must be.
+   * How fresh the response must be.
    * </pre>
    *
    * <code>.todo.v1.Consistency consistency = 2 [json_name = "consistency"];</code>
@@ -50,7 +50,7 @@ public interface GetTodoRequestOrBuilder extends
   dev.tidemark.todo.v1.Consistency getConsistency();
   /**
    * <pre>
-   * How fresh it must be.
+   * How fresh the response must be.
    * </pre>
    *
    * <code>.todo.v1.Consistency consistency = 2 [json_name = "consistency"];</code>

@@ -7,7 +7,7 @@ package dev.tidemark.todo.v1;
 
 /**
  * <pre>
- * One todo.
+ * Response of GetTodo.
  * </pre>
  *
  * Protobuf type {@code todo.v1.GetTodoResponse}
@@ -95,7 +95,7 @@ private static final long serialVersionUID = 0L;
   private dev.tidemark.todo.v1.ReadInfo read_;
   /**
    * <pre>
-   * How fresh it is.
+   * How fresh the response is.
    * </pre>
    *
    * <code>.todo.v1.ReadInfo read = 2 [json_name = "read"];</code>
@@ -107,7 +107,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * How fresh it is.
+   * How fresh the response is.
    * </pre>
    *
    * <code>.todo.v1.ReadInfo read = 2 [json_name = "read"];</code>
@@ -119,7 +119,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * How fresh it is.
+   * How fresh the response is.
    * </pre>
    *
    * <code>.todo.v1.ReadInfo read = 2 [json_name = "read"];</code>
@@ -313,7 +313,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * One todo.
+   * Response of GetTodo.
    * </pre>
    *
    * Protobuf type {@code todo.v1.GetTodoResponse}
@@ -648,7 +648,7 @@ private static final long serialVersionUID = 0L;
         dev.tidemark.todo.v1.ReadInfo, dev.tidemark.todo.v1.ReadInfo.Builder, dev.tidemark.todo.v1.ReadInfoOrBuilder> readBuilder_;
     /**
      * <pre>
-     * How fresh it is.
+     * How fresh the response is.
      * </pre>
      *
      * <code>.todo.v1.ReadInfo read = 2 [json_name = "read"];</code>
@@ -659,7 +659,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh it is.
+     * How fresh the response is.
      * </pre>
      *
      * <code>.todo.v1.ReadInfo read = 2 [json_name = "read"];</code>
@@ -674,7 +674,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh it is.
+     * How fresh the response is.
      * </pre>
      *
      * <code>.todo.v1.ReadInfo read = 2 [json_name = "read"];</code>
@@ -692,7 +692,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh it is.
+     * How fresh the response is.
      * </pre>
      *
      * <code>.todo.v1.ReadInfo read = 2 [json_name = "read"];</code>
@@ -710,7 +710,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh it is.
+     * How fresh the response is.
      * </pre>
      *
      * <code>.todo.v1.ReadInfo read = 2 [json_name = "read"];</code>
@@ -735,7 +735,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh it is.
+     * How fresh the response is.
      * </pre>
      *
      * <code>.todo.v1.ReadInfo read = 2 [json_name = "read"];</code>
@@ -752,7 +752,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh it is.
+     * How fresh the response is.
      * </pre>
      *
      * <code>.todo.v1.ReadInfo read = 2 [json_name = "read"];</code>
@@ -764,7 +764,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh it is.
+     * How fresh the response is.
      * </pre>
      *
      * <code>.todo.v1.ReadInfo read = 2 [json_name = "read"];</code>
@@ -779,7 +779,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh it is.
+     * How fresh the response is.
      * </pre>
      *
      * <code>.todo.v1.ReadInfo read = 2 [json_name = "read"];</code>

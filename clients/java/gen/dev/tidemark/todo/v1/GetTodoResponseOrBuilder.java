@@ -39,7 +39,7 @@ public interface GetTodoResponseOrBuilder extends
 
   /**
    * <pre>
-   * How fresh it is.
+   * How fresh the response is.
    * </pre>
    *
    * <code>.todo.v1.ReadInfo read = 2 [json_name = "read"];</code>
@@ -48,7 +48,7 @@ public interface GetTodoResponseOrBuilder extends
   boolean hasRead();
   /**
    * <pre>
-   * How fresh it is.
+   * How fresh the response is.
    * </pre>
    *
    * <code>.todo.v1.ReadInfo read = 2 [json_name = "read"];</code>
@@ -57,7 +57,7 @@ public interface GetTodoResponseOrBuilder extends
   dev.tidemark.todo.v1.ReadInfo getRead();
   /**
    * <pre>
-   * How fresh it is.
+   * How fresh the response is.
    * </pre>
    *
    * <code>.todo.v1.ReadInfo read = 2 [json_name = "read"];</code>

@@ -7,7 +7,7 @@ package dev.tidemark.todo.v1;
 
 /**
  * <pre>
- * Asks for a page of a list.
+ * Request of ListTodos.
  * </pre>
  *
  * Protobuf type {@code todo.v1.ListTodosRequest}
@@ -108,7 +108,8 @@ private static final long serialVersionUID = 0L;
   private int pageSize_ = 0;
   /**
    * <pre>
-   * 0 means 50; more than 1000 is cut to 1000; negative is refused.
+   * Most todos in the page. 0 means 50; values above 1000 are reduced to 1000;
+   * negative values are refused. A page may contain fewer todos.
    * </pre>
    *
    * <code>int32 page_size = 2 [json_name = "pageSize"];</code>
@@ -124,8 +125,9 @@ private static final long serialVersionUID = 0L;
   private volatile java.lang.Object pageToken_ = "";
   /**
    * <pre>
-   * `next_page_token` of the page before, with the same parent, filter and
-   * order.
+   * `next_page_token` of the previous page. `parent`, `filter` and `order_by`
+   * must be the same; `page_size` may differ. It is valid on any replica and
+   * after a restart.
    * </pre>
    *
    * <code>string page_token = 3 [json_name = "pageToken"];</code>
@@ -146,8 +148,9 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * `next_page_token` of the page before, with the same parent, filter and
-   * order.
+   * `next_page_token` of the previous page. `parent`, `filter` and `order_by`
+   * must be the same; `page_size` may differ. It is valid on any replica and
+   * after a restart.
    * </pre>
    *
    * <code>string page_token = 3 [json_name = "pageToken"];</code>
@@ -174,7 +177,8 @@ private static final long serialVersionUID = 0L;
   /**
    * <pre>
    * Comparisons joined by AND: `state = COMPLETED`, `priority &gt;= HIGH`,
-   * `labels:"home"`, `due_time &lt; "2026-12-01T00:00:00Z"`.
+   * `labels:"home"`, `due_time &lt; "2026-12-01T00:00:00Z"`. Anything else is
+   * FILTER_INVALID, with the character's offset from 0 as `position`.
    * </pre>
    *
    * <code>string filter = 4 [json_name = "filter"];</code>
@@ -196,7 +200,8 @@ private static final long serialVersionUID = 0L;
   /**
    * <pre>
    * Comparisons joined by AND: `state = COMPLETED`, `priority &gt;= HIGH`,
-   * `labels:"home"`, `due_time &lt; "2026-12-01T00:00:00Z"`.
+   * `labels:"home"`, `due_time &lt; "2026-12-01T00:00:00Z"`. Anything else is
+   * FILTER_INVALID, with the character's offset from 0 as `position`.
    * </pre>
    *
    * <code>string filter = 4 [json_name = "filter"];</code>
@@ -222,8 +227,8 @@ private static final long serialVersionUID = 0L;
   private volatile java.lang.Object orderBy_ = "";
   /**
    * <pre>
-   * `create_time desc` (default), `create_time`, `due_time` or
-   * `priority desc`. Ties by name ascending.
+   * `create_time desc` (default), `create_time`, `due_time` or `priority desc`.
+   * Ties are ordered by name, ascending. Todos without a `due_time` come last.
    * </pre>
    *
    * <code>string order_by = 5 [json_name = "orderBy"];</code>
@@ -244,8 +249,8 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * `create_time desc` (default), `create_time`, `due_time` or
-   * `priority desc`. Ties by name ascending.
+   * `create_time desc` (default), `create_time`, `due_time` or `priority desc`.
+   * Ties are ordered by name, ascending. Todos without a `due_time` come last.
    * </pre>
    *
    * <code>string order_by = 5 [json_name = "orderBy"];</code>
@@ -523,7 +528,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Asks for a page of a list.
+   * Request of ListTodos.
    * </pre>
    *
    * Protobuf type {@code todo.v1.ListTodosRequest}
@@ -839,7 +844,8 @@ private static final long serialVersionUID = 0L;
     private int pageSize_ ;
     /**
      * <pre>
-     * 0 means 50; more than 1000 is cut to 1000; negative is refused.
+     * Most todos in the page. 0 means 50; values above 1000 are reduced to 1000;
+     * negative values are refused. A page may contain fewer todos.
      * </pre>
      *
      * <code>int32 page_size = 2 [json_name = "pageSize"];</code>
@@ -851,7 +857,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * 0 means 50; more than 1000 is cut to 1000; negative is refused.
+     * Most todos in the page. 0 means 50; values above 1000 are reduced to 1000;
+     * negative values are refused. A page may contain fewer todos.
      * </pre>
      *
      * <code>int32 page_size = 2 [json_name = "pageSize"];</code>
@@ -867,7 +874,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * 0 means 50; more than 1000 is cut to 1000; negative is refused.
+     * Most todos in the page. 0 means 50; values above 1000 are reduced to 1000;
+     * negative values are refused. A page may contain fewer todos.
      * </pre>
      *
      * <code>int32 page_size = 2 [json_name = "pageSize"];</code>
@@ -883,8 +891,9 @@ private static final long serialVersionUID = 0L;
     private java.lang.Object pageToken_ = "";
     /**
      * <pre>
-     * `next_page_token` of the page before, with the same parent, filter and
-     * order.
+     * `next_page_token` of the previous page. `parent`, `filter` and `order_by`
+     * must be the same; `page_size` may differ. It is valid on any replica and
+     * after a restart.
      * </pre>
      *
      * <code>string page_token = 3 [json_name = "pageToken"];</code>
@@ -904,8 +913,9 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * `next_page_token` of the page before, with the same parent, filter and
-     * order.
+     * `next_page_token` of the previous page. `parent`, `filter` and `order_by`
+     * must be the same; `page_size` may differ. It is valid on any replica and
+     * after a restart.
      * </pre>
      *
      * <code>string page_token = 3 [json_name = "pageToken"];</code>
@@ -926,8 +936,9 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * `next_page_token` of the page before, with the same parent, filter and
-     * order.
+     * `next_page_token` of the previous page. `parent`, `filter` and `order_by`
+     * must be the same; `page_size` may differ. It is valid on any replica and
+     * after a restart.
      * </pre>
      *
      * <code>string page_token = 3 [json_name = "pageToken"];</code>
@@ -944,8 +955,9 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * `next_page_token` of the page before, with the same parent, filter and
-     * order.
+     * `next_page_token` of the previous page. `parent`, `filter` and `order_by`
+     * must be the same; `page_size` may differ. It is valid on any replica and
+     * after a restart.
      * </pre>
      *
      * <code>string page_token = 3 [json_name = "pageToken"];</code>
@@ -959,8 +971,9 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * `next_page_token` of the page before, with the same parent, filter and
-     * order.
+     * `next_page_token` of the previous page. `parent`, `filter` and `order_by`
+     * must be the same; `page_size` may differ. It is valid on any replica and
+     * after a restart.
      * </pre>
      *
      * <code>string page_token = 3 [json_name = "pageToken"];</code>
@@ -981,7 +994,8 @@ private static final long serialVersionUID = 0L;
     /**
      * <pre>
      * Comparisons joined by AND: `state = COMPLETED`, `priority &gt;= HIGH`,
-     * `labels:"home"`, `due_time &lt; "2026-12-01T00:00:00Z"`.
+     * `labels:"home"`, `due_time &lt; "2026-12-01T00:00:00Z"`. Anything else is
+     * FILTER_INVALID, with the character's offset from 0 as `position`.
      * </pre>
      *
      * <code>string filter = 4 [json_name = "filter"];</code>
@@ -1002,7 +1016,8 @@ private static final long serialVersionUID = 0L;
     /**
      * <pre>
      * Comparisons joined by AND: `state = COMPLETED`, `priority &gt;= HIGH`,
-     * `labels:"home"`, `due_time &lt; "2026-12-01T00:00:00Z"`.
+     * `labels:"home"`, `due_time &lt; "2026-12-01T00:00:00Z"`. Anything else is
+     * FILTER_INVALID, with the character's offset from 0 as `position`.
      * </pre>
      *
      * <code>string filter = 4 [json_name = "filter"];</code>
@@ -1024,7 +1039,8 @@ private static final long serialVersionUID = 0L;
     /**
      * <pre>
      * Comparisons joined by AND: `state = COMPLETED`, `priority &gt;= HIGH`,
-     * `labels:"home"`, `due_time &lt; "2026-12-01T00:00:00Z"`.
+     * `labels:"home"`, `due_time &lt; "2026-12-01T00:00:00Z"`. Anything else is
+     * FILTER_INVALID, with the character's offset from 0 as `position`.
      * </pre>
      *
      * <code>string filter = 4 [json_name = "filter"];</code>
@@ -1042,7 +1058,8 @@ private static final long serialVersionUID = 0L;
     /**
      * <pre>
      * Comparisons joined by AND: `state = COMPLETED`, `priority &gt;= HIGH`,
-     * `labels:"home"`, `due_time &lt; "2026-12-01T00:00:00Z"`.
+     * `labels:"home"`, `due_time &lt; "2026-12-01T00:00:00Z"`. Anything else is
+     * FILTER_INVALID, with the character's offset from 0 as `position`.
      * </pre>
      *
      * <code>string filter = 4 [json_name = "filter"];</code>
@@ -1057,7 +1074,8 @@ private static final long serialVersionUID = 0L;
     /**
      * <pre>
      * Comparisons joined by AND: `state = COMPLETED`, `priority &gt;= HIGH`,
-     * `labels:"home"`, `due_time &lt; "2026-12-01T00:00:00Z"`.
+     * `labels:"home"`, `due_time &lt; "2026-12-01T00:00:00Z"`. Anything else is
+     * FILTER_INVALID, with the character's offset from 0 as `position`.
      * </pre>
      *
      * <code>string filter = 4 [json_name = "filter"];</code>
@@ -1077,8 +1095,8 @@ private static final long serialVersionUID = 0L;
     private java.lang.Object orderBy_ = "";
     /**
      * <pre>
-     * `create_time desc` (default), `create_time`, `due_time` or
-     * `priority desc`. Ties by name ascending.
+     * `create_time desc` (default), `create_time`, `due_time` or `priority desc`.
+     * Ties are ordered by name, ascending. Todos without a `due_time` come last.
      * </pre>
      *
      * <code>string order_by = 5 [json_name = "orderBy"];</code>
@@ -1098,8 +1116,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * `create_time desc` (default), `create_time`, `due_time` or
-     * `priority desc`. Ties by name ascending.
+     * `create_time desc` (default), `create_time`, `due_time` or `priority desc`.
+     * Ties are ordered by name, ascending. Todos without a `due_time` come last.
      * </pre>
      *
      * <code>string order_by = 5 [json_name = "orderBy"];</code>
@@ -1120,8 +1138,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * `create_time desc` (default), `create_time`, `due_time` or
-     * `priority desc`. Ties by name ascending.
+     * `create_time desc` (default), `create_time`, `due_time` or `priority desc`.
+     * Ties are ordered by name, ascending. Todos without a `due_time` come last.
      * </pre>
      *
      * <code>string order_by = 5 [json_name = "orderBy"];</code>
@@ -1138,8 +1156,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * `create_time desc` (default), `create_time`, `due_time` or
-     * `priority desc`. Ties by name ascending.
+     * `create_time desc` (default), `create_time`, `due_time` or `priority desc`.
+     * Ties are ordered by name, ascending. Todos without a `due_time` come last.
      * </pre>
      *
      * <code>string order_by = 5 [json_name = "orderBy"];</code>
@@ -1153,8 +1171,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * `create_time desc` (default), `create_time`, `due_time` or
-     * `priority desc`. Ties by name ascending.
+     * `create_time desc` (default), `create_time`, `due_time` or `priority desc`.
+     * Ties are ordered by name, ascending. Todos without a `due_time` come last.
      * </pre>
      *
      * <code>string order_by = 5 [json_name = "orderBy"];</code>

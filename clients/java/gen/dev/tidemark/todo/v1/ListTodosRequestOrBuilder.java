@@ -32,7 +32,8 @@ public interface ListTodosRequestOrBuilder extends
 
   /**
    * <pre>
-   * 0 means 50; more than 1000 is cut to 1000; negative is refused.
+   * Most todos in the page. 0 means 50; values above 1000 are reduced to 1000;
+   * negative values are refused. A page may contain fewer todos.
    * </pre>
    *
    * <code>int32 page_size = 2 [json_name = "pageSize"];</code>
@@ -42,8 +43,9 @@ public interface ListTodosRequestOrBuilder extends
 
   /**
    * <pre>
-   * `next_page_token` of the page before, with the same parent, filter and
-   * order.
+   * `next_page_token` of the previous page. `parent`, `filter` and `order_by`
+   * must be the same; `page_size` may differ. It is valid on any replica and
+   * after a restart.
    * </pre>
    *
    * <code>string page_token = 3 [json_name = "pageToken"];</code>
@@ -52,8 +54,9 @@ public interface ListTodosRequestOrBuilder extends
   java.lang.String getPageToken();
   /**
    * <pre>
-   * `next_page_token` of the page before, with the same parent, filter and
-   * order.
+   * `next_page_token` of the previous page. `parent`, `filter` and `order_by`
+   * must be the same; `page_size` may differ. It is valid on any replica and
+   * after a restart.
    * </pre>
    *
    * <code>string page_token = 3 [json_name = "pageToken"];</code>
@@ -65,7 +68,8 @@ public interface ListTodosRequestOrBuilder extends
   /**
    * <pre>
    * Comparisons joined by AND: `state = COMPLETED`, `priority &gt;= HIGH`,
-   * `labels:"home"`, `due_time &lt; "2026-12-01T00:00:00Z"`.
+   * `labels:"home"`, `due_time &lt; "2026-12-01T00:00:00Z"`. Anything else is
+   * FILTER_INVALID, with the character's offset from 0 as `position`.
    * </pre>
    *
    * <code>string filter = 4 [json_name = "filter"];</code>
@@ -75,7 +79,8 @@ public interface ListTodosRequestOrBuilder extends
   /**
    * <pre>
    * Comparisons joined by AND: `state = COMPLETED`, `priority &gt;= HIGH`,
-   * `labels:"home"`, `due_time &lt; "2026-12-01T00:00:00Z"`.
+   * `labels:"home"`, `due_time &lt; "2026-12-01T00:00:00Z"`. Anything else is
+   * FILTER_INVALID, with the character's offset from 0 as `position`.
    * </pre>
    *
    * <code>string filter = 4 [json_name = "filter"];</code>
@@ -86,8 +91,8 @@ public interface ListTodosRequestOrBuilder extends
 
   /**
    * <pre>
-   * `create_time desc` (default), `create_time`, `due_time` or
-   * `priority desc`. Ties by name ascending.
+   * `create_time desc` (default), `create_time`, `due_time` or `priority desc`.
+   * Ties are ordered by name, ascending. Todos without a `due_time` come last.
    * </pre>
    *
    * <code>string order_by = 5 [json_name = "orderBy"];</code>
@@ -96,8 +101,8 @@ public interface ListTodosRequestOrBuilder extends
   java.lang.String getOrderBy();
   /**
    * <pre>
-   * `create_time desc` (default), `create_time`, `due_time` or
-   * `priority desc`. Ties by name ascending.
+   * `create_time desc` (default), `create_time`, `due_time` or `priority desc`.
+   * Ties are ordered by name, ascending. Todos without a `due_time` come last.
    * </pre>
    *
    * <code>string order_by = 5 [json_name = "orderBy"];</code>

@@ -7,7 +7,7 @@ package dev.tidemark.todo.v1;
 
 /**
  * <pre>
- * A page of a list.
+ * Response of ListTodos.
  * </pre>
  *
  * Protobuf type {@code todo.v1.ListTodosResponse}
@@ -123,7 +123,7 @@ private static final long serialVersionUID = 0L;
   private volatile java.lang.Object nextPageToken_ = "";
   /**
    * <pre>
-   * Asks for the next page; empty on the last.
+   * Selects the next page. Empty on the last page.
    * </pre>
    *
    * <code>string next_page_token = 2 [json_name = "nextPageToken"];</code>
@@ -144,7 +144,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Asks for the next page; empty on the last.
+   * Selects the next page. Empty on the last page.
    * </pre>
    *
    * <code>string next_page_token = 2 [json_name = "nextPageToken"];</code>
@@ -169,7 +169,7 @@ private static final long serialVersionUID = 0L;
   private dev.tidemark.todo.v1.ReadInfo read_;
   /**
    * <pre>
-   * How fresh the page is.
+   * How fresh the page is. The token of the last page covers all pages.
    * </pre>
    *
    * <code>.todo.v1.ReadInfo read = 3 [json_name = "read"];</code>
@@ -181,7 +181,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * How fresh the page is.
+   * How fresh the page is. The token of the last page covers all pages.
    * </pre>
    *
    * <code>.todo.v1.ReadInfo read = 3 [json_name = "read"];</code>
@@ -193,7 +193,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * How fresh the page is.
+   * How fresh the page is. The token of the last page covers all pages.
    * </pre>
    *
    * <code>.todo.v1.ReadInfo read = 3 [json_name = "read"];</code>
@@ -469,7 +469,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * A page of a list.
+   * Response of ListTodos.
    * </pre>
    *
    * Protobuf type {@code todo.v1.ListTodosResponse}
@@ -1026,7 +1026,7 @@ private static final long serialVersionUID = 0L;
     private java.lang.Object nextPageToken_ = "";
     /**
      * <pre>
-     * Asks for the next page; empty on the last.
+     * Selects the next page. Empty on the last page.
      * </pre>
      *
      * <code>string next_page_token = 2 [json_name = "nextPageToken"];</code>
@@ -1046,7 +1046,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Asks for the next page; empty on the last.
+     * Selects the next page. Empty on the last page.
      * </pre>
      *
      * <code>string next_page_token = 2 [json_name = "nextPageToken"];</code>
@@ -1067,7 +1067,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Asks for the next page; empty on the last.
+     * Selects the next page. Empty on the last page.
      * </pre>
      *
      * <code>string next_page_token = 2 [json_name = "nextPageToken"];</code>
@@ -1084,7 +1084,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Asks for the next page; empty on the last.
+     * Selects the next page. Empty on the last page.
      * </pre>
      *
      * <code>string next_page_token = 2 [json_name = "nextPageToken"];</code>
@@ -1098,7 +1098,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Asks for the next page; empty on the last.
+     * Selects the next page. Empty on the last page.
      * </pre>
      *
      * <code>string next_page_token = 2 [json_name = "nextPageToken"];</code>
@@ -1120,7 +1120,7 @@ private static final long serialVersionUID = 0L;
         dev.tidemark.todo.v1.ReadInfo, dev.tidemark.todo.v1.ReadInfo.Builder, dev.tidemark.todo.v1.ReadInfoOrBuilder> readBuilder_;
     /**
      * <pre>
-     * How fresh the page is.
+     * How fresh the page is. The token of the last page covers all pages.
      * </pre>
      *
      * <code>.todo.v1.ReadInfo read = 3 [json_name = "read"];</code>
@@ -1131,7 +1131,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh the page is.
+     * How fresh the page is. The token of the last page covers all pages.
      * </pre>
      *
      * <code>.todo.v1.ReadInfo read = 3 [json_name = "read"];</code>
@@ -1146,7 +1146,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh the page is.
+     * How fresh the page is. The token of the last page covers all pages.
      * </pre>
      *
      * <code>.todo.v1.ReadInfo read = 3 [json_name = "read"];</code>
@@ -1164,7 +1164,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh the page is.
+     * How fresh the page is. The token of the last page covers all pages.
      * </pre>
      *
      * <code>.todo.v1.ReadInfo read = 3 [json_name = "read"];</code>
@@ -1182,7 +1182,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh the page is.
+     * How fresh the page is. The token of the last page covers all pages.
      * </pre>
      *
      * <code>.todo.v1.ReadInfo read = 3 [json_name = "read"];</code>
@@ -1207,7 +1207,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh the page is.
+     * How fresh the page is. The token of the last page covers all pages.
      * </pre>
      *
      * <code>.todo.v1.ReadInfo read = 3 [json_name = "read"];</code>
@@ -1224,7 +1224,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh the page is.
+     * How fresh the page is. The token of the last page covers all pages.
      * </pre>
      *
      * <code>.todo.v1.ReadInfo read = 3 [json_name = "read"];</code>
@@ -1236,7 +1236,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh the page is.
+     * How fresh the page is. The token of the last page covers all pages.
      * </pre>
      *
      * <code>.todo.v1.ReadInfo read = 3 [json_name = "read"];</code>
@@ -1251,7 +1251,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How fresh the page is.
+     * How fresh the page is. The token of the last page covers all pages.
      * </pre>
      *
      * <code>.todo.v1.ReadInfo read = 3 [json_name = "read"];</code>

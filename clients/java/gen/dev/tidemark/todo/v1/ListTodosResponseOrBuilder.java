@@ -56,7 +56,7 @@ public interface ListTodosResponseOrBuilder extends
 
   /**
    * <pre>
-   * Asks for the next page; empty on the last.
+   * Selects the next page. Empty on the last page.
    * </pre>
    *
    * <code>string next_page_token = 2 [json_name = "nextPageToken"];</code>
@@ -65,7 +65,7 @@ public interface ListTodosResponseOrBuilder extends
   java.lang.String getNextPageToken();
   /**
    * <pre>
-   * Asks for the next page; empty on the last.
+   * Selects the next page. Empty on the last page.
    * </pre>
    *
    * <code>string next_page_token = 2 [json_name = "nextPageToken"];</code>
@@ -76,7 +76,7 @@ public interface ListTodosResponseOrBuilder extends
 
   /**
    * <pre>
-   * How fresh the page is.
+   * How fresh the page is. The token of the last page covers all pages.
    * </pre>
    *
    * <code>.todo.v1.ReadInfo read = 3 [json_name = "read"];</code>
@@ -85,7 +85,7 @@ public interface ListTodosResponseOrBuilder extends
   boolean hasRead();
   /**
    * <pre>
-   * How fresh the page is.
+   * How fresh the page is. The token of the last page covers all pages.
    * </pre>
    *
    * <code>.todo.v1.ReadInfo read = 3 [json_name = "read"];</code>
@@ -94,7 +94,7 @@ public interface ListTodosResponseOrBuilder extends
   dev.tidemark.todo.v1.ReadInfo getRead();
   /**
    * <pre>
-   * How fresh the page is.
+   * How fresh the page is. The token of the last page covers all pages.
    * </pre>
    *
    * <code>.todo.v1.ReadInfo read = 3 [json_name = "read"];</code>

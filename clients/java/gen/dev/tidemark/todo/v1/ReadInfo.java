@@ -7,7 +7,7 @@ package dev.tidemark.todo.v1;
 
 /**
  * <pre>
- * How fresh an answer is.
+ * How fresh a response is.
  * </pre>
  *
  * Protobuf type {@code todo.v1.ReadInfo}
@@ -60,8 +60,10 @@ private static final long serialVersionUID = 0L;
   private volatile java.lang.Object token_ = "";
   /**
    * <pre>
-   * Present it to any replica and you never read older than this answer; give
-   * it to a watch, and the watch begins where this answer ends.
+   * An opaque token. A read with `at_least_as_fresh` set to it, on any replica,
+   * is not older than this response; a watch with `after` set to it begins
+   * where this response ends. Keep only the last one: it covers the one that
+   * was presented.
    * </pre>
    *
    * <code>string token = 1 [json_name = "token"];</code>
@@ -82,8 +84,10 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Present it to any replica and you never read older than this answer; give
-   * it to a watch, and the watch begins where this answer ends.
+   * An opaque token. A read with `at_least_as_fresh` set to it, on any replica,
+   * is not older than this response; a watch with `after` set to it begins
+   * where this response ends. Keep only the last one: it covers the one that
+   * was presented.
    * </pre>
    *
    * <code>string token = 1 [json_name = "token"];</code>
@@ -108,7 +112,7 @@ private static final long serialVersionUID = 0L;
   private int source_ = 0;
   /**
    * <pre>
-   * Where the answer came from; for several todos the farthest.
+   * Where the response came from; for several todos the farthest tier.
    * </pre>
    *
    * <code>.todo.v1.Source source = 2 [json_name = "source"];</code>
@@ -119,7 +123,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Where the answer came from; for several todos the farthest.
+   * Where the response came from; for several todos the farthest tier.
    * </pre>
    *
    * <code>.todo.v1.Source source = 2 [json_name = "source"];</code>
@@ -134,7 +138,7 @@ private static final long serialVersionUID = 0L;
   private com.google.protobuf.Duration stalenessBound_;
   /**
    * <pre>
-   * No write acknowledged longer ago than this is missing.
+   * No write acknowledged longer ago than this is missing from the response.
    * </pre>
    *
    * <code>.google.protobuf.Duration staleness_bound = 3 [json_name = "stalenessBound"];</code>
@@ -146,7 +150,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * No write acknowledged longer ago than this is missing.
+   * No write acknowledged longer ago than this is missing from the response.
    * </pre>
    *
    * <code>.google.protobuf.Duration staleness_bound = 3 [json_name = "stalenessBound"];</code>
@@ -158,7 +162,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * No write acknowledged longer ago than this is missing.
+   * No write acknowledged longer ago than this is missing from the response.
    * </pre>
    *
    * <code>.google.protobuf.Duration staleness_bound = 3 [json_name = "stalenessBound"];</code>
@@ -172,8 +176,8 @@ private static final long serialVersionUID = 0L;
   private boolean stale_ = false;
   /**
    * <pre>
-   * True only when the database could not be asked and the server is set to
-   * answer all the same.
+   * The response exceeds the staleness limit. Only when the database cannot be
+   * reached and the server allows stale answers.
    * </pre>
    *
    * <code>bool stale = 4 [json_name = "stale"];</code>
@@ -384,7 +388,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * How fresh an answer is.
+   * How fresh a response is.
    * </pre>
    *
    * Protobuf type {@code todo.v1.ReadInfo}
@@ -578,8 +582,10 @@ private static final long serialVersionUID = 0L;
     private java.lang.Object token_ = "";
     /**
      * <pre>
-     * Present it to any replica and you never read older than this answer; give
-     * it to a watch, and the watch begins where this answer ends.
+     * An opaque token. A read with `at_least_as_fresh` set to it, on any replica,
+     * is not older than this response; a watch with `after` set to it begins
+     * where this response ends. Keep only the last one: it covers the one that
+     * was presented.
      * </pre>
      *
      * <code>string token = 1 [json_name = "token"];</code>
@@ -599,8 +605,10 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Present it to any replica and you never read older than this answer; give
-     * it to a watch, and the watch begins where this answer ends.
+     * An opaque token. A read with `at_least_as_fresh` set to it, on any replica,
+     * is not older than this response; a watch with `after` set to it begins
+     * where this response ends. Keep only the last one: it covers the one that
+     * was presented.
      * </pre>
      *
      * <code>string token = 1 [json_name = "token"];</code>
@@ -621,8 +629,10 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Present it to any replica and you never read older than this answer; give
-     * it to a watch, and the watch begins where this answer ends.
+     * An opaque token. A read with `at_least_as_fresh` set to it, on any replica,
+     * is not older than this response; a watch with `after` set to it begins
+     * where this response ends. Keep only the last one: it covers the one that
+     * was presented.
      * </pre>
      *
      * <code>string token = 1 [json_name = "token"];</code>
@@ -639,8 +649,10 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Present it to any replica and you never read older than this answer; give
-     * it to a watch, and the watch begins where this answer ends.
+     * An opaque token. A read with `at_least_as_fresh` set to it, on any replica,
+     * is not older than this response; a watch with `after` set to it begins
+     * where this response ends. Keep only the last one: it covers the one that
+     * was presented.
      * </pre>
      *
      * <code>string token = 1 [json_name = "token"];</code>
@@ -654,8 +666,10 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Present it to any replica and you never read older than this answer; give
-     * it to a watch, and the watch begins where this answer ends.
+     * An opaque token. A read with `at_least_as_fresh` set to it, on any replica,
+     * is not older than this response; a watch with `after` set to it begins
+     * where this response ends. Keep only the last one: it covers the one that
+     * was presented.
      * </pre>
      *
      * <code>string token = 1 [json_name = "token"];</code>
@@ -675,7 +689,7 @@ private static final long serialVersionUID = 0L;
     private int source_ = 0;
     /**
      * <pre>
-     * Where the answer came from; for several todos the farthest.
+     * Where the response came from; for several todos the farthest tier.
      * </pre>
      *
      * <code>.todo.v1.Source source = 2 [json_name = "source"];</code>
@@ -686,7 +700,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Where the answer came from; for several todos the farthest.
+     * Where the response came from; for several todos the farthest tier.
      * </pre>
      *
      * <code>.todo.v1.Source source = 2 [json_name = "source"];</code>
@@ -701,7 +715,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Where the answer came from; for several todos the farthest.
+     * Where the response came from; for several todos the farthest tier.
      * </pre>
      *
      * <code>.todo.v1.Source source = 2 [json_name = "source"];</code>
@@ -714,7 +728,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Where the answer came from; for several todos the farthest.
+     * Where the response came from; for several todos the farthest tier.
      * </pre>
      *
      * <code>.todo.v1.Source source = 2 [json_name = "source"];</code>
@@ -731,7 +745,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Where the answer came from; for several todos the farthest.
+     * Where the response came from; for several todos the farthest tier.
      * </pre>
      *
      * <code>.todo.v1.Source source = 2 [json_name = "source"];</code>
@@ -749,7 +763,7 @@ private static final long serialVersionUID = 0L;
         com.google.protobuf.Duration, com.google.protobuf.Duration.Builder, com.google.protobuf.DurationOrBuilder> stalenessBoundBuilder_;
     /**
      * <pre>
-     * No write acknowledged longer ago than this is missing.
+     * No write acknowledged longer ago than this is missing from the response.
      * </pre>
      *
      * <code>.google.protobuf.Duration staleness_bound = 3 [json_name = "stalenessBound"];</code>
@@ -760,7 +774,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * No write acknowledged longer ago than this is missing.
+     * No write acknowledged longer ago than this is missing from the response.
      * </pre>
      *
      * <code>.google.protobuf.Duration staleness_bound = 3 [json_name = "stalenessBound"];</code>
@@ -775,7 +789,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * No write acknowledged longer ago than this is missing.
+     * No write acknowledged longer ago than this is missing from the response.
      * </pre>
      *
      * <code>.google.protobuf.Duration staleness_bound = 3 [json_name = "stalenessBound"];</code>
@@ -793,7 +807,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * No write acknowledged longer ago than this is missing.
+     * No write acknowledged longer ago than this is missing from the response.
      * </pre>
      *
      * <code>.google.protobuf.Duration staleness_bound = 3 [json_name = "stalenessBound"];</code>
@@ -811,7 +825,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * No write acknowledged longer ago than this is missing.
+     * No write acknowledged longer ago than this is missing from the response.
      * </pre>
      *
      * <code>.google.protobuf.Duration staleness_bound = 3 [json_name = "stalenessBound"];</code>
@@ -836,7 +850,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * No write acknowledged longer ago than this is missing.
+     * No write acknowledged longer ago than this is missing from the response.
      * </pre>
      *
      * <code>.google.protobuf.Duration staleness_bound = 3 [json_name = "stalenessBound"];</code>
@@ -853,7 +867,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * No write acknowledged longer ago than this is missing.
+     * No write acknowledged longer ago than this is missing from the response.
      * </pre>
      *
      * <code>.google.protobuf.Duration staleness_bound = 3 [json_name = "stalenessBound"];</code>
@@ -865,7 +879,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * No write acknowledged longer ago than this is missing.
+     * No write acknowledged longer ago than this is missing from the response.
      * </pre>
      *
      * <code>.google.protobuf.Duration staleness_bound = 3 [json_name = "stalenessBound"];</code>
@@ -880,7 +894,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * No write acknowledged longer ago than this is missing.
+     * No write acknowledged longer ago than this is missing from the response.
      * </pre>
      *
      * <code>.google.protobuf.Duration staleness_bound = 3 [json_name = "stalenessBound"];</code>
@@ -902,8 +916,8 @@ private static final long serialVersionUID = 0L;
     private boolean stale_ ;
     /**
      * <pre>
-     * True only when the database could not be asked and the server is set to
-     * answer all the same.
+     * The response exceeds the staleness limit. Only when the database cannot be
+     * reached and the server allows stale answers.
      * </pre>
      *
      * <code>bool stale = 4 [json_name = "stale"];</code>
@@ -915,8 +929,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * True only when the database could not be asked and the server is set to
-     * answer all the same.
+     * The response exceeds the staleness limit. Only when the database cannot be
+     * reached and the server allows stale answers.
      * </pre>
      *
      * <code>bool stale = 4 [json_name = "stale"];</code>
@@ -932,8 +946,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * True only when the database could not be asked and the server is set to
-     * answer all the same.
+     * The response exceeds the staleness limit. Only when the database cannot be
+     * reached and the server allows stale answers.
      * </pre>
      *
      * <code>bool stale = 4 [json_name = "stale"];</code>

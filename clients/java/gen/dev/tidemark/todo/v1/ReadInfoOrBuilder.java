@@ -12,8 +12,10 @@ public interface ReadInfoOrBuilder extends
 
   /**
    * <pre>
-   * Present it to any replica and you never read older than this answer; give
-   * it to a watch, and the watch begins where this answer ends.
+   * An opaque token. A read with `at_least_as_fresh` set to it, on any replica,
+   * is not older than this response; a watch with `after` set to it begins
+   * where this response ends. Keep only the last one: it covers the one that
+   * was presented.
    * </pre>
    *
    * <code>string token = 1 [json_name = "token"];</code>
@@ -22,8 +24,10 @@ public interface ReadInfoOrBuilder extends
   java.lang.String getToken();
   /**
    * <pre>
-   * Present it to any replica and you never read older than this answer; give
-   * it to a watch, and the watch begins where this answer ends.
+   * An opaque token. A read with `at_least_as_fresh` set to it, on any replica,
+   * is not older than this response; a watch with `after` set to it begins
+   * where this response ends. Keep only the last one: it covers the one that
+   * was presented.
    * </pre>
    *
    * <code>string token = 1 [json_name = "token"];</code>
@@ -34,7 +38,7 @@ public interface ReadInfoOrBuilder extends
 
   /**
    * <pre>
-   * Where the answer came from; for several todos the farthest.
+   * Where the response came from; for several todos the farthest tier.
    * </pre>
    *
    * <code>.todo.v1.Source source = 2 [json_name = "source"];</code>
@@ -43,7 +47,7 @@ public interface ReadInfoOrBuilder extends
   int getSourceValue();
   /**
    * <pre>
-   * Where the answer came from; for several todos the farthest.
+   * Where the response came from; for several todos the farthest tier.
    * </pre>
    *
    * <code>.todo.v1.Source source = 2 [json_name = "source"];</code>
@@ -53,7 +57,7 @@ public interface ReadInfoOrBuilder extends
 
   /**
    * <pre>
-   * No write acknowledged longer ago than this is missing.
+   * No write acknowledged longer ago than this is missing from the response.
    * </pre>
    *
    * <code>.google.protobuf.Duration staleness_bound = 3 [json_name = "stalenessBound"];</code>
@@ -62,7 +66,7 @@ public interface ReadInfoOrBuilder extends
   boolean hasStalenessBound();
   /**
    * <pre>
-   * No write acknowledged longer ago than this is missing.
+   * No write acknowledged longer ago than this is missing from the response.
    * </pre>
    *
    * <code>.google.protobuf.Duration staleness_bound = 3 [json_name = "stalenessBound"];</code>
@@ -71,7 +75,7 @@ public interface ReadInfoOrBuilder extends
   com.google.protobuf.Duration getStalenessBound();
   /**
    * <pre>
-   * No write acknowledged longer ago than this is missing.
+   * No write acknowledged longer ago than this is missing from the response.
    * </pre>
    *
    * <code>.google.protobuf.Duration staleness_bound = 3 [json_name = "stalenessBound"];</code>
@@ -80,8 +84,8 @@ public interface ReadInfoOrBuilder extends
 
   /**
    * <pre>
-   * True only when the database could not be asked and the server is set to
-   * answer all the same.
+   * The response exceeds the staleness limit. Only when the database cannot be
+   * reached and the server allows stale answers.
    * </pre>
    *
    * <code>bool stale = 4 [json_name = "stale"];</code>

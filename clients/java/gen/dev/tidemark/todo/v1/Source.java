@@ -7,7 +7,7 @@ package dev.tidemark.todo.v1;
 
 /**
  * <pre>
- * Where an answer came from.
+ * Where a response came from.
  * </pre>
  *
  * Protobuf enum {@code todo.v1.Source}
@@ -17,7 +17,7 @@ public enum Source
     implements com.google.protobuf.ProtocolMessageEnum {
   /**
    * <pre>
-   * Not said.
+   * Not set.
    * </pre>
    *
    * <code>SOURCE_UNSPECIFIED = 0;</code>
@@ -61,7 +61,7 @@ public enum Source
   }
   /**
    * <pre>
-   * Not said.
+   * Not set.
    * </pre>
    *
    * <code>SOURCE_UNSPECIFIED = 0;</code>

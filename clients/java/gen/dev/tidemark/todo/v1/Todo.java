@@ -7,7 +7,7 @@ package dev.tidemark.todo.v1;
 
 /**
  * <pre>
- * Something to be done. A list exists as soon as a todo is in it.
+ * A todo. A list exists as soon as it contains a todo.
  * </pre>
  *
  * Protobuf type {@code todo.v1.Todo}
@@ -71,7 +71,7 @@ private static final long serialVersionUID = 0L;
       implements com.google.protobuf.ProtocolMessageEnum {
     /**
      * <pre>
-     * Not said; read as STATE_ACTIVE.
+     * Not set; treated as STATE_ACTIVE.
      * </pre>
      *
      * <code>STATE_UNSPECIFIED = 0;</code>
@@ -87,7 +87,7 @@ private static final long serialVersionUID = 0L;
     STATE_ACTIVE(1),
     /**
      * <pre>
-     * Done. Sets `complete_time`.
+     * Done. Setting it sets `complete_time`.
      * </pre>
      *
      * <code>STATE_COMPLETED = 2;</code>
@@ -107,7 +107,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Not said; read as STATE_ACTIVE.
+     * Not set; treated as STATE_ACTIVE.
      * </pre>
      *
      * <code>STATE_UNSPECIFIED = 0;</code>
@@ -123,7 +123,7 @@ private static final long serialVersionUID = 0L;
     public static final int STATE_ACTIVE_VALUE = 1;
     /**
      * <pre>
-     * Done. Sets `complete_time`.
+     * Done. Setting it sets `complete_time`.
      * </pre>
      *
      * <code>STATE_COMPLETED = 2;</code>
@@ -216,7 +216,7 @@ private static final long serialVersionUID = 0L;
 
   /**
    * <pre>
-   * How much it matters.
+   * How important a todo is. `priority desc` sorts by it.
    * </pre>
    *
    * Protobuf enum {@code todo.v1.Todo.Priority}
@@ -225,7 +225,7 @@ private static final long serialVersionUID = 0L;
       implements com.google.protobuf.ProtocolMessageEnum {
     /**
      * <pre>
-     * Not said; read as PRIORITY_NORMAL.
+     * Not set; treated as PRIORITY_NORMAL.
      * </pre>
      *
      * <code>PRIORITY_UNSPECIFIED = 0;</code>
@@ -233,7 +233,7 @@ private static final long serialVersionUID = 0L;
     PRIORITY_UNSPECIFIED(0),
     /**
      * <pre>
-     * Can wait.
+     * Lowest.
      * </pre>
      *
      * <code>PRIORITY_LOW = 1;</code>
@@ -249,7 +249,7 @@ private static final long serialVersionUID = 0L;
     PRIORITY_NORMAL(2),
     /**
      * <pre>
-     * Soon.
+     * Above normal.
      * </pre>
      *
      * <code>PRIORITY_HIGH = 3;</code>
@@ -257,7 +257,7 @@ private static final long serialVersionUID = 0L;
     PRIORITY_HIGH(3),
     /**
      * <pre>
-     * Now.
+     * Highest.
      * </pre>
      *
      * <code>PRIORITY_URGENT = 4;</code>
@@ -277,7 +277,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Not said; read as PRIORITY_NORMAL.
+     * Not set; treated as PRIORITY_NORMAL.
      * </pre>
      *
      * <code>PRIORITY_UNSPECIFIED = 0;</code>
@@ -285,7 +285,7 @@ private static final long serialVersionUID = 0L;
     public static final int PRIORITY_UNSPECIFIED_VALUE = 0;
     /**
      * <pre>
-     * Can wait.
+     * Lowest.
      * </pre>
      *
      * <code>PRIORITY_LOW = 1;</code>
@@ -301,7 +301,7 @@ private static final long serialVersionUID = 0L;
     public static final int PRIORITY_NORMAL_VALUE = 2;
     /**
      * <pre>
-     * Soon.
+     * Above normal.
      * </pre>
      *
      * <code>PRIORITY_HIGH = 3;</code>
@@ -309,7 +309,7 @@ private static final long serialVersionUID = 0L;
     public static final int PRIORITY_HIGH_VALUE = 3;
     /**
      * <pre>
-     * Now.
+     * Highest.
      * </pre>
      *
      * <code>PRIORITY_URGENT = 4;</code>
@@ -408,7 +408,7 @@ private static final long serialVersionUID = 0L;
   private volatile java.lang.Object name_ = "";
   /**
    * <pre>
-   * Identity: `lists/{list}/todos/{todo}`, both ids
+   * The identity: `lists/{list}/todos/{todo}`. Both ids match
    * `[A-Za-z0-9][A-Za-z0-9._~-]{0,62}`.
    * </pre>
    *
@@ -430,7 +430,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Identity: `lists/{list}/todos/{todo}`, both ids
+   * The identity: `lists/{list}/todos/{todo}`. Both ids match
    * `[A-Za-z0-9][A-Za-z0-9._~-]{0,62}`.
    * </pre>
    *
@@ -457,7 +457,7 @@ private static final long serialVersionUID = 0L;
   private volatile java.lang.Object title_ = "";
   /**
    * <pre>
-   * Required, 1 to 1024 characters.
+   * Required. 1 to 1024 characters.
    * </pre>
    *
    * <code>string title = 2 [json_name = "title"];</code>
@@ -478,7 +478,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Required, 1 to 1024 characters.
+   * Required. 1 to 1024 characters.
    * </pre>
    *
    * <code>string title = 2 [json_name = "title"];</code>
@@ -550,7 +550,7 @@ private static final long serialVersionUID = 0L;
   private int state_ = 0;
   /**
    * <pre>
-   * Whether it is done. Writable.
+   * Whether the todo is done. Writable.
    * </pre>
    *
    * <code>.todo.v1.Todo.State state = 4 [json_name = "state"];</code>
@@ -561,7 +561,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Whether it is done. Writable.
+   * Whether the todo is done. Writable.
    * </pre>
    *
    * <code>.todo.v1.Todo.State state = 4 [json_name = "state"];</code>
@@ -576,7 +576,7 @@ private static final long serialVersionUID = 0L;
   private int priority_ = 0;
   /**
    * <pre>
-   * How much it matters.
+   * How important the todo is. Default: PRIORITY_NORMAL.
    * </pre>
    *
    * <code>.todo.v1.Todo.Priority priority = 5 [json_name = "priority"];</code>
@@ -587,7 +587,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * How much it matters.
+   * How important the todo is. Default: PRIORITY_NORMAL.
    * </pre>
    *
    * <code>.todo.v1.Todo.Priority priority = 5 [json_name = "priority"];</code>
@@ -655,7 +655,7 @@ private static final long serialVersionUID = 0L;
   private com.google.protobuf.Timestamp dueTime_;
   /**
    * <pre>
-   * When it should be done by.
+   * When the todo should be done by.
    * </pre>
    *
    * <code>.google.protobuf.Timestamp due_time = 7 [json_name = "dueTime"];</code>
@@ -667,7 +667,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * When it should be done by.
+   * When the todo should be done by.
    * </pre>
    *
    * <code>.google.protobuf.Timestamp due_time = 7 [json_name = "dueTime"];</code>
@@ -679,7 +679,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * When it should be done by.
+   * When the todo should be done by.
    * </pre>
    *
    * <code>.google.protobuf.Timestamp due_time = 7 [json_name = "dueTime"];</code>
@@ -693,7 +693,7 @@ private static final long serialVersionUID = 0L;
   private com.google.protobuf.Timestamp createTime_;
   /**
    * <pre>
-   * Output only. When it was created.
+   * Output only. When the todo was created.
    * </pre>
    *
    * <code>.google.protobuf.Timestamp create_time = 8 [json_name = "createTime"];</code>
@@ -705,7 +705,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Output only. When it was created.
+   * Output only. When the todo was created.
    * </pre>
    *
    * <code>.google.protobuf.Timestamp create_time = 8 [json_name = "createTime"];</code>
@@ -717,7 +717,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Output only. When it was created.
+   * Output only. When the todo was created.
    * </pre>
    *
    * <code>.google.protobuf.Timestamp create_time = 8 [json_name = "createTime"];</code>
@@ -731,7 +731,7 @@ private static final long serialVersionUID = 0L;
   private com.google.protobuf.Timestamp updateTime_;
   /**
    * <pre>
-   * Output only. When it was last changed through this service.
+   * Output only. When the todo was last changed through this service.
    * </pre>
    *
    * <code>.google.protobuf.Timestamp update_time = 9 [json_name = "updateTime"];</code>
@@ -743,7 +743,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Output only. When it was last changed through this service.
+   * Output only. When the todo was last changed through this service.
    * </pre>
    *
    * <code>.google.protobuf.Timestamp update_time = 9 [json_name = "updateTime"];</code>
@@ -755,7 +755,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Output only. When it was last changed through this service.
+   * Output only. When the todo was last changed through this service.
    * </pre>
    *
    * <code>.google.protobuf.Timestamp update_time = 9 [json_name = "updateTime"];</code>
@@ -769,7 +769,8 @@ private static final long serialVersionUID = 0L;
   private com.google.protobuf.Timestamp completeTime_;
   /**
    * <pre>
-   * Output only. When `state` became STATE_COMPLETED; cleared with it.
+   * Output only. When `state` became STATE_COMPLETED; cleared when `state`
+   * becomes STATE_ACTIVE again.
    * </pre>
    *
    * <code>.google.protobuf.Timestamp complete_time = 10 [json_name = "completeTime"];</code>
@@ -781,7 +782,8 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Output only. When `state` became STATE_COMPLETED; cleared with it.
+   * Output only. When `state` became STATE_COMPLETED; cleared when `state`
+   * becomes STATE_ACTIVE again.
    * </pre>
    *
    * <code>.google.protobuf.Timestamp complete_time = 10 [json_name = "completeTime"];</code>
@@ -793,7 +795,8 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Output only. When `state` became STATE_COMPLETED; cleared with it.
+   * Output only. When `state` became STATE_COMPLETED; cleared when `state`
+   * becomes STATE_ACTIVE again.
    * </pre>
    *
    * <code>.google.protobuf.Timestamp complete_time = 10 [json_name = "completeTime"];</code>
@@ -808,9 +811,10 @@ private static final long serialVersionUID = 0L;
   private volatile java.lang.Object etag_ = "";
   /**
    * <pre>
-   * A strong hash of the stored todo: an edit made straight in the database
-   * changes it too. Sent with Update or Delete, the write takes place only if
-   * it still fits.
+   * A strong hash of the stored todo; an edit made directly in the database
+   * changes it too. In UpdateTodo and DeleteTodo the write happens only if the
+   * etag matches, whoever changed the todo. It counts whatever `update_mask`
+   * says.
    * </pre>
    *
    * <code>string etag = 11 [json_name = "etag"];</code>
@@ -831,9 +835,10 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * A strong hash of the stored todo: an edit made straight in the database
-   * changes it too. Sent with Update or Delete, the write takes place only if
-   * it still fits.
+   * A strong hash of the stored todo; an edit made directly in the database
+   * changes it too. In UpdateTodo and DeleteTodo the write happens only if the
+   * etag matches, whoever changed the todo. It counts whatever `update_mask`
+   * says.
    * </pre>
    *
    * <code>string etag = 11 [json_name = "etag"];</code>
@@ -1147,7 +1152,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Something to be done. A list exists as soon as a todo is in it.
+   * A todo. A list exists as soon as it contains a todo.
    * </pre>
    *
    * Protobuf type {@code todo.v1.Todo}
@@ -1470,7 +1475,7 @@ private static final long serialVersionUID = 0L;
     private java.lang.Object name_ = "";
     /**
      * <pre>
-     * Identity: `lists/{list}/todos/{todo}`, both ids
+     * The identity: `lists/{list}/todos/{todo}`. Both ids match
      * `[A-Za-z0-9][A-Za-z0-9._~-]{0,62}`.
      * </pre>
      *
@@ -1491,7 +1496,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Identity: `lists/{list}/todos/{todo}`, both ids
+     * The identity: `lists/{list}/todos/{todo}`. Both ids match
      * `[A-Za-z0-9][A-Za-z0-9._~-]{0,62}`.
      * </pre>
      *
@@ -1513,7 +1518,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Identity: `lists/{list}/todos/{todo}`, both ids
+     * The identity: `lists/{list}/todos/{todo}`. Both ids match
      * `[A-Za-z0-9][A-Za-z0-9._~-]{0,62}`.
      * </pre>
      *
@@ -1531,7 +1536,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Identity: `lists/{list}/todos/{todo}`, both ids
+     * The identity: `lists/{list}/todos/{todo}`. Both ids match
      * `[A-Za-z0-9][A-Za-z0-9._~-]{0,62}`.
      * </pre>
      *
@@ -1546,7 +1551,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Identity: `lists/{list}/todos/{todo}`, both ids
+     * The identity: `lists/{list}/todos/{todo}`. Both ids match
      * `[A-Za-z0-9][A-Za-z0-9._~-]{0,62}`.
      * </pre>
      *
@@ -1567,7 +1572,7 @@ private static final long serialVersionUID = 0L;
     private java.lang.Object title_ = "";
     /**
      * <pre>
-     * Required, 1 to 1024 characters.
+     * Required. 1 to 1024 characters.
      * </pre>
      *
      * <code>string title = 2 [json_name = "title"];</code>
@@ -1587,7 +1592,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Required, 1 to 1024 characters.
+     * Required. 1 to 1024 characters.
      * </pre>
      *
      * <code>string title = 2 [json_name = "title"];</code>
@@ -1608,7 +1613,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Required, 1 to 1024 characters.
+     * Required. 1 to 1024 characters.
      * </pre>
      *
      * <code>string title = 2 [json_name = "title"];</code>
@@ -1625,7 +1630,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Required, 1 to 1024 characters.
+     * Required. 1 to 1024 characters.
      * </pre>
      *
      * <code>string title = 2 [json_name = "title"];</code>
@@ -1639,7 +1644,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Required, 1 to 1024 characters.
+     * Required. 1 to 1024 characters.
      * </pre>
      *
      * <code>string title = 2 [json_name = "title"];</code>
@@ -1751,7 +1756,7 @@ private static final long serialVersionUID = 0L;
     private int state_ = 0;
     /**
      * <pre>
-     * Whether it is done. Writable.
+     * Whether the todo is done. Writable.
      * </pre>
      *
      * <code>.todo.v1.Todo.State state = 4 [json_name = "state"];</code>
@@ -1762,7 +1767,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Whether it is done. Writable.
+     * Whether the todo is done. Writable.
      * </pre>
      *
      * <code>.todo.v1.Todo.State state = 4 [json_name = "state"];</code>
@@ -1777,7 +1782,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Whether it is done. Writable.
+     * Whether the todo is done. Writable.
      * </pre>
      *
      * <code>.todo.v1.Todo.State state = 4 [json_name = "state"];</code>
@@ -1790,7 +1795,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Whether it is done. Writable.
+     * Whether the todo is done. Writable.
      * </pre>
      *
      * <code>.todo.v1.Todo.State state = 4 [json_name = "state"];</code>
@@ -1807,7 +1812,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Whether it is done. Writable.
+     * Whether the todo is done. Writable.
      * </pre>
      *
      * <code>.todo.v1.Todo.State state = 4 [json_name = "state"];</code>
@@ -1823,7 +1828,7 @@ private static final long serialVersionUID = 0L;
     private int priority_ = 0;
     /**
      * <pre>
-     * How much it matters.
+     * How important the todo is. Default: PRIORITY_NORMAL.
      * </pre>
      *
      * <code>.todo.v1.Todo.Priority priority = 5 [json_name = "priority"];</code>
@@ -1834,7 +1839,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How much it matters.
+     * How important the todo is. Default: PRIORITY_NORMAL.
      * </pre>
      *
      * <code>.todo.v1.Todo.Priority priority = 5 [json_name = "priority"];</code>
@@ -1849,7 +1854,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How much it matters.
+     * How important the todo is. Default: PRIORITY_NORMAL.
      * </pre>
      *
      * <code>.todo.v1.Todo.Priority priority = 5 [json_name = "priority"];</code>
@@ -1862,7 +1867,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How much it matters.
+     * How important the todo is. Default: PRIORITY_NORMAL.
      * </pre>
      *
      * <code>.todo.v1.Todo.Priority priority = 5 [json_name = "priority"];</code>
@@ -1879,7 +1884,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How much it matters.
+     * How important the todo is. Default: PRIORITY_NORMAL.
      * </pre>
      *
      * <code>.todo.v1.Todo.Priority priority = 5 [json_name = "priority"];</code>
@@ -2044,7 +2049,7 @@ private static final long serialVersionUID = 0L;
         com.google.protobuf.Timestamp, com.google.protobuf.Timestamp.Builder, com.google.protobuf.TimestampOrBuilder> dueTimeBuilder_;
     /**
      * <pre>
-     * When it should be done by.
+     * When the todo should be done by.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp due_time = 7 [json_name = "dueTime"];</code>
@@ -2055,7 +2060,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * When it should be done by.
+     * When the todo should be done by.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp due_time = 7 [json_name = "dueTime"];</code>
@@ -2070,7 +2075,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * When it should be done by.
+     * When the todo should be done by.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp due_time = 7 [json_name = "dueTime"];</code>
@@ -2088,7 +2093,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * When it should be done by.
+     * When the todo should be done by.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp due_time = 7 [json_name = "dueTime"];</code>
@@ -2106,7 +2111,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * When it should be done by.
+     * When the todo should be done by.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp due_time = 7 [json_name = "dueTime"];</code>
@@ -2131,7 +2136,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * When it should be done by.
+     * When the todo should be done by.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp due_time = 7 [json_name = "dueTime"];</code>
@@ -2148,7 +2153,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * When it should be done by.
+     * When the todo should be done by.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp due_time = 7 [json_name = "dueTime"];</code>
@@ -2160,7 +2165,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * When it should be done by.
+     * When the todo should be done by.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp due_time = 7 [json_name = "dueTime"];</code>
@@ -2175,7 +2180,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * When it should be done by.
+     * When the todo should be done by.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp due_time = 7 [json_name = "dueTime"];</code>
@@ -2199,7 +2204,7 @@ private static final long serialVersionUID = 0L;
         com.google.protobuf.Timestamp, com.google.protobuf.Timestamp.Builder, com.google.protobuf.TimestampOrBuilder> createTimeBuilder_;
     /**
      * <pre>
-     * Output only. When it was created.
+     * Output only. When the todo was created.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp create_time = 8 [json_name = "createTime"];</code>
@@ -2210,7 +2215,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Output only. When it was created.
+     * Output only. When the todo was created.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp create_time = 8 [json_name = "createTime"];</code>
@@ -2225,7 +2230,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Output only. When it was created.
+     * Output only. When the todo was created.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp create_time = 8 [json_name = "createTime"];</code>
@@ -2243,7 +2248,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Output only. When it was created.
+     * Output only. When the todo was created.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp create_time = 8 [json_name = "createTime"];</code>
@@ -2261,7 +2266,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Output only. When it was created.
+     * Output only. When the todo was created.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp create_time = 8 [json_name = "createTime"];</code>
@@ -2286,7 +2291,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Output only. When it was created.
+     * Output only. When the todo was created.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp create_time = 8 [json_name = "createTime"];</code>
@@ -2303,7 +2308,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Output only. When it was created.
+     * Output only. When the todo was created.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp create_time = 8 [json_name = "createTime"];</code>
@@ -2315,7 +2320,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Output only. When it was created.
+     * Output only. When the todo was created.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp create_time = 8 [json_name = "createTime"];</code>
@@ -2330,7 +2335,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Output only. When it was created.
+     * Output only. When the todo was created.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp create_time = 8 [json_name = "createTime"];</code>
@@ -2354,7 +2359,7 @@ private static final long serialVersionUID = 0L;
         com.google.protobuf.Timestamp, com.google.protobuf.Timestamp.Builder, com.google.protobuf.TimestampOrBuilder> updateTimeBuilder_;
     /**
      * <pre>
-     * Output only. When it was last changed through this service.
+     * Output only. When the todo was last changed through this service.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp update_time = 9 [json_name = "updateTime"];</code>
@@ -2365,7 +2370,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Output only. When it was last changed through this service.
+     * Output only. When the todo was last changed through this service.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp update_time = 9 [json_name = "updateTime"];</code>
@@ -2380,7 +2385,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Output only. When it was last changed through this service.
+     * Output only. When the todo was last changed through this service.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp update_time = 9 [json_name = "updateTime"];</code>
@@ -2398,7 +2403,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Output only. When it was last changed through this service.
+     * Output only. When the todo was last changed through this service.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp update_time = 9 [json_name = "updateTime"];</code>
@@ -2416,7 +2421,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Output only. When it was last changed through this service.
+     * Output only. When the todo was last changed through this service.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp update_time = 9 [json_name = "updateTime"];</code>
@@ -2441,7 +2446,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Output only. When it was last changed through this service.
+     * Output only. When the todo was last changed through this service.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp update_time = 9 [json_name = "updateTime"];</code>
@@ -2458,7 +2463,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Output only. When it was last changed through this service.
+     * Output only. When the todo was last changed through this service.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp update_time = 9 [json_name = "updateTime"];</code>
@@ -2470,7 +2475,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Output only. When it was last changed through this service.
+     * Output only. When the todo was last changed through this service.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp update_time = 9 [json_name = "updateTime"];</code>
@@ -2485,7 +2490,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Output only. When it was last changed through this service.
+     * Output only. When the todo was last changed through this service.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp update_time = 9 [json_name = "updateTime"];</code>
@@ -2509,7 +2514,8 @@ private static final long serialVersionUID = 0L;
         com.google.protobuf.Timestamp, com.google.protobuf.Timestamp.Builder, com.google.protobuf.TimestampOrBuilder> completeTimeBuilder_;
     /**
      * <pre>
-     * Output only. When `state` became STATE_COMPLETED; cleared with it.
+     * Output only. When `state` became STATE_COMPLETED; cleared when `state`
+     * becomes STATE_ACTIVE again.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp complete_time = 10 [json_name = "completeTime"];</code>
@@ -2520,7 +2526,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Output only. When `state` became STATE_COMPLETED; cleared with it.
+     * Output only. When `state` became STATE_COMPLETED; cleared when `state`
+     * becomes STATE_ACTIVE again.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp complete_time = 10 [json_name = "completeTime"];</code>
@@ -2535,7 +2542,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Output only. When `state` became STATE_COMPLETED; cleared with it.
+     * Output only. When `state` became STATE_COMPLETED; cleared when `state`
+     * becomes STATE_ACTIVE again.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp complete_time = 10 [json_name = "completeTime"];</code>
@@ -2553,7 +2561,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Output only. When `state` became STATE_COMPLETED; cleared with it.
+     * Output only. When `state` became STATE_COMPLETED; cleared when `state`
+     * becomes STATE_ACTIVE again.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp complete_time = 10 [json_name = "completeTime"];</code>
@@ -2571,7 +2580,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Output only. When `state` became STATE_COMPLETED; cleared with it.
+     * Output only. When `state` became STATE_COMPLETED; cleared when `state`
+     * becomes STATE_ACTIVE again.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp complete_time = 10 [json_name = "completeTime"];</code>
@@ -2596,7 +2606,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Output only. When `state` became STATE_COMPLETED; cleared with it.
+     * Output only. When `state` became STATE_COMPLETED; cleared when `state`
+     * becomes STATE_ACTIVE again.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp complete_time = 10 [json_name = "completeTime"];</code>
@@ -2613,7 +2624,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Output only. When `state` became STATE_COMPLETED; cleared with it.
+     * Output only. When `state` became STATE_COMPLETED; cleared when `state`
+     * becomes STATE_ACTIVE again.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp complete_time = 10 [json_name = "completeTime"];</code>
@@ -2625,7 +2637,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Output only. When `state` became STATE_COMPLETED; cleared with it.
+     * Output only. When `state` became STATE_COMPLETED; cleared when `state`
+     * becomes STATE_ACTIVE again.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp complete_time = 10 [json_name = "completeTime"];</code>
@@ -2640,7 +2653,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Output only. When `state` became STATE_COMPLETED; cleared with it.
+     * Output only. When `state` became STATE_COMPLETED; cleared when `state`
+     * becomes STATE_ACTIVE again.
      * </pre>
      *
      * <code>.google.protobuf.Timestamp complete_time = 10 [json_name = "completeTime"];</code>
@@ -2662,9 +2676,10 @@ private static final long serialVersionUID = 0L;
     private java.lang.Object etag_ = "";
     /**
      * <pre>
-     * A strong hash of the stored todo: an edit made straight in the database
-     * changes it too. Sent with Update or Delete, the write takes place only if
-     * it still fits.
+     * A strong hash of the stored todo; an edit made directly in the database
+     * changes it too. In UpdateTodo and DeleteTodo the write happens only if the
+     * etag matches, whoever changed the todo. It counts whatever `update_mask`
+     * says.
      * </pre>
      *
      * <code>string etag = 11 [json_name = "etag"];</code>
@@ -2684,9 +2699,10 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * A strong hash of the stored todo: an edit made straight in the database
-     * changes it too. Sent with Update or Delete, the write takes place only if
-     * it still fits.
+     * A strong hash of the stored todo; an edit made directly in the database
+     * changes it too. In UpdateTodo and DeleteTodo the write happens only if the
+     * etag matches, whoever changed the todo. It counts whatever `update_mask`
+     * says.
      * </pre>
      *
      * <code>string etag = 11 [json_name = "etag"];</code>
@@ -2707,9 +2723,10 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * A strong hash of the stored todo: an edit made straight in the database
-     * changes it too. Sent with Update or Delete, the write takes place only if
-     * it still fits.
+     * A strong hash of the stored todo; an edit made directly in the database
+     * changes it too. In UpdateTodo and DeleteTodo the write happens only if the
+     * etag matches, whoever changed the todo. It counts whatever `update_mask`
+     * says.
      * </pre>
      *
      * <code>string etag = 11 [json_name = "etag"];</code>
@@ -2726,9 +2743,10 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * A strong hash of the stored todo: an edit made straight in the database
-     * changes it too. Sent with Update or Delete, the write takes place only if
-     * it still fits.
+     * A strong hash of the stored todo; an edit made directly in the database
+     * changes it too. In UpdateTodo and DeleteTodo the write happens only if the
+     * etag matches, whoever changed the todo. It counts whatever `update_mask`
+     * says.
      * </pre>
      *
      * <code>string etag = 11 [json_name = "etag"];</code>
@@ -2742,9 +2760,10 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * A strong hash of the stored todo: an edit made straight in the database
-     * changes it too. Sent with Update or Delete, the write takes place only if
-     * it still fits.
+     * A strong hash of the stored todo; an edit made directly in the database
+     * changes it too. In UpdateTodo and DeleteTodo the write happens only if the
+     * etag matches, whoever changed the todo. It counts whatever `update_mask`
+     * says.
      * </pre>
      *
      * <code>string etag = 11 [json_name = "etag"];</code>

@@ -56,7 +56,7 @@ private static final long serialVersionUID = 0L;
 
   /**
    * <pre>
-   * What happened to it.
+   * What happened to the todo.
    * </pre>
    *
    * Protobuf enum {@code todo.v1.TodoChange.Kind}
@@ -65,7 +65,7 @@ private static final long serialVersionUID = 0L;
       implements com.google.protobuf.ProtocolMessageEnum {
     /**
      * <pre>
-     * Not said.
+     * Not set.
      * </pre>
      *
      * <code>KIND_UNSPECIFIED = 0;</code>
@@ -73,7 +73,7 @@ private static final long serialVersionUID = 0L;
     KIND_UNSPECIFIED(0),
     /**
      * <pre>
-     * It was not there before.
+     * The todo was created.
      * </pre>
      *
      * <code>KIND_CREATED = 1;</code>
@@ -81,7 +81,7 @@ private static final long serialVersionUID = 0L;
     KIND_CREATED(1),
     /**
      * <pre>
-     * It changed.
+     * The todo was changed.
      * </pre>
      *
      * <code>KIND_UPDATED = 2;</code>
@@ -89,7 +89,7 @@ private static final long serialVersionUID = 0L;
     KIND_UPDATED(2),
     /**
      * <pre>
-     * It is gone.
+     * The todo was deleted.
      * </pre>
      *
      * <code>KIND_DELETED = 3;</code>
@@ -109,7 +109,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Not said.
+     * Not set.
      * </pre>
      *
      * <code>KIND_UNSPECIFIED = 0;</code>
@@ -117,7 +117,7 @@ private static final long serialVersionUID = 0L;
     public static final int KIND_UNSPECIFIED_VALUE = 0;
     /**
      * <pre>
-     * It was not there before.
+     * The todo was created.
      * </pre>
      *
      * <code>KIND_CREATED = 1;</code>
@@ -125,7 +125,7 @@ private static final long serialVersionUID = 0L;
     public static final int KIND_CREATED_VALUE = 1;
     /**
      * <pre>
-     * It changed.
+     * The todo was changed.
      * </pre>
      *
      * <code>KIND_UPDATED = 2;</code>
@@ -133,7 +133,7 @@ private static final long serialVersionUID = 0L;
     public static final int KIND_UPDATED_VALUE = 2;
     /**
      * <pre>
-     * It is gone.
+     * The todo was deleted.
      * </pre>
      *
      * <code>KIND_DELETED = 3;</code>
@@ -231,7 +231,7 @@ private static final long serialVersionUID = 0L;
   private volatile java.lang.Object name_ = "";
   /**
    * <pre>
-   * Which todo.
+   * The name of the todo.
    * </pre>
    *
    * <code>string name = 1 [json_name = "name"];</code>
@@ -252,7 +252,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Which todo.
+   * The name of the todo.
    * </pre>
    *
    * <code>string name = 1 [json_name = "name"];</code>
@@ -277,7 +277,7 @@ private static final long serialVersionUID = 0L;
   private int kind_ = 0;
   /**
    * <pre>
-   * What happened to it.
+   * What happened to the todo.
    * </pre>
    *
    * <code>.todo.v1.TodoChange.Kind kind = 2 [json_name = "kind"];</code>
@@ -288,7 +288,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * What happened to it.
+   * What happened to the todo.
    * </pre>
    *
    * <code>.todo.v1.TodoChange.Kind kind = 2 [json_name = "kind"];</code>
@@ -303,7 +303,7 @@ private static final long serialVersionUID = 0L;
   private dev.tidemark.todo.v1.Todo todo_;
   /**
    * <pre>
-   * The todo, if asked for and still there.
+   * The todo, with `include_todo` and if it still exists.
    * </pre>
    *
    * <code>.todo.v1.Todo todo = 3 [json_name = "todo"];</code>
@@ -315,7 +315,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * The todo, if asked for and still there.
+   * The todo, with `include_todo` and if it still exists.
    * </pre>
    *
    * <code>.todo.v1.Todo todo = 3 [json_name = "todo"];</code>
@@ -327,7 +327,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * The todo, if asked for and still there.
+   * The todo, with `include_todo` and if it still exists.
    * </pre>
    *
    * <code>.todo.v1.Todo todo = 3 [json_name = "todo"];</code>
@@ -783,7 +783,7 @@ private static final long serialVersionUID = 0L;
     private java.lang.Object name_ = "";
     /**
      * <pre>
-     * Which todo.
+     * The name of the todo.
      * </pre>
      *
      * <code>string name = 1 [json_name = "name"];</code>
@@ -803,7 +803,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Which todo.
+     * The name of the todo.
      * </pre>
      *
      * <code>string name = 1 [json_name = "name"];</code>
@@ -824,7 +824,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Which todo.
+     * The name of the todo.
      * </pre>
      *
      * <code>string name = 1 [json_name = "name"];</code>
@@ -841,7 +841,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Which todo.
+     * The name of the todo.
      * </pre>
      *
      * <code>string name = 1 [json_name = "name"];</code>
@@ -855,7 +855,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Which todo.
+     * The name of the todo.
      * </pre>
      *
      * <code>string name = 1 [json_name = "name"];</code>
@@ -875,7 +875,7 @@ private static final long serialVersionUID = 0L;
     private int kind_ = 0;
     /**
      * <pre>
-     * What happened to it.
+     * What happened to the todo.
      * </pre>
      *
      * <code>.todo.v1.TodoChange.Kind kind = 2 [json_name = "kind"];</code>
@@ -886,7 +886,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What happened to it.
+     * What happened to the todo.
      * </pre>
      *
      * <code>.todo.v1.TodoChange.Kind kind = 2 [json_name = "kind"];</code>
@@ -901,7 +901,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What happened to it.
+     * What happened to the todo.
      * </pre>
      *
      * <code>.todo.v1.TodoChange.Kind kind = 2 [json_name = "kind"];</code>
@@ -914,7 +914,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What happened to it.
+     * What happened to the todo.
      * </pre>
      *
      * <code>.todo.v1.TodoChange.Kind kind = 2 [json_name = "kind"];</code>
@@ -931,7 +931,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What happened to it.
+     * What happened to the todo.
      * </pre>
      *
      * <code>.todo.v1.TodoChange.Kind kind = 2 [json_name = "kind"];</code>
@@ -949,7 +949,7 @@ private static final long serialVersionUID = 0L;
         dev.tidemark.todo.v1.Todo, dev.tidemark.todo.v1.Todo.Builder, dev.tidemark.todo.v1.TodoOrBuilder> todoBuilder_;
     /**
      * <pre>
-     * The todo, if asked for and still there.
+     * The todo, with `include_todo` and if it still exists.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 3 [json_name = "todo"];</code>
@@ -960,7 +960,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The todo, if asked for and still there.
+     * The todo, with `include_todo` and if it still exists.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 3 [json_name = "todo"];</code>
@@ -975,7 +975,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The todo, if asked for and still there.
+     * The todo, with `include_todo` and if it still exists.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 3 [json_name = "todo"];</code>
@@ -993,7 +993,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The todo, if asked for and still there.
+     * The todo, with `include_todo` and if it still exists.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 3 [json_name = "todo"];</code>
@@ -1011,7 +1011,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The todo, if asked for and still there.
+     * The todo, with `include_todo` and if it still exists.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 3 [json_name = "todo"];</code>
@@ -1036,7 +1036,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The todo, if asked for and still there.
+     * The todo, with `include_todo` and if it still exists.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 3 [json_name = "todo"];</code>
@@ -1053,7 +1053,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The todo, if asked for and still there.
+     * The todo, with `include_todo` and if it still exists.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 3 [json_name = "todo"];</code>
@@ -1065,7 +1065,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The todo, if asked for and still there.
+     * The todo, with `include_todo` and if it still exists.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 3 [json_name = "todo"];</code>
@@ -1080,7 +1080,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The todo, if asked for and still there.
+     * The todo, with `include_todo` and if it still exists.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 3 [json_name = "todo"];</code>

@@ -12,7 +12,7 @@ public interface TodoChangeOrBuilder extends
 
   /**
    * <pre>
-   * Which todo.
+   * The name of the todo.
    * </pre>
    *
    * <code>string name = 1 [json_name = "name"];</code>
@@ -21,7 +21,7 @@ public interface TodoChangeOrBuilder extends
   java.lang.String getName();
   /**
    * <pre>
-   * Which todo.
+   * The name of the todo.
    * </pre>
    *
    * <code>string name = 1 [json_name = "name"];</code>
@@ -32,7 +32,7 @@ public interface TodoChangeOrBuilder extends
 
   /**
    * <pre>
-   * What happened to it.
+   * What happened to the todo.
    * </pre>
    *
    * <code>.todo.v1.TodoChange.Kind kind = 2 [json_name = "kind"];</code>
@@ -41,7 +41,7 @@ public interface TodoChangeOrBuilder extends
   int getKindValue();
   /**
    * <pre>
-   * What happened to it.
+   * What happened to the todo.
    * </pre>
    *
    * <code>.todo.v1.TodoChange.Kind kind = 2 [json_name = "kind"];</code>
@@ -51,7 +51,7 @@ public interface TodoChangeOrBuilder extends
 
   /**
    * <pre>
-   * The todo, if asked for and still there.
+   * The todo, with `include_todo` and if it still exists.
    * </pre>
    *
    * <code>.todo.v1.Todo todo = 3 [json_name = "todo"];</code>
@@ -60,7 +60,7 @@ public interface TodoChangeOrBuilder extends
   boolean hasTodo();
   /**
    * <pre>
-   * The todo, if asked for and still there.
+   * The todo, with `include_todo` and if it still exists.
    * </pre>
    *
    * <code>.todo.v1.Todo todo = 3 [json_name = "todo"];</code>
@@ -69,7 +69,7 @@ public interface TodoChangeOrBuilder extends
   dev.tidemark.todo.v1.Todo getTodo();
   /**
    * <pre>
-   * The todo, if asked for and still there.
+   * The todo, with `include_todo` and if it still exists.
    * </pre>
    *
    * <code>.todo.v1.Todo todo = 3 [json_name = "todo"];</code>

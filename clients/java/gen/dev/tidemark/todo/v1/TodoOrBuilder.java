@@ -12,7 +12,7 @@ public interface TodoOrBuilder extends
 
   /**
    * <pre>
-   * Identity: `lists/{list}/todos/{todo}`, both ids
+   * The identity: `lists/{list}/todos/{todo}`. Both ids match
    * `[A-Za-z0-9][A-Za-z0-9._~-]{0,62}`.
    * </pre>
    *
@@ -22,7 +22,7 @@ public interface TodoOrBuilder extends
   java.lang.String getName();
   /**
    * <pre>
-   * Identity: `lists/{list}/todos/{todo}`, both ids
+   * The identity: `lists/{list}/todos/{todo}`. Both ids match
    * `[A-Za-z0-9][A-Za-z0-9._~-]{0,62}`.
    * </pre>
    *
@@ -34,7 +34,7 @@ public interface TodoOrBuilder extends
 
   /**
    * <pre>
-   * Required, 1 to 1024 characters.
+   * Required. 1 to 1024 characters.
    * </pre>
    *
    * <code>string title = 2 [json_name = "title"];</code>
@@ -43,7 +43,7 @@ public interface TodoOrBuilder extends
   java.lang.String getTitle();
   /**
    * <pre>
-   * Required, 1 to 1024 characters.
+   * Required. 1 to 1024 characters.
    * </pre>
    *
    * <code>string title = 2 [json_name = "title"];</code>
@@ -74,7 +74,7 @@ public interface TodoOrBuilder extends
 
   /**
    * <pre>
-   * Whether it is done. Writable.
+   * Whether the todo is done. Writable.
    * </pre>
    *
    * <code>.todo.v1.Todo.State state = 4 [json_name = "state"];</code>
@@ -83,7 +83,7 @@ public interface TodoOrBuilder extends
   int getStateValue();
   /**
    * <pre>
-   * Whether it is done. Writable.
+   * Whether the todo is done. Writable.
    * </pre>
    *
    * <code>.todo.v1.Todo.State state = 4 [json_name = "state"];</code>
@@ -93,7 +93,7 @@ public interface TodoOrBuilder extends
 
   /**
    * <pre>
-   * How much it matters.
+   * How important the todo is. Default: PRIORITY_NORMAL.
    * </pre>
    *
    * <code>.todo.v1.Todo.Priority priority = 5 [json_name = "priority"];</code>
@@ -102,7 +102,7 @@ public interface TodoOrBuilder extends
   int getPriorityValue();
   /**
    * <pre>
-   * How much it matters.
+   * How important the todo is. Default: PRIORITY_NORMAL.
    * </pre>
    *
    * <code>.todo.v1.Todo.Priority priority = 5 [json_name = "priority"];</code>
@@ -153,7 +153,7 @@ public interface TodoOrBuilder extends
 
   /**
    * <pre>
-   * When it should be done by.
+   * When the todo should be done by.
    * </pre>
    *
    * <code>.google.protobuf.Timestamp due_time = 7 [json_name = "dueTime"];</code>
@@ -162,7 +162,7 @@ public interface TodoOrBuilder extends
   boolean hasDueTime();
   /**
    * <pre>
-   * When it should be done by.
+   * When the todo should be done by.
    * </pre>
    *
    * <code>.google.protobuf.Timestamp due_time = 7 [json_name = "dueTime"];</code>
@@ -171,7 +171,7 @@ public interface TodoOrBuilder extends
   com.google.protobuf.Timestamp getDueTime();
   /**
    * <pre>
-   * When it should be done by.
+   * When the todo should be done by.
    * </pre>
    *
    * <code>.google.protobuf.Timestamp due_time = 7 [json_name = "dueTime"];</code>
@@ -180,7 +180,7 @@ public interface TodoOrBuilder extends
 
   /**
    * <pre>
-   * Output only. When it was created.
+   * Output only. When the todo was created.
    * </pre>
    *
    * <code>.google.protobuf.Timestamp create_time = 8 [json_name = "createTime"];</code>
@@ -189,7 +189,7 @@ public interface TodoOrBuilder extends
   boolean hasCreateTime();
   /**
    * <pre>
-   * Output only. When it was created.
+   * Output only. When the todo was created.
    * </pre>
    *
    * <code>.google.protobuf.Timestamp create_time = 8 [json_name = "createTime"];</code>
@@ -198,7 +198,7 @@ public interface TodoOrBuilder extends
   com.google.protobuf.Timestamp getCreateTime();
   /**
    * <pre>
-   * Output only. When it was created.
+   * Output only. When the todo was created.
    * </pre>
    *
    * <code>.google.protobuf.Timestamp create_time = 8 [json_name = "createTime"];</code>
@@ -207,7 +207,7 @@ public interface TodoOrBuilder extends
 
   /**
    * <pre>
-   * Output only. When it was last changed through this service.
+   * Output only. When the todo was last changed through this service.
    * </pre>
    *
    * <code>.google.protobuf.Timestamp update_time = 9 [json_name = "updateTime"];</code>
@@ -216,7 +216,7 @@ public interface TodoOrBuilder extends
   boolean hasUpdateTime();
   /**
    * <pre>
-   * Output only. When it was last changed through this service.
+   * Output only. When the todo was last changed through this service.
    * </pre>
    *
    * <code>.google.protobuf.Timestamp update_time = 9 [json_name = "updateTime"];</code>
@@ -225,7 +225,7 @@ public interface TodoOrBuilder extends
   com.google.protobuf.Timestamp getUpdateTime();
   /**
    * <pre>
-   * Output only. When it was last changed through this service.
+   * Output only. When the todo was last changed through this service.
    * </pre>
    *
    * <code>.google.protobuf.Timestamp update_time = 9 [json_name = "updateTime"];</code>
@@ -234,7 +234,8 @@ public interface TodoOrBuilder extends
 
   /**
    * <pre>
-   * Output only. When `state` became STATE_COMPLETED; cleared with it.
+   * Output only. When `state` became STATE_COMPLETED; cleared when `state`
+   * becomes STATE_ACTIVE again.
    * </pre>
    *
    * <code>.google.protobuf.Timestamp complete_time = 10 [json_name = "completeTime"];</code>
@@ -243,7 +244,8 @@ public interface TodoOrBuilder extends
   boolean hasCompleteTime();
   /**
    * <pre>
-   * Output only. When `state` became STATE_COMPLETED; cleared with it.
+   * Output only. When `state` became STATE_COMPLETED; cleared when `state`
+   * becomes STATE_ACTIVE again.
    * </pre>
    *
    * <code>.google.protobuf.Timestamp complete_time = 10 [json_name = "completeTime"];</code>
@@ -252,7 +254,8 @@ public interface TodoOrBuilder extends
   com.google.protobuf.Timestamp getCompleteTime();
   /**
    * <pre>
-   * Output only. When `state` became STATE_COMPLETED; cleared with it.
+   * Output only. When `state` became STATE_COMPLETED; cleared when `state`
+   * becomes STATE_ACTIVE again.
    * </pre>
    *
    * <code>.google.protobuf.Timestamp complete_time = 10 [json_name = "completeTime"];</code>
@@ -261,9 +264,10 @@ public interface TodoOrBuilder extends
 
   /**
    * <pre>
-   * A strong hash of the stored todo: an edit made straight in the database
-   * changes it too. Sent with Update or Delete, the write takes place only if
-   * it still fits.
+   * A strong hash of the stored todo; an edit made directly in the database
+   * changes it too. In UpdateTodo and DeleteTodo the write happens only if the
+   * etag matches, whoever changed the todo. It counts whatever `update_mask`
+   * says.
    * </pre>
    *
    * <code>string etag = 11 [json_name = "etag"];</code>
@@ -272,9 +276,10 @@ public interface TodoOrBuilder extends
   java.lang.String getEtag();
   /**
    * <pre>
-   * A strong hash of the stored todo: an edit made straight in the database
-   * changes it too. Sent with Update or Delete, the write takes place only if
-   * it still fits.
+   * A strong hash of the stored todo; an edit made directly in the database
+   * changes it too. In UpdateTodo and DeleteTodo the write happens only if the
+   * etag matches, whoever changed the todo. It counts whatever `update_mask`
+   * says.
    * </pre>
    *
    * <code>string etag = 11 [json_name = "etag"];</code>

@@ -5,8 +5,15 @@ import static io.grpc.MethodDescriptor.generateFullMethodName;
 /**
  * <pre>
  * Reads, writes and watches todos.
- * Errors carry one google.rpc.ErrorInfo with the domain `todo.v1` and a reason
- * from ErrorReason, written without its prefix.
+ * Every error carries one google.rpc.ErrorInfo with the domain `todo.v1`, a
+ * reason from ErrorReason (without its prefix) and, in its metadata, every
+ * value that the text mentions. Invalid arguments also carry a
+ * google.rpc.BadRequest with field paths, and errors that waiting can resolve a
+ * google.rpc.RetryInfo.
+ * UNAVAILABLE on a write means that the write had no effect. A write whose
+ * outcome is not known ends with UNKNOWN.
+ * Output-only fields in a request are ignored. Limits on text count characters
+ * (Unicode scalar values).
  * </pre>
  */
 @io.grpc.stub.annotations.GrpcGenerated
@@ -296,16 +303,23 @@ public final class TodoServiceGrpc {
   /**
    * <pre>
    * Reads, writes and watches todos.
-   * Errors carry one google.rpc.ErrorInfo with the domain `todo.v1` and a reason
-   * from ErrorReason, written without its prefix.
+   * Every error carries one google.rpc.ErrorInfo with the domain `todo.v1`, a
+   * reason from ErrorReason (without its prefix) and, in its metadata, every
+   * value that the text mentions. Invalid arguments also carry a
+   * google.rpc.BadRequest with field paths, and errors that waiting can resolve a
+   * google.rpc.RetryInfo.
+   * UNAVAILABLE on a write means that the write had no effect. A write whose
+   * outcome is not known ends with UNKNOWN.
+   * Output-only fields in a request are ignored. Limits on text count characters
+   * (Unicode scalar values).
    * </pre>
    */
   public interface AsyncService {
 
     /**
      * <pre>
-     * Reads one todo. NOT_FOUND carries `token`, `source` and
-     * `staleness_bound_ms` in its metadata.
+     * Reads one todo. NOT_FOUND is an answer too: its metadata carries what
+     * ReadInfo would have said (`token`, `source`, `staleness_bound_ms`).
      * </pre>
      */
     default void getTodo(dev.tidemark.todo.v1.GetTodoRequest request,
@@ -315,7 +329,8 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Reads up to 1000 todos at once.
+     * Reads up to 1000 todos, of any lists, in one call. Names that no todo has
+     * are listed in `missing` and are not an error.
      * </pre>
      */
     default void batchGetTodos(dev.tidemark.todo.v1.BatchGetTodosRequest request,
@@ -325,7 +340,8 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Reads the todos of one list, a page at a time.
+     * Reads the todos of one list, one page at a time. A run through all pages
+     * returns every todo that was there all along exactly once.
      * </pre>
      */
     default void listTodos(dev.tidemark.todo.v1.ListTodosRequest request,
@@ -335,7 +351,7 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Creates a todo.
+     * Creates a todo. ALREADY_EXISTS carries a `token` in its metadata.
      * </pre>
      */
     default void createTodo(dev.tidemark.todo.v1.CreateTodoRequest request,
@@ -345,7 +361,9 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Changes fields of a todo.
+     * Changes fields of a todo. ABORTED (the etag does not match) and NOT_FOUND
+     * carry a `token` in their metadata, so that the next read is not older than
+     * the refusal.
      * </pre>
      */
     default void updateTodo(dev.tidemark.todo.v1.UpdateTodoRequest request,
@@ -355,7 +373,7 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Deletes a todo.
+     * Deletes a todo. Errors as for UpdateTodo.
      * </pre>
      */
     default void deleteTodo(dev.tidemark.todo.v1.DeleteTodoRequest request,
@@ -365,8 +383,10 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Streams every change of a list, of chosen todos or of all lists: each
-     * change, or a newer one of the same name, or a reset. Never a silent gap.
+     * Streams the changes of a list, of chosen todos or of all lists. For each
+     * change the stream delivers that change, or a newer one of the same name, or
+     * a reset. There is never a silent gap. To follow a list: read it, then watch
+     * from the token of its last page.
      * </pre>
      */
     default void watchTodos(dev.tidemark.todo.v1.WatchTodosRequest request,
@@ -379,8 +399,15 @@ public final class TodoServiceGrpc {
    * Base class for the server implementation of the service TodoService.
    * <pre>
    * Reads, writes and watches todos.
-   * Errors carry one google.rpc.ErrorInfo with the domain `todo.v1` and a reason
-   * from ErrorReason, written without its prefix.
+   * Every error carries one google.rpc.ErrorInfo with the domain `todo.v1`, a
+   * reason from ErrorReason (without its prefix) and, in its metadata, every
+   * value that the text mentions. Invalid arguments also carry a
+   * google.rpc.BadRequest with field paths, and errors that waiting can resolve a
+   * google.rpc.RetryInfo.
+   * UNAVAILABLE on a write means that the write had no effect. A write whose
+   * outcome is not known ends with UNKNOWN.
+   * Output-only fields in a request are ignored. Limits on text count characters
+   * (Unicode scalar values).
    * </pre>
    */
   public static abstract class TodoServiceImplBase
@@ -395,8 +422,15 @@ public final class TodoServiceGrpc {
    * A stub to allow clients to do asynchronous rpc calls to service TodoService.
    * <pre>
    * Reads, writes and watches todos.
-   * Errors carry one google.rpc.ErrorInfo with the domain `todo.v1` and a reason
-   * from ErrorReason, written without its prefix.
+   * Every error carries one google.rpc.ErrorInfo with the domain `todo.v1`, a
+   * reason from ErrorReason (without its prefix) and, in its metadata, every
+   * value that the text mentions. Invalid arguments also carry a
+   * google.rpc.BadRequest with field paths, and errors that waiting can resolve a
+   * google.rpc.RetryInfo.
+   * UNAVAILABLE on a write means that the write had no effect. A write whose
+   * outcome is not known ends with UNKNOWN.
+   * Output-only fields in a request are ignored. Limits on text count characters
+   * (Unicode scalar values).
    * </pre>
    */
   public static final class TodoServiceStub
@@ -414,8 +448,8 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Reads one todo. NOT_FOUND carries `token`, `source` and
-     * `staleness_bound_ms` in its metadata.
+     * Reads one todo. NOT_FOUND is an answer too: its metadata carries what
+     * ReadInfo would have said (`token`, `source`, `staleness_bound_ms`).
      * </pre>
      */
     public void getTodo(dev.tidemark.todo.v1.GetTodoRequest request,
@@ -426,7 +460,8 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Reads up to 1000 todos at once.
+     * Reads up to 1000 todos, of any lists, in one call. Names that no todo has
+     * are listed in `missing` and are not an error.
      * </pre>
      */
     public void batchGetTodos(dev.tidemark.todo.v1.BatchGetTodosRequest request,
@@ -437,7 +472,8 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Reads the todos of one list, a page at a time.
+     * Reads the todos of one list, one page at a time. A run through all pages
+     * returns every todo that was there all along exactly once.
      * </pre>
      */
     public void listTodos(dev.tidemark.todo.v1.ListTodosRequest request,
@@ -448,7 +484,7 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Creates a todo.
+     * Creates a todo. ALREADY_EXISTS carries a `token` in its metadata.
      * </pre>
      */
     public void createTodo(dev.tidemark.todo.v1.CreateTodoRequest request,
@@ -459,7 +495,9 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Changes fields of a todo.
+     * Changes fields of a todo. ABORTED (the etag does not match) and NOT_FOUND
+     * carry a `token` in their metadata, so that the next read is not older than
+     * the refusal.
      * </pre>
      */
     public void updateTodo(dev.tidemark.todo.v1.UpdateTodoRequest request,
@@ -470,7 +508,7 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Deletes a todo.
+     * Deletes a todo. Errors as for UpdateTodo.
      * </pre>
      */
     public void deleteTodo(dev.tidemark.todo.v1.DeleteTodoRequest request,
@@ -481,8 +519,10 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Streams every change of a list, of chosen todos or of all lists: each
-     * change, or a newer one of the same name, or a reset. Never a silent gap.
+     * Streams the changes of a list, of chosen todos or of all lists. For each
+     * change the stream delivers that change, or a newer one of the same name, or
+     * a reset. There is never a silent gap. To follow a list: read it, then watch
+     * from the token of its last page.
      * </pre>
      */
     public void watchTodos(dev.tidemark.todo.v1.WatchTodosRequest request,
@@ -496,8 +536,15 @@ public final class TodoServiceGrpc {
    * A stub to allow clients to do synchronous rpc calls to service TodoService.
    * <pre>
    * Reads, writes and watches todos.
-   * Errors carry one google.rpc.ErrorInfo with the domain `todo.v1` and a reason
-   * from ErrorReason, written without its prefix.
+   * Every error carries one google.rpc.ErrorInfo with the domain `todo.v1`, a
+   * reason from ErrorReason (without its prefix) and, in its metadata, every
+   * value that the text mentions. Invalid arguments also carry a
+   * google.rpc.BadRequest with field paths, and errors that waiting can resolve a
+   * google.rpc.RetryInfo.
+   * UNAVAILABLE on a write means that the write had no effect. A write whose
+   * outcome is not known ends with UNKNOWN.
+   * Output-only fields in a request are ignored. Limits on text count characters
+   * (Unicode scalar values).
    * </pre>
    */
   public static final class TodoServiceBlockingV2Stub
@@ -515,8 +562,8 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Reads one todo. NOT_FOUND carries `token`, `source` and
-     * `staleness_bound_ms` in its metadata.
+     * Reads one todo. NOT_FOUND is an answer too: its metadata carries what
+     * ReadInfo would have said (`token`, `source`, `staleness_bound_ms`).
      * </pre>
      */
     public dev.tidemark.todo.v1.GetTodoResponse getTodo(dev.tidemark.todo.v1.GetTodoRequest request) throws io.grpc.StatusException {
@@ -526,7 +573,8 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Reads up to 1000 todos at once.
+     * Reads up to 1000 todos, of any lists, in one call. Names that no todo has
+     * are listed in `missing` and are not an error.
      * </pre>
      */
     public dev.tidemark.todo.v1.BatchGetTodosResponse batchGetTodos(dev.tidemark.todo.v1.BatchGetTodosRequest request) throws io.grpc.StatusException {
@@ -536,7 +584,8 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Reads the todos of one list, a page at a time.
+     * Reads the todos of one list, one page at a time. A run through all pages
+     * returns every todo that was there all along exactly once.
      * </pre>
      */
     public dev.tidemark.todo.v1.ListTodosResponse listTodos(dev.tidemark.todo.v1.ListTodosRequest request) throws io.grpc.StatusException {
@@ -546,7 +595,7 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Creates a todo.
+     * Creates a todo. ALREADY_EXISTS carries a `token` in its metadata.
      * </pre>
      */
     public dev.tidemark.todo.v1.CreateTodoResponse createTodo(dev.tidemark.todo.v1.CreateTodoRequest request) throws io.grpc.StatusException {
@@ -556,7 +605,9 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Changes fields of a todo.
+     * Changes fields of a todo. ABORTED (the etag does not match) and NOT_FOUND
+     * carry a `token` in their metadata, so that the next read is not older than
+     * the refusal.
      * </pre>
      */
     public dev.tidemark.todo.v1.UpdateTodoResponse updateTodo(dev.tidemark.todo.v1.UpdateTodoRequest request) throws io.grpc.StatusException {
@@ -566,7 +617,7 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Deletes a todo.
+     * Deletes a todo. Errors as for UpdateTodo.
      * </pre>
      */
     public dev.tidemark.todo.v1.DeleteTodoResponse deleteTodo(dev.tidemark.todo.v1.DeleteTodoRequest request) throws io.grpc.StatusException {
@@ -576,8 +627,10 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Streams every change of a list, of chosen todos or of all lists: each
-     * change, or a newer one of the same name, or a reset. Never a silent gap.
+     * Streams the changes of a list, of chosen todos or of all lists. For each
+     * change the stream delivers that change, or a newer one of the same name, or
+     * a reset. There is never a silent gap. To follow a list: read it, then watch
+     * from the token of its last page.
      * </pre>
      */
     @io.grpc.ExperimentalApi("https://github.com/grpc/grpc-java/issues/10918")
@@ -592,8 +645,15 @@ public final class TodoServiceGrpc {
    * A stub to allow clients to do limited synchronous rpc calls to service TodoService.
    * <pre>
    * Reads, writes and watches todos.
-   * Errors carry one google.rpc.ErrorInfo with the domain `todo.v1` and a reason
-   * from ErrorReason, written without its prefix.
+   * Every error carries one google.rpc.ErrorInfo with the domain `todo.v1`, a
+   * reason from ErrorReason (without its prefix) and, in its metadata, every
+   * value that the text mentions. Invalid arguments also carry a
+   * google.rpc.BadRequest with field paths, and errors that waiting can resolve a
+   * google.rpc.RetryInfo.
+   * UNAVAILABLE on a write means that the write had no effect. A write whose
+   * outcome is not known ends with UNKNOWN.
+   * Output-only fields in a request are ignored. Limits on text count characters
+   * (Unicode scalar values).
    * </pre>
    */
   public static final class TodoServiceBlockingStub
@@ -611,8 +671,8 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Reads one todo. NOT_FOUND carries `token`, `source` and
-     * `staleness_bound_ms` in its metadata.
+     * Reads one todo. NOT_FOUND is an answer too: its metadata carries what
+     * ReadInfo would have said (`token`, `source`, `staleness_bound_ms`).
      * </pre>
      */
     public dev.tidemark.todo.v1.GetTodoResponse getTodo(dev.tidemark.todo.v1.GetTodoRequest request) {
@@ -622,7 +682,8 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Reads up to 1000 todos at once.
+     * Reads up to 1000 todos, of any lists, in one call. Names that no todo has
+     * are listed in `missing` and are not an error.
      * </pre>
      */
     public dev.tidemark.todo.v1.BatchGetTodosResponse batchGetTodos(dev.tidemark.todo.v1.BatchGetTodosRequest request) {
@@ -632,7 +693,8 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Reads the todos of one list, a page at a time.
+     * Reads the todos of one list, one page at a time. A run through all pages
+     * returns every todo that was there all along exactly once.
      * </pre>
      */
     public dev.tidemark.todo.v1.ListTodosResponse listTodos(dev.tidemark.todo.v1.ListTodosRequest request) {
@@ -642,7 +704,7 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Creates a todo.
+     * Creates a todo. ALREADY_EXISTS carries a `token` in its metadata.
      * </pre>
      */
     public dev.tidemark.todo.v1.CreateTodoResponse createTodo(dev.tidemark.todo.v1.CreateTodoRequest request) {
@@ -652,7 +714,9 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Changes fields of a todo.
+     * Changes fields of a todo. ABORTED (the etag does not match) and NOT_FOUND
+     * carry a `token` in their metadata, so that the next read is not older than
+     * the refusal.
      * </pre>
      */
     public dev.tidemark.todo.v1.UpdateTodoResponse updateTodo(dev.tidemark.todo.v1.UpdateTodoRequest request) {
@@ -662,7 +726,7 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Deletes a todo.
+     * Deletes a todo. Errors as for UpdateTodo.
      * </pre>
      */
     public dev.tidemark.todo.v1.DeleteTodoResponse deleteTodo(dev.tidemark.todo.v1.DeleteTodoRequest request) {
@@ -672,8 +736,10 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Streams every change of a list, of chosen todos or of all lists: each
-     * change, or a newer one of the same name, or a reset. Never a silent gap.
+     * Streams the changes of a list, of chosen todos or of all lists. For each
+     * change the stream delivers that change, or a newer one of the same name, or
+     * a reset. There is never a silent gap. To follow a list: read it, then watch
+     * from the token of its last page.
      * </pre>
      */
     public java.util.Iterator<dev.tidemark.todo.v1.WatchTodosResponse> watchTodos(
@@ -687,8 +753,15 @@ public final class TodoServiceGrpc {
    * A stub to allow clients to do ListenableFuture-style rpc calls to service TodoService.
    * <pre>
    * Reads, writes and watches todos.
-   * Errors carry one google.rpc.ErrorInfo with the domain `todo.v1` and a reason
-   * from ErrorReason, written without its prefix.
+   * Every error carries one google.rpc.ErrorInfo with the domain `todo.v1`, a
+   * reason from ErrorReason (without its prefix) and, in its metadata, every
+   * value that the text mentions. Invalid arguments also carry a
+   * google.rpc.BadRequest with field paths, and errors that waiting can resolve a
+   * google.rpc.RetryInfo.
+   * UNAVAILABLE on a write means that the write had no effect. A write whose
+   * outcome is not known ends with UNKNOWN.
+   * Output-only fields in a request are ignored. Limits on text count characters
+   * (Unicode scalar values).
    * </pre>
    */
   public static final class TodoServiceFutureStub
@@ -706,8 +779,8 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Reads one todo. NOT_FOUND carries `token`, `source` and
-     * `staleness_bound_ms` in its metadata.
+     * Reads one todo. NOT_FOUND is an answer too: its metadata carries what
+     * ReadInfo would have said (`token`, `source`, `staleness_bound_ms`).
      * </pre>
      */
     public com.google.common.util.concurrent.ListenableFuture<dev.tidemark.todo.v1.GetTodoResponse> getTodo(
@@ -718,7 +791,8 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Reads up to 1000 todos at once.
+     * Reads up to 1000 todos, of any lists, in one call. Names that no todo has
+     * are listed in `missing` and are not an error.
      * </pre>
      */
     public com.google.common.util.concurrent.ListenableFuture<dev.tidemark.todo.v1.BatchGetTodosResponse> batchGetTodos(
@@ -729,7 +803,8 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Reads the todos of one list, a page at a time.
+     * Reads the todos of one list, one page at a time. A run through all pages
+     * returns every todo that was there all along exactly once.
      * </pre>
      */
     public com.google.common.util.concurrent.ListenableFuture<dev.tidemark.todo.v1.ListTodosResponse> listTodos(
@@ -740,7 +815,7 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Creates a todo.
+     * Creates a todo. ALREADY_EXISTS carries a `token` in its metadata.
      * </pre>
      */
     public com.google.common.util.concurrent.ListenableFuture<dev.tidemark.todo.v1.CreateTodoResponse> createTodo(
@@ -751,7 +826,9 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Changes fields of a todo.
+     * Changes fields of a todo. ABORTED (the etag does not match) and NOT_FOUND
+     * carry a `token` in their metadata, so that the next read is not older than
+     * the refusal.
      * </pre>
      */
     public com.google.common.util.concurrent.ListenableFuture<dev.tidemark.todo.v1.UpdateTodoResponse> updateTodo(
@@ -762,7 +839,7 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Deletes a todo.
+     * Deletes a todo. Errors as for UpdateTodo.
      * </pre>
      */
     public com.google.common.util.concurrent.ListenableFuture<dev.tidemark.todo.v1.DeleteTodoResponse> deleteTodo(

@@ -7,7 +7,7 @@ package dev.tidemark.todo.v1;
 
 /**
  * <pre>
- * Changes a todo.
+ * Request of UpdateTodo.
  * </pre>
  *
  * Protobuf type {@code todo.v1.UpdateTodoRequest}
@@ -58,7 +58,7 @@ private static final long serialVersionUID = 0L;
   private dev.tidemark.todo.v1.Todo todo_;
   /**
    * <pre>
-   * The new values, its name, and optionally its etag.
+   * The name of the todo, the new values, and optionally its etag.
    * </pre>
    *
    * <code>.todo.v1.Todo todo = 1 [json_name = "todo"];</code>
@@ -70,7 +70,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * The new values, its name, and optionally its etag.
+   * The name of the todo, the new values, and optionally its etag.
    * </pre>
    *
    * <code>.todo.v1.Todo todo = 1 [json_name = "todo"];</code>
@@ -82,7 +82,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * The new values, its name, and optionally its etag.
+   * The name of the todo, the new values, and optionally its etag.
    * </pre>
    *
    * <code>.todo.v1.Todo todo = 1 [json_name = "todo"];</code>
@@ -96,7 +96,7 @@ private static final long serialVersionUID = 0L;
   private com.google.protobuf.FieldMask updateMask_;
   /**
    * <pre>
-   * Which fields; absent: those that are set; `*`: all.
+   * The fields to change. Absent: the fields that are set; `*`: all.
    * </pre>
    *
    * <code>.google.protobuf.FieldMask update_mask = 2 [json_name = "updateMask"];</code>
@@ -108,7 +108,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Which fields; absent: those that are set; `*`: all.
+   * The fields to change. Absent: the fields that are set; `*`: all.
    * </pre>
    *
    * <code>.google.protobuf.FieldMask update_mask = 2 [json_name = "updateMask"];</code>
@@ -120,7 +120,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Which fields; absent: those that are set; `*`: all.
+   * The fields to change. Absent: the fields that are set; `*`: all.
    * </pre>
    *
    * <code>.google.protobuf.FieldMask update_mask = 2 [json_name = "updateMask"];</code>
@@ -134,7 +134,7 @@ private static final long serialVersionUID = 0L;
   private boolean allowMissing_ = false;
   /**
    * <pre>
-   * Create it if there is none.
+   * Create the todo if it does not exist.
    * </pre>
    *
    * <code>bool allow_missing = 3 [json_name = "allowMissing"];</code>
@@ -398,7 +398,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Changes a todo.
+   * Request of UpdateTodo.
    * </pre>
    *
    * Protobuf type {@code todo.v1.UpdateTodoRequest}
@@ -604,7 +604,7 @@ private static final long serialVersionUID = 0L;
         dev.tidemark.todo.v1.Todo, dev.tidemark.todo.v1.Todo.Builder, dev.tidemark.todo.v1.TodoOrBuilder> todoBuilder_;
     /**
      * <pre>
-     * The new values, its name, and optionally its etag.
+     * The name of the todo, the new values, and optionally its etag.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 1 [json_name = "todo"];</code>
@@ -615,7 +615,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The new values, its name, and optionally its etag.
+     * The name of the todo, the new values, and optionally its etag.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 1 [json_name = "todo"];</code>
@@ -630,7 +630,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The new values, its name, and optionally its etag.
+     * The name of the todo, the new values, and optionally its etag.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 1 [json_name = "todo"];</code>
@@ -648,7 +648,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The new values, its name, and optionally its etag.
+     * The name of the todo, the new values, and optionally its etag.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 1 [json_name = "todo"];</code>
@@ -666,7 +666,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The new values, its name, and optionally its etag.
+     * The name of the todo, the new values, and optionally its etag.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 1 [json_name = "todo"];</code>
@@ -691,7 +691,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The new values, its name, and optionally its etag.
+     * The name of the todo, the new values, and optionally its etag.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 1 [json_name = "todo"];</code>
@@ -708,7 +708,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The new values, its name, and optionally its etag.
+     * The name of the todo, the new values, and optionally its etag.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 1 [json_name = "todo"];</code>
@@ -720,7 +720,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The new values, its name, and optionally its etag.
+     * The name of the todo, the new values, and optionally its etag.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 1 [json_name = "todo"];</code>
@@ -735,7 +735,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The new values, its name, and optionally its etag.
+     * The name of the todo, the new values, and optionally its etag.
      * </pre>
      *
      * <code>.todo.v1.Todo todo = 1 [json_name = "todo"];</code>
@@ -759,7 +759,7 @@ private static final long serialVersionUID = 0L;
         com.google.protobuf.FieldMask, com.google.protobuf.FieldMask.Builder, com.google.protobuf.FieldMaskOrBuilder> updateMaskBuilder_;
     /**
      * <pre>
-     * Which fields; absent: those that are set; `*`: all.
+     * The fields to change. Absent: the fields that are set; `*`: all.
      * </pre>
      *
      * <code>.google.protobuf.FieldMask update_mask = 2 [json_name = "updateMask"];</code>
@@ -770,7 +770,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Which fields; absent: those that are set; `*`: all.
+     * The fields to change. Absent: the fields that are set; `*`: all.
      * </pre>
      *
      * <code>.google.protobuf.FieldMask update_mask = 2 [json_name = "updateMask"];</code>
@@ -785,7 +785,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Which fields; absent: those that are set; `*`: all.
+     * The fields to change. Absent: the fields that are set; `*`: all.
      * </pre>
      *
      * <code>.google.protobuf.FieldMask update_mask = 2 [json_name = "updateMask"];</code>
@@ -803,7 +803,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Which fields; absent: those that are set; `*`: all.
+     * The fields to change. Absent: the fields that are set; `*`: all.
      * </pre>
      *
      * <code>.google.protobuf.FieldMask update_mask = 2 [json_name = "updateMask"];</code>
@@ -821,7 +821,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Which fields; absent: those that are set; `*`: all.
+     * The fields to change. Absent: the fields that are set; `*`: all.
      * </pre>
      *
      * <code>.google.protobuf.FieldMask update_mask = 2 [json_name = "updateMask"];</code>
@@ -846,7 +846,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Which fields; absent: those that are set; `*`: all.
+     * The fields to change. Absent: the fields that are set; `*`: all.
      * </pre>
      *
      * <code>.google.protobuf.FieldMask update_mask = 2 [json_name = "updateMask"];</code>
@@ -863,7 +863,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Which fields; absent: those that are set; `*`: all.
+     * The fields to change. Absent: the fields that are set; `*`: all.
      * </pre>
      *
      * <code>.google.protobuf.FieldMask update_mask = 2 [json_name = "updateMask"];</code>
@@ -875,7 +875,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Which fields; absent: those that are set; `*`: all.
+     * The fields to change. Absent: the fields that are set; `*`: all.
      * </pre>
      *
      * <code>.google.protobuf.FieldMask update_mask = 2 [json_name = "updateMask"];</code>
@@ -890,7 +890,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Which fields; absent: those that are set; `*`: all.
+     * The fields to change. Absent: the fields that are set; `*`: all.
      * </pre>
      *
      * <code>.google.protobuf.FieldMask update_mask = 2 [json_name = "updateMask"];</code>
@@ -912,7 +912,7 @@ private static final long serialVersionUID = 0L;
     private boolean allowMissing_ ;
     /**
      * <pre>
-     * Create it if there is none.
+     * Create the todo if it does not exist.
      * </pre>
      *
      * <code>bool allow_missing = 3 [json_name = "allowMissing"];</code>
@@ -924,7 +924,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Create it if there is none.
+     * Create the todo if it does not exist.
      * </pre>
      *
      * <code>bool allow_missing = 3 [json_name = "allowMissing"];</code>
@@ -940,7 +940,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Create it if there is none.
+     * Create the todo if it does not exist.
      * </pre>
      *
      * <code>bool allow_missing = 3 [json_name = "allowMissing"];</code>

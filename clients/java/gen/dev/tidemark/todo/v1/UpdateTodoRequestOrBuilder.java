@@ -12,7 +12,7 @@ public interface UpdateTodoRequestOrBuilder extends
 
   /**
    * <pre>
-   * The new values, its name, and optionally its etag.
+   * The name of the todo, the new values, and optionally its etag.
    * </pre>
    *
    * <code>.todo.v1.Todo todo = 1 [json_name = "todo"];</code>
@@ -21,7 +21,7 @@ public interface UpdateTodoRequestOrBuilder extends
   boolean hasTodo();
   /**
    * <pre>
-   * The new values, its name, and optionally its etag.
+   * The name of the todo, the new values, and optionally its etag.
    * </pre>
    *
    * <code>.todo.v1.Todo todo = 1 [json_name = "todo"];</code>
@@ -30,7 +30,7 @@ public interface UpdateTodoRequestOrBuilder extends
   dev.tidemark.todo.v1.Todo getTodo();
   /**
    * <pre>
-   * The new values, its name, and optionally its etag.
+   * The name of the todo, the new values, and optionally its etag.
    * </pre>
    *
    * <code>.todo.v1.Todo todo = 1 [json_name = "todo"];</code>
@@ -39,7 +39,7 @@ public interface UpdateTodoRequestOrBuilder extends
 
   /**
    * <pre>
-   * Which fields; absent: those that are set; `*`: all.
+   * The fields to change. Absent: the fields that are set; `*`: all.
    * </pre>
    *
    * <code>.google.protobuf.FieldMask update_mask = 2 [json_name = "updateMask"];</code>
@@ -48,7 +48,7 @@ public interface UpdateTodoRequestOrBuilder extends
   boolean hasUpdateMask();
   /**
    * <pre>
-   * Which fields; absent: those that are set; `*`: all.
+   * The fields to change. Absent: the fields that are set; `*`: all.
    * </pre>
    *
    * <code>.google.protobuf.FieldMask update_mask = 2 [json_name = "updateMask"];</code>
@@ -57,7 +57,7 @@ public interface UpdateTodoRequestOrBuilder extends
   com.google.protobuf.FieldMask getUpdateMask();
   /**
    * <pre>
-   * Which fields; absent: those that are set; `*`: all.
+   * The fields to change. Absent: the fields that are set; `*`: all.
    * </pre>
    *
    * <code>.google.protobuf.FieldMask update_mask = 2 [json_name = "updateMask"];</code>
@@ -66,7 +66,7 @@ public interface UpdateTodoRequestOrBuilder extends
 
   /**
    * <pre>
-   * Create it if there is none.
+   * Create the todo if it does not exist.
    * </pre>
    *
    * <code>bool allow_missing = 3 [json_name = "allowMissing"];</code>

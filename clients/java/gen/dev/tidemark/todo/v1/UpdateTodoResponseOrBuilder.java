@@ -12,7 +12,7 @@ public interface UpdateTodoResponseOrBuilder extends
 
   /**
    * <pre>
-   * The todo.
+   * The todo after the change.
    * </pre>
    *
    * <code>.todo.v1.Todo todo = 1 [json_name = "todo"];</code>
@@ -21,7 +21,7 @@ public interface UpdateTodoResponseOrBuilder extends
   boolean hasTodo();
   /**
    * <pre>
-   * The todo.
+   * The todo after the change.
    * </pre>
    *
    * <code>.todo.v1.Todo todo = 1 [json_name = "todo"];</code>
@@ -30,7 +30,7 @@ public interface UpdateTodoResponseOrBuilder extends
   dev.tidemark.todo.v1.Todo getTodo();
   /**
    * <pre>
-   * The todo.
+   * The todo after the change.
    * </pre>
    *
    * <code>.todo.v1.Todo todo = 1 [json_name = "todo"];</code>
@@ -39,7 +39,7 @@ public interface UpdateTodoResponseOrBuilder extends
 
   /**
    * <pre>
-   * Present it and you never read older than this write.
+   * A read with this token is not older than the write.
    * </pre>
    *
    * <code>string token = 2 [json_name = "token"];</code>
@@ -48,7 +48,7 @@ public interface UpdateTodoResponseOrBuilder extends
   java.lang.String getToken();
   /**
    * <pre>
-   * Present it and you never read older than this write.
+   * A read with this token is not older than the write.
    * </pre>
    *
    * <code>string token = 2 [json_name = "token"];</code>

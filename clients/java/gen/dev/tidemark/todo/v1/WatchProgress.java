@@ -7,7 +7,7 @@ package dev.tidemark.todo.v1;
 
 /**
  * <pre>
- * Nothing was missed up to the token.
+ * No change up to the token was missed.
  * </pre>
  *
  * Protobuf type {@code todo.v1.WatchProgress}
@@ -57,7 +57,7 @@ private static final long serialVersionUID = 0L;
   private com.google.protobuf.Duration stalenessBound_;
   /**
    * <pre>
-   * No change acknowledged longer ago than this is missing.
+   * No change acknowledged longer ago than this is missing from the stream.
    * </pre>
    *
    * <code>.google.protobuf.Duration staleness_bound = 1 [json_name = "stalenessBound"];</code>
@@ -69,7 +69,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * No change acknowledged longer ago than this is missing.
+   * No change acknowledged longer ago than this is missing from the stream.
    * </pre>
    *
    * <code>.google.protobuf.Duration staleness_bound = 1 [json_name = "stalenessBound"];</code>
@@ -81,7 +81,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * No change acknowledged longer ago than this is missing.
+   * No change acknowledged longer ago than this is missing from the stream.
    * </pre>
    *
    * <code>.google.protobuf.Duration staleness_bound = 1 [json_name = "stalenessBound"];</code>
@@ -259,7 +259,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Nothing was missed up to the token.
+   * No change up to the token was missed.
    * </pre>
    *
    * Protobuf type {@code todo.v1.WatchProgress}
@@ -417,7 +417,7 @@ private static final long serialVersionUID = 0L;
         com.google.protobuf.Duration, com.google.protobuf.Duration.Builder, com.google.protobuf.DurationOrBuilder> stalenessBoundBuilder_;
     /**
      * <pre>
-     * No change acknowledged longer ago than this is missing.
+     * No change acknowledged longer ago than this is missing from the stream.
      * </pre>
      *
      * <code>.google.protobuf.Duration staleness_bound = 1 [json_name = "stalenessBound"];</code>
@@ -428,7 +428,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * No change acknowledged longer ago than this is missing.
+     * No change acknowledged longer ago than this is missing from the stream.
      * </pre>
      *
      * <code>.google.protobuf.Duration staleness_bound = 1 [json_name = "stalenessBound"];</code>
@@ -443,7 +443,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * No change acknowledged longer ago than this is missing.
+     * No change acknowledged longer ago than this is missing from the stream.
      * </pre>
      *
      * <code>.google.protobuf.Duration staleness_bound = 1 [json_name = "stalenessBound"];</code>
@@ -461,7 +461,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * No change acknowledged longer ago than this is missing.
+     * No change acknowledged longer ago than this is missing from the stream.
      * </pre>
      *
      * <code>.google.protobuf.Duration staleness_bound = 1 [json_name = "stalenessBound"];</code>
@@ -479,7 +479,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * No change acknowledged longer ago than this is missing.
+     * No change acknowledged longer ago than this is missing from the stream.
      * </pre>
      *
      * <code>.google.protobuf.Duration staleness_bound = 1 [json_name = "stalenessBound"];</code>
@@ -504,7 +504,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * No change acknowledged longer ago than this is missing.
+     * No change acknowledged longer ago than this is missing from the stream.
      * </pre>
      *
      * <code>.google.protobuf.Duration staleness_bound = 1 [json_name = "stalenessBound"];</code>
@@ -521,7 +521,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * No change acknowledged longer ago than this is missing.
+     * No change acknowledged longer ago than this is missing from the stream.
      * </pre>
      *
      * <code>.google.protobuf.Duration staleness_bound = 1 [json_name = "stalenessBound"];</code>
@@ -533,7 +533,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * No change acknowledged longer ago than this is missing.
+     * No change acknowledged longer ago than this is missing from the stream.
      * </pre>
      *
      * <code>.google.protobuf.Duration staleness_bound = 1 [json_name = "stalenessBound"];</code>
@@ -548,7 +548,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * No change acknowledged longer ago than this is missing.
+     * No change acknowledged longer ago than this is missing from the stream.
      * </pre>
      *
      * <code>.google.protobuf.Duration staleness_bound = 1 [json_name = "stalenessBound"];</code>

@@ -12,7 +12,7 @@ public interface WatchProgressOrBuilder extends
 
   /**
    * <pre>
-   * No change acknowledged longer ago than this is missing.
+   * No change acknowledged longer ago than this is missing from the stream.
    * </pre>
    *
    * <code>.google.protobuf.Duration staleness_bound = 1 [json_name = "stalenessBound"];</code>
@@ -21,7 +21,7 @@ public interface WatchProgressOrBuilder extends
   boolean hasStalenessBound();
   /**
    * <pre>
-   * No change acknowledged longer ago than this is missing.
+   * No change acknowledged longer ago than this is missing from the stream.
    * </pre>
    *
    * <code>.google.protobuf.Duration staleness_bound = 1 [json_name = "stalenessBound"];</code>
@@ -30,7 +30,7 @@ public interface WatchProgressOrBuilder extends
   com.google.protobuf.Duration getStalenessBound();
   /**
    * <pre>
-   * No change acknowledged longer ago than this is missing.
+   * No change acknowledged longer ago than this is missing from the stream.
    * </pre>
    *
    * <code>.google.protobuf.Duration staleness_bound = 1 [json_name = "stalenessBound"];</code>

@@ -7,7 +7,7 @@ package dev.tidemark.todo.v1;
 
 /**
  * <pre>
- * All that was cached must be read anew.
+ * Everything cached must be read again.
  * </pre>
  *
  * Protobuf type {@code todo.v1.WatchReset}
@@ -58,7 +58,7 @@ private static final long serialVersionUID = 0L;
   private volatile java.lang.Object reason_ = "";
   /**
    * <pre>
-   * Why, for people.
+   * The reason, for people.
    * </pre>
    *
    * <code>string reason = 1 [json_name = "reason"];</code>
@@ -79,7 +79,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Why, for people.
+   * The reason, for people.
    * </pre>
    *
    * <code>string reason = 1 [json_name = "reason"];</code>
@@ -262,7 +262,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * All that was cached must be read anew.
+   * Everything cached must be read again.
    * </pre>
    *
    * Protobuf type {@code todo.v1.WatchReset}
@@ -403,7 +403,7 @@ private static final long serialVersionUID = 0L;
     private java.lang.Object reason_ = "";
     /**
      * <pre>
-     * Why, for people.
+     * The reason, for people.
      * </pre>
      *
      * <code>string reason = 1 [json_name = "reason"];</code>
@@ -423,7 +423,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Why, for people.
+     * The reason, for people.
      * </pre>
      *
      * <code>string reason = 1 [json_name = "reason"];</code>
@@ -444,7 +444,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Why, for people.
+     * The reason, for people.
      * </pre>
      *
      * <code>string reason = 1 [json_name = "reason"];</code>
@@ -461,7 +461,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Why, for people.
+     * The reason, for people.
      * </pre>
      *
      * <code>string reason = 1 [json_name = "reason"];</code>
@@ -475,7 +475,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Why, for people.
+     * The reason, for people.
      * </pre>
      *
      * <code>string reason = 1 [json_name = "reason"];</code>

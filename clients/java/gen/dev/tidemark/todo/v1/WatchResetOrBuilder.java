@@ -12,7 +12,7 @@ public interface WatchResetOrBuilder extends
 
   /**
    * <pre>
-   * Why, for people.
+   * The reason, for people.
    * </pre>
    *
    * <code>string reason = 1 [json_name = "reason"];</code>
@@ -21,7 +21,7 @@ public interface WatchResetOrBuilder extends
   java.lang.String getReason();
   /**
    * <pre>
-   * Why, for people.
+   * The reason, for people.
    * </pre>
    *
    * <code>string reason = 1 [json_name = "reason"];</code>

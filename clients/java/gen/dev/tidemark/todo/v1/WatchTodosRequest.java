@@ -7,7 +7,7 @@ package dev.tidemark.todo.v1;
 
 /**
  * <pre>
- * Starts a watch.
+ * Request of WatchTodos.
  * </pre>
  *
  * Protobuf type {@code todo.v1.WatchTodosRequest}
@@ -149,7 +149,7 @@ private static final long serialVersionUID = 0L;
       com.google.protobuf.LazyStringArrayList.emptyList();
   /**
    * <pre>
-   * Only these todos; at most 1000.
+   * Only these todos. At most 1000.
    * </pre>
    *
    * <code>repeated string names = 2 [json_name = "names"];</code>
@@ -161,7 +161,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Only these todos; at most 1000.
+   * Only these todos. At most 1000.
    * </pre>
    *
    * <code>repeated string names = 2 [json_name = "names"];</code>
@@ -172,7 +172,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Only these todos; at most 1000.
+   * Only these todos. At most 1000.
    * </pre>
    *
    * <code>repeated string names = 2 [json_name = "names"];</code>
@@ -184,7 +184,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Only these todos; at most 1000.
+   * Only these todos. At most 1000.
    * </pre>
    *
    * <code>repeated string names = 2 [json_name = "names"];</code>
@@ -199,7 +199,8 @@ private static final long serialVersionUID = 0L;
   public static final int AFTER_FIELD_NUMBER = 3;
   /**
    * <pre>
-   * After everything this token stands for.
+   * After everything that this token covers: a token of a read, of a write or
+   * of another watch.
    * </pre>
    *
    * <code>string after = 3 [json_name = "after"];</code>
@@ -210,7 +211,8 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * After everything this token stands for.
+   * After everything that this token covers: a token of a read, of a write or
+   * of another watch.
    * </pre>
    *
    * <code>string after = 3 [json_name = "after"];</code>
@@ -233,7 +235,8 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * After everything this token stands for.
+   * After everything that this token covers: a token of a read, of a write or
+   * of another watch.
    * </pre>
    *
    * <code>string after = 3 [json_name = "after"];</code>
@@ -275,8 +278,7 @@ private static final long serialVersionUID = 0L;
   private com.google.protobuf.Duration progressInterval_;
   /**
    * <pre>
-   * How often to say where the stream stands. Absent: 10 s; under 1 s is
-   * refused.
+   * The longest time without a message. Absent: 10 s. Less than 1 s is refused.
    * </pre>
    *
    * <code>.google.protobuf.Duration progress_interval = 5 [json_name = "progressInterval"];</code>
@@ -288,8 +290,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * How often to say where the stream stands. Absent: 10 s; under 1 s is
-   * refused.
+   * The longest time without a message. Absent: 10 s. Less than 1 s is refused.
    * </pre>
    *
    * <code>.google.protobuf.Duration progress_interval = 5 [json_name = "progressInterval"];</code>
@@ -301,8 +302,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * How often to say where the stream stands. Absent: 10 s; under 1 s is
-   * refused.
+   * The longest time without a message. Absent: 10 s. Less than 1 s is refused.
    * </pre>
    *
    * <code>.google.protobuf.Duration progress_interval = 5 [json_name = "progressInterval"];</code>
@@ -542,7 +542,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Starts a watch.
+   * Request of WatchTodos.
    * </pre>
    *
    * Protobuf type {@code todo.v1.WatchTodosRequest}
@@ -883,7 +883,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Only these todos; at most 1000.
+     * Only these todos. At most 1000.
      * </pre>
      *
      * <code>repeated string names = 2 [json_name = "names"];</code>
@@ -896,7 +896,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Only these todos; at most 1000.
+     * Only these todos. At most 1000.
      * </pre>
      *
      * <code>repeated string names = 2 [json_name = "names"];</code>
@@ -907,7 +907,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Only these todos; at most 1000.
+     * Only these todos. At most 1000.
      * </pre>
      *
      * <code>repeated string names = 2 [json_name = "names"];</code>
@@ -919,7 +919,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Only these todos; at most 1000.
+     * Only these todos. At most 1000.
      * </pre>
      *
      * <code>repeated string names = 2 [json_name = "names"];</code>
@@ -932,7 +932,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Only these todos; at most 1000.
+     * Only these todos. At most 1000.
      * </pre>
      *
      * <code>repeated string names = 2 [json_name = "names"];</code>
@@ -951,7 +951,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Only these todos; at most 1000.
+     * Only these todos. At most 1000.
      * </pre>
      *
      * <code>repeated string names = 2 [json_name = "names"];</code>
@@ -969,7 +969,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Only these todos; at most 1000.
+     * Only these todos. At most 1000.
      * </pre>
      *
      * <code>repeated string names = 2 [json_name = "names"];</code>
@@ -987,7 +987,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Only these todos; at most 1000.
+     * Only these todos. At most 1000.
      * </pre>
      *
      * <code>repeated string names = 2 [json_name = "names"];</code>
@@ -1002,7 +1002,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Only these todos; at most 1000.
+     * Only these todos. At most 1000.
      * </pre>
      *
      * <code>repeated string names = 2 [json_name = "names"];</code>
@@ -1022,7 +1022,8 @@ private static final long serialVersionUID = 0L;
 
     /**
      * <pre>
-     * After everything this token stands for.
+     * After everything that this token covers: a token of a read, of a write or
+     * of another watch.
      * </pre>
      *
      * <code>string after = 3 [json_name = "after"];</code>
@@ -1034,7 +1035,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * After everything this token stands for.
+     * After everything that this token covers: a token of a read, of a write or
+     * of another watch.
      * </pre>
      *
      * <code>string after = 3 [json_name = "after"];</code>
@@ -1058,7 +1060,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * After everything this token stands for.
+     * After everything that this token covers: a token of a read, of a write or
+     * of another watch.
      * </pre>
      *
      * <code>string after = 3 [json_name = "after"];</code>
@@ -1083,7 +1086,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * After everything this token stands for.
+     * After everything that this token covers: a token of a read, of a write or
+     * of another watch.
      * </pre>
      *
      * <code>string after = 3 [json_name = "after"];</code>
@@ -1100,7 +1104,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * After everything this token stands for.
+     * After everything that this token covers: a token of a read, of a write or
+     * of another watch.
      * </pre>
      *
      * <code>string after = 3 [json_name = "after"];</code>
@@ -1116,7 +1121,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * After everything this token stands for.
+     * After everything that this token covers: a token of a read, of a write or
+     * of another watch.
      * </pre>
      *
      * <code>string after = 3 [json_name = "after"];</code>
@@ -1182,8 +1188,7 @@ private static final long serialVersionUID = 0L;
         com.google.protobuf.Duration, com.google.protobuf.Duration.Builder, com.google.protobuf.DurationOrBuilder> progressIntervalBuilder_;
     /**
      * <pre>
-     * How often to say where the stream stands. Absent: 10 s; under 1 s is
-     * refused.
+     * The longest time without a message. Absent: 10 s. Less than 1 s is refused.
      * </pre>
      *
      * <code>.google.protobuf.Duration progress_interval = 5 [json_name = "progressInterval"];</code>
@@ -1194,8 +1199,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How often to say where the stream stands. Absent: 10 s; under 1 s is
-     * refused.
+     * The longest time without a message. Absent: 10 s. Less than 1 s is refused.
      * </pre>
      *
      * <code>.google.protobuf.Duration progress_interval = 5 [json_name = "progressInterval"];</code>
@@ -1210,8 +1214,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How often to say where the stream stands. Absent: 10 s; under 1 s is
-     * refused.
+     * The longest time without a message. Absent: 10 s. Less than 1 s is refused.
      * </pre>
      *
      * <code>.google.protobuf.Duration progress_interval = 5 [json_name = "progressInterval"];</code>
@@ -1229,8 +1232,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How often to say where the stream stands. Absent: 10 s; under 1 s is
-     * refused.
+     * The longest time without a message. Absent: 10 s. Less than 1 s is refused.
      * </pre>
      *
      * <code>.google.protobuf.Duration progress_interval = 5 [json_name = "progressInterval"];</code>
@@ -1248,8 +1250,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How often to say where the stream stands. Absent: 10 s; under 1 s is
-     * refused.
+     * The longest time without a message. Absent: 10 s. Less than 1 s is refused.
      * </pre>
      *
      * <code>.google.protobuf.Duration progress_interval = 5 [json_name = "progressInterval"];</code>
@@ -1274,8 +1275,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How often to say where the stream stands. Absent: 10 s; under 1 s is
-     * refused.
+     * The longest time without a message. Absent: 10 s. Less than 1 s is refused.
      * </pre>
      *
      * <code>.google.protobuf.Duration progress_interval = 5 [json_name = "progressInterval"];</code>
@@ -1292,8 +1292,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How often to say where the stream stands. Absent: 10 s; under 1 s is
-     * refused.
+     * The longest time without a message. Absent: 10 s. Less than 1 s is refused.
      * </pre>
      *
      * <code>.google.protobuf.Duration progress_interval = 5 [json_name = "progressInterval"];</code>
@@ -1305,8 +1304,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How often to say where the stream stands. Absent: 10 s; under 1 s is
-     * refused.
+     * The longest time without a message. Absent: 10 s. Less than 1 s is refused.
      * </pre>
      *
      * <code>.google.protobuf.Duration progress_interval = 5 [json_name = "progressInterval"];</code>
@@ -1321,8 +1319,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How often to say where the stream stands. Absent: 10 s; under 1 s is
-     * refused.
+     * The longest time without a message. Absent: 10 s. Less than 1 s is refused.
      * </pre>
      *
      * <code>.google.protobuf.Duration progress_interval = 5 [json_name = "progressInterval"];</code>

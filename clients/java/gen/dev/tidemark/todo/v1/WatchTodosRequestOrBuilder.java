@@ -32,7 +32,7 @@ public interface WatchTodosRequestOrBuilder extends
 
   /**
    * <pre>
-   * Only these todos; at most 1000.
+   * Only these todos. At most 1000.
    * </pre>
    *
    * <code>repeated string names = 2 [json_name = "names"];</code>
@@ -42,7 +42,7 @@ public interface WatchTodosRequestOrBuilder extends
       getNamesList();
   /**
    * <pre>
-   * Only these todos; at most 1000.
+   * Only these todos. At most 1000.
    * </pre>
    *
    * <code>repeated string names = 2 [json_name = "names"];</code>
@@ -51,7 +51,7 @@ public interface WatchTodosRequestOrBuilder extends
   int getNamesCount();
   /**
    * <pre>
-   * Only these todos; at most 1000.
+   * Only these todos. At most 1000.
    * </pre>
    *
    * <code>repeated string names = 2 [json_name = "names"];</code>
@@ -61,7 +61,7 @@ public interface WatchTodosRequestOrBuilder extends
   java.lang.String getNames(int index);
   /**
    * <pre>
-   * Only these todos; at most 1000.
+   * Only these todos. At most 1000.
    * </pre>
    *
    * <code>repeated string names = 2 [json_name = "names"];</code>
@@ -73,7 +73,8 @@ public interface WatchTodosRequestOrBuilder extends
 
   /**
    * <pre>
-   * After everything this token stands for.
+   * After everything that this token covers: a token of a read, of a write or
+   * of another watch.
    * </pre>
    *
    * <code>string after = 3 [json_name = "after"];</code>
@@ -82,7 +83,8 @@ public interface WatchTodosRequestOrBuilder extends
   boolean hasAfter();
   /**
    * <pre>
-   * After everything this token stands for.
+   * After everything that this token covers: a token of a read, of a write or
+   * of another watch.
    * </pre>
    *
    * <code>string after = 3 [json_name = "after"];</code>
@@ -91,7 +93,8 @@ public interface WatchTodosRequestOrBuilder extends
   java.lang.String getAfter();
   /**
    * <pre>
-   * After everything this token stands for.
+   * After everything that this token covers: a token of a read, of a write or
+   * of another watch.
    * </pre>
    *
    * <code>string after = 3 [json_name = "after"];</code>
@@ -112,8 +115,7 @@ public interface WatchTodosRequestOrBuilder extends
 
   /**
    * <pre>
-   * How often to say where the stream stands. Absent: 10 s; under 1 s is
-   * refused.
+   * The longest time without a message. Absent: 10 s. Less than 1 s is refused.
    * </pre>
    *
    * <code>.google.protobuf.Duration progress_interval = 5 [json_name = "progressInterval"];</code>
@@ -122,8 +124,7 @@ public interface WatchTodosRequestOrBuilder extends
   boolean hasProgressInterval();
   /**
    * <pre>
-   * How often to say where the stream stands. Absent: 10 s; under 1 s is
-   * refused.
+   * The longest time without a message. Absent: 10 s. Less than 1 s is refused.
    * </pre>
    *
    * <code>.google.protobuf.Duration progress_interval = 5 [json_name = "progressInterval"];</code>
@@ -132,8 +133,7 @@ public interface WatchTodosRequestOrBuilder extends
   com.google.protobuf.Duration getProgressInterval();
   /**
    * <pre>
-   * How often to say where the stream stands. Absent: 10 s; under 1 s is
-   * refused.
+   * The longest time without a message. Absent: 10 s. Less than 1 s is refused.
    * </pre>
    *
    * <code>.google.protobuf.Duration progress_interval = 5 [json_name = "progressInterval"];</code>

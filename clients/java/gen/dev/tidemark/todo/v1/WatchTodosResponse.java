@@ -7,7 +7,12 @@ package dev.tidemark.todo.v1;
 
 /**
  * <pre>
- * One message of a watch.
+ * One message of a watch. The first message comes at once, on an idle list too,
+ * and carries the token to start from.
+ *
+ * Before the server closes a stream (shutdown, age) it sends a last progress
+ * message and ends the stream with UNAVAILABLE and the reason DRAINING. Resume
+ * on another replica with the last token.
  * </pre>
  *
  * Protobuf type {@code todo.v1.WatchTodosResponse}
@@ -102,8 +107,8 @@ private static final long serialVersionUID = 0L;
   private volatile java.lang.Object token_ = "";
   /**
    * <pre>
-   * Resume here; exclusive. Of several changes with one commit time only the
-   * last carries the new cursor, the earlier ones repeat the one before.
+   * Resume after this token. Of several changes with one commit time only the
+   * last one carries a new cursor, so that a transaction is never cut in half.
    * </pre>
    *
    * <code>string token = 1 [json_name = "token"];</code>
@@ -124,8 +129,8 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Resume here; exclusive. Of several changes with one commit time only the
-   * last carries the new cursor, the earlier ones repeat the one before.
+   * Resume after this token. Of several changes with one commit time only the
+   * last one carries a new cursor, so that a transaction is never cut in half.
    * </pre>
    *
    * <code>string token = 1 [json_name = "token"];</code>
@@ -192,7 +197,7 @@ private static final long serialVersionUID = 0L;
   public static final int PROGRESS_FIELD_NUMBER = 3;
   /**
    * <pre>
-   * Nothing was missed up to the token.
+   * No change up to the token was missed.
    * </pre>
    *
    * <code>.todo.v1.WatchProgress progress = 3 [json_name = "progress"];</code>
@@ -204,7 +209,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Nothing was missed up to the token.
+   * No change up to the token was missed.
    * </pre>
    *
    * <code>.todo.v1.WatchProgress progress = 3 [json_name = "progress"];</code>
@@ -219,7 +224,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Nothing was missed up to the token.
+   * No change up to the token was missed.
    * </pre>
    *
    * <code>.todo.v1.WatchProgress progress = 3 [json_name = "progress"];</code>
@@ -235,7 +240,7 @@ private static final long serialVersionUID = 0L;
   public static final int RESET_FIELD_NUMBER = 4;
   /**
    * <pre>
-   * All that was cached must be read anew; the stream goes on.
+   * Everything cached must be read again. The stream goes on from `token`.
    * </pre>
    *
    * <code>.todo.v1.WatchReset reset = 4 [json_name = "reset"];</code>
@@ -247,7 +252,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * All that was cached must be read anew; the stream goes on.
+   * Everything cached must be read again. The stream goes on from `token`.
    * </pre>
    *
    * <code>.todo.v1.WatchReset reset = 4 [json_name = "reset"];</code>
@@ -262,7 +267,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * All that was cached must be read anew; the stream goes on.
+   * Everything cached must be read again. The stream goes on from `token`.
    * </pre>
    *
    * <code>.todo.v1.WatchReset reset = 4 [json_name = "reset"];</code>
@@ -491,7 +496,12 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * One message of a watch.
+   * One message of a watch. The first message comes at once, on an idle list too,
+   * and carries the token to start from.
+   *
+   * Before the server closes a stream (shutdown, age) it sends a last progress
+   * message and ends the stream with UNAVAILABLE and the reason DRAINING. Resume
+   * on another replica with the last token.
    * </pre>
    *
    * Protobuf type {@code todo.v1.WatchTodosResponse}
@@ -714,8 +724,8 @@ private static final long serialVersionUID = 0L;
     private java.lang.Object token_ = "";
     /**
      * <pre>
-     * Resume here; exclusive. Of several changes with one commit time only the
-     * last carries the new cursor, the earlier ones repeat the one before.
+     * Resume after this token. Of several changes with one commit time only the
+     * last one carries a new cursor, so that a transaction is never cut in half.
      * </pre>
      *
      * <code>string token = 1 [json_name = "token"];</code>
@@ -735,8 +745,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Resume here; exclusive. Of several changes with one commit time only the
-     * last carries the new cursor, the earlier ones repeat the one before.
+     * Resume after this token. Of several changes with one commit time only the
+     * last one carries a new cursor, so that a transaction is never cut in half.
      * </pre>
      *
      * <code>string token = 1 [json_name = "token"];</code>
@@ -757,8 +767,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Resume here; exclusive. Of several changes with one commit time only the
-     * last carries the new cursor, the earlier ones repeat the one before.
+     * Resume after this token. Of several changes with one commit time only the
+     * last one carries a new cursor, so that a transaction is never cut in half.
      * </pre>
      *
      * <code>string token = 1 [json_name = "token"];</code>
@@ -775,8 +785,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Resume here; exclusive. Of several changes with one commit time only the
-     * last carries the new cursor, the earlier ones repeat the one before.
+     * Resume after this token. Of several changes with one commit time only the
+     * last one carries a new cursor, so that a transaction is never cut in half.
      * </pre>
      *
      * <code>string token = 1 [json_name = "token"];</code>
@@ -790,8 +800,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Resume here; exclusive. Of several changes with one commit time only the
-     * last carries the new cursor, the earlier ones repeat the one before.
+     * Resume after this token. Of several changes with one commit time only the
+     * last one carries a new cursor, so that a transaction is never cut in half.
      * </pre>
      *
      * <code>string token = 1 [json_name = "token"];</code>
@@ -988,7 +998,7 @@ private static final long serialVersionUID = 0L;
         dev.tidemark.todo.v1.WatchProgress, dev.tidemark.todo.v1.WatchProgress.Builder, dev.tidemark.todo.v1.WatchProgressOrBuilder> progressBuilder_;
     /**
      * <pre>
-     * Nothing was missed up to the token.
+     * No change up to the token was missed.
      * </pre>
      *
      * <code>.todo.v1.WatchProgress progress = 3 [json_name = "progress"];</code>
@@ -1000,7 +1010,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Nothing was missed up to the token.
+     * No change up to the token was missed.
      * </pre>
      *
      * <code>.todo.v1.WatchProgress progress = 3 [json_name = "progress"];</code>
@@ -1022,7 +1032,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Nothing was missed up to the token.
+     * No change up to the token was missed.
      * </pre>
      *
      * <code>.todo.v1.WatchProgress progress = 3 [json_name = "progress"];</code>
@@ -1040,7 +1050,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Nothing was missed up to the token.
+     * No change up to the token was missed.
      * </pre>
      *
      * <code>.todo.v1.WatchProgress progress = 3 [json_name = "progress"];</code>
@@ -1058,7 +1068,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Nothing was missed up to the token.
+     * No change up to the token was missed.
      * </pre>
      *
      * <code>.todo.v1.WatchProgress progress = 3 [json_name = "progress"];</code>
@@ -1085,7 +1095,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Nothing was missed up to the token.
+     * No change up to the token was missed.
      * </pre>
      *
      * <code>.todo.v1.WatchProgress progress = 3 [json_name = "progress"];</code>
@@ -1108,7 +1118,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Nothing was missed up to the token.
+     * No change up to the token was missed.
      * </pre>
      *
      * <code>.todo.v1.WatchProgress progress = 3 [json_name = "progress"];</code>
@@ -1118,7 +1128,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Nothing was missed up to the token.
+     * No change up to the token was missed.
      * </pre>
      *
      * <code>.todo.v1.WatchProgress progress = 3 [json_name = "progress"];</code>
@@ -1136,7 +1146,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Nothing was missed up to the token.
+     * No change up to the token was missed.
      * </pre>
      *
      * <code>.todo.v1.WatchProgress progress = 3 [json_name = "progress"];</code>
@@ -1164,7 +1174,7 @@ private static final long serialVersionUID = 0L;
         dev.tidemark.todo.v1.WatchReset, dev.tidemark.todo.v1.WatchReset.Builder, dev.tidemark.todo.v1.WatchResetOrBuilder> resetBuilder_;
     /**
      * <pre>
-     * All that was cached must be read anew; the stream goes on.
+     * Everything cached must be read again. The stream goes on from `token`.
      * </pre>
      *
      * <code>.todo.v1.WatchReset reset = 4 [json_name = "reset"];</code>
@@ -1176,7 +1186,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * All that was cached must be read anew; the stream goes on.
+     * Everything cached must be read again. The stream goes on from `token`.
      * </pre>
      *
      * <code>.todo.v1.WatchReset reset = 4 [json_name = "reset"];</code>
@@ -1198,7 +1208,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * All that was cached must be read anew; the stream goes on.
+     * Everything cached must be read again. The stream goes on from `token`.
      * </pre>
      *
      * <code>.todo.v1.WatchReset reset = 4 [json_name = "reset"];</code>
@@ -1216,7 +1226,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * All that was cached must be read anew; the stream goes on.
+     * Everything cached must be read again. The stream goes on from `token`.
      * </pre>
      *
      * <code>.todo.v1.WatchReset reset = 4 [json_name = "reset"];</code>
@@ -1234,7 +1244,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * All that was cached must be read anew; the stream goes on.
+     * Everything cached must be read again. The stream goes on from `token`.
      * </pre>
      *
      * <code>.todo.v1.WatchReset reset = 4 [json_name = "reset"];</code>
@@ -1261,7 +1271,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * All that was cached must be read anew; the stream goes on.
+     * Everything cached must be read again. The stream goes on from `token`.
      * </pre>
      *
      * <code>.todo.v1.WatchReset reset = 4 [json_name = "reset"];</code>
@@ -1284,7 +1294,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * All that was cached must be read anew; the stream goes on.
+     * Everything cached must be read again. The stream goes on from `token`.
      * </pre>
      *
      * <code>.todo.v1.WatchReset reset = 4 [json_name = "reset"];</code>
@@ -1294,7 +1304,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * All that was cached must be read anew; the stream goes on.
+     * Everything cached must be read again. The stream goes on from `token`.
      * </pre>
      *
      * <code>.todo.v1.WatchReset reset = 4 [json_name = "reset"];</code>
@@ -1312,7 +1322,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * All that was cached must be read anew; the stream goes on.
+     * Everything cached must be read again. The stream goes on from `token`.
      * </pre>
      *
      * <code>.todo.v1.WatchReset reset = 4 [json_name = "reset"];</code>

@@ -12,8 +12,8 @@ public interface WatchTodosResponseOrBuilder extends
 
   /**
    * <pre>
-   * Resume here; exclusive. Of several changes with one commit time only the
-   * last carries the new cursor, the earlier ones repeat the one before.
+   * Resume after this token. Of several changes with one commit time only the
+   * last one carries a new cursor, so that a transaction is never cut in half.
    * </pre>
    *
    * <code>string token = 1 [json_name = "token"];</code>
@@ -22,8 +22,8 @@ public interface WatchTodosResponseOrBuilder extends
   java.lang.String getToken();
   /**
    * <pre>
-   * Resume here; exclusive. Of several changes with one commit time only the
-   * last carries the new cursor, the earlier ones repeat the one before.
+   * Resume after this token. Of several changes with one commit time only the
+   * last one carries a new cursor, so that a transaction is never cut in half.
    * </pre>
    *
    * <code>string token = 1 [json_name = "token"];</code>
@@ -61,7 +61,7 @@ public interface WatchTodosResponseOrBuilder extends
 
   /**
    * <pre>
-   * Nothing was missed up to the token.
+   * No change up to the token was missed.
    * </pre>
    *
    * <code>.todo.v1.WatchProgress progress = 3 [json_name = "progress"];</code>
@@ -70,7 +70,7 @@ public interface WatchTodosResponseOrBuilder extends
   boolean hasProgress();
   /**
    * <pre>
-   * Nothing was missed up to the token.
+   * No change up to the token was missed.
    * </pre>
    *
    * <code>.todo.v1.WatchProgress progress = 3 [json_name = "progress"];</code>
@@ -79,7 +79,7 @@ public interface WatchTodosResponseOrBuilder extends
   dev.tidemark.todo.v1.WatchProgress getProgress();
   /**
    * <pre>
-   * Nothing was missed up to the token.
+   * No change up to the token was missed.
    * </pre>
    *
    * <code>.todo.v1.WatchProgress progress = 3 [json_name = "progress"];</code>
@@ -88,7 +88,7 @@ public interface WatchTodosResponseOrBuilder extends
 
   /**
    * <pre>
-   * All that was cached must be read anew; the stream goes on.
+   * Everything cached must be read again. The stream goes on from `token`.
    * </pre>
    *
    * <code>.todo.v1.WatchReset reset = 4 [json_name = "reset"];</code>
@@ -97,7 +97,7 @@ public interface WatchTodosResponseOrBuilder extends
   boolean hasReset();
   /**
    * <pre>
-   * All that was cached must be read anew; the stream goes on.
+   * Everything cached must be read again. The stream goes on from `token`.
    * </pre>
    *
    * <code>.todo.v1.WatchReset reset = 4 [json_name = "reset"];</code>
@@ -106,7 +106,7 @@ public interface WatchTodosResponseOrBuilder extends
   dev.tidemark.todo.v1.WatchReset getReset();
   /**
    * <pre>
-   * All that was cached must be read anew; the stream goes on.
+   * Everything cached must be read again. The stream goes on from `token`.
    * </pre>
    *
    * <code>.todo.v1.WatchReset reset = 4 [json_name = "reset"];</code>

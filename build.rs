@@ -1,20 +1,32 @@
 //! Compiles the public contract without a `protoc` on the machine.
 //!
-//! Two passes over one descriptor: plain messages for everybody (`crate::pb`),
-//! then the service with its client. In the second pass the replies that carry
-//! todos are mapped to types of ours whose todos are bytes that are already
-//! encoded: a submessage and a `bytes` field look the same on the wire, so a
-//! cached todo is answered without being decoded or encoded again.
+//! Three passes over one descriptor set: plain messages for everyone
+//! (`crate::pb`), the client, and the service. In the service's pass the
+//! replies are generated a second time with `Todo` and `TodoChange` mapped to
+//! types that hold encoded bytes (`grpc/encoded.rs`), so that a cached todo is
+//! sent without being decoded or encoded again.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
+use prost_types::FileDescriptorSet;
+
 const PROTO: &str = "proto/todo/v1/todo.proto";
 
-/// Replies whose todos are sent as they lie in the cache.
-const ENCODED: [&str; 4] = [
+/// The package of the contract.
+const PACKAGE: &str = "todo.v1";
+
+/// Messages that the service's pass maps to a type of `grpc/encoded.rs`.
+const ENCODED: [(&str, &str); 2] = [
+    ("Todo", "crate::grpc::encoded::EncodedTodo"),
+    ("TodoChange", "crate::grpc::encoded::EncodedChange"),
+];
+/// Messages that hold one of `ENCODED`: the service's pass generates them.
+const REPLIES: [&str; 6] = [
     "GetTodoResponse",
     "BatchGetTodosResponse",
     "ListTodosResponse",
+    "CreateTodoResponse",
+    "UpdateTodoResponse",
     "WatchTodosResponse",
 ];
 
@@ -52,13 +64,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut service = tonic_prost_build::configure()
         .build_client(false)
         .codec_path("crate::grpc::transport::SizedBufferCodec")
-        .extern_path(".todo.v1", "crate::pb")
         .out_dir(&server);
-    for reply in ENCODED {
-        service = service.extern_path(
-            format!(".todo.v1.{reply}"),
-            format!("crate::grpc::reply::{reply}"),
-        );
+    for (name, path) in server_types(&descriptors) {
+        service = service.extern_path(format!(".{PACKAGE}.{name}"), path);
     }
     service.compile_fds(descriptors.clone())?;
 
@@ -74,4 +82,28 @@ fn main() -> Result<(), Box<dyn Error>> {
         .out_dir(&yardstick)
         .compile_fds(descriptors)?;
     Ok(())
+}
+
+/// Each type that the service's pass does not generate, with its path: the
+/// plain type, or the encoded one.
+fn server_types(descriptors: &FileDescriptorSet) -> Vec<(String, String)> {
+    let file = descriptors
+        .file
+        .iter()
+        .find(|file| file.package() == PACKAGE);
+    let file = file.expect("the contract is in the set");
+    let messages = file.message_type.iter().map(|message| message.name());
+    let enums = file.enum_type.iter().map(|it| it.name());
+    messages
+        .chain(enums)
+        .filter(|name| !REPLIES.contains(name))
+        .map(|name| {
+            let encoded = ENCODED.iter().find(|(message, _)| *message == name);
+            let path = encoded.map_or_else(
+                || format!("crate::pb::{name}"),
+                |(_, path)| (*path).to_owned(),
+            );
+            (name.to_owned(), path)
+        })
+        .collect()
 }

@@ -95,8 +95,10 @@ pub enum Error {
         problem: String,
     },
     /// Not a token, or one ahead of the origin.
-    #[error("token {value:?} {problem}")]
+    #[error("{field} {value:?} {problem}")]
     TokenInvalid {
+        /// Path of the field in the request.
+        field: &'static str,
         /// The token, cut short.
         value: String,
         /// What is wrong and what would be right.
@@ -104,9 +106,11 @@ pub enum Error {
     },
     /// A token of another origin.
     #[error(
-        "token {value:?} belongs to another database; present tokens only to the service that gave them"
+        "{field} {value:?} belongs to another database; present tokens only to the service that gave them"
     )]
     TokenForeign {
+        /// Path of the field in the request.
+        field: &'static str,
         /// The token, cut short.
         value: String,
     },

@@ -186,7 +186,7 @@ impl Cache {
         if let Consistency::AtLeastAsFresh(seen) = consistency
             && Box::pin(self.refuse_future(seen, deadline)).await?
         {
-            return Err(self.token_from_the_future(seen));
+            return Err(self.token_from_the_future("consistency.at_least_as_fresh", seen));
         }
         let request = |need, away| {
             Ok(Request {
@@ -235,8 +235,10 @@ impl Cache {
         Ok(heartbeat.map_err(|problem| self.unavailable(problem.to_string())))
     }
 
-    fn token_from_the_future(&self, seen: OriginTime) -> Error {
+    /// The refusal of a token in `field` of the request.
+    pub(super) fn token_from_the_future(&self, field: &'static str, seen: OriginTime) -> Error {
         Error::TokenInvalid {
+            field,
             value: crate::error::shorten(&Token::at(self.origin_id(), seen).encode()),
             problem: "is ahead of the database; present only tokens that this service gave".into(),
         }

@@ -47,8 +47,13 @@ impl Cache {
     /// Starts a watch. Its first message comes at once.
     ///
     /// # Errors
-    /// `OriginUnavailable` while starting, `Overloaded` if there are too many.
-    pub fn watch(self: &Arc<Self>, request: WatchRequest) -> Result<Watch, Error> {
+    /// `OriginUnavailable` while starting, `TokenInvalid` if the token is ahead
+    /// of the database, `Overloaded` if there are too many.
+    pub async fn watch(
+        self: &Arc<Self>,
+        request: WatchRequest,
+        deadline: Option<Instant>,
+    ) -> Result<Watch, Error> {
         if !self.started() {
             return Err(self.unavailable(
                 "this replica is starting and does not know the database's time".into(),
@@ -56,6 +61,12 @@ impl Cache {
         }
         if self.shutdown.is_cancelled() {
             return Err(Error::Draining);
+        }
+        if let Some(after) = request.after {
+            let newest = after.max(request.seen);
+            if self.refuse_future(newest, deadline).await? {
+                return Err(self.token_from_the_future("after", newest));
+            }
         }
         let after = request.after.unwrap_or_else(|| self.coherence.frontier());
         let watcher = self

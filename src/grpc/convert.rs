@@ -80,8 +80,9 @@ pub fn names(names: &[String]) -> Result<Vec<TodoName>, Error> {
 ///
 /// # Errors
 /// `TokenInvalid`, `TokenForeign`.
-pub fn token(text: &str, origin: OriginId) -> Result<Token, Error> {
+pub fn token(field: &'static str, text: &str, origin: OriginId) -> Result<Token, Error> {
     let invalid = |problem: &str| Error::TokenInvalid {
+        field,
         value: shorten(text),
         problem: problem.into(),
     };
@@ -102,6 +103,7 @@ pub fn token(text: &str, origin: OriginId) -> Result<Token, Error> {
         })?;
         if one.origin != origin {
             return Err(Error::TokenForeign {
+                field,
                 value: shorten(text),
             });
         }
@@ -146,7 +148,8 @@ pub fn want(
             Consistency::MaxStaleness(duration("consistency.max_staleness", &d)?)
         }
         Some(Requirement::AtLeastAsFresh(text)) => {
-            Consistency::AtLeastAsFresh(token(&text, origin)?.seen)
+            let token = token("consistency.at_least_as_fresh", &text, origin)?;
+            Consistency::AtLeastAsFresh(token.seen)
         }
     };
     Ok(Want {
@@ -396,7 +399,7 @@ pub fn watch(request: &pb::WatchTodosRequest, origin: OriginId) -> Result<WatchR
         return Err(FieldProblem::new("names", other.as_str(), problem).into());
     }
     let presented = match &request.start {
-        Some(pb::watch_todos_request::Start::After(text)) => Some(token(text, origin)?),
+        Some(pb::watch_todos_request::Start::After(text)) => Some(token("after", text, origin)?),
         None => None,
     };
     let (after, seen) = (
@@ -457,10 +460,16 @@ mod tests {
             fresh_to: OriginTime(5),
         }
         .encode();
-        assert_eq!(token(&text, ORIGIN).expect("right").seen, OriginTime(9));
+        assert_eq!(
+            token("after", &text, ORIGIN).expect("right").seen,
+            OriginTime(9)
+        );
         for at in 0..text.len() {
             assert!(
-                matches!(token(&text[..at], ORIGIN), Err(Error::TokenInvalid { .. })),
+                matches!(
+                    token("after", &text[..at], ORIGIN),
+                    Err(Error::TokenInvalid { .. })
+                ),
                 "cut at {at}"
             );
             for with in *b"A_z" {
@@ -471,13 +480,16 @@ mod tests {
                 flipped[at] = with;
                 let flipped = String::from_utf8(flipped).expect("ascii");
                 assert!(
-                    matches!(token(&flipped, ORIGIN), Err(Error::TokenInvalid { .. })),
+                    matches!(
+                        token("after", &flipped, ORIGIN),
+                        Err(Error::TokenInvalid { .. })
+                    ),
                     "flipped at {at}"
                 );
             }
         }
         assert!(matches!(
-            token(&text, OriginId(8)),
+            token("after", &text, OriginId(8)),
             Err(Error::TokenForeign { .. })
         ));
     }
@@ -492,7 +504,8 @@ mod tests {
             }
             .encode()
         };
-        let both = token(&format!(" {}  {} ", one(9, 5), one(3, 7)), ORIGIN).expect("right");
+        let both =
+            token("after", &format!(" {}  {} ", one(9, 5), one(3, 7)), ORIGIN).expect("right");
         assert_eq!((both.seen, both.fresh_to), (OriginTime(9), OriginTime(5)));
     }
 

@@ -2,14 +2,13 @@
 
 mod convert;
 mod deadline;
-mod edge;
+pub mod encoded;
 pub(crate) mod filter;
 pub mod health;
 pub(crate) mod page_token;
-pub mod reply;
+mod rpc_layer;
 mod service;
 mod status;
-mod told;
 pub mod transport;
 
 use std::{
@@ -85,7 +84,7 @@ pub fn calls(
     metrics: Arc<Metrics>,
 ) -> impl tower::Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible> + Clone
 {
-    edge::EdgeLayer::new(metrics).layer(TodoServiceServer::new(Todos::new(cache)))
+    rpc_layer::RpcLayer::new(metrics).layer(TodoServiceServer::new(Todos::new(cache)))
 }
 
 /// Serves until `shutdown`, and then until the last call is finished.
@@ -124,7 +123,7 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .accept_http1(web.is_on())
         .layer(web)
-        .layer(edge::EdgeLayer::new(Arc::clone(&metrics)))
+        .layer(rpc_layer::RpcLayer::new(Arc::clone(&metrics)))
         .add_service(todos)
         .add_service(health::service(health, shutdown.clone()))
         .add_service(reflection().build_v1()?)

@@ -1,4 +1,5 @@
-//! The calls: parse, one call of the cache, wrap.
+//! The calls of the contract. Each parses its request, makes one call to the
+//! cache and wraps the result.
 
 use std::{
     pin::Pin,
@@ -12,36 +13,36 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use super::{
-    convert, deadline, page_token,
-    reply::{self, BatchGetTodosResponse, GetTodoResponse, ListTodosResponse, WatchTodosResponse},
-    server::todo_service_server::TodoService,
+    convert, deadline,
+    encoded::{EncodedChange, EncodedTodo},
+    page_token,
+    server::{
+        BatchGetTodosResponse, CreateTodoResponse, GetTodoResponse, ListTodosResponse,
+        UpdateTodoResponse, WatchTodosResponse, todo_service_server::TodoService,
+        watch_todos_response::Event,
+    },
     status,
-    told::Told,
 };
 use crate::{
     cache::{Cache, WatchEvent, WatchMessage},
-    error::{Error, FieldProblem, ReadInfo},
+    error::{Error, ReadInfo},
     model::TodoName,
     pb,
 };
 
-/// When a caller should try again while this replica waits for its database.
+/// Suggested delay before a retry while this replica connects to its database.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The service. The cache is set once the origin is reached.
 pub struct Todos {
     cache: Arc<OnceLock<Arc<Cache>>>,
-    told: Arc<Told>,
 }
 
 impl Todos {
     /// A service that answers `UNAVAILABLE` until the cache is set.
     #[must_use]
     pub fn new(cache: Arc<OnceLock<Arc<Cache>>>) -> Self {
-        Self {
-            cache,
-            told: Arc::default(),
-        }
+        Self { cache }
     }
 
     fn cache(&self) -> Result<&Arc<Cache>, Error> {
@@ -52,7 +53,8 @@ impl Todos {
     }
 }
 
-fn parts<T>(request: Request<T>) -> (Option<Instant>, T) {
+/// The caller's deadline and the message.
+fn split<T>(request: Request<T>) -> (Option<Instant>, T) {
     let (metadata, _, message): (MetadataMap, _, T) = request.into_parts();
     (deadline::of(&metadata), message)
 }
@@ -61,13 +63,13 @@ fn read_info(read: &ReadInfo) -> Option<pb::ReadInfo> {
     Some(pb::ReadInfo {
         token: read.token.encode(),
         source: status::source(read.source).into(),
-        staleness_bound: Some(duration(read.staleness_bound)),
+        staleness_bound: Some(to_duration(read.staleness_bound)),
         stale: read.stale,
     })
 }
 
 /// A bound rounded up to the microsecond.
-fn duration(d: Duration) -> prost_types::Duration {
+fn to_duration(d: Duration) -> prost_types::Duration {
     let micros = d.as_nanos().div_ceil(1000);
     prost_types::Duration {
         seconds: i64::try_from(micros / 1_000_000).unwrap_or(i64::MAX),
@@ -75,20 +77,12 @@ fn duration(d: Duration) -> prost_types::Duration {
     }
 }
 
-fn texts(names: &[TodoName]) -> Vec<String> {
+fn to_strings(names: &[TodoName]) -> Vec<String> {
     names.iter().map(ToString::to_string).collect()
 }
 
-/// The todo in a reply to a write; none, if the write was repeated under its
-/// request id and the todo was deleted since. It is encoded already, and
-/// encoded again here: writes are few, and their replies plain messages.
-fn written(todo: Bytes) -> Result<Option<pb::Todo>, Status> {
-    if todo.is_empty() {
-        return Ok(None);
-    }
-    prost::Message::decode(todo)
-        .map(Some)
-        .map_err(|e| Status::internal(format!("a stored todo is damaged: {e}")))
+fn encoded(todos: Vec<Bytes>) -> Vec<EncodedTodo> {
+    todos.into_iter().map(EncodedTodo::from).collect()
 }
 
 fn now_ms() -> i64 {
@@ -104,14 +98,14 @@ impl TodoService for Todos {
         &self,
         request: Request<pb::GetTodoRequest>,
     ) -> Result<Response<GetTodoResponse>, Status> {
-        let (deadline, request) = parts(request);
+        let (deadline, request) = split(request);
         let name = convert::todo_name("name", &request.name).map_err(Error::from)?;
         let cache = self.cache()?;
         let want = convert::want(request.consistency, deadline, cache.origin_id())?;
         let answer = cache.get(&name, &want).await?;
         Ok(Response::new(GetTodoResponse {
             read: read_info(&answer.read),
-            todo: answer.body,
+            todo: EncodedTodo::from_bytes(answer.body),
         }))
     }
 
@@ -119,16 +113,16 @@ impl TodoService for Todos {
         &self,
         request: Request<pb::BatchGetTodosRequest>,
     ) -> Result<Response<BatchGetTodosResponse>, Status> {
-        let (deadline, request) = parts(request);
+        let (deadline, request) = split(request);
         let names = convert::names(&request.names)?;
         let cache = self.cache()?;
         let want = convert::want(request.consistency, deadline, cache.origin_id())?;
         let answer = cache.get_many(&names, &want).await?;
         Ok(Response::new(BatchGetTodosResponse {
-            todos: answer.body.todos,
-            missing: texts(&answer.body.missing),
+            todos: encoded(answer.body.todos),
+            missing: to_strings(&answer.body.missing),
             read: read_info(&answer.read),
-            unreadable: texts(&answer.body.unreadable),
+            unreadable: to_strings(&answer.body.unreadable),
         }))
     }
 
@@ -136,7 +130,7 @@ impl TodoService for Todos {
         &self,
         request: Request<pb::ListTodosRequest>,
     ) -> Result<Response<ListTodosResponse>, Status> {
-        let (deadline, request) = parts(request);
+        let (deadline, request) = split(request);
         let (query, carried) = convert::page_query(&request)?;
         let cache = self.cache()?;
         let want = convert::want(request.consistency, deadline, cache.origin_id())?;
@@ -147,22 +141,22 @@ impl TodoService for Todos {
             .next
             .map(|next| page_token::encode(&query, &next, fresh_to));
         Ok(Response::new(ListTodosResponse {
-            todos: answer.body.todos,
+            todos: encoded(answer.body.todos),
             next_page_token: next.unwrap_or_default(),
             read: read_info(&answer.read),
-            unreadable: texts(&answer.body.unreadable),
+            unreadable: to_strings(&answer.body.unreadable),
         }))
     }
 
     async fn create_todo(
         &self,
         request: Request<pb::CreateTodoRequest>,
-    ) -> Result<Response<pb::CreateTodoResponse>, Status> {
-        let (deadline, request) = parts(request);
+    ) -> Result<Response<CreateTodoResponse>, Status> {
+        let (deadline, request) = split(request);
         let (write, request_id) = convert::create(request, now_ms())?;
         let done = self.cache()?.write(write, request_id, deadline).await?;
-        Ok(Response::new(pb::CreateTodoResponse {
-            todo: written(done.todo)?,
+        Ok(Response::new(CreateTodoResponse {
+            todo: EncodedTodo::from_bytes(done.todo),
             token: done.token.encode(),
         }))
     }
@@ -170,12 +164,12 @@ impl TodoService for Todos {
     async fn update_todo(
         &self,
         request: Request<pb::UpdateTodoRequest>,
-    ) -> Result<Response<pb::UpdateTodoResponse>, Status> {
-        let (deadline, request) = parts(request);
+    ) -> Result<Response<UpdateTodoResponse>, Status> {
+        let (deadline, request) = split(request);
         let (write, request_id) = convert::update(request)?;
         let done = self.cache()?.write(write, request_id, deadline).await?;
-        Ok(Response::new(pb::UpdateTodoResponse {
-            todo: written(done.todo)?,
+        Ok(Response::new(UpdateTodoResponse {
+            todo: EncodedTodo::from_bytes(done.todo),
             token: done.token.encode(),
         }))
     }
@@ -184,7 +178,7 @@ impl TodoService for Todos {
         &self,
         request: Request<pb::DeleteTodoRequest>,
     ) -> Result<Response<pb::DeleteTodoResponse>, Status> {
-        let (deadline, request) = parts(request);
+        let (deadline, request) = split(request);
         let write = convert::delete(request)?;
         let done = self.cache()?.write(write, None, deadline).await?;
         Ok(Response::new(pb::DeleteTodoResponse {
@@ -198,57 +192,29 @@ impl TodoService for Todos {
         &self,
         request: Request<pb::WatchTodosRequest>,
     ) -> Result<Response<Self::WatchTodosStream>, Status> {
-        let (deadline, request) = parts(request);
+        let (deadline, request) = split(request);
         let cache = self.cache()?;
         let watch = convert::watch(&request, cache.origin_id())?;
-        if let (Some(after), Some(pb::watch_todos_request::Start::After(text))) =
-            (watch.after, &request.start)
-            && cache.refuse_future(after.max(watch.seen), deadline).await?
-        {
-            let problem =
-                "is ahead of the database; present only tokens that this service gave".into();
-            return Err(Error::TokenInvalid {
-                value: crate::error::shorten(text),
-                problem,
-            }
-            .into());
-        }
-        let messages = cache.watch(watch)?;
-        // The cache ends a stream only when it shuts down, after a last
-        // progress message.
+        let messages = cache.watch(watch, deadline).await?;
+        // The cache ends a stream only at shutdown, after a last progress message.
         let end = futures::stream::once(async { Err(Status::from(Error::Draining)) });
-        let told = Arc::clone(&self.told);
-        Ok(Response::new(Box::pin(
-            messages
-                .map(move |message| Ok(watch_message(message, &told)))
-                .chain(end),
-        )))
+        let replies = messages.map(|message| Ok(watch_reply(message))).chain(end);
+        Ok(Response::new(Box::pin(replies)))
     }
 }
 
-fn watch_message(message: WatchMessage, told: &Told) -> WatchTodosResponse {
+fn watch_reply(message: WatchMessage) -> WatchTodosResponse {
     let event = match message.event {
-        WatchEvent::Change { change, todo } => {
-            reply::WatchEvent::Change(told.encoded(&change, todo.unwrap_or_default()))
-        }
-        WatchEvent::Progress { staleness_bound } => {
-            reply::WatchEvent::Progress(pb::WatchProgress {
-                staleness_bound: staleness_bound.map(duration),
-            })
-        }
-        WatchEvent::Reset { reason } => reply::WatchEvent::Reset(pb::WatchReset {
+        WatchEvent::Change { change, todo } => Event::Change(EncodedChange::new(change, todo)),
+        WatchEvent::Progress { staleness_bound } => Event::Progress(pb::WatchProgress {
+            staleness_bound: staleness_bound.map(to_duration),
+        }),
+        WatchEvent::Reset { reason } => Event::Reset(pb::WatchReset {
             reason: reason.to_string(),
         }),
     };
     WatchTodosResponse {
         token: message.token.encode(),
         event: Some(event),
-    }
-}
-
-/// So that a wrong name is one error type for all calls.
-impl From<FieldProblem> for Status {
-    fn from(problem: FieldProblem) -> Self {
-        Error::from(problem).into()
     }
 }

@@ -92,20 +92,29 @@ fn sorted(error: Error) -> (Code, ErrorReason, ErrorDetails) {
                 field(values, "page_token", &problem),
             )
         }
-        Error::TokenInvalid { value, problem } => {
-            let values = metadata([("value", value), ("problem", problem.clone())]);
+        Error::TokenInvalid {
+            field: name,
+            value,
+            problem,
+        } => {
+            let values = [
+                ("field", name.into()),
+                ("value", value),
+                ("problem", problem.clone()),
+            ];
+            let values = metadata(values);
             (
                 Code::InvalidArgument,
                 ErrorReason::TokenInvalid,
-                field(values, "token", &problem),
+                field(values, name, &problem),
             )
         }
-        Error::TokenForeign { value } => {
-            let values = metadata([("value", value)]);
+        Error::TokenForeign { field: name, value } => {
+            let values = metadata([("field", name.into()), ("value", value)]);
             (
                 Code::InvalidArgument,
                 ErrorReason::TokenForeign,
-                field(values, "token", "belongs to another database"),
+                field(values, name, "belongs to another database"),
             )
         }
         Error::TodoNotFound { name, read, token } => {
@@ -324,6 +333,7 @@ mod tests {
             ),
             (
                 Error::TokenInvalid {
+                    field: "after",
                     value: text(),
                     problem: text(),
                 },
@@ -332,7 +342,10 @@ mod tests {
                 &["value"],
             ),
             (
-                Error::TokenForeign { value: text() },
+                Error::TokenForeign {
+                    field: "after",
+                    value: text(),
+                },
                 Code::InvalidArgument,
                 "TOKEN_FOREIGN",
                 &["value"],

@@ -139,7 +139,7 @@ impl Watcher {
         };
         let opened = Instant::now();
         self.told_here.clear();
-        let mut stream = match replica.cache.watch(request) {
+        let mut stream = match replica.cache.watch(request, None).await {
             Ok(stream) => stream,
             Err(Error::OriginUnavailable { .. } | Error::Draining | Error::Overloaded { .. }) => {
                 return;

@@ -1,5 +1,5 @@
-//! Round every call: its span, its metrics, and what the framework says in
-//! words of its own.
+//! Wraps every call: its span, its metrics, and the errors of the framework in
+//! the form that the contract states.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -18,12 +18,12 @@ use tracing::{Instrument, Span, field::Empty};
 use super::{MAX_REQUEST_BYTES, status};
 use crate::telemetry::{self, Kind, Metrics, RpcLabels};
 
-/// Puts an [`Edge`] round a service.
+/// Wraps a service in an [`RpcService`].
 #[derive(Clone)]
-pub struct EdgeLayer(Arc<Calls>);
+pub struct RpcLayer(Arc<Calls>);
 
-impl EdgeLayer {
-    /// One that counts here.
+impl RpcLayer {
+    /// A layer that counts calls in `metrics`.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self(Arc::new(Calls {
             metrics,
@@ -32,33 +32,33 @@ impl EdgeLayer {
     }
 }
 
-impl<S> Layer<S> for EdgeLayer {
-    type Service = Edge<S>;
+impl<S> Layer<S> for RpcLayer {
+    type Service = RpcService<S>;
 
-    fn layer(&self, inner: S) -> Edge<S> {
-        Edge {
+    fn layer(&self, inner: S) -> RpcService<S> {
+        RpcService {
             inner,
             calls: Arc::clone(&self.0),
         }
     }
 }
 
-/// A service with span, metrics, and statuses as the contract has them.
+/// A service whose calls have a span, metrics, and statuses of the contract.
 #[derive(Clone)]
-pub struct Edge<S> {
+pub struct RpcService<S> {
     inner: S,
     calls: Arc<Calls>,
 }
 
-/// The latencies of calls, each looked up by its labels once: to look it up
-/// costs more than to count.
+/// The latency histograms by call and code. Each is looked up by its labels
+/// once: a lookup costs more than an observation.
 struct Calls {
     metrics: Arc<Metrics>,
     latencies: [[OnceLock<Histogram>; CODES]; CALLS.len()],
 }
 
 impl Calls {
-    fn ended(&self, call: usize, code: Code, began: Instant) {
+    fn record(&self, call: usize, code: Code, began: Instant) {
         let latency = self.latencies[call][code as usize].get_or_init(|| {
             let labels = RpcLabels {
                 call: CALLS[call],
@@ -70,7 +70,7 @@ impl Calls {
     }
 }
 
-impl<S> Service<Request<Body>> for Edge<S>
+impl<S> Service<Request<Body>> for RpcService<S>
 where
     S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
     S::Future: Send,
@@ -92,7 +92,7 @@ where
         let recorded = span.clone();
         let work = async move {
             let response = if let Ok(response) = answer.await {
-                translated(response?)
+                translate_refusal(response?)
             } else {
                 calls
                     .metrics
@@ -104,14 +104,13 @@ where
             };
             let code = code_of(response.headers());
             recorded.record("rpc.grpc.status_code", code as i32);
-            if is_our_fault(code) {
+            if is_server_error(code) {
                 recorded.record("otel.status_code", "ERROR");
             }
-            calls.ended(call, code, began);
+            calls.record(call, code, began);
             Ok(response)
         };
-        // Nobody looks at a span that is switched off: then it is not entered
-        // at each poll either.
+        // A disabled span is not entered at each poll.
         if span.is_disabled() {
             Box::pin(work)
         } else {
@@ -120,7 +119,7 @@ where
     }
 }
 
-/// The span of a call, under that of the caller if there is one.
+/// The span of a call, a child of the caller's if the request carries one.
 fn span(request: &Request<Body>) -> Span {
     let span = tracing::info_span!(
         "rpc",
@@ -143,7 +142,7 @@ fn span(request: &Request<Body>) -> Span {
     span
 }
 
-/// The calls of the contract by name; all others count as one.
+/// The calls of the contract; all others share the last label.
 const CALLS: [&str; 8] = [
     "GetTodo",
     "BatchGetTodos",
@@ -163,9 +162,9 @@ fn call_number(path: &str) -> usize {
     known.unwrap_or(CALLS.len() - 1)
 }
 
-/// What the conventions for traces count as an error of the server; the other
-/// codes say what the caller did.
-const fn is_our_fault(code: Code) -> bool {
+/// Whether the OpenTelemetry conventions count the code as an error of the
+/// server. The other codes describe what the caller did.
+const fn is_server_error(code: Code) -> bool {
     matches!(
         code,
         Code::Unknown
@@ -183,8 +182,8 @@ fn code_of(headers: &HeaderMap) -> Code {
         .map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()))
 }
 
-/// What the framework refuses before a call is reached.
-fn translated(response: Response<Body>) -> Response<Body> {
+/// Gives a request that the framework refused the status of the contract.
+fn translate_refusal(response: Response<Body>) -> Response<Body> {
     let code = code_of(response.headers());
     if !matches!(
         code,
@@ -200,7 +199,7 @@ fn translated(response: Response<Body>) -> Response<Body> {
         Code::OutOfRange if status.details().is_empty() => {
             status::message_too_large(MAX_REQUEST_BYTES).into_http()
         }
-        // Small as it was sent, and too large once it is unpacked.
+        // Within the limit as sent, above it once decompressed.
         Code::ResourceExhausted if status.details().is_empty() && text.contains("decompress") => {
             status::message_too_large(MAX_REQUEST_BYTES).into_http()
         }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::model::{OriginTime, TodoName, Token};
+use crate::model::{TodoName, Token};
 
 /// Most characters of an offending value that an error repeats.
 const SHOWN_CHARS: usize = 80;
@@ -169,6 +169,27 @@ pub enum Error {
         /// When it is worth trying again.
         retry_after: Duration,
     },
+    /// A rule of the database's operator does not allow the write: it had no
+    /// effect, and the same write will be refused again.
+    #[error("the database refuses this write: {problem}; nothing was written")]
+    OriginRefused {
+        /// Which rule.
+        problem: String,
+    },
+    /// The service's database user lacks a right: the write had no effect.
+    #[error("the database refuses this write: {problem}; nothing was written")]
+    OriginForbidden {
+        /// Which right.
+        problem: String,
+    },
+    /// The database has no room: the write had no effect.
+    #[error("the database refuses writes: {problem}; nothing was written")]
+    OriginFull {
+        /// What is full.
+        problem: String,
+        /// When it is worth trying again.
+        retry_after: Duration,
+    },
     /// `cached_only`, and no cache can answer.
     #[error(
         "no cache holds {what} fresh enough, and the request allows nothing else; ask without cached_only"
@@ -223,80 +244,4 @@ impl From<FieldProblem> for Error {
     fn from(problem: FieldProblem) -> Self {
         Self::FieldInvalid(vec![problem])
     }
-}
-
-/// Why the origin did not do what it was asked to read.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum OriginError {
-    /// It cannot be reached, or did not answer in time. Nothing was written.
-    #[error("{0}")]
-    Unavailable(String),
-    /// It has not reached the time that was asked for: the time is not its own.
-    #[error("the time {0} is ahead of the database")]
-    Ahead(OriginTime),
-}
-
-/// Why the origin did not do a write.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum WriteError {
-    /// No such todo, as of an upper bound `at`.
-    #[error("not found")]
-    NotFound {
-        /// Upper bound of the time of the state that refused it.
-        at: OriginTime,
-    },
-    /// There is one already.
-    #[error("already exists")]
-    AlreadyExists {
-        /// Upper bound of the time of the state that refused it.
-        at: OriginTime,
-    },
-    /// The stored todo has another etag.
-    #[error("etag mismatch")]
-    EtagMismatch {
-        /// The etag of the stored todo.
-        current: String,
-        /// Upper bound of the time of the state that refused it.
-        at: OriginTime,
-    },
-    /// The stored document cannot be read as a todo, so it is not changed.
-    #[error("unreadable")]
-    Unreadable {
-        /// The field that has it wrong.
-        field: String,
-        /// What is wrong with it.
-        problem: String,
-        /// Upper bound of the time of the state that refused it.
-        at: OriginTime,
-    },
-    /// The request id was used with other contents.
-    #[error("request id reused")]
-    RequestIdReused,
-    /// The todo would break a rule that the patch alone does not show, such as
-    /// an update that creates without a title.
-    #[error("{0:?}")]
-    Invalid(FieldProblem),
-    /// Nothing was written: the origin cannot be reached.
-    #[error("{0}")]
-    Unavailable(String),
-    /// It is not known whether it was written. `raised`: the write has a time
-    /// (it failed only in being confirmed by the majority), so fences go up.
-    #[error("{problem}")]
-    OutcomeUnknown {
-        /// What was seen.
-        problem: String,
-        /// Upper bound of the write's time, if it has one.
-        at: Option<OriginTime>,
-    },
-}
-
-/// Why the feed stopped.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum FeedError {
-    /// The connection or the stream failed: resume.
-    #[error("the feed broke: {0}")]
-    Broken(String),
-    /// The origin no longer has the history to go on from there.
-    #[error("the database has forgotten the history that the feed needs: {0}")]
-    HistoryLost(String),
 }

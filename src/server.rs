@@ -21,11 +21,7 @@ use crate::{
     cache::{Cache, Clock, Fatal, Phase, Settings},
     config::Config,
     grpc::{self, health::HealthState, transport::Tls},
-    origin::{
-        Origin,
-        embedded::Embedded,
-        mongo::{ConnectError, MongoDb},
-    },
+    origin::{ConnectError, Origin, embedded::Embedded, mongo::MongoDb},
     telemetry::{self, Kind, Metrics},
     tier::{redis::RedisTier, shared::Shared},
 };
@@ -223,7 +219,7 @@ async fn keep_up(config: Config, cell: Arc<OnceLock<Arc<Cache>>>, metrics: Arc<M
     let origin = loop {
         match open_origin(&config).await {
             Ok(origin) => break origin,
-            Err(ConnectError::Permanent(problem)) => return Fatal(problem),
+            Err(ConnectError::Permanent(problem)) => return Fatal(problem.to_string()),
             Err(ConnectError::Transient(problem)) => {
                 tracing::warn!(%problem, "the database cannot be reached yet");
                 sleep(CONNECT_PAUSE).await;
@@ -278,7 +274,7 @@ fn open_embedded(dir: &Path, cache_epoch: u64) -> Result<Arc<dyn Origin>, Connec
     let opened = Embedded::open(dir, cache_epoch);
     opened
         .map(|origin| Arc::new(origin) as Arc<dyn Origin>)
-        .map_err(|e| ConnectError::Permanent(e.to_string()))
+        .map_err(|e| ConnectError::permanent(e.to_string()))
 }
 
 fn settings(config: &Config) -> Settings {

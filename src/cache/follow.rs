@@ -8,9 +8,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::{Cache, Fatal, Phase};
 use crate::{
     coherence::{CommitGroups, Entry},
-    error::FeedError,
     model::OriginTime,
-    origin::{Feed, FeedEvent, FeedItem, FeedPosition, FeedStart},
+    origin::{Feed, FeedError, FeedEvent, FeedItem, FeedPosition, FeedStart},
     telemetry::Kind,
 };
 
@@ -270,8 +269,10 @@ impl Follower<'_> {
 impl From<FeedError> for Left {
     fn from(error: FeedError) -> Self {
         match error {
-            FeedError::Broken(problem) => Self::Broken(problem),
-            FeedError::HistoryLost(problem) => Self::HistoryLost(problem),
+            FeedError::HistoryLost(cause) => Self::HistoryLost(cause.to_string()),
+            FeedError::Broken(cause) | FeedError::Unreadable(cause) | FeedError::Fatal(cause) => {
+                Self::Broken(cause.to_string())
+            }
         }
     }
 }

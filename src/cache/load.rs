@@ -14,8 +14,9 @@ use tokio::{sync::oneshot, time::timeout};
 use super::{Cache, part::Key};
 use crate::{
     coherence::{Joined, LoadRequirement, SingleFlight},
-    error::{Error, OriginError, Source},
+    error::{Error, Source},
     model::{Mono, OriginTime, PageQuery, Stamped, TodoName, Value},
+    origin::OriginError,
     telemetry::Kind,
     tier::{record, shared::SharedKey},
 };
@@ -336,9 +337,9 @@ impl Cache {
                     .task_panics
                     .get_or_create(&Kind { kind: "load" })
                     .inc();
-                Err(OriginError::Unavailable("the load ended in a panic".into()))
+                Err(OriginError::unavailable("the load ended in a panic"))
             }
-            Err(_) => Err(OriginError::Unavailable(format!(
+            Err(_) => Err(OriginError::unavailable(format!(
                 "no answer within {limit:?}"
             ))),
         };

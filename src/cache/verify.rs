@@ -24,8 +24,9 @@ use super::{
 };
 use crate::{
     coherence::LoadRequirement,
-    error::{Error, OriginError, Source},
+    error::{Error, Source},
     model::{OriginTime, Stamped, Value},
+    origin::OriginError,
     pb,
     telemetry::{Kind, Metrics},
     tier::record,
@@ -171,7 +172,7 @@ impl Cache {
             match self.state_at(&claim.key, claim.fresh_to).await {
                 Ok(right) if right == claim.value => return Verdict::Consistent,
                 Ok(right) => return Verdict::Inconsistent(Some(right)),
-                Err(OriginError::Unavailable(why)) => return Verdict::Undecided(why),
+                Err(OriginError::Unavailable(why)) => return Verdict::Undecided(why.to_string()),
                 Err(OriginError::Ahead(_)) => {}
             }
             // An honest time is below that of every heartbeat begun after it
@@ -195,7 +196,7 @@ impl Cache {
                 }
             }
         };
-        let late = |_| OriginError::Unavailable(format!("no answer within {READ_TIMEOUT:?}"));
+        let late = |_| OriginError::unavailable(format!("no answer within {READ_TIMEOUT:?}"));
         timeout(READ_TIMEOUT, read).await.map_err(late)?
     }
 

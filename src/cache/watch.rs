@@ -12,9 +12,9 @@ use super::{
 };
 use crate::{
     coherence::{CommitGroups, Entry, Next, TooOld},
-    error::{Error, FeedError},
+    error::Error,
     model::{OriginTime, Token},
-    origin::{Feed, FeedEvent, FeedItem, FeedStart},
+    origin::{Feed, FeedError, FeedEvent, FeedItem, FeedStart},
 };
 
 /// A private feed goes on when fewer names than this are pending: it paces
@@ -149,13 +149,15 @@ impl Cache {
                 }
                 Ok(Err(error)) => error,
                 Err(_) => {
-                    FeedError::Broken(format!("it could not be opened within {OPEN_TIMEOUT:?}"))
+                    FeedError::broken(format!("it could not be opened within {OPEN_TIMEOUT:?}"))
                 }
             };
             if let FeedError::HistoryLost(problem) = lost {
-                return self
-                    .hub
-                    .register_with_reset(watcher, self.coherence.frontier(), &problem);
+                return self.hub.register_with_reset(
+                    watcher,
+                    self.coherence.frontier(),
+                    &problem.to_string(),
+                );
             }
             tokio::time::sleep(RETRY_AFTER / 10).await;
         }
@@ -172,7 +174,7 @@ impl Cache {
         patience: Duration,
     ) -> Result<(), FeedError> {
         loop {
-            let silent = |_| FeedError::Broken(format!("nothing came within {patience:?}"));
+            let silent = |_| FeedError::broken(format!("nothing came within {patience:?}"));
             for item in timeout(patience, feed.next()).await.map_err(silent)?? {
                 let closed = take(closing, item)?;
                 for (time, entries) in &closed.released {
@@ -208,7 +210,7 @@ fn take(
     };
     closing
         .take(item.time, item.alone, entry)
-        .map_err(|error| FeedError::Broken(error.to_string()))
+        .map_err(|error| FeedError::broken(error.to_string()))
 }
 
 impl Watching {

@@ -1,17 +1,25 @@
 //! The way of a write: the origin first, then this replica's own fence (once a
 //! hot todo has been loaded), then the reply with its token.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::{sync::TryAcquireError, time::Instant};
 use tracing::{Instrument as _, info_span};
 
 use super::{Cache, MAX_WRITES, Written, within};
 use crate::{
-    error::{Error, WriteError, shorten},
+    error::{Error, shorten},
     model::{OriginTime, Patch, RequestId, TodoName, Token, Write},
+    origin::{Rule, WriteError},
     telemetry::Kind,
 };
+
+/// When a write is worth trying again after the disk was full: somebody has to
+/// make room.
+const FULL_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 impl Cache {
     /// Does one write, once it is durable. The write is a task of its own: it
@@ -125,12 +133,21 @@ impl Cache {
             }
             WriteError::RequestIdReused => ("invalid", request_id_reused()),
             WriteError::Invalid(problem) => ("invalid", problem.into()),
-            WriteError::Unavailable(problem) => ("unavailable", self.unavailable(problem)),
-            WriteError::OutcomeUnknown { problem, at } => {
+            WriteError::Unavailable(cause) => ("unavailable", self.unavailable(cause.to_string())),
+            WriteError::Refused { rule, cause } => {
+                tracing::warn!(%name, %rule, %cause, "the database refuses a write");
+                ("refused", refused_by_origin(&rule))
+            }
+            WriteError::OutcomeUnknown { cause, at } => {
                 if let Some(at) = at {
                     self.raise_own(&name, true, at);
                 }
-                ("unknown", Error::WriteOutcomeUnknown { problem })
+                (
+                    "unknown",
+                    Error::WriteOutcomeUnknown {
+                        problem: cause.to_string(),
+                    },
+                )
             }
         };
         self.count_write(kind);
@@ -162,6 +179,21 @@ fn may_move_in_list(write: &Write) -> bool {
         due_time,
     } = patch;
     state.is_some() || priority.is_some() || labels.is_some() || due_time.is_some()
+}
+
+/// The database refuses the write: how a caller is told depends on the rule.
+fn refused_by_origin(rule: &Rule) -> Error {
+    let problem = rule.to_string();
+    match rule {
+        Rule::Rights => Error::OriginForbidden { problem },
+        Rule::DiskFull => Error::OriginFull {
+            problem,
+            retry_after: FULL_RETRY_AFTER,
+        },
+        Rule::Validator | Rule::UniqueIndex { .. } | Rule::Size | Rule::Other => {
+            Error::OriginRefused { problem }
+        }
+    }
 }
 
 fn given_etag(write: &Write) -> String {

@@ -19,7 +19,7 @@ use crate::{
     config::Config,
     error::FieldProblem,
     model::{ListName, Patch, TodoName, timestamp_from_ms, timestamp_ms, validate},
-    origin::Origin,
+    origin::{Imported, Origin},
     pb::Todo,
     server,
 };
@@ -149,16 +149,25 @@ async fn put(origin: Arc<dyn Origin>, batch: Vec<Todo>) -> Result<usize, String>
     let mut pause = Duration::from_millis(200);
     for _ in 1..TRIES {
         match origin.import(batch.clone()).await {
-            Ok(new) => return Ok(new),
+            Ok(imported) => return created(imported),
             Err(problem) => eprintln!("a batch failed ({problem}); it is tried again"),
         }
         tokio::time::sleep(pause).await;
         pause *= 2;
     }
-    origin
-        .import(batch)
-        .await
-        .map_err(|e| format!("the database cannot be written: {e}; import again to go on"))
+    let imported = origin.import(batch).await;
+    created(
+        imported
+            .map_err(|e| format!("the database cannot be written: {e}; import again to go on"))?,
+    )
+}
+
+/// How many todos of a batch are new.
+fn created(imported: Imported) -> Result<usize, String> {
+    match imported.refused.first() {
+        None => Ok(imported.created),
+        Some((_, problem)) => Err(format!("the database refuses a todo: {problem}")),
+    }
 }
 
 fn now_ms() -> i64 {

@@ -173,6 +173,27 @@ fn sorted(error: Error) -> (Code, ErrorReason, ErrorDetails) {
                 retry(values, retry_after),
             )
         }
+        Error::OriginRefused { problem } => (
+            Code::FailedPrecondition,
+            ErrorReason::OriginRefused,
+            with(metadata([("problem", problem)])),
+        ),
+        Error::OriginForbidden { problem } => (
+            Code::PermissionDenied,
+            ErrorReason::OriginForbidden,
+            with(metadata([("problem", problem)])),
+        ),
+        Error::OriginFull {
+            problem,
+            retry_after,
+        } => {
+            let values = metadata([("problem", problem)]);
+            (
+                Code::ResourceExhausted,
+                ErrorReason::OriginFull,
+                retry(values, retry_after),
+            )
+        }
         Error::CacheOnlyMiss { what } => (
             Code::Unavailable,
             ErrorReason::CacheOnlyMiss,
@@ -412,6 +433,27 @@ mod tests {
                 &["problem"],
             ),
             (
+                Error::OriginRefused { problem: text() },
+                Code::FailedPrecondition,
+                "ORIGIN_REFUSED",
+                &["problem"],
+            ),
+            (
+                Error::OriginForbidden { problem: text() },
+                Code::PermissionDenied,
+                "ORIGIN_FORBIDDEN",
+                &["problem"],
+            ),
+            (
+                Error::OriginFull {
+                    problem: text(),
+                    retry_after: second,
+                },
+                Code::ResourceExhausted,
+                "ORIGIN_FULL",
+                &["problem"],
+            ),
+            (
                 Error::CacheOnlyMiss { what: text() },
                 Code::Unavailable,
                 "CACHE_ONLY_MISS",
@@ -445,7 +487,10 @@ mod tests {
             let (retry, bad) = (
                 matches!(
                     error,
-                    Error::OriginUnavailable { .. } | Error::Overloaded { .. } | Error::Draining
+                    Error::OriginUnavailable { .. }
+                        | Error::OriginFull { .. }
+                        | Error::Overloaded { .. }
+                        | Error::Draining
                 ),
                 code == Code::InvalidArgument,
             );

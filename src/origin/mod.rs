@@ -1,14 +1,16 @@
 //! The database of record. Two of them: MongoDB and the embedded store.
 
 pub mod embedded;
+mod error;
 pub mod mongo;
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
+pub use self::error::{Cause, ConnectError, FeedError, Imported, OriginError, Rule, WriteError};
+
 use crate::{
-    error::{FeedError, OriginError, WriteError},
     model::{
         Change, OriginId, OriginTime, Page, PageQuery, RequestId, TodoName, Value, Write, WriteDone,
     },
@@ -100,13 +102,15 @@ pub trait Origin: Send + Sync + 'static {
         request: Option<RequestId>,
     ) -> Result<WriteDone, WriteError>;
 
-    /// Many todos at once, those with a name that is taken left as they are.
-    /// For `tidemark import`. At most 1000 todos; names and fields valid, times
-    /// set by the caller. Returns how many were new.
+    /// Inserts many todos, for `tidemark import`; those whose name is taken
+    /// stay as they are. At most 1000 todos; names and fields valid, times set
+    /// by the caller. A todo that the database refuses does not keep the
+    /// others out.
     ///
     /// # Errors
-    /// `Unavailable`: some may have been written; the same call again is right.
-    async fn import(&self, todos: Vec<pb::Todo>) -> Result<usize, OriginError>;
+    /// `Unavailable`: some may have been written; the same call again is
+    /// idempotent.
+    async fn import(&self, todos: Vec<pb::Todo>) -> Result<Imported, OriginError>;
 
     /// Where the feed of a new replica starts: the replay window before `h0`,
     /// by the origin's own clock, never before what it still remembers as far
@@ -116,7 +120,7 @@ pub trait Origin: Send + Sync + 'static {
     /// Opens the feed. Several may be open at once; each is independent.
     ///
     /// # Errors
-    /// `HistoryLost` if it cannot begin there, `Broken` for everything else.
+    /// See [`FeedError`].
     async fn open_feed(&self, from: FeedStart) -> Result<Box<dyn Feed>, FeedError>;
 }
 

@@ -4,12 +4,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use mongodb::bson::{Document, doc};
 use tidemark::{
-    error::{FeedError, OriginError, WriteError},
     model::{
         Change, ChangeKind, Filter, ListName, Order, OriginTime, PageQuery, Patch, RequestId,
         TodoName, Touched, Value, Write,
     },
-    origin::{Feed, FeedEvent, FeedStart, Origin, embedded::Embedded, mongo::MongoDb},
+    origin::{
+        Feed, FeedError, FeedEvent, FeedStart, Origin, OriginError, WriteError, embedded::Embedded,
+        mongo::MongoDb,
+    },
     pb,
 };
 use tokio::time::timeout;
@@ -198,10 +200,11 @@ async fn imports_make_no_doubles(origin: &Any) {
         origin
             .import(todos[..300].to_vec())
             .await
-            .expect("imported"),
+            .expect("imported")
+            .created,
         300
     );
-    assert_eq!(origin.import(todos).await.expect("imported"), 200);
+    assert_eq!(origin.import(todos).await.expect("imported").created, 200);
 }
 
 /// The next changes of todos whose id begins with this, and where the feed

@@ -5,9 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tidemark::{
-    error::FeedError,
     model::Touched,
-    origin::{Feed, FeedEvent, FeedItem, FeedPosition, FeedStart},
+    origin::{Feed, FeedError, FeedEvent, FeedItem, FeedPosition, FeedStart},
 };
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -55,7 +54,7 @@ impl SimFeed {
             _ => next,
         };
         if next < history.forgotten {
-            return Err(FeedError::HistoryLost("the log begins later".into()));
+            return Err(FeedError::history_lost("the log begins later"));
         }
         Ok(Self {
             link: Arc::clone(link),
@@ -162,7 +161,7 @@ impl Feed for SimFeed {
                 continue;
             }
             if self.is_broken() || link.world.weather().refuses(link.replica) {
-                return Err(FeedError::Broken("the cursor was closed".into()));
+                return Err(FeedError::broken("the cursor was closed"));
             }
             if Instant::now() < self.arrives {
                 sleep_until(self.arrives).await;

@@ -10,9 +10,8 @@ use std::{
 
 use async_trait::async_trait;
 use tidemark::{
-    error::{FeedError, OriginError, WriteError},
     model::{OriginId, OriginTime, Page, PageQuery, RequestId, TodoName, Value, Write, WriteDone},
-    origin::{Feed, FeedStart, Origin},
+    origin::{Feed, FeedError, FeedStart, Imported, Origin, OriginError, WriteError},
     pb::Todo,
 };
 use tokio::time::{Instant, sleep, timeout};
@@ -141,7 +140,7 @@ impl Link {
         limit: Duration,
         read: impl FnOnce(&History, OriginTime) -> T,
     ) -> Result<(OriginTime, T), OriginError> {
-        let unavailable = OriginError::Unavailable;
+        let unavailable = |problem: String| OriginError::unavailable(problem);
         let work = async {
             self.hop().await.map_err(unavailable)?;
             let loaded = {
@@ -166,7 +165,7 @@ impl Link {
             self.hop().await.map_err(unavailable)?;
             Ok(loaded)
         };
-        let late = |_| OriginError::Unavailable(format!("no answer within {limit:?}"));
+        let late = |_| OriginError::unavailable(format!("no answer within {limit:?}"));
         timeout(limit, work).await.map_err(late)?
     }
 
@@ -178,7 +177,7 @@ impl Link {
         read: impl FnOnce(&History) -> T,
     ) -> Result<T, OriginError> {
         let work = async {
-            self.hop().await.map_err(OriginError::Unavailable)?;
+            self.hop().await.map_err(OriginError::unavailable)?;
             let history = self.world.history();
             if at > history.last {
                 Err(OriginError::Ahead(at))
@@ -186,7 +185,7 @@ impl Link {
                 Ok(read(&history))
             }
         };
-        let late = |_| OriginError::Unavailable(format!("no answer within {limit:?}"));
+        let late = |_| OriginError::unavailable(format!("no answer within {limit:?}"));
         timeout(limit, work).await.map_err(late)?
     }
 
@@ -223,14 +222,17 @@ impl Link {
         write: Write,
         request: Option<RequestId>,
     ) -> Result<WriteDone, WriteError> {
-        self.hop().await.map_err(WriteError::Unavailable)?;
+        self.hop().await.map_err(WriteError::unavailable)?;
         let outcome = write::apply(&self.world, write, request);
         let confirmed = self.hop().await;
         let at = outcome.as_ref().ok().map(|done| done.time);
         if let Err(problem) = confirmed {
             // Sometimes the reply says that only the majority is missing.
             let at = at.filter(|_| self.world.rng().chance(50));
-            return Err(WriteError::OutcomeUnknown { problem, at });
+            return Err(WriteError::OutcomeUnknown {
+                cause: problem.into(),
+                at,
+            });
         }
         if let Some(at) = at {
             self.world.history().acknowledge(Instant::now(), at);
@@ -349,9 +351,9 @@ impl Origin for SimOrigin {
         // What is on its way arrives also when nobody waits for it any more.
         let sent = tokio::spawn(async move { link.send_heartbeat(number).await });
         let time = match timeout(limit, sent).await {
-            Ok(ended) => ended.expect("no panic").map_err(OriginError::Unavailable)?,
+            Ok(ended) => ended.expect("no panic").map_err(OriginError::unavailable)?,
             Err(_) => {
-                return Err(OriginError::Unavailable(format!(
+                return Err(OriginError::unavailable(format!(
                     "no answer within {limit:?}"
                 )));
             }
@@ -373,13 +375,13 @@ impl Origin for SimOrigin {
         match timeout(WRITE_LIMIT, sent).await {
             Ok(ended) => ended.expect("no panic"),
             Err(_) => Err(WriteError::OutcomeUnknown {
-                problem: "no answer".into(),
+                cause: "no answer".into(),
                 at: None,
             }),
         }
     }
 
-    async fn import(&self, _: Vec<Todo>) -> Result<usize, OriginError> {
+    async fn import(&self, _: Vec<Todo>) -> Result<Imported, OriginError> {
         Err(OriginError::Unavailable(
             "not part of the simulation".into(),
         ))
@@ -390,7 +392,7 @@ impl Origin for SimOrigin {
     }
 
     async fn open_feed(&self, from: FeedStart) -> Result<Box<dyn Feed>, FeedError> {
-        self.0.hop().await.map_err(FeedError::Broken)?;
+        self.0.hop().await.map_err(FeedError::broken)?;
         Ok(Box::new(SimFeed::open(&self.0, from)?))
     }
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tidemark::{
-    error::WriteError,
     model::{
         ChangeKind, OriginTime, Patch, RequestId, TodoName, Touched, Write, WriteDone,
         timestamp_from_ms,
     },
+    origin::WriteError,
     pb::Todo,
 };
 use tokio::time::Instant;

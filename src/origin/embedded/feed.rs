@@ -12,9 +12,8 @@ use super::{
     tail::Tail,
 };
 use crate::{
-    error::FeedError,
     model::OriginTime,
-    origin::{Feed, FeedEvent, FeedItem, FeedPosition},
+    origin::{Feed, FeedError, FeedEvent, FeedItem, FeedPosition},
 };
 
 /// Most events of one batch.
@@ -48,7 +47,7 @@ impl EmbeddedFeed {
         let start = self.tail.history_start();
         if self.cursor < start {
             let problem = format!("it begins after {start}, and {} was asked for", self.cursor);
-            return Err(FeedError::HistoryLost(problem));
+            return Err(FeedError::history_lost(problem));
         }
         Ok(())
     }
@@ -56,7 +55,7 @@ impl EmbeddedFeed {
     /// Changes from the file. Heartbeats are not in it; `Nothing` tells how
     /// far it was read.
     fn read_file(&self, published: u64) -> Result<Vec<FeedItem>, FeedError> {
-        let broken = |e: &dyn std::fmt::Display| FeedError::Broken(e.to_string());
+        let broken = |e: &dyn std::fmt::Display| FeedError::broken(e.to_string());
         let txn = self.database.begin_read().map_err(|e| broken(&e))?;
         let history = txn.open_table(HISTORY).map_err(|e| broken(&e))?;
         let mut items = Vec::new();
@@ -96,7 +95,7 @@ impl Feed for EmbeddedFeed {
             .published
             .wait_for(|published| *published > cursor)
             .await;
-        let published = *published.map_err(|_| FeedError::Broken("the store is closed".into()))?;
+        let published = *published.map_err(|_| FeedError::broken("the store is closed"))?;
         let items = match self.tail.after(cursor, BATCH) {
             Some(items) => items,
             None => self.read_file(published)?,

@@ -7,7 +7,7 @@
 //! time, so writes that wait together are committed together.
 
 mod feed;
-mod past;
+mod history;
 mod store;
 mod tables;
 mod tail;
@@ -30,18 +30,17 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use self::{
     feed::EmbeddedFeed,
-    past::Past,
+    history::History,
     tail::Tail,
-    writer::{Job, Writer},
+    writer::{Command, Writer},
 };
-use super::{Feed, FeedStart, Origin};
+use super::{Feed, FeedError, FeedStart, Imported, Origin, OriginError, WriteError};
 use crate::{
-    error::{FeedError, OriginError, WriteError},
     model::{OriginId, OriginTime, Page, PageQuery, RequestId, TodoName, Value, Write, WriteDone},
     pb,
 };
 
-/// Jobs that may wait for the writer: a second or so of its work.
+/// Commands that may wait for the writer: a second or so of its work.
 const MAX_QUEUED: usize = 4096;
 /// Pages that the store keeps in memory: the upper levels of its trees, for
 /// millions of todos. The rest is the near tier's work and the kernel's cache.
@@ -64,7 +63,7 @@ pub struct Embedded {
     scope: u64,
     database: Arc<Database>,
     tail: Arc<Tail>,
-    jobs: mpsc::Sender<Job>,
+    commands: mpsc::Sender<Command>,
 }
 
 impl Embedded {
@@ -90,8 +89,12 @@ impl Embedded {
         })?;
         let database = Arc::new(database);
         let opened = store::prepare(&database).map_err(&error)?;
-        let tail = Arc::new(Tail::new(opened.clock, opened.history_start, opened.walls));
-        let (jobs, queue) = mpsc::channel(MAX_QUEUED);
+        let tail = Arc::new(Tail::new(
+            opened.clock,
+            opened.history_start,
+            opened.wall_clock_samples,
+        ));
+        let (commands, queue) = mpsc::channel(MAX_QUEUED);
         let writer = Writer::new(
             Arc::clone(&database),
             Arc::clone(&tail),
@@ -105,15 +108,18 @@ impl Embedded {
             scope,
             database,
             tail,
-            jobs,
+            commands,
         })
     }
 
-    /// Hands a job to the writer, and waits for its answer. `Err(true)`: the
+    /// Hands a command to the writer, and waits for its answer. `Err(true)`: the
     /// writer may have done it.
-    async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, bool> {
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, bool> {
         let (reply, answer) = oneshot::channel();
-        self.jobs.send(job(reply)).await.map_err(|_| false)?;
+        self.commands
+            .send(command(reply))
+            .await
+            .map_err(|_| false)?;
         answer.await.map_err(|_| true)
     }
 
@@ -121,7 +127,7 @@ impl Embedded {
     /// nothing above it is there.
     fn snapshot(&self, after: OriginTime) -> Result<(OriginTime, store::Reader), OriginError> {
         let published = self.tail.published();
-        let unavailable = |e: String| OriginError::Unavailable(e);
+        let unavailable = |e: String| OriginError::unavailable(e);
         let txn = self
             .database
             .begin_read()
@@ -139,20 +145,20 @@ impl Embedded {
     async fn past<T: Send + 'static>(
         &self,
         at: OriginTime,
-        ask: impl FnOnce(Past) -> Result<T, String> + Send + 'static,
+        ask: impl FnOnce(History) -> Result<T, String> + Send + 'static,
     ) -> Result<T, OriginError> {
         let published = self.tail.published();
         let txn = self
             .database
             .begin_read()
-            .map_err(|e| OriginError::Unavailable(e.to_string()))?;
+            .map_err(|e| OriginError::unavailable(e.to_string()))?;
         let asked = tokio::task::spawn_blocking(move || {
-            let past = Past::open(&txn, published, at)?;
-            ask(past).map_err(OriginError::Unavailable)
+            let past = History::open(&txn, published, at)?;
+            ask(past).map_err(OriginError::unavailable)
         });
         asked
             .await
-            .map_err(|e| OriginError::Unavailable(e.to_string()))?
+            .map_err(|e| OriginError::unavailable(e.to_string()))?
     }
 }
 
@@ -179,7 +185,7 @@ impl Origin for Embedded {
             .iter()
             .map(|name| reader.value(name))
             .collect::<Result<_, _>>();
-        Ok((time, values.map_err(OriginError::Unavailable)?))
+        Ok((time, values.map_err(OriginError::unavailable)?))
     }
 
     async fn load_page(
@@ -192,8 +198,8 @@ impl Origin for Embedded {
         let query = query.clone();
         // A filter that few todos match walks through the whole list.
         let page = tokio::task::spawn_blocking(move || reader.page(&query)).await;
-        let page = page.map_err(|e| OriginError::Unavailable(e.to_string()))?;
-        Ok((time, page.map_err(OriginError::Unavailable)?))
+        let page = page.map_err(|e| OriginError::unavailable(e.to_string()))?;
+        Ok((time, page.map_err(OriginError::unavailable)?))
     }
 
     async fn todo_at(
@@ -217,10 +223,15 @@ impl Origin for Embedded {
     }
 
     async fn heartbeat(&self, number: u64, limit: Duration) -> Result<OriginTime, OriginError> {
-        match timeout(limit, self.ask(|reply| Job::Heartbeat { number, reply })).await {
-            Ok(Ok(time)) => time.map_err(OriginError::Unavailable),
-            Ok(Err(_)) => Err(OriginError::Unavailable(STOPPED.into())),
-            Err(_) => Err(OriginError::Unavailable(format!(
+        match timeout(
+            limit,
+            self.ask(|reply| Command::Heartbeat { number, reply }),
+        )
+        .await
+        {
+            Ok(Ok(time)) => time.map_err(OriginError::unavailable),
+            Ok(Err(_)) => Err(OriginError::unavailable(STOPPED)),
+            Err(_) => Err(OriginError::unavailable(format!(
                 "the writer did not answer within {limit:?}"
             ))),
         }
@@ -232,7 +243,7 @@ impl Origin for Embedded {
         request: Option<RequestId>,
     ) -> Result<WriteDone, WriteError> {
         match self
-            .ask(|reply| Job::Write {
+            .ask(|reply| Command::Write {
                 write: Box::new(write),
                 request,
                 reply,
@@ -240,18 +251,15 @@ impl Origin for Embedded {
             .await
         {
             Ok(done) => done,
-            Err(false) => Err(WriteError::Unavailable(STOPPED.into())),
-            Err(true) => Err(WriteError::OutcomeUnknown {
-                problem: STOPPED.into(),
-                at: None,
-            }),
+            Err(false) => Err(WriteError::unavailable(STOPPED)),
+            Err(true) => Err(WriteError::unknown(STOPPED)),
         }
     }
 
-    async fn import(&self, todos: Vec<pb::Todo>) -> Result<usize, OriginError> {
-        match self.ask(|reply| Job::Import { todos, reply }).await {
-            Ok(count) => count.map_err(OriginError::Unavailable),
-            Err(_) => Err(OriginError::Unavailable(STOPPED.into())),
+    async fn import(&self, todos: Vec<pb::Todo>) -> Result<Imported, OriginError> {
+        match self.ask(|reply| Command::Import { todos, reply }).await {
+            Ok(count) => count.map_err(OriginError::unavailable),
+            Err(_) => Err(OriginError::unavailable(STOPPED)),
         }
     }
 
@@ -265,7 +273,7 @@ impl Origin for Embedded {
             FeedStart::Resume(position) => *position
                 .0
                 .downcast_ref::<OriginTime>()
-                .ok_or_else(|| FeedError::Broken("the position is of another origin".into()))?,
+                .ok_or_else(|| FeedError::broken("the position is of another origin"))?,
         };
         EmbeddedFeed::open(Arc::clone(&self.database), Arc::clone(&self.tail), after)
             .map(|feed| Box::new(feed) as Box<dyn Feed>)

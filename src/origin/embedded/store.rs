@@ -44,7 +44,7 @@ pub(super) struct Opened {
     pub history_start: u64,
     pub history_len: u64,
     /// Commit numbers with their wall clock, a second or more apart.
-    pub walls: Vec<(u64, i64)>,
+    pub wall_clock_samples: Vec<(u64, i64)>,
 }
 
 fn text(error: impl std::fmt::Display) -> String {
@@ -77,13 +77,16 @@ pub(super) fn prepare(database: &Database) -> Result<Opened, String> {
         txn.open_table(REQUEST_TIMES).map_err(text)?;
         let history = txn.open_table(HISTORY).map_err(text)?;
         let history_len = history.len().map_err(text)?;
-        let mut walls: Vec<(u64, i64)> = Vec::new();
+        let mut wall_clock_samples: Vec<(u64, i64)> = Vec::new();
         for entry in history.iter().map_err(text)? {
             let (number, raw) = entry.map_err(text)?;
             let wall = decode_change(OriginTime(number.value()), raw.value())
                 .map_or(0, |change| change.wall_ms);
-            if walls.last().is_none_or(|(_, last)| wall >= last + 1000) {
-                walls.push((number.value(), wall));
+            if wall_clock_samples
+                .last()
+                .is_none_or(|(_, last)| wall >= last + 1000)
+            {
+                wall_clock_samples.push((number.value(), wall));
             }
         }
         Opened {
@@ -91,7 +94,7 @@ pub(super) fn prepare(database: &Database) -> Result<Opened, String> {
             clock,
             history_start,
             history_len,
-            walls,
+            wall_clock_samples,
         }
     };
     txn.commit().map_err(text)?;

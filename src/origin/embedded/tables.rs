@@ -11,12 +11,11 @@ use super::{
     wall_ms,
 };
 use crate::{
-    error::WriteError,
     model::{
         Change, ChangeKind, OriginTime, Patch, RequestId, TodoName, Touched, Write, WriteDone,
         validate,
     },
-    origin::{FeedEvent, FeedItem},
+    origin::{FeedEvent, FeedItem, WriteError},
     pb::Todo,
 };
 
@@ -30,8 +29,8 @@ pub(super) struct Tables<'a> {
     request_times: Table<'a, (i64, u128), ()>,
 }
 
-/// What a write came to, or that the store failed.
-pub(super) type Done = Result<Result<WriteDone, WriteError>, redb::Error>;
+/// The outcome of a write; the outer error: the store failed.
+pub(super) type WriteResult = Result<Result<WriteDone, WriteError>, redb::Error>;
 
 impl<'a> Tables<'a> {
     pub(super) fn open(txn: &'a WriteTransaction) -> Result<Self, redb::Error> {
@@ -49,7 +48,7 @@ impl<'a> Tables<'a> {
         request: Option<RequestId>,
         clock: &mut u64,
         items: &mut Vec<FeedItem>,
-    ) -> Done {
+    ) -> WriteResult {
         if let Some(request) = &request
             && let Some(done) = self.repeated(request, *clock)?
         {
@@ -139,7 +138,7 @@ impl<'a> Tables<'a> {
         todo: &Todo,
         clock: &mut u64,
         items: &mut Vec<FeedItem>,
-    ) -> Done {
+    ) -> WriteResult {
         if self.todos.get(name.as_str())?.is_some() {
             return Ok(Err(WriteError::AlreadyExists {
                 at: OriginTime(*clock),
@@ -161,7 +160,7 @@ impl<'a> Tables<'a> {
         allow_missing: bool,
         clock: &mut u64,
         items: &mut Vec<FeedItem>,
-    ) -> Done {
+    ) -> WriteResult {
         let old = self
             .todos
             .get(name.as_str())?
@@ -199,7 +198,7 @@ impl<'a> Tables<'a> {
         allow_missing: bool,
         clock: &mut u64,
         items: &mut Vec<FeedItem>,
-    ) -> Done {
+    ) -> WriteResult {
         let old = self
             .todos
             .get(name.as_str())?

@@ -15,7 +15,7 @@ use crate::{model::OriginTime, origin::FeedItem};
 /// Most events in memory, some 10 MB; a feed further behind reads the file.
 const MAX_ITEMS: usize = 65_536;
 /// Most samples of the wall clock: an hour of them, a second apart.
-const MAX_WALLS: usize = 3_600;
+const MAX_WALL_CLOCK_SAMPLES: usize = 3_600;
 
 pub(super) struct Tail {
     state: Mutex<State>,
@@ -28,16 +28,16 @@ struct State {
     start: u64,
     /// Every change after this is in the file.
     history_start: u64,
-    walls: VecDeque<(u64, i64)>,
+    wall_clock_samples: VecDeque<(u64, i64)>,
 }
 
 impl Tail {
-    pub(super) fn new(clock: u64, history_start: u64, walls: Vec<(u64, i64)>) -> Self {
+    pub(super) fn new(clock: u64, history_start: u64, wall_clock_samples: Vec<(u64, i64)>) -> Self {
         let state = State {
             items: VecDeque::new(),
             start: clock,
             history_start,
-            walls: walls.into(),
+            wall_clock_samples: wall_clock_samples.into(),
         };
         Self {
             state: Mutex::new(state),
@@ -78,13 +78,13 @@ impl Tail {
         }
         let now = wall_ms();
         if state
-            .walls
+            .wall_clock_samples
             .back()
             .is_none_or(|(_, last)| now >= last + 1000)
         {
-            state.walls.push_back((newest, now));
-            if state.walls.len() > MAX_WALLS {
-                state.walls.pop_front();
+            state.wall_clock_samples.push_back((newest, now));
+            if state.wall_clock_samples.len() > MAX_WALL_CLOCK_SAMPLES {
+                state.wall_clock_samples.pop_front();
             }
         }
         drop(state);
@@ -107,14 +107,16 @@ impl Tail {
             return time;
         }
         let state = self.state();
-        let wall = |at: usize| state.walls.get(at).copied();
-        let upto = state.walls.partition_point(|(number, _)| *number <= time.0);
+        let wall = |at: usize| state.wall_clock_samples.get(at).copied();
+        let upto = state
+            .wall_clock_samples
+            .partition_point(|(number, _)| *number <= time.0);
         let Some((_, then)) = upto.checked_sub(1).and_then(wall) else {
             return OriginTime(state.history_start);
         };
         let window = i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
         let older = state
-            .walls
+            .wall_clock_samples
             .partition_point(|(_, wall)| *wall <= then.saturating_sub(window));
         let number = older
             .checked_sub(1)

@@ -13,13 +13,12 @@ use super::{
     wall_ms,
 };
 use crate::{
-    error::WriteError,
     model::{OriginTime, RequestId, Write, WriteDone},
-    origin::{FeedEvent, FeedItem},
+    origin::{FeedEvent, FeedItem, Imported, WriteError},
     pb::Todo,
 };
 
-/// Most jobs of one commit: it then takes some 20 ms, a bound on what a write
+/// Most commands of one commit: it then takes some 20 ms, a bound on what a write
 /// waits for the one before.
 const MAX_GROUP: usize = 512;
 /// Numbers are reserved in blocks, so that a heartbeat costs no commit, and a
@@ -32,7 +31,7 @@ const MAX_HISTORY: u64 = 2_000_000;
 
 type Reply<T> = oneshot::Sender<T>;
 
-pub(super) enum Job {
+pub(super) enum Command {
     Write {
         write: Box<Write>,
         request: Option<RequestId>,
@@ -40,7 +39,7 @@ pub(super) enum Job {
     },
     Import {
         todos: Vec<Todo>,
-        reply: Reply<Result<usize, String>>,
+        reply: Reply<Result<Imported, String>>,
     },
     Heartbeat {
         number: u64,
@@ -54,7 +53,7 @@ enum Answer {
         Reply<Result<WriteDone, WriteError>>,
         Result<WriteDone, WriteError>,
     ),
-    Import(Reply<Result<usize, String>>, usize),
+    Import(Reply<Result<Imported, String>>, usize),
     Heartbeat(Reply<Result<OriginTime, String>>, OriginTime),
 }
 
@@ -84,7 +83,7 @@ impl Writer {
 
     /// Runs on a thread of its own until all senders are gone. A panic ends
     /// the process: nothing could be written any more, and a new process can.
-    pub(super) fn spawn(mut self, mut queue: mpsc::Receiver<Job>) -> io::Result<()> {
+    pub(super) fn spawn(mut self, mut queue: mpsc::Receiver<Command>) -> io::Result<()> {
         thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || {
@@ -92,9 +91,9 @@ impl Writer {
                     while let Some(first) = queue.blocking_recv() {
                         let mut group = vec![first];
                         while group.len() < MAX_GROUP
-                            && let Ok(job) = queue.try_recv()
+                            && let Ok(command) = queue.try_recv()
                         {
-                            group.push(job);
+                            group.push(command);
                         }
                         self.commit(group);
                     }
@@ -107,7 +106,7 @@ impl Writer {
         Ok(())
     }
 
-    fn commit(&mut self, group: Vec<Job>) {
+    fn commit(&mut self, group: Vec<Command>) {
         let clock = self.clock;
         let (mut items, mut answers) = (Vec::new(), Vec::new());
         match self.apply(group, &mut items, &mut answers) {
@@ -128,29 +127,31 @@ impl Writer {
         answers.into_iter().for_each(Answer::send);
     }
 
-    /// Does the jobs in one transaction. The error says whether it may have
-    /// been committed all the same.
+    /// Runs the commands in one transaction. The error says whether the commit
+    /// may have taken place all the same.
     fn apply(
         &mut self,
-        group: Vec<Job>,
+        group: Vec<Command>,
         items: &mut Vec<FeedItem>,
         answers: &mut Vec<Answer>,
     ) -> Result<u64, (String, bool)> {
         let before = |e: &dyn std::fmt::Display| (e.to_string(), false);
-        let beats_only = group.iter().all(|job| matches!(job, Job::Heartbeat { .. }));
-        if beats_only && self.clock + (group.len() as u64) < self.reserved {
-            for job in group {
-                let Job::Heartbeat { number, reply } = job else {
+        let heartbeats_only = group
+            .iter()
+            .all(|command| matches!(command, Command::Heartbeat { .. }));
+        if heartbeats_only && self.clock + (group.len() as u64) < self.reserved {
+            for command in group {
+                let Command::Heartbeat { number, reply } = command else {
                     continue;
                 };
-                self.beat(number, reply, items, answers);
+                self.heartbeat(number, reply, items, answers);
             }
             return Ok(self.tail.history_start());
         }
         let txn = match self.database.begin_write() {
             Ok(txn) => txn,
             Err(error) => {
-                answers.extend(group.into_iter().map(Answer::undone));
+                answers.extend(group.into_iter().map(Answer::unavailable));
                 return Err(before(&error));
             }
         };
@@ -164,30 +165,31 @@ impl Writer {
     fn in_transaction(
         &mut self,
         txn: &WriteTransaction,
-        group: Vec<Job>,
+        group: Vec<Command>,
         items: &mut Vec<FeedItem>,
         answers: &mut Vec<Answer>,
     ) -> Result<u64, redb::Error> {
-        let mut jobs = group.into_iter();
+        let mut commands = group.into_iter();
         let mut failed = None;
         {
             let mut tables = Tables::open(txn)?;
-            for job in jobs.by_ref() {
-                match job {
-                    Job::Heartbeat { number, reply } => self.beat(number, reply, items, answers),
-                    Job::Import { todos, reply } => {
+            for command in commands.by_ref() {
+                match command {
+                    Command::Heartbeat { number, reply } => {
+                        self.heartbeat(number, reply, items, answers);
+                    }
+                    Command::Import { todos, reply } => {
                         let done = tables.import(todos, &mut self.clock, items);
                         answers.push(Answer::Import(reply, *done.as_ref().unwrap_or(&0)));
                         failed = done.err();
                     }
-                    Job::Write {
+                    Command::Write {
                         write,
                         request,
                         reply,
                     } => {
                         let done = tables.write(*write, request, &mut self.clock, items);
-                        let unavailable =
-                            || Err(WriteError::Unavailable("the commit failed".into()));
+                        let unavailable = || Err(WriteError::unavailable("the commit failed"));
                         match done {
                             Ok(done) => answers.push(Answer::Write(reply, done)),
                             Err(error) => {
@@ -202,14 +204,14 @@ impl Writer {
                 }
             }
         }
-        answers.extend(jobs.map(Answer::undone));
+        answers.extend(commands.map(Answer::unavailable));
         if let Some(error) = failed {
             return Err(error);
         }
-        self.keep_books(txn, items)
+        self.record_history(txn, items)
     }
 
-    fn beat(
+    fn heartbeat(
         &mut self,
         number: u64,
         reply: Reply<Result<OriginTime, String>>,
@@ -227,7 +229,7 @@ impl Writer {
     }
 
     /// History, its bounds, and the numbers that a new process needs.
-    fn keep_books(
+    fn record_history(
         &mut self,
         txn: &WriteTransaction,
         items: &[FeedItem],
@@ -272,12 +274,12 @@ impl Writer {
 }
 
 impl Answer {
-    fn undone(job: Job) -> Self {
-        let unavailable = || Err(WriteError::Unavailable("the commit failed".into()));
-        match job {
-            Job::Write { reply, .. } => Self::Write(reply, unavailable()),
-            Job::Import { reply, .. } => Self::Import(reply, 0),
-            Job::Heartbeat { reply, .. } => Self::Heartbeat(reply, OriginTime::ZERO),
+    fn unavailable(command: Command) -> Self {
+        let unavailable = || Err(WriteError::unavailable("the commit failed"));
+        match command {
+            Command::Write { reply, .. } => Self::Write(reply, unavailable()),
+            Command::Import { reply, .. } => Self::Import(reply, 0),
+            Command::Heartbeat { reply, .. } => Self::Heartbeat(reply, OriginTime::ZERO),
         }
     }
 
@@ -285,7 +287,10 @@ impl Answer {
     fn send(self) {
         match self {
             Self::Write(reply, done) => drop(reply.send(done)),
-            Self::Import(reply, count) => drop(reply.send(Ok(count))),
+            Self::Import(reply, created) => {
+                let refused = Vec::new();
+                drop(reply.send(Ok(Imported { created, refused })));
+            }
             Self::Heartbeat(reply, time) => drop(reply.send(Ok(time))),
         }
     }
@@ -294,9 +299,9 @@ impl Answer {
         let problem = format!("the store could not commit: {problem}");
         match self {
             Self::Write(reply, _) if unknown => {
-                drop(reply.send(Err(WriteError::OutcomeUnknown { problem, at: None })));
+                drop(reply.send(Err(WriteError::unknown(problem))));
             }
-            Self::Write(reply, _) => drop(reply.send(Err(WriteError::Unavailable(problem)))),
+            Self::Write(reply, _) => drop(reply.send(Err(WriteError::unavailable(problem)))),
             Self::Import(reply, _) => drop(reply.send(Err(problem))),
             Self::Heartbeat(reply, _) => drop(reply.send(Err(problem))),
         }

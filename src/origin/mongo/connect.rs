@@ -17,8 +17,8 @@ use tokio::sync::watch;
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{HEARTBEATS, Inner, MongoDb, REQUESTS, TODOS};
-use crate::model::OriginId;
+use super::{HEARTBEATS, Inner, MongoDb, REQUESTS, TODOS, codes::cause};
+use crate::{model::OriginId, origin::ConnectError};
 
 /// Name of the database when the URI has none: HOUSE.md.
 const DEFAULT_DATABASE: &str = "todos";
@@ -45,28 +45,21 @@ const REQUEST_SECONDS: i32 = 24 * 3600;
 /// How long the document of a replica that is gone stays.
 const HEARTBEAT_SECONDS: i32 = 24 * 3600;
 
-/// Why MongoDB cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// Nobody answers: trying again may help.
-    #[error("{0}")]
-    Transient(String),
-    /// Trying again does not help.
-    #[error("{0}")]
-    Permanent(String),
-}
-
 impl From<Error> for ConnectError {
     fn from(error: Error) -> Self {
-        let text = format!("MongoDB: {error}");
-        match *error.kind {
+        let permanent = match *error.kind {
             ErrorKind::InvalidArgument { .. }
             | ErrorKind::InvalidTlsConfig { .. }
-            | ErrorKind::Authentication { .. } => Self::Permanent(text),
-            ErrorKind::Command(ref command) if [13, 18, 8000].contains(&command.code) => {
-                Self::Permanent(text)
-            }
-            _ => Self::Transient(text),
+            | ErrorKind::Authentication { .. } => true,
+            ErrorKind::Command(ref command) => [13, 18, 8000].contains(&command.code),
+            _ => false,
+        };
+        let text = format!("MongoDB: {error}");
+        let cause = cause(error).with_text(text);
+        if permanent {
+            Self::Permanent(cause)
+        } else {
+            Self::Transient(cause)
         }
     }
 }
@@ -158,23 +151,21 @@ fn tell_primary(elected: watch::Sender<Option<String>>) -> EventHandler<SdamEven
 /// What kind of server it is, by its greeting: the wire version.
 fn check(hello: &Document) -> Result<i32, ConnectError> {
     if hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") {
-        return Err(ConnectError::Permanent(
+        return Err(ConnectError::permanent(
             "MongoDB: this is a sharded cluster, which is not supported yet: its shards have clocks of their own; \
-             use a replica set"
-                .into(),
+             use a replica set",
         ));
     }
     if !hello.contains_key("setName") {
-        return Err(ConnectError::Permanent(
+        return Err(ConnectError::permanent(
             "MongoDB: this is a standalone server, which has no change streams; start it as a replica set of one: \
-             mongod --replSet rs0, and once, in mongosh: rs.initiate()"
-                .into(),
+             mongod --replSet rs0, and once, in mongosh: rs.initiate()",
         ));
     }
     let wire = hello.get_i32("maxWireVersion").unwrap_or_default();
     if wire < OLDEST_WIRE_VERSION {
-        return Err(ConnectError::Permanent(
-            "MongoDB: this server is older than 5.0; use 5.0 or later".into(),
+        return Err(ConnectError::permanent(
+            "MongoDB: this server is older than 5.0; use 5.0 or later",
         ));
     }
     Ok(wire)

@@ -17,11 +17,14 @@ use mongodb::{
 };
 use tokio::sync::{mpsc, watch};
 
-use super::{HEARTBEATS, Inner, TODOS, origin_time, read::code, timestamp};
+use super::{
+    HEARTBEATS, Inner, TODOS,
+    codes::{cause, code},
+    origin_time, timestamp,
+};
 use crate::{
-    error::FeedError,
     model::{Change, ChangeKind, TodoName, Touched},
-    origin::{Feed, FeedEvent, FeedItem, FeedPosition, FeedStart},
+    origin::{Feed, FeedError, FeedEvent, FeedItem, FeedPosition, FeedStart},
 };
 
 /// How long the server waits for something to happen before it answers with
@@ -59,8 +62,8 @@ impl MongoFeed {
             ),
             FeedStart::Resume(position) => {
                 let position = position.0.downcast::<Position>();
-                let position = position
-                    .map_err(|_| FeedError::Broken("the position is of another origin".into()))?;
+                let position =
+                    position.map_err(|_| FeedError::broken("the position is of another origin"))?;
                 let option = if position.start_after {
                     "startAfter"
                 } else {
@@ -99,20 +102,20 @@ impl MongoFeed {
         let batch = tokio::select! {
             biased;
             batch = self.batches.recv() => batch,
-            Ok(()) = elected => return Err(FeedError::Broken("another node is the primary now".into())),
+            Ok(()) = elected => return Err(FeedError::broken("another node is the primary now")),
         };
         let batch = batch
-            .ok_or_else(|| FeedError::Broken("the stream ended".into()))?
+            .ok_or_else(|| FeedError::broken("the stream ended"))?
             .map_err(broken)?;
         let mut unpinned = false;
         let mut last = None;
         for event in batch.doc_slices().map_err(broken)? {
             let event = event.ok().and_then(bson::RawBsonRef::as_document);
-            let event = event.ok_or_else(|| FeedError::Broken("an event is no document".into()))?;
+            let event = event.ok_or_else(|| FeedError::broken("an event is not a document"))?;
             let read = Event::read(event);
             let item = read.as_ref().and_then(|read| self.item(read));
             let item = item
-                .ok_or_else(|| FeedError::Broken(format!("an event cannot be read: {event:?}")))?;
+                .ok_or_else(|| FeedError::broken(format!("an event cannot be read: {event:?}")))?;
             unpinned |= matches!(item.event, FeedEvent::Reset { .. });
             self.ready.push_back(item);
             last = read;
@@ -302,11 +305,10 @@ fn pipeline(stream: Document, replica: &str) -> Vec<Document> {
 }
 
 fn broken(error: Error) -> FeedError {
-    let problem = error.to_string();
     if code(&error).is_some_and(|code| HISTORY_LOST.contains(&code)) {
-        FeedError::HistoryLost(problem)
+        FeedError::HistoryLost(cause(error))
     } else {
-        FeedError::Broken(problem)
+        FeedError::Broken(cause(error))
     }
 }
 

@@ -2,9 +2,11 @@
 //! with their exact time, writes go to the majority, the feed is one change
 //! stream on the database.
 
+mod codes;
 mod connect;
 pub(crate) mod document;
 mod feed;
+mod import;
 mod page;
 mod read;
 mod write;
@@ -23,11 +25,9 @@ use mongodb::{Client, Database};
 use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
 
-pub use self::connect::ConnectError;
 use self::read::At;
-use super::{Feed, FeedStart, Origin};
+use super::{Feed, FeedError, FeedStart, Imported, Origin, OriginError, WriteError};
 use crate::{
-    error::{FeedError, OriginError, WriteError},
     model::{OriginId, OriginTime, Page, PageQuery, RequestId, TodoName, Value, Write, WriteDone},
     pb,
 };
@@ -196,7 +196,6 @@ impl Origin for MongoDb {
             let inner = Arc::clone(inner);
             tokio::spawn(async move { inner.prepare(false).await });
         }
-        let unavailable = |problem: String| OriginError::Unavailable(problem);
         let set =
             doc! { "n": i64::try_from(number).unwrap_or(i64::MAX), "at": bson::DateTime::now() };
         let update = doc! {
@@ -209,7 +208,7 @@ impl Origin for MongoDb {
                 inner.at_this_primary(async { inner.reads.run_command(update.clone()).await });
             // The same heartbeat may be sent twice: it was begun before either.
             let Some(answer) = answer.await else { continue };
-            let reply = answer.map_err(|error| unavailable(error.to_string()))?;
+            let reply = answer.map_err(|error| OriginError::unavailable(codes::cause(error)))?;
             if !refused_for_a_drop(&reply) {
                 break reply;
             }
@@ -218,14 +217,14 @@ impl Origin for MongoDb {
         };
         for problem in ["writeConcernError", "writeErrors"] {
             if let Some(error) = reply.get(problem) {
-                return Err(unavailable(format!(
+                return Err(OriginError::unavailable(format!(
                     "a heartbeat was not acknowledged by the majority: {error}"
                 )));
             }
         }
         let time = reply.get_timestamp("operationTime");
         time.map(origin_time)
-            .map_err(|_| unavailable("the server does not tell its operationTime".into()))
+            .map_err(|_| OriginError::unavailable("the server's reply has no operationTime"))
     }
 
     async fn write(
@@ -236,7 +235,7 @@ impl Origin for MongoDb {
         self.inner.write(write, request).await
     }
 
-    async fn import(&self, todos: Vec<pb::Todo>) -> Result<usize, OriginError> {
+    async fn import(&self, todos: Vec<pb::Todo>) -> Result<Imported, OriginError> {
         self.inner.import(todos).await
     }
 

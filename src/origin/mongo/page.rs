@@ -9,8 +9,8 @@ use bson::{Bson, Document, RawDocumentBuf, doc};
 
 use super::{Inner, TODOS, document::PRIORITIES, document::state_name, read::At};
 use crate::{
-    error::OriginError,
     model::{Condition, Op, Order, OriginTime, Page, PagePosition, PageQuery, SortKey, TodoName},
+    origin::OriginError,
     pb::todo::State,
 };
 
@@ -54,7 +54,7 @@ impl Inner {
             }
         }
         let At::Exactly(time) = at else {
-            return Err(OriginError::Unavailable("the order has no segments".into()));
+            return Err(OriginError::unavailable("the order has no segments"));
         };
         let more = found.len() > wanted;
         found.truncate(wanted);

@@ -4,12 +4,16 @@ use std::{collections::HashMap, time::Duration};
 
 use bson::{Document, RawDocumentBuf, doc};
 use futures::StreamExt;
-use mongodb::error::{Error, ErrorKind};
+use mongodb::error::Error;
 
-use super::{HEARTBEATS, Inner, TODOS, connect, document, origin_time, timestamp};
+use super::{
+    HEARTBEATS, Inner, TODOS,
+    codes::{cause, code},
+    connect, document, origin_time, timestamp,
+};
 use crate::{
-    error::OriginError,
     model::{OriginTime, TodoName, Value},
+    origin::OriginError,
 };
 
 /// The time is ahead of the server.
@@ -97,7 +101,7 @@ impl Inner {
                     (Some(INVALID_OPTIONS), At::After(time) | At::Exactly(time)) => {
                         OriginError::Ahead(time)
                     }
-                    _ => OriginError::Unavailable(error.to_string()),
+                    _ => OriginError::unavailable(cause(error)),
                 });
             }
             tried = true;
@@ -195,12 +199,4 @@ struct Found {
     at: Option<OriginTime>,
     operation_time: OriginTime,
     documents: Vec<RawDocumentBuf>,
-}
-
-/// The server's code for what went wrong.
-pub(super) fn code(error: &Error) -> Option<i32> {
-    match *error.kind {
-        ErrorKind::Command(ref command) => Some(command.code),
-        _ => None,
-    }
 }

@@ -12,14 +12,18 @@ use bytes::Bytes;
 use mongodb::{
     ClientSession, Collection,
     error::{Error, ErrorKind, WriteFailure},
-    options::{InsertManyOptions, ReadConcern, ReturnDocument, WriteConcern},
+    options::{ReadConcern, ReturnDocument, WriteConcern},
 };
 use tokio::time::timeout;
 
-use super::{Inner, REQUESTS, TODOS, document, origin_time, read::code};
+use super::{
+    Inner, REQUESTS, TODOS,
+    codes::{cause, code},
+    document, origin_time,
+};
 use crate::{
-    error::{OriginError, WriteError},
     model::{OriginTime, Patch, RequestId, TodoName, Write, WriteDone, validate},
+    origin::WriteError,
     pb::Todo,
 };
 
@@ -30,10 +34,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 const MAX_TRIES: usize = 16;
 /// First pause between tries; doubled up to sixteen times as long.
 const TRY_PAUSE: Duration = Duration::from_millis(2);
-/// Time for a batch of an import.
-const IMPORT_TIMEOUT: Duration = Duration::from_secs(60);
-
-const DUPLICATE_KEY: i32 = 11000;
+pub(super) const DUPLICATE_KEY: i32 = 11000;
 /// The server is no primary.
 const NOT_PRIMARY: [i32; 3] = [10107, 13435, 10058];
 /// The server's word that it wrote nothing. Where the driver tried twice it
@@ -76,7 +77,7 @@ impl Inner {
     ) -> Result<WriteDone, WriteError> {
         let Ok(done) = timeout(WRITE_TIMEOUT, self.write_somehow(&write, request)).await else {
             let problem = format!("MongoDB did not answer within {WRITE_TIMEOUT:?}");
-            return Err(WriteError::OutcomeUnknown { problem, at: None });
+            return Err(WriteError::unknown(problem));
         };
         done
     }
@@ -90,7 +91,7 @@ impl Inner {
             .writes_client
             .start_session()
             .await
-            .map_err(|error| failed(&error, None))?;
+            .map_err(|error| failed(error, None))?;
         let mut pause = TRY_PAUSE;
         for _ in 0..MAX_TRIES {
             let outcome = match request {
@@ -102,12 +103,12 @@ impl Inner {
                 Ok(outcome) => return answered(outcome, at),
                 Err(Failed::Raced) => {}
                 Err(Failed::Error(error)) if error.contains_label("TransientTransactionError") => {}
-                Err(Failed::Error(error)) => return Err(failed(&error, at)),
+                Err(Failed::Error(error)) => return Err(failed(error, at)),
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(TRY_PAUSE * 16);
         }
-        Err(WriteError::Unavailable(format!(
+        Err(WriteError::unavailable(format!(
             "the todo kept changing while it was written, {MAX_TRIES} times in a row"
         )))
     }
@@ -341,26 +342,6 @@ impl Inner {
             _ => Ok(Ok(Bytes::new())),
         }
     }
-
-    pub(super) async fn import(&self, todos: Vec<Todo>) -> Result<usize, OriginError> {
-        let documents: Vec<_> = todos
-            .iter()
-            .filter_map(|todo| Some(document::document(&TodoName::parse(&todo.name)?, todo)))
-            .collect();
-        let all = documents.len();
-        let options = InsertManyOptions::builder().ordered(false).build();
-        let collection: Collection<Document> = self.writes.collection(TODOS);
-        let insert = collection.insert_many(documents).with_options(options);
-        match timeout(IMPORT_TIMEOUT, async { insert.await }).await {
-            Ok(Ok(_)) => Ok(all),
-            Ok(Err(error)) => taken(&error)
-                .map(|taken| all - taken)
-                .ok_or_else(|| OriginError::Unavailable(error.to_string())),
-            Err(_) => Err(OriginError::Unavailable(format!(
-                "no answer within {IMPORT_TIMEOUT:?}"
-            ))),
-        }
-    }
 }
 
 /// Commits, again where the server says that it may.
@@ -387,8 +368,9 @@ fn mismatch(etag: Option<&str>, stored: &RawDocumentBuf) -> Option<Refusal> {
 
 fn answered(outcome: Outcome, at: Option<OriginTime>) -> Result<WriteDone, WriteError> {
     let Some(at) = at else {
-        let problem = "the server does not tell its operationTime".into();
-        return Err(WriteError::OutcomeUnknown { problem, at: None });
+        return Err(WriteError::unknown(
+            "the server's reply has no operationTime",
+        ));
     };
     outcome
         .map(|todo| WriteDone { todo, time: at })
@@ -404,21 +386,26 @@ fn answered(outcome: Outcome, at: Option<OriginTime>) -> Result<WriteDone, Write
 
 /// Whether anything was written: only where the server says, or nothing was
 /// sent, is it known that not.
-fn failed(error: &Error, at: Option<OriginTime>) -> WriteError {
-    let problem = error.to_string();
-    let not_primary = code(error).is_some_and(|code| NOT_PRIMARY.contains(&code));
-    match *error.kind {
-        _ if error.contains_label(UNKNOWN_COMMIT) => {
-            WriteError::OutcomeUnknown { problem, at: None }
-        }
+fn failed(error: Error, at: Option<OriginTime>) -> WriteError {
+    let not_primary = code(&error).is_some_and(|code| NOT_PRIMARY.contains(&code));
+    let unsent = matches!(
+        *error.kind,
         ErrorKind::ServerSelection { .. }
-        | ErrorKind::Authentication { .. }
-        | ErrorKind::DnsResolve { .. } => WriteError::Unavailable(problem),
-        ErrorKind::Write(WriteFailure::WriteConcernError(_)) => {
-            WriteError::OutcomeUnknown { problem, at }
-        }
-        _ if not_primary && error.contains_label(NO_WRITES) => WriteError::Unavailable(problem),
-        _ => WriteError::OutcomeUnknown { problem, at: None },
+            | ErrorKind::Authentication { .. }
+            | ErrorKind::DnsResolve { .. }
+    );
+    let unconfirmed = matches!(
+        *error.kind,
+        ErrorKind::Write(WriteFailure::WriteConcernError(_))
+    );
+    let unknown_commit = error.contains_label(UNKNOWN_COMMIT);
+    let no_writes = not_primary && error.contains_label(NO_WRITES);
+    let cause = cause(error);
+    if !unknown_commit && (unsent || no_writes) {
+        WriteError::Unavailable(cause)
+    } else {
+        let at = at.filter(|_| unconfirmed && !unknown_commit);
+        WriteError::OutcomeUnknown { cause, at }
     }
 }
 
@@ -428,17 +415,6 @@ fn is_duplicate(error: &Error) -> bool {
         ErrorKind::Command(ref command) => command.code == DUPLICATE_KEY,
         _ => false,
     }
-}
-
-/// How many of a batch were there already, if nothing else was wrong.
-fn taken(error: &Error) -> Option<usize> {
-    let ErrorKind::InsertMany(ref many) = *error.kind else {
-        return None;
-    };
-    let errors = many.write_errors.as_deref().unwrap_or_default();
-    let only = many.write_concern_error.is_none()
-        && errors.iter().all(|error| error.code == DUPLICATE_KEY);
-    only.then_some(errors.len())
 }
 
 #[cfg(test)]
@@ -455,7 +431,7 @@ mod tests {
             bson::deserialize_from_document(reply).expect("an error"),
         ));
         assert!(matches!(
-            failed(&error, None),
+            failed(error, None),
             WriteError::OutcomeUnknown { .. }
         ));
     }

@@ -6,32 +6,32 @@ use redb::ReadTransaction;
 
 use super::store::{HISTORY, HISTORY_START, META, Reader, decode_change};
 use crate::{
-    error::OriginError,
     model::{Change, ChangeKind, OriginTime, Page, PageQuery, TodoName, Value},
+    origin::OriginError,
 };
 
 /// Most changes that one question looks through: a few milliseconds.
 const MAX_CHANGES: usize = 10_000;
 
 /// The present state, and all changes after an earlier time.
-pub(super) struct Past {
+pub(super) struct History {
     reader: Reader,
     changes: Vec<Change>,
 }
 
-impl Past {
+impl History {
     /// Both from one snapshot, begun after `published` was read.
     pub(super) fn open(
         txn: &ReadTransaction,
         published: u64,
         at: OriginTime,
     ) -> Result<Self, OriginError> {
-        let reader = Reader::new(txn).map_err(OriginError::Unavailable)?;
-        let last = reader.last_write().map_err(OriginError::Unavailable)?;
+        let reader = Reader::new(txn).map_err(OriginError::unavailable)?;
+        let last = reader.last_write().map_err(OriginError::unavailable)?;
         if at.0 > published.max(last) {
             return Err(OriginError::Ahead(at));
         }
-        let changes = changes_after(txn, at.0).map_err(OriginError::Unavailable)?;
+        let changes = changes_after(txn, at.0).map_err(OriginError::unavailable)?;
         Ok(Self { reader, changes })
     }
 

@@ -1,0 +1,266 @@
+//! Errors of an origin, sorted by what the caller can do about them. Each keeps
+//! what the database reported, its error code included, until the last place
+//! that decides by it.
+
+use std::{error::Error as StdError, fmt, sync::Arc};
+
+use crate::{error::FieldProblem, model::OriginTime};
+
+/// What the origin's own software reported. Cheap to clone: several readers
+/// wait for one load.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct Cause {
+    text: String,
+    code: Option<i32>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+impl Cause {
+    /// A cause with the error that the origin's software returned, and the
+    /// database's error code if it has one.
+    pub fn from_error(error: impl StdError + Send + Sync + 'static, code: Option<i32>) -> Self {
+        Self {
+            text: error.to_string(),
+            code,
+            source: Some(Arc::new(error)),
+        }
+    }
+
+    /// The same cause with another text; the source stays.
+    #[must_use]
+    pub fn with_text(mut self, text: impl Into<String>) -> Self {
+        self.text = text.into();
+        self
+    }
+
+    /// The database's error code, if it sent one.
+    #[must_use]
+    pub const fn code(&self) -> Option<i32> {
+        self.code
+    }
+}
+
+/// A cause that has no error behind it, such as a missed deadline.
+impl From<String> for Cause {
+    fn from(text: String) -> Self {
+        Self {
+            text,
+            code: None,
+            source: None,
+        }
+    }
+}
+
+impl From<&str> for Cause {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
+/// Why the origin did not answer a read or a heartbeat.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum OriginError {
+    /// It cannot be reached, or did not answer in time. Nothing was written.
+    #[error(transparent)]
+    Unavailable(Cause),
+    /// It has not reached the time that was asked for: the time is not its own.
+    #[error("the time {0} is ahead of the database")]
+    Ahead(OriginTime),
+}
+
+impl OriginError {
+    /// `Unavailable` with a text or a cause.
+    pub fn unavailable(cause: impl Into<Cause>) -> Self {
+        Self::Unavailable(cause.into())
+    }
+}
+
+/// Why the origin did not do a write.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum WriteError {
+    /// No such todo, as of an upper bound `at`.
+    #[error("not found")]
+    NotFound {
+        /// Upper bound of the time of the state that refused it.
+        at: OriginTime,
+    },
+    /// A todo of that name exists.
+    #[error("already exists")]
+    AlreadyExists {
+        /// Upper bound of the time of the state that refused it.
+        at: OriginTime,
+    },
+    /// The stored todo has another etag.
+    #[error("etag mismatch")]
+    EtagMismatch {
+        /// The etag of the stored todo.
+        current: String,
+        /// Upper bound of the time of the state that refused it.
+        at: OriginTime,
+    },
+    /// The stored document cannot be read as a todo, so it is not changed.
+    #[error("unreadable")]
+    Unreadable {
+        /// The wrong field.
+        field: String,
+        /// What is wrong with it.
+        problem: String,
+        /// Upper bound of the time of the state that refused it.
+        at: OriginTime,
+    },
+    /// The request id was used with other contents.
+    #[error("request id reused")]
+    RequestIdReused,
+    /// The todo would break a rule that the patch alone does not show, such as
+    /// an update that creates without a title.
+    #[error("{0:?}")]
+    Invalid(FieldProblem),
+    /// The database refuses this write by a rule of its operator. Nothing was
+    /// written, and the same write will be refused again.
+    #[error("{rule}: {cause}")]
+    Refused {
+        /// Which rule.
+        rule: Rule,
+        /// What the database reported.
+        #[source]
+        cause: Cause,
+    },
+    /// Nothing was written: the origin cannot be reached, or asks for another
+    /// try.
+    #[error(transparent)]
+    Unavailable(Cause),
+    /// It is not known whether it was written. `at`: the write has a time (it
+    /// failed only in being confirmed by the majority), so fences go up.
+    #[error("{cause}")]
+    OutcomeUnknown {
+        /// What was seen.
+        #[source]
+        cause: Cause,
+        /// Upper bound of the write's time, if it has one.
+        at: Option<OriginTime>,
+    },
+}
+
+impl WriteError {
+    /// `Unavailable` with a text or a cause.
+    pub fn unavailable(cause: impl Into<Cause>) -> Self {
+        Self::Unavailable(cause.into())
+    }
+
+    /// `OutcomeUnknown` for a write that has no time.
+    pub fn unknown(cause: impl Into<Cause>) -> Self {
+        Self::OutcomeUnknown {
+            cause: cause.into(),
+            at: None,
+        }
+    }
+}
+
+/// The rule of the database's operator by which a write was refused. Its text
+/// is for callers: it names what an operator can look up, and nothing of the
+/// document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// A validator of the collection (`collMod`, `$jsonSchema`).
+    Validator,
+    /// A unique index that is not the service's own.
+    UniqueIndex {
+        /// Its name; empty if the database did not say.
+        index: String,
+    },
+    /// The service's user lacks a right.
+    Rights,
+    /// The document is larger than the database stores.
+    Size,
+    /// The disk of the database is full.
+    DiskFull,
+    /// Another rule.
+    Other,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Validator => f.write_str(
+                "the validator of the database's collection \"todos\" does not allow this todo",
+            ),
+            Self::UniqueIndex { index } if index.is_empty() => {
+                f.write_str("a unique index of the database holds the same values for another todo")
+            }
+            Self::UniqueIndex { index } => write!(
+                f,
+                "the database's unique index {index:?} holds the same values for another todo"
+            ),
+            Self::Rights => {
+                f.write_str("the service's database user may not write to this database")
+            }
+            Self::Size => f.write_str("the todo is larger than the database can store"),
+            Self::DiskFull => f.write_str("the disk of the database is full"),
+            Self::Other => f.write_str("the database does not allow this write"),
+        }
+    }
+}
+
+/// Why a feed ended, sorted by where the next one begins.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum FeedError {
+    /// The connection or the stream failed: resume at the same position.
+    #[error("the feed broke: {0}")]
+    Broken(#[source] Cause),
+    /// The origin cannot give what comes next, however often it is asked:
+    /// begin behind it, and trust nothing from before.
+    #[error("the feed cannot be read at its position: {0}")]
+    Unreadable(#[source] Cause),
+    /// The origin no longer has the history to go on from that position.
+    #[error("the database has forgotten the history that the feed needs: {0}")]
+    HistoryLost(#[source] Cause),
+    /// No feed can be opened, and waiting does not help.
+    #[error("the database gives no feed: {0}")]
+    Fatal(#[source] Cause),
+}
+
+impl FeedError {
+    /// `Broken` with a text or a cause.
+    pub fn broken(cause: impl Into<Cause>) -> Self {
+        Self::Broken(cause.into())
+    }
+
+    /// `HistoryLost` with a text or a cause.
+    pub fn history_lost(cause: impl Into<Cause>) -> Self {
+        Self::HistoryLost(cause.into())
+    }
+}
+
+/// What became of an import of many todos.
+#[derive(Clone, Debug, Default)]
+pub struct Imported {
+    /// How many were new.
+    pub created: usize,
+    /// Those that the database refuses, each with its index in the call and
+    /// the reason. All others are stored.
+    pub refused: Vec<(usize, String)>,
+}
+
+/// Why an origin cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Nobody answers: trying again may help.
+    #[error("{0}")]
+    Transient(#[source] Cause),
+    /// Trying again does not help.
+    #[error("{0}")]
+    Permanent(#[source] Cause),
+}
+
+impl ConnectError {
+    /// `Permanent` with a text or a cause.
+    pub fn permanent(cause: impl Into<Cause>) -> Self {
+        Self::Permanent(cause.into())
+    }
+
+    /// `Transient` with a text or a cause.
+    pub fn transient(cause: impl Into<Cause>) -> Self {
+        Self::Transient(cause.into())
+    }
+}

@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use crate::tls::{ClientFiles, ServerFiles};
+use crate::{
+    budget::{self, Plan},
+    tls::{ClientFiles, ServerFiles},
+};
 
 /// What `tidemark serve` runs with.
 #[derive(Clone, Debug)]
@@ -53,8 +56,26 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Most loads at the origin at once.
     pub max_origin_loads: usize,
+    /// Most memory of the process, in bytes; `None`: no limit.
+    pub memory_limit: Option<u64>,
+    /// Most connections for gRPC at once.
+    pub max_connections: usize,
+    /// Most connections for gRPC at once from one address.
+    pub max_connections_per_address: usize,
+    /// Age at which a connection is closed gracefully; `None`: at none.
+    pub max_connection_age: Option<Duration>,
     /// One of so many cached answers is verified; 0: none.
     pub verify_one_in: u64,
+}
+
+impl Config {
+    /// How the memory limit is split.
+    ///
+    /// # Errors
+    /// The settings do not fit into the limit.
+    pub fn memory_plan(&self) -> Result<Plan, budget::DoesNotFit> {
+        Plan::new(self.memory_limit, self.near_capacity)
+    }
 }
 
 /// The pages in a browser that may call by grpc-web.
@@ -95,7 +116,7 @@ const fn setting(name: &'static str, default: &'static str, help: &'static str) 
 }
 
 /// All settings of `serve`.
-pub const SETTINGS: [Setting; 23] = [
+pub const SETTINGS: [Setting; 27] = [
     setting(
         "listen",
         "127.0.0.1:50051",
@@ -201,6 +222,26 @@ pub const SETTINGS: [Setting; 23] = [
         "max-origin-loads",
         "256",
         "Most loads at the database at once: 4 of todos, 128 keys each, and 16 of pages are enough for any value above; 16 keys may wait for each of it",
+    ),
+    setting(
+        "memory-limit",
+        "auto",
+        "Most memory of the process, such as 768MiB: sizes the budgets for requests, replies, watches and connections, and refuses to start if they cannot fit. `auto`: the limit of the cgroup (container), if there is one; `off`: no limit",
+    ),
+    setting(
+        "max-connections",
+        "4096",
+        "Most connections for gRPC at once. The memory limit and the limit of open files can allow fewer",
+    ),
+    setting(
+        "max-connections-per-address",
+        "3072",
+        "Most connections for gRPC at once from one IP address, so that one host cannot take all of them",
+    ),
+    setting(
+        "max-connection-age",
+        "5m",
+        "Age, plus or minus 10%, at which a connection is closed gracefully, so that clients spread to new replicas; `off` for no limit",
     ),
     setting(
         "verify-one-in",
@@ -358,6 +399,17 @@ impl Values {
             max_origin_loads: self
                 .one("max-origin-loads", &mut wrong, number)
                 .unwrap_or_default(),
+            memory_limit: self.one("memory-limit", &mut wrong, memory_limit).flatten(),
+            max_connections: self
+                .one("max-connections", &mut wrong, number)
+                .unwrap_or_default(),
+            max_connections_per_address: self
+                .one("max-connections-per-address", &mut wrong, number)
+                .unwrap_or_default(),
+            max_connection_age: self
+                .one("max-connection-age", &mut wrong, off_or(duration))
+                .flatten()
+                .filter(|age| !age.is_zero()),
             verify_one_in: self
                 .one("verify-one-in", &mut wrong, number)
                 .unwrap_or_default(),
@@ -478,6 +530,17 @@ fn bytes(value: &str) -> Result<u64, String> {
         .map_err(|_| "is no size such as 256MiB".into())
 }
 
+/// `auto`, `off` or a size.
+fn memory_limit(value: &str) -> Result<Option<u64>, String> {
+    match value {
+        "auto" => Ok(budget::limit::of_this_process()),
+        "off" => Ok(None),
+        value => bytes(value)
+            .map(Some)
+            .map_err(|problem| format!("{problem}, and not `auto` or `off`")),
+    }
+}
+
 fn off_or<T>(
     parse: impl Fn(&str) -> Result<T, String>,
 ) -> impl Fn(&str) -> Result<Option<T>, String> {
@@ -536,6 +599,23 @@ fn validate(config: &Config, wrong: &mut Vec<String>) {
         format!(
             "near-capacity {} bytes is too small: use 1MiB or more",
             config.near_capacity
+        ),
+    );
+    if let Err(problem) = config.memory_plan() {
+        rule(false, problem.to_string());
+    }
+    rule(
+        config.max_connections > 0 && config.max_connections_per_address > 0,
+        "max-connections and max-connections-per-address 0 would refuse every call: use 1 or more"
+            .into(),
+    );
+    rule(
+        config
+            .max_connection_age
+            .is_none_or(|age| age >= Duration::from_secs(1)),
+        format!(
+            "max-connection-age {:?} is too short: clients would mostly connect; use 1s or more, or `off`",
+            config.max_connection_age.unwrap_or_default()
         ),
     );
     rule(
@@ -646,6 +726,9 @@ mod tests {
             (&[("stale-if-error", "5s")], "stale-if-error"),
             (&[("max-origin-loads", "0")], "max-origin-loads"),
             (&[("near-capacity", "1kB")], "near-capacity"),
+            (&[("memory-limit", "256MiB")], "near-capacity to "),
+            (&[("max-connections", "0")], "max-connections"),
+            (&[("max-connection-age", "10ms")], "max-connection-age"),
             (&[("metrics-listen", "127.0.0.1:50051")], "metrics-listen"),
             (&[("drain-timeout", "0s")], "drain-timeout"),
             (&[("health-listen", "127.0.0.1:50051")], "health-listen"),
@@ -677,6 +760,14 @@ mod tests {
             let ConfigErrors(wrong) = values(flags).parse().expect_err(word);
             assert!(wrong.iter().any(|text| text.contains(word)), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn the_memory_limit_is_auto_off_or_a_size() {
+        let of = |value| values(&[("memory-limit", value)]).parse();
+        assert_eq!(of("768MiB").expect("right").memory_limit, Some(768 << 20));
+        assert_eq!(of("off").expect("right").memory_limit, None);
+        of("plenty").expect_err("no size");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! fresh it is. ARCHITECTURE.md shows the way of a read; `cache::read` is that
 //! way.
 
+pub mod budget;
 pub mod cache;
 pub mod cli;
 pub mod coherence;

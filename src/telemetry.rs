@@ -141,6 +141,22 @@ metrics! {
     tls_handshakes: Family<Kind, Counter> = "tls_handshakes" => ["done", "failed", "slow", "refused"];
     /// Times that changed TLS files were read, by outcome (loaded, failed)
     tls_reloads: Family<Kind, Counter> = "tls_reloads" => ["loaded", "failed"];
+    /// Bytes in use of each memory budget, by budget
+    budget_used: Family<Kind, IntGauge> = "budget_used", Unit::Bytes;
+    /// Size of each memory budget, by budget
+    budget_limit: Family<Kind, IntGauge> = "budget_limit", Unit::Bytes;
+    /// Things in use of each bound on a number, by bound
+    bound_used: Family<Kind, IntGauge> = "bound_used";
+    /// Each bound on a number, by bound
+    bound_limit: Family<Kind, IntGauge> = "bound_limit";
+    /// Reservations refused because a memory budget or a bound was used up, or the caller had its share, by budget or bound
+    budget_refusals: Family<Kind, Counter> = "budget_refusals";
+    /// Open connections for gRPC
+    connections: IntGauge = "connections";
+    /// Connections for gRPC that ended, by reason (client, age, drain, silent, unread, limit, address_limit)
+    connections_closed: Family<Kind, Counter> = "connections_closed" => ["client", "age", "drain", "silent", "unread", "limit", "address_limit"];
+    /// Times that accepting connections paused because the process had no more open files
+    accept_pauses: Counter = "accept_pauses";
     /// Tasks alive in the runtime: connections, calls, loads, and the few that run always
     tasks: IntGauge = "tasks";
     /// Panics of whatever task: bugs

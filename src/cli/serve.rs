@@ -113,6 +113,9 @@ pub async fn run(args: Args) -> ExitCode {
         }
     };
     if args.print_config {
+        if let Ok(plan) = config.memory_plan() {
+            print!("{plan}");
+        }
         return ExitCode::SUCCESS;
     }
     let _telemetry = telemetry::init();

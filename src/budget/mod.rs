@@ -1,0 +1,374 @@
+//! Memory budgets: everything that waits or is buffered on behalf of a caller
+//! is charged to a named budget, so that the process's memory has a bound.
+//!
+//! [`Plan`] splits the memory limit into parts: the base of the process, the
+//! near cache, and one budget for each kind of work ([`Part`]). The sum of all
+//! parts is the most memory the process uses. [`Budgets`] holds the counters.
+//!
+//! Invariant: a budget's use never exceeds its limit, except through
+//! [`Budget::force`], which is for bytes that exist already.
+//!
+//! Cost: a reservation is two atomic additions, one for the budget and one for
+//! the caller's share of it, and two more when it is dropped.
+//!
+//! Pure: no clock, no runtime. Only [`limit`] reads files.
+
+mod callers;
+pub mod limit;
+mod plan;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+pub use self::{
+    callers::{Caller, Callers},
+    plan::{BASE_BYTES, CONNECTION_BYTES, DoesNotFit, NEAR_OVERHEAD_PERCENT, Part, Plan},
+};
+
+/// A bound on a number of things at once, not on bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// Open watches. Each holds some 12 KiB beside its names and pending
+    /// changes.
+    OpenWatches,
+    /// Watches that catch up from before the recent changes. Each is a change
+    /// stream of its own at the database.
+    CatchUpFeeds,
+    /// Writes under way: more than the database completes in a second would
+    /// only wait.
+    Writes,
+    /// Keys that wait to be loaded.
+    WaitingKeys,
+    /// Strong reads that wait for a heartbeat.
+    StrongReads,
+}
+
+impl Count {
+    /// All of them, in the order of their slots.
+    pub const ALL: [Self; 5] = [
+        Self::OpenWatches,
+        Self::CatchUpFeeds,
+        Self::Writes,
+        Self::WaitingKeys,
+        Self::StrongReads,
+    ];
+
+    /// The name in metrics and error texts.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::OpenWatches => "open watches",
+            Self::CatchUpFeeds => "watches that begin before the recent changes",
+            Self::Writes => "writes under way",
+            Self::WaitingKeys => "keys waiting to be loaded",
+            Self::StrongReads => "strong reads",
+        }
+    }
+
+    /// How many at once.
+    #[must_use]
+    pub const fn limit(self) -> u64 {
+        match self {
+            Self::OpenWatches => 20_000,
+            Self::CatchUpFeeds => 16,
+            Self::Writes => 1024,
+            Self::WaitingKeys => 4096,
+            Self::StrongReads => 8192,
+        }
+    }
+}
+
+/// How many budgets a caller has a share in.
+const SLOTS: usize = Part::ALL.len() + Count::ALL.len();
+
+/// One bound, in bytes or in a number of things, and how much of it is in use.
+#[derive(Debug)]
+pub struct Budget {
+    name: &'static str,
+    slot: usize,
+    limit: u64,
+    used: AtomicU64,
+    refused: AtomicU64,
+    callers: Arc<Callers>,
+}
+
+impl Budget {
+    fn new(name: &'static str, slot: usize, limit: u64, callers: &Arc<Callers>) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            slot,
+            limit,
+            used: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            callers: Arc::clone(callers),
+        })
+    }
+
+    /// The name in metrics and error texts.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The most that may be in use.
+    #[must_use]
+    pub const fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// How much is in use.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.used.load(Relaxed)
+    }
+
+    /// How many reservations were refused so far.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Relaxed)
+    }
+
+    /// Reserves `amount` for work that is nobody's, such as the queue of writes
+    /// to Redis. `None`: the budget does not have it.
+    #[must_use]
+    pub fn try_reserve(self: &Arc<Self>, amount: u64) -> Option<Reservation> {
+        self.reserve(None, amount)
+    }
+
+    /// Reserves `amount` for a caller.
+    ///
+    /// `None`: the budget does not have it, or it is nearly used up and this
+    /// caller has more than its share already; see [`Callers::share`].
+    #[must_use]
+    pub fn try_reserve_for(
+        self: &Arc<Self>,
+        caller: &Arc<Caller>,
+        amount: u64,
+    ) -> Option<Reservation> {
+        self.reserve(Some(caller), amount)
+    }
+
+    fn reserve(self: &Arc<Self>, caller: Option<&Arc<Caller>>, amount: u64) -> Option<Reservation> {
+        self.try_add(caller.map(AsRef::as_ref), amount)
+            .then(|| Reservation {
+                budget: Arc::clone(self),
+                caller: caller.cloned(),
+                amount,
+            })
+    }
+
+    /// Charges bytes that exist already, whatever the limit. The owner of the
+    /// bytes checks [`Budget::is_full`] before it makes more of them.
+    #[must_use]
+    pub fn force(self: &Arc<Self>, caller: Option<&Arc<Caller>>, amount: u64) -> Reservation {
+        self.add(caller.map(AsRef::as_ref), amount);
+        Reservation {
+            budget: Arc::clone(self),
+            caller: caller.cloned(),
+            amount,
+        }
+    }
+
+    /// Whether the caller would be refused any further reservation.
+    #[must_use]
+    pub fn is_full(&self, caller: Option<&Caller>) -> bool {
+        !self.has_room(caller, self.used(), 1)
+    }
+
+    fn has_room(&self, caller: Option<&Caller>, used: u64, amount: u64) -> bool {
+        let after = used.saturating_add(amount);
+        if after > self.limit {
+            return false;
+        }
+        let Some(caller) = caller.filter(|_| after > self.limit - self.limit / 4) else {
+            return true;
+        };
+        caller.used(self.slot).saturating_add(amount) <= self.callers.share(self.limit)
+    }
+
+    fn add(&self, caller: Option<&Caller>, amount: u64) {
+        self.used.fetch_add(amount, Relaxed);
+        if let Some(caller) = caller {
+            caller.add(self.slot, amount);
+        }
+    }
+
+    fn try_add(&self, caller: Option<&Caller>, amount: u64) -> bool {
+        let before = self.used.fetch_add(amount, Relaxed);
+        if self.has_room(caller, before, amount) {
+            if let Some(caller) = caller {
+                caller.add(self.slot, amount);
+            }
+            return true;
+        }
+        self.used.fetch_sub(amount, Relaxed);
+        self.refused.fetch_add(1, Relaxed);
+        false
+    }
+
+    fn sub(&self, caller: Option<&Caller>, amount: u64) {
+        self.used.fetch_sub(amount, Relaxed);
+        if let Some(caller) = caller {
+            caller.sub(self.slot, amount);
+        }
+    }
+}
+
+/// A part of a budget, given back when it is dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    budget: Arc<Budget>,
+    caller: Option<Arc<Caller>>,
+    amount: u64,
+}
+
+impl Reservation {
+    /// How much it is.
+    #[must_use]
+    pub const fn amount(&self) -> u64 {
+        self.amount
+    }
+
+    /// Reserves more. `false`: refused, and nothing changed.
+    #[must_use]
+    pub fn try_grow(&mut self, more: u64) -> bool {
+        let grown = self.budget.try_add(self.caller.as_deref(), more);
+        if grown {
+            self.amount += more;
+        }
+        grown
+    }
+
+    /// Charges more bytes that exist already; see [`Budget::force`].
+    pub fn force_grow(&mut self, more: u64) {
+        self.budget.add(self.caller.as_deref(), more);
+        self.amount += more;
+    }
+
+    /// Gives back all but `amount`.
+    pub fn shrink_to(&mut self, amount: u64) {
+        let less = self.amount.saturating_sub(amount);
+        self.budget.sub(self.caller.as_deref(), less);
+        self.amount -= less;
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.budget.sub(self.caller.as_deref(), self.amount);
+    }
+}
+
+/// All budgets of the process.
+#[derive(Debug)]
+pub struct Budgets {
+    plan: Plan,
+    parts: [Arc<Budget>; Part::ALL.len()],
+    counts: [Arc<Budget>; Count::ALL.len()],
+    callers: Arc<Callers>,
+}
+
+impl Budgets {
+    /// Budgets of the sizes of this plan.
+    #[must_use]
+    pub fn new(plan: Plan) -> Arc<Self> {
+        let callers = Arc::new(Callers::default());
+        let parts = Part::ALL
+            .map(|part| Budget::new(part.name(), part as usize, plan.bytes(part), &callers));
+        let counts = Count::ALL.map(|count| {
+            let slot = Part::ALL.len() + count as usize;
+            Budget::new(count.name(), slot, count.limit(), &callers)
+        });
+        Arc::new(Self {
+            plan,
+            parts,
+            counts,
+            callers,
+        })
+    }
+
+    /// Budgets without a memory limit: for tests and simulations.
+    #[must_use]
+    pub fn unlimited() -> Arc<Self> {
+        Self::new(Plan::unlimited())
+    }
+
+    /// The sizes.
+    #[must_use]
+    pub const fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The budget of a part, in bytes.
+    #[must_use]
+    pub fn of(&self, part: Part) -> &Arc<Budget> {
+        &self.parts[part as usize]
+    }
+
+    /// The bound on a number of things.
+    #[must_use]
+    pub fn count(&self, count: Count) -> &Arc<Budget> {
+        &self.counts[count as usize]
+    }
+
+    /// Every budget: for metrics.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Budget>> {
+        self.parts.iter().chain(&self.counts)
+    }
+
+    /// Who calls now.
+    #[must_use]
+    pub const fn callers(&self) -> &Arc<Callers> {
+        &self.callers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+
+    fn address(last: u8) -> IpAddr {
+        Ipv4Addr::new(10, 0, 0, last).into()
+    }
+
+    #[test]
+    fn a_reservation_is_given_back() {
+        let budgets = Budgets::unlimited();
+        let loads = budgets.of(Part::Loads);
+        let limit = loads.limit();
+        let mut all = loads.try_reserve(limit).expect("all of it");
+        assert!(loads.try_reserve(1).is_none() && loads.refused() == 1);
+        all.shrink_to(limit - 10);
+        let few = loads.try_reserve(10).expect("what was given back");
+        assert!(!all.try_grow(1));
+        drop((all, few));
+        assert_eq!(loads.used(), 0);
+    }
+
+    /// One caller alone may fill three quarters; the rest is for those who
+    /// have less than their share.
+    #[test]
+    fn a_greedy_caller_leaves_a_share_to_others() {
+        let budgets = Budgets::unlimited();
+        let replies = budgets.of(Part::Replies);
+        let piece = replies.limit() / 64;
+        let greedy = budgets.callers().of(address(1));
+        let mut held = Vec::new();
+        while let Some(reservation) = replies.try_reserve_for(&greedy, piece) {
+            held.push(reservation);
+        }
+        assert_eq!(held.len(), 48);
+        assert!(replies.is_full(Some(&greedy)));
+        let modest = budgets.callers().of(address(2));
+        assert!(!replies.is_full(Some(&modest)));
+        let one = replies.try_reserve_for(&modest, piece).expect("its share");
+        assert!(replies.try_reserve_for(&greedy, piece).is_none());
+        drop((held, one));
+        assert_eq!(replies.used(), 0);
+        assert!(replies.try_reserve_for(&greedy, piece).is_some());
+    }
+}

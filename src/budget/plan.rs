@@ -1,0 +1,336 @@
+//! How the memory limit is split.
+
+use std::fmt;
+
+/// Memory of the process that no budget counts: code, runtime, the fences of
+/// the coherence rules, the ring of recent changes, pools of connections to
+/// MongoDB and Redis, the allocator's slack, and what two workers decode and
+/// encode at this moment. Measured at 40 to 60 MiB; the rest is reserve.
+pub const BASE_BYTES: u64 = 96 << 20;
+
+/// What the near cache takes at most, in percent of the bytes it counts: the
+/// allocator's size classes and its index.
+pub const NEAR_OVERHEAD_PERCENT: u64 = 135;
+
+/// Memory of one connection without calls: buffers of HTTP/2 (some 20 KiB) and
+/// of TLS, and the kernel's structures, which the cgroup counts too.
+pub const CONNECTION_BYTES: u64 = 32 << 10;
+
+const MIB: u64 = 1 << 20;
+
+/// A part of the process's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Requests that have not been received completely, and the headers and
+    /// bodies of calls under way, as received.
+    UnfinishedRequests,
+    /// Requests after decoding, while their calls are under way.
+    DecodedRequests,
+    /// Responses to unary calls, until they are written to the connection.
+    Replies,
+    /// Messages of streams, from encoding until they are written to the
+    /// connection.
+    StreamFrames,
+    /// Changes that wait for a watcher to take them.
+    WatchPending,
+    /// Names that watchers filter by.
+    WatchNames,
+    /// Writes that wait for the database.
+    Writes,
+    /// Loads that wait for the database, with their results.
+    Loads,
+    /// Entries that wait to be written to Redis.
+    RedisQueue,
+    /// Batches of changes that watches catch up with.
+    CatchUp,
+    /// Open connections, [`CONNECTION_BYTES`] each.
+    Connections,
+}
+
+/// The size of a part: `min` first, then `weight` of what is left, up to `max`.
+struct Size {
+    name: &'static str,
+    weight: u64,
+    min: u64,
+    max: u64,
+    at_the_bound: &'static str,
+}
+
+const fn size(
+    name: &'static str,
+    weight: u64,
+    min: u64,
+    max: u64,
+    at_the_bound: &'static str,
+) -> Size {
+    Size {
+        name,
+        weight,
+        min: min * MIB,
+        max: max * MIB,
+        at_the_bound,
+    }
+}
+
+impl Part {
+    /// All of them, in the order of their slots.
+    pub const ALL: [Self; 11] = [
+        Self::UnfinishedRequests,
+        Self::DecodedRequests,
+        Self::Replies,
+        Self::StreamFrames,
+        Self::WatchPending,
+        Self::WatchNames,
+        Self::Writes,
+        Self::Loads,
+        Self::RedisQueue,
+        Self::CatchUp,
+        Self::Connections,
+    ];
+
+    /// The table of sizes. A request has at most 256 KiB and a reply 4 MiB: the
+    /// least sizes hold a few of the largest, the largest sizes more than two
+    /// cores can work on.
+    const fn size(self) -> Size {
+        match self {
+            Self::UnfinishedRequests => size("unfinished requests", 3, 6, 128, "OVERLOADED"),
+            Self::DecodedRequests => size("decoded requests", 3, 6, 128, "OVERLOADED"),
+            Self::Replies => size("replies in flight", 6, 16, 256, "OVERLOADED"),
+            Self::StreamFrames => size(
+                "stream messages in flight",
+                2,
+                4,
+                64,
+                "streams wait; their changes are pending",
+            ),
+            Self::WatchPending => size(
+                "pending changes of watchers",
+                5,
+                12,
+                256,
+                "the watcher with the most gets a reset",
+            ),
+            Self::WatchNames => size("names of watches", 2, 6, 64, "OVERLOADED"),
+            Self::Writes => size("waiting writes", 2, 6, 64, "OVERLOADED"),
+            Self::Loads => size("loads in flight", 3, 12, 128, "OVERLOADED"),
+            Self::RedisQueue => size("queue of writes to Redis", 1, 4, 32, "entries are dropped"),
+            Self::CatchUp => size("catch-up feeds", 1, 8, 64, "OVERLOADED"),
+            Self::Connections => size("connections", 4, 8, 512, "connections are closed"),
+        }
+    }
+
+    /// The name in metrics and error texts.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        self.size().name
+    }
+
+    /// What happens when it is used up.
+    #[must_use]
+    pub const fn at_the_bound(self) -> &'static str {
+        self.size().at_the_bound
+    }
+}
+
+/// The sizes of all parts, in bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    limit: Option<u64>,
+    near_capacity: u64,
+    sizes: [u64; Part::ALL.len()],
+}
+
+/// Settings that do not fit into the memory limit.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct DoesNotFit {
+    limit: u64,
+    near_capacity: u64,
+}
+
+impl DoesNotFit {
+    fn least() -> u64 {
+        BASE_BYTES + Part::ALL.iter().map(|part| part.size().min).sum::<u64>()
+    }
+}
+
+impl fmt::Display for DoesNotFit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (near, least) = (near_bytes(self.near_capacity), Self::least());
+        write!(
+            f,
+            "memory-limit {} is too small: the process takes {}, the near cache {} (near-capacity {} and its overhead), and requests, replies, watches and connections at least {}; ",
+            Mib(self.limit),
+            Mib(BASE_BYTES),
+            Mib(near),
+            Mib(self.near_capacity),
+            Mib(least - BASE_BYTES),
+        )?;
+        let for_near = self.limit.saturating_sub(least) * 100 / NEAR_OVERHEAD_PERCENT;
+        if for_near >= MIB {
+            write!(f, "lower near-capacity to {} or less, or ", Mib(for_near))?;
+        }
+        write!(
+            f,
+            "raise memory-limit to {} or more",
+            Mib((near + least).next_multiple_of(MIB))
+        )
+    }
+}
+
+/// Bytes as whole MiB, rounded down.
+struct Mib(u64);
+
+impl fmt::Display for Mib {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}MiB", self.0 / MIB)
+    }
+}
+
+const fn near_bytes(capacity: u64) -> u64 {
+    capacity.saturating_mul(NEAR_OVERHEAD_PERCENT) / 100
+}
+
+impl Plan {
+    /// Splits a limit in bytes; `None`: every part has its largest size.
+    ///
+    /// # Errors
+    /// The near cache, the base and the least sizes are above the limit.
+    pub fn new(limit: Option<u64>, near_capacity: u64) -> Result<Self, DoesNotFit> {
+        let Some(limit) = limit else {
+            let sizes = Part::ALL.map(|part| part.size().max);
+            return Ok(Self {
+                limit: None,
+                near_capacity,
+                sizes,
+            });
+        };
+        let least = DoesNotFit::least().saturating_add(near_bytes(near_capacity));
+        let Some(rest) = limit.checked_sub(least) else {
+            return Err(DoesNotFit {
+                limit,
+                near_capacity,
+            });
+        };
+        let weights: u64 = Part::ALL.iter().map(|part| part.size().weight).sum();
+        let sizes = Part::ALL.map(|part| {
+            let Size {
+                weight, min, max, ..
+            } = part.size();
+            (min + rest / weights * weight).min(max)
+        });
+        Ok(Self {
+            limit: Some(limit),
+            near_capacity,
+            sizes,
+        })
+    }
+
+    /// Without a limit: for tests and simulations.
+    #[must_use]
+    pub fn unlimited() -> Self {
+        Self {
+            limit: None,
+            near_capacity: 0,
+            sizes: Part::ALL.map(|part| part.size().max),
+        }
+    }
+
+    /// The size of a part.
+    #[must_use]
+    pub const fn bytes(&self, part: Part) -> u64 {
+        self.sizes[part as usize]
+    }
+
+    /// The most memory of the process: all parts, near and base.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        BASE_BYTES + near_bytes(self.near_capacity) + self.sizes.iter().sum::<u64>()
+    }
+
+    /// How many connections the budget for them allows.
+    #[must_use]
+    pub const fn connections(&self) -> u64 {
+        self.bytes(Part::Connections) / CONNECTION_BYTES
+    }
+}
+
+/// One part a line, for `--print-config`.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.limit {
+            Some(limit) => writeln!(
+                f,
+                "# memory: {} at most, of {}",
+                Mib(self.total()),
+                Mib(limit)
+            )?,
+            None => writeln!(
+                f,
+                "# memory: {} at most, no limit is set",
+                Mib(self.total())
+            )?,
+        }
+        let mut line = |name: &str, bytes: u64, note: &str| {
+            writeln!(f, "# {name:<28} {:>8}  {note}", Mib(bytes).to_string())
+        };
+        line("base", BASE_BYTES, "code, runtime, ring, pools")?;
+        line(
+            "near",
+            near_bytes(self.near_capacity),
+            "near-capacity and its overhead",
+        )?;
+        for part in Part::ALL {
+            let note = format!("when used up: {}", part.at_the_bound());
+            line(part.name(), self.bytes(part), &note)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_fit_into_the_limit() {
+        for (limit, near) in [
+            (256, 32),
+            (512, 128),
+            (768, 256),
+            (4096, 1024),
+            (65_536, 256),
+        ] {
+            let plan = Plan::new(Some(limit * MIB), near * MIB).expect("fits");
+            assert!(plan.total() <= limit * MIB, "{plan}");
+            for part in Part::ALL {
+                let Size { min, max, .. } = part.size();
+                let bytes = plan.bytes(part);
+                assert!((min..=max).contains(&bytes), "{limit}: {part:?} {bytes}");
+            }
+        }
+    }
+
+    /// In the pod of the manifests a thousand watchers may have a connection
+    /// each, and 4 MiB replies are possible to a dozen callers at once.
+    #[test]
+    fn a_pod_serves_a_thousand_watchers() {
+        let plan = Plan::new(Some(768 * MIB), 256 * MIB).expect("fits");
+        assert!(plan.connections() >= 1100, "{plan}");
+        assert!(plan.bytes(Part::Replies) >= 48 * MIB, "{plan}");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named_with_what_to_change() {
+        let problem = Plan::new(Some(256 * MIB), 256 * MIB).expect_err("too small");
+        let text = problem.to_string();
+        for word in ["256MiB", "345MiB", "near-capacity to 5", "memory-limit to "] {
+            assert!(text.contains(word), "{text}");
+        }
+        // As it says.
+        let least = DoesNotFit::least();
+        let for_near = (256 * MIB - least) * 100 / NEAR_OVERHEAD_PERCENT / MIB * MIB;
+        Plan::new(Some(256 * MIB), for_near).expect("fits");
+        let tiny = Plan::new(Some(64 * MIB), 64 * MIB).expect_err("too small");
+        assert!(!tiny.to_string().contains("lower near-capacity"));
+    }
+}

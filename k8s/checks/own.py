@@ -278,6 +278,89 @@ def documented(documents):
         want(name in known, f"docs/operations.md names {name}, which is not an alert")
 
 
+# Labels that Helm adds.
+HELM_LABELS = ("app.kubernetes.io/instance", "app.kubernetes.io/managed-by", "app.kubernetes.io/version", "helm.sh/chart")
+
+
+def comparable(documents):
+    """Manifests by kind and name, without what only one of Helm and kustomize has."""
+    found = {}
+    for document in documents:
+        # Helm does not create namespaces: `helm install --create-namespace` does.
+        if document["kind"] == "Namespace":
+            continue
+        metadata = document["metadata"]
+        for label in HELM_LABELS:
+            metadata["labels"].pop(label, None)
+        notes = metadata.get("annotations", {})
+        metadata["annotations"] = {key: text for key, text in notes.items() if not key.startswith("checkov.io/")}
+        found[document["kind"], metadata["name"]] = document
+    return found
+
+
+def differences(here, there, path=""):
+    """Paths at which two values differ. The order of named items does not count."""
+    if isinstance(here, dict) and isinstance(there, dict):
+        for key in sorted({*here, *there}):
+            yield from differences(here.get(key), there.get(key), f"{path}.{key}")
+    elif isinstance(here, list) and isinstance(there, list) and len(here) == len(there):
+        if all(isinstance(item, dict) and "name" in item for item in here + there):
+            here, there = ({item["name"]: item for item in items} for items in (here, there))
+            yield from differences(here, there, path)
+        else:
+            for number, pair in enumerate(zip(here, there)):
+                yield from differences(*pair, f"{path}[{number}]")
+    elif here != there:
+        yield f"{path}: {here!r} and {there!r}"
+
+
+def chart_equals_overlay(folder, overlay):
+    chart = comparable(rendered(folder, f"chart-{overlay}"))
+    kustomize = comparable(rendered(folder, overlay))
+    for kind, name in sorted({*chart, *kustomize}):
+        for difference in differences(chart.get((kind, name)), kustomize.get((kind, name))):
+            problems.append(f"chart and overlay {overlay}: {kind} {name}{difference}")
+
+
+def chart_values(folder):
+    """Every value of the chart has its effect: k8s/checks/chart-values.yaml sets them all."""
+    documents = rendered(folder, "chart-all")
+    values = yaml.safe_load(pathlib.Path("k8s/checks/chart-values.yaml").read_text())
+    defaults = yaml.safe_load(pathlib.Path("k8s/chart/values.yaml").read_text())
+    want(set(values) == set(defaults), "k8s/checks/chart-values.yaml does not set every value")
+    pod, env = one(documents, "Deployment")["spec"]["template"], environment(documents)
+    metadata, spec, main = pod["metadata"], pod["spec"], container(documents)
+    secrets = [volume["secret"]["secretName"] for volume in spec["volumes"]]
+    scaler = one(documents, "HorizontalPodAutoscaler")["spec"]
+    secret = one(documents, "Secret", "where")
+    alert = alerts(documents)[0]
+    effects = {
+        "image": main["image"] == "registry.example.org/todos:9.9.9" and main["imagePullPolicy"] == "IfNotPresent",
+        "imagePullSecrets": spec["imagePullSecrets"] == values["imagePullSecrets"],
+        "addresses": base64.b64decode(secret["data"]["tidemark.toml"]).decode() == values["addresses"]["toml"]
+        and len(metadata["annotations"]["tidemark.dev/addresses"]) == 64,
+        "settings": env["TIDEMARK_NEAR_CAPACITY"] == "1GiB" and env["TIDEMARK_MAX_ORIGIN_LOADS"] == "1000000",
+        "resources": main["resources"]["limits"]["memory"] == "3Gi" and main["resources"]["limits"]["cpu"] == "2",
+        "autoscaling": (scaler["minReplicas"], scaler["maxReplicas"]) == (4, 20),
+        "tls": secrets == ["where", "certificate"] and env["TIDEMARK_TLS_CLIENT_CA"] == "/etc/tidemark-tls/ca.crt",
+        "monitoring": alert["annotations"].get("runbook_url")
+        == f"{values['monitoring']['runbookURL']}#{alert['alert'].lower()}",
+        "networkPolicy": one(documents, "NetworkPolicy")["spec"]["podSelector"] != {},
+        "podAnnotations": values["podAnnotations"].items() <= metadata["annotations"].items(),
+        "podLabels": values["podLabels"].items() <= metadata["labels"].items(),
+        "nodeSelector": spec["nodeSelector"] == values["nodeSelector"],
+        "tolerations": spec["tolerations"] == values["tolerations"],
+    }
+    want(set(effects) == set(defaults), "own.py does not check every value of the chart")
+    for name, holds in effects.items():
+        want(holds, f"chart: the value {name} has no effect")
+    names = [variable["name"] for variable in main["env"]]
+    want(len(names) == len(set(names)), f"chart: a variable is set twice: {names}")
+    version = crate()["version"]
+    about = yaml.safe_load(pathlib.Path("k8s/chart/Chart.yaml").read_text())
+    want(about["version"] == version and about["appVersion"] == version, f"Chart.yaml: the crate has version {version}")
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -432,6 +515,9 @@ def check(tidemark, folder):
     certificate(all_documents["prod-tls"], "prod-tls")
     for overlay in ("dev", "prod", "prod-tls"):
         built_in(all_documents[overlay], overlay)
+    for overlay in ("prod", "prod-tls", "prod-monitoring"):
+        chart_equals_overlay(folder, overlay)
+    chart_values(folder)
     monitored(all_documents["prod-monitoring"])
     versions(all_documents)
     composed(tidemark)

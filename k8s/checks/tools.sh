@@ -7,6 +7,7 @@ kubeconform_version=0.8.0
 compose_go_version=2.9.1
 kube_score_version=1.20.0
 health_probe_version=0.4.61
+helm_version=3.22.0
 python=$cache/python/bin/python
 
 not_run() {
@@ -77,5 +78,6 @@ tools() {
     go_tool kubeconform $kubeconform_version github.com/yannh/kubeconform/cmd/kubeconform
     go_tool kube-score $kube_score_version github.com/zegl/kube-score/cmd/kube-score
     go_tool compose-go $compose_go_version github.com/compose-spec/compose-go/v2/cmd
+    go_tool helm $helm_version helm.sh/helm/v3/cmd/helm
     health_probe
 }

@@ -22,8 +22,9 @@ pub struct Report {
     details: Vec<String>,
 }
 
-/// Texts that are written by hand: what was tried and did not help, and which
-/// limits were found.
+/// Texts that are written by hand: the summary on top, and why targets are
+/// missed at the end.
+const SUMMARY: &str = include_str!("../summary.md");
 const NOTES: &str = include_str!("../notes.md");
 
 impl Report {
@@ -103,7 +104,8 @@ impl Report {
         let parts = ["short", "long"]
             .map(|form| std::fs::read_to_string(format!("benches/parts/{form}.md")));
         let parts = parts.map(Result::unwrap_or_default).concat();
-        std::fs::write("BENCHMARKS.md", format!("{HEAD}\n{parts}{NOTES}")).expect("written");
+        let text = format!("{HEAD}{SUMMARY}{METHOD}\n{parts}{NOTES}");
+        std::fs::write("BENCHMARKS.md", text).expect("written");
         println!("written: BENCHMARKS.md");
     }
 }
@@ -141,13 +143,19 @@ const fn verdict(reached: bool) -> &'static str {
 
 const HEAD: &str = "# Benchmarks
 
-Written by `cargo bench --bench compare -- short` (minutes) or `-- long`. Two yardsticks run in the same
-run, in turns: `limit` is a tonic server that answers one prebuilt todo with ordinary generated code: what
-the framework costs. `plain` is what a good engineer writes in an afternoon: tonic, fred and mongodb,
-cache-aside with a TTL, no near tier. CPU is user and system time of the server process, from the kernel.
-The load generator (`benches/compare/http2.rs`) shares the machine with the server. Figures are medians of
-the rounds; a spread is the least and the greatest of them. Latency at a fixed rate is counted from the
-instant at which a call was due. Each row is of one run, on the day that it names.
+In short:
+
+";
+
+/// What follows the summary.
+const METHOD: &str = "
+Written by `cargo bench --bench compare -- short` (minutes) or `-- long` (hours). Two baselines run in the same
+run, in turns. `limit` is a tonic server that returns one prebuilt todo with ordinary generated code: what the
+framework costs. `plain` is a cache-aside service as one writes it in an afternoon: tonic, fred and mongodb, a TTL, no
+near cache. CPU is user and system time of the server process, from the kernel. The load generator
+(`benches/compare/http2.rs`) shares the machine with the server. Figures are medians of the rounds; in brackets are the
+least and the greatest. Latency at a fixed rate is counted from the instant at which a call was due. Each row is from
+one run, on the day that it names.
 ";
 
 fn machine() -> String {
@@ -171,8 +179,9 @@ fn machine() -> String {
     let load = load.split(' ').next().unwrap_or_default().to_owned();
     format!(
         "On {cores} cores of {} with {} of memory, kernel {}, {}, Redis {}, MongoDB 6.0.5. \
-         Load average of the machine at the end of the last run: {load} (more than the cores means that others \
-         were at work, and latencies and rates are worse than they are on a quiet machine; ratios of CPU time hold).",
+         Load average of the machine at the end of the last run: {load} (above the number \
+         of cores other programs were running: latencies and rates are then worse than on a quiet machine, ratios of \
+         CPU time hold).",
         first("/proc/cpuinfo", "model name"),
         first("/proc/meminfo", "MemTotal"),
         run("uname", &["-r"]),

@@ -18,13 +18,13 @@ use crate::{
     pb::{self, consistency::Requirement},
 };
 
-/// Most names of one request: API.md.
+/// Most names of one request (part of the contract: see the proto).
 const MAX_NAMES: usize = 1000;
-/// Page size when none is given, and the most that is given: API.md.
+/// Page size if none is given, and the largest page (see the proto).
 const PAGE_SIZE: i32 = 50;
 const MAX_PAGE_SIZE: i32 = 1000;
-/// Progress of a watch when nothing is said, and the least that is allowed:
-/// API.md. More than a day is as good as never.
+/// Progress interval of a watch: the default, and the least that is allowed (see
+/// the proto). More than a day is as good as never.
 const PROGRESS: Duration = Duration::from_secs(10);
 const MIN_PROGRESS: Duration = Duration::from_secs(1);
 const MAX_PROGRESS: Duration = Duration::from_secs(24 * 3600);

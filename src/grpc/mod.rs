@@ -51,7 +51,7 @@ mod server {
     include!(concat!(env!("OUT_DIR"), "/server/todo.v1.rs"));
 }
 
-/// Largest request: API.md.
+/// Largest request.
 const MAX_REQUEST_BYTES: usize = 4 << 20;
 /// Calls at once on one connection: a client that wants more opens another.
 const MAX_STREAMS: u32 = 1000;

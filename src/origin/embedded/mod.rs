@@ -3,7 +3,7 @@
 //!
 //! What it buys: `tidemark serve` works with nothing else installed, by the
 //! same calls, tokens and watches. What it costs: one process only. redb was
-//! taken for its build time and its reads (see FACTS): it has one writer at a
+//! chosen for its build time and its reads (ADR 12). It has one writer at a
 //! time, so writes that wait together are committed together.
 
 mod feed;

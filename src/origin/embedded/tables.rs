@@ -19,7 +19,7 @@ use crate::{
     pb::Todo,
 };
 
-/// How long a request id is remembered: API.md.
+/// How long a request id is remembered (see the proto).
 const REQUEST_AGE: Duration = Duration::from_secs(24 * 3600);
 
 pub(super) struct Tables<'a> {

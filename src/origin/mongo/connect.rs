@@ -20,7 +20,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{HEARTBEATS, Inner, MongoDb, REQUESTS, TODOS, codes::cause};
 use crate::{model::OriginId, origin::ConnectError};
 
-/// Name of the database when the URI has none: HOUSE.md.
+/// Name of the database if the URI has none.
 const DEFAULT_DATABASE: &str = "todos";
 /// How long a read looks for a primary: a caller waits for it.
 const READ_SELECTION: Duration = Duration::from_secs(2);
@@ -40,7 +40,7 @@ const READ_CONNECTIONS: u32 = 64;
 const OLDEST_WIRE_VERSION: i32 = 13;
 /// From MongoDB 8.0 on, an event without a transaction may share its time.
 const SHARED_TIMES_WIRE_VERSION: i32 = 25;
-/// How long a request id is remembered: API.md.
+/// How long a request id is remembered (see the proto).
 const REQUEST_SECONDS: i32 = 24 * 3600;
 /// How long the document of a replica that is gone stays.
 const HEARTBEAT_SECONDS: i32 = 24 * 3600;

@@ -32,7 +32,7 @@ use crate::{
     pb,
 };
 
-/// The todos, readable and editable by hand: API.md.
+/// The todos, readable and editable by hand.
 const TODOS: &str = "todos";
 /// A document for each replica that lives, for its heartbeats.
 const HEARTBEATS: &str = "tidemark_heartbeats";

@@ -15,6 +15,7 @@ pub mod model;
 pub mod origin;
 pub mod server;
 pub mod telemetry;
+pub mod text;
 pub mod tier;
 pub mod tls;
 

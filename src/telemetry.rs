@@ -1,7 +1,12 @@
-//! Traces and metrics. Every metric's name stands here, once.
+//! Traces and metrics. Every metric of the service is named here, once.
+
+mod logs;
+mod process;
+mod traces;
 
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
+pub use logs::{Guard, LogFormat, init};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -14,6 +19,20 @@ pub struct Kind {
     /// The label's value.
     pub kind: &'static str,
 }
+
+/// Labels of `build_info`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BuildLabels {
+    version: &'static str,
+    revision: &'static str,
+}
+
+/// Commit that this binary was built from, where the build was told:
+/// `TIDEMARK_REVISION` would be taken for a setting.
+pub const REVISION: &str = match option_env!("BUILD_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
 
 /// Labels of a read that was answered.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -166,13 +185,22 @@ metrics! {
 }
 
 impl Metrics {
-    /// All metrics in a registry of their own, each name with the prefix
-    /// `tidemark_`.
+    /// A registry with all of them, each name with the prefix `tidemark_`, and
+    /// with the usual `process_*` metrics.
     #[must_use]
     pub fn registry(&self) -> Registry {
         self.begin_at_zero();
-        let mut registry = Registry::with_prefix("tidemark");
-        self.register(&mut registry);
+        let mut registry = Registry::default();
+        let ours = registry.sub_registry_with_prefix("tidemark");
+        self.register(ours);
+        let build = Family::<BuildLabels, IntGauge>::default();
+        let labels = BuildLabels {
+            version: env!("CARGO_PKG_VERSION"),
+            revision: REVISION,
+        };
+        build.get_or_create(&labels).set(1);
+        ours.register("build_info", "Version and commit of this process", build);
+        registry.register_collector(Box::new(process::Process));
         registry
     }
 }
@@ -198,104 +226,6 @@ impl opentelemetry::propagation::Extractor for Headers<'_> {
     fn keys(&self) -> Vec<&str> {
         self.0.keys().map(http::HeaderName::as_str).collect()
     }
-}
-
-/// Ends tracing in order: what was not exported yet is.
-pub struct Guard(Option<opentelemetry_sdk::trace::SdkTracerProvider>);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if let Some(provider) = self.0.take() {
-            // There is nobody left to tell.
-            let _ = provider.shutdown();
-        }
-    }
-}
-
-/// Logs to stderr (level by `RUST_LOG`, `info` by default; JSON unless it is a
-/// terminal) and, if an OTLP endpoint is set by the standard `OTEL_*`
-/// variables, exports spans. Without one, spans cost nothing. To be called in
-/// a runtime.
-#[must_use]
-pub fn init() -> Guard {
-    use tracing_subscriber::util::SubscriberInitExt as _;
-
-    let provider = span_provider();
-    // A second call in one process (tests) changes nothing.
-    let _ = subscriber(provider.as_ref()).try_init();
-    Guard(provider)
-}
-
-/// Who takes events and spans. Without an exporter there is no layer for spans
-/// at all: a layer of `None` would let every span be made for nobody.
-fn subscriber(
-    provider: Option<&opentelemetry_sdk::trace::SdkTracerProvider>,
-) -> Box<dyn tracing::Subscriber + Send + Sync> {
-    use std::io::IsTerminal as _;
-
-    use opentelemetry::trace::TracerProvider as _;
-    use tracing_subscriber::{
-        EnvFilter, Layer as _,
-        filter::{FilterExt as _, LevelFilter, filter_fn},
-        layer::SubscriberExt as _,
-    };
-
-    let level = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    // With a hint of a level: without one, all that any library traces, down to
-    // the transport's frames, would be asked about at run time.
-    let events = filter_fn(|metadata| metadata.is_event()).with_max_level_hint(LevelFilter::TRACE);
-    let events_only = level.and(events);
-    let fmt = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let logs = if std::io::stderr().is_terminal() {
-        fmt.boxed()
-    } else {
-        fmt.json().boxed()
-    };
-    let logs = tracing_subscriber::registry().with(logs.with_filter(events_only));
-    let Some(provider) = provider else {
-        return Box::new(logs);
-    };
-    let ours =
-        filter_fn(|metadata| metadata.is_span() && metadata.target().starts_with("tidemark"));
-    let spans = tracing_opentelemetry::layer()
-        .with_tracer(provider.tracer("tidemark"))
-        .with_filter(ours);
-    Box::new(logs.with(spans))
-}
-
-/// The exporter of spans, if one is wanted.
-fn span_provider() -> Option<opentelemetry_sdk::trace::SdkTracerProvider> {
-    use opentelemetry_sdk::{
-        Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider,
-    };
-
-    let set = |name: &str| std::env::var(name).is_ok_and(|value| !value.is_empty());
-    let wanted = set("OTEL_EXPORTER_OTLP_ENDPOINT") || set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
-    let disabled =
-        std::env::var("OTEL_SDK_DISABLED").is_ok_and(|value| value.eq_ignore_ascii_case("true"));
-    if !wanted || disabled {
-        return None;
-    }
-    opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
-    let exporter = match opentelemetry_otlp::SpanExporter::builder()
-        .with_tonic()
-        .build()
-    {
-        Ok(exporter) => exporter,
-        Err(problem) => {
-            // The log is not set up yet.
-            eprintln!("traces are not exported: {problem}");
-            return None;
-        }
-    };
-    let name = std::env::var("OTEL_SERVICE_NAME").unwrap_or_else(|_| "tidemark".into());
-    let resource = Resource::builder().with_service_name(name).build();
-    Some(
-        SdkTracerProvider::builder()
-            .with_batch_exporter(exporter)
-            .with_resource(resource)
-            .build(),
-    )
 }
 
 /// Serves the metrics as Prometheus text at `/metrics`, for as long as the
@@ -335,19 +265,12 @@ mod tests {
             "tidemark_feed_reopened_total{kind=\"lost\"} 0",
             "tidemark_task_panics_total{kind=\"call\"} 0",
             "tidemark_writes_total{kind=\"unknown\"} 0",
+            "tidemark_build_info{version=",
+            "\nprocess_resident_memory_bytes ",
+            "\nprocess_cpu_seconds_total ",
+            "\nprocess_open_fds ",
         ] {
             assert!(text.contains(series), "{series} is not in\n{text}");
         }
-    }
-
-    #[test]
-    fn spans_are_off_without_an_exporter() {
-        let on = || !tracing::info_span!("near").is_disabled();
-        tracing::subscriber::with_default(subscriber(None), || assert!(!on()));
-        let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder().build();
-        tracing::subscriber::with_default(subscriber(Some(&provider)), || {
-            tracing::callsite::rebuild_interest_cache();
-            assert!(on());
-        });
     }
 }

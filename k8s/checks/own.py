@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -100,8 +101,9 @@ def settings(tidemark, documents, overlay):
             text=True,
         )
         want(asked.returncode == 0, f"{overlay}: invalid settings: {asked.stderr}")
-        lines = [re.match(r"(\S+)\s+(.*?)\s+# (.*)", line) for line in asked.stdout.splitlines()]
-        told = {line[1]: (line[2], line[3]) for line in lines if line}
+        lines = [re.match(r"(\S+) = .* # (.*)", line) for line in asked.stdout.splitlines()]
+        values = tomllib.loads(asked.stdout)
+        told = {line[1]: (str(values[line[1]]), line[2]) for line in lines if line}
         for name in ("mongodb-uri", "redis-url"):
             want(told.get(name, ("", ""))[1] == file.name, f"{overlay}: {name} does not come from the Secret")
     for variable in env:

@@ -5,7 +5,7 @@ use std::{collections::HashMap, io::Write as _, path::PathBuf, process::ExitCode
 use clap::{Arg, ArgMatches, Command};
 
 use crate::{
-    config::{Config, ConfigErrors, SETTINGS, Values, variable},
+    config::{Config, ConfigErrors, SETTINGS, Values, display_url, environment, variable},
     server::{self, Addresses, Event},
     telemetry,
 };
@@ -18,10 +18,10 @@ the file.\n\nExamples:\n  tidemark serve\n  tidemark serve --mongodb-uri mongodb
 --redis-url redis-cluster://localhost:7000\n  tidemark serve --config tidemark.toml --print-config"
 )]
 pub struct Args {
-    /// TOML file with settings; flags and environment beat it
+    /// TOML file with settings; flags and environment variables override it
     #[arg(long, value_name = "FILE", env = "TIDEMARK_CONFIG")]
     config: Option<PathBuf>,
-    /// Print what is in force and where each value came from, and end
+    /// Print the settings in force as a config file, each with its source, and exit
     #[arg(long)]
     print_config: bool,
     #[command(flatten)]
@@ -83,32 +83,28 @@ impl Args {
     /// The settings in force.
     ///
     /// # Errors
-    /// All that is wrong with them.
+    /// Everything that is wrong with them.
     pub fn config(&self) -> Result<Config, ConfigErrors> {
         self.values()?.parse()
     }
 
     fn values(&self) -> Result<Values, ConfigErrors> {
-        Values::gather(
-            &self.settings.0,
-            |name| std::env::var(name).ok(),
-            self.config.as_deref(),
-        )
+        Values::gather(&self.settings.0, &environment()?, self.config.as_deref())
     }
 }
 
-/// Runs the service until it is told to end.
+/// Runs the service until SIGTERM or SIGINT.
 pub async fn run(args: Args) -> ExitCode {
     let config = args.values().and_then(|values| {
         if args.print_config {
-            print!("{}", values.print());
+            print(&values.print());
         }
         values.parse()
     });
     let config: Config = match config {
         Ok(config) => config,
-        Err(wrong) => {
-            eprintln!("error: wrong settings\n{wrong}");
+        Err(errors) => {
+            eprintln!("error: wrong settings\n{errors}");
             return ExitCode::from(2);
         }
     };
@@ -118,8 +114,16 @@ pub async fn run(args: Args) -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    let _telemetry = telemetry::init();
-    match server::run(config, print_event).await {
+    let _telemetry = telemetry::init(config.log_format);
+    let stores = Stores::of(&config);
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        revision = telemetry::REVISION,
+        store = stores.store,
+        shared_cache = stores.shared,
+        "tidemark starts"
+    );
+    match server::run(config, move |event| print_event(event, &stores)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(fatal) => {
             tracing::error!(%fatal, "the service ends");
@@ -129,15 +133,38 @@ pub async fn run(args: Args) -> ExitCode {
     }
 }
 
-fn print_event(event: Event<'_>) {
+/// Where the data is, without secrets.
+struct Stores {
+    store: String,
+    shared: String,
+}
+
+impl Stores {
+    fn of(config: &Config) -> Self {
+        let store = match &config.mongodb_uri {
+            Some(uri) => {
+                let shown = display_url(&uri.0);
+                format!("MongoDB {shown}, database {}", config.database())
+            }
+            None => format!("embedded, in {}", config.data_dir.display()),
+        };
+        let shared = match &config.redis_url {
+            Some(url) => format!("Redis {}", display_url(&url.0)),
+            None => "none".into(),
+        };
+        Self { store, shared }
+    }
+}
+
+fn print_event(event: Event<'_>, stores: &Stores) {
     match event {
-        Event::Listening(addresses) => print_addresses(addresses),
+        Event::Listening(addresses) => print_addresses(addresses, stores),
         Event::Ready(addresses) => print_examples(addresses),
     }
 }
 
 /// Prints where the service listens.
-fn print_addresses(addresses: &Addresses) {
+fn print_addresses(addresses: &Addresses, stores: &Stores) {
     let Addresses {
         grpc,
         tls,
@@ -153,6 +180,8 @@ fn print_addresses(addresses: &Addresses) {
     if let Some(health) = health {
         text += &format!("health alone on http://{health}\n");
     }
+    let Stores { store, shared } = stores;
+    text += &format!("store: {store}\nshared cache: {shared}\n");
     print(&text);
 }
 

@@ -13,10 +13,15 @@ impl Values {
     }
 
     /// A certificate and its key: both or none.
-    fn pair(&self, cert: &str, key: &str, wrong: &mut Vec<String>) -> Option<(PathBuf, PathBuf)> {
+    fn pair(
+        &self,
+        cert: &str,
+        key: &str,
+        problems: &mut Vec<String>,
+    ) -> Option<(PathBuf, PathBuf)> {
         let mut lacks = |one: &str, other: &str| {
-            wrong.push(format!(
-                "{one} is set but {other} is not: a certificate and its key go together"
+            problems.push(format!(
+                "{one} is set but {other} is not: a certificate needs its key, and a key its certificate"
             ));
         };
         match (self.file(cert), self.file(key)) {
@@ -27,14 +32,14 @@ impl Values {
         None
     }
 
-    pub(super) fn server_files(&self, wrong: &mut Vec<String>) -> Option<ServerFiles> {
+    pub(super) fn server_files(&self, problems: &mut Vec<String>) -> Option<ServerFiles> {
         let (pair, client_ca) = (
-            self.pair("tls-cert", "tls-key", wrong),
+            self.pair("tls-cert", "tls-key", problems),
             self.file("tls-client-ca"),
         );
         if client_ca.is_some() && self.file("tls-cert").is_none() {
-            wrong.push(
-                "tls-client-ca is set but tls-cert is not: without TLS no client shows a certificate".into(),
+            problems.push(
+                "tls-client-ca is set but tls-cert is not: clients present certificates only over TLS".into(),
             );
         }
         pair.map(|(cert, key)| ServerFiles {
@@ -44,15 +49,15 @@ impl Values {
         })
     }
 
-    pub(super) fn redis_files(&self, wrong: &mut Vec<String>) -> ClientFiles {
-        let identity = self.pair("redis-tls-cert", "redis-tls-key", wrong);
+    pub(super) fn redis_files(&self, problems: &mut Vec<String>) -> ClientFiles {
+        let identity = self.pair("redis-tls-cert", "redis-tls-key", problems);
         let files = ClientFiles {
             ca: self.file("redis-tls-ca"),
             identity,
         };
         if files != ClientFiles::default() && !self.of("redis-url").starts_with("rediss") {
-            wrong.push(
-                "redis-tls-* is set but redis-url does not begin with rediss: it would not be used"
+            problems.push(
+                "redis-tls-* is set but redis-url does not begin with rediss: it would have no effect"
                     .into(),
             );
         }

@@ -70,16 +70,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     service.compile_fds(descriptors.clone())?;
 
-    // The yardstick servers of `benches/`: ordinary generated code, but for
+    // The baseline servers of `benches/`: ordinary generated code, but for
     // the two replies that they give as bytes.
-    let yardstick = out.join("yardstick");
-    fs::create_dir_all(&yardstick)?;
+    let baseline = out.join("baseline");
+    fs::create_dir_all(&baseline)?;
     tonic_prost_build::configure()
         .build_client(false)
-        .extern_path(".todo.v1.ListTodosResponse", "crate::yardstick::Raw")
-        .extern_path(".todo.v1.BatchGetTodosResponse", "crate::yardstick::Raw")
+        .extern_path(".todo.v1.ListTodosResponse", "crate::baseline::Raw")
+        .extern_path(".todo.v1.BatchGetTodosResponse", "crate::baseline::Raw")
         .extern_path(".todo.v1", "::tidemark::pb")
-        .out_dir(&yardstick)
+        .out_dir(&baseline)
         .compile_fds(descriptors)?;
     Ok(())
 }

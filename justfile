@@ -29,7 +29,7 @@ k8s:
 clients:
     clients/test
 
-# Against the yardsticks, as in `just bench near_hit`; all of it takes a quarter
+# Against the baselines, as in `just bench near_hit`; all of it takes a quarter
 # of an hour.
 bench *rows:
     cargo bench --bench compare -- short {{ rows }}

@@ -1,4 +1,4 @@
-//! Measures Tidemark against two yardsticks, in turns, on this machine, and
+//! Measures Tidemark against two baselines, in turns, on this machine, and
 //! writes BENCHMARKS.md.
 //!
 //! `cargo bench --bench compare -- short` takes minutes, `-- long` hours.
@@ -7,6 +7,7 @@
 //! `TIDEMARK_BEFORE=target/before cargo bench ... -- short near_hit` measures that
 //! build beside this one.
 
+mod baseline;
 mod http2;
 mod load;
 mod near;
@@ -18,7 +19,6 @@ mod start;
 mod support;
 mod tiers;
 mod watch;
-mod yardstick;
 
 use std::time::Duration;
 
@@ -71,8 +71,8 @@ fn main() {
             .block_on(work);
     };
     match args.as_slice() {
-        ["limit", get, page] => serve(Box::pin(yardstick::limit(get, page))),
-        ["plain", redis, mongo] => serve(Box::pin(yardstick::plain(redis, mongo))),
+        ["limit", get, page] => serve(Box::pin(baseline::limit(get, page))),
+        ["plain", redis, mongo] => serve(Box::pin(baseline::plain(redis, mongo))),
         ["short", rows @ ..] => {
             let form = Form {
                 round: Duration::from_millis(1500),

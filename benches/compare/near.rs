@@ -160,7 +160,7 @@ pub fn limit_like(server: &Running) -> Running {
         std::fs::write(&page, reply.encode_to_vec()).expect("written");
     });
     let text = |file: &PathBuf| file.display().to_string();
-    Running::yardstick(&["limit", &text(&get), &text(&page)])
+    Running::baseline(&["limit", &text(&get), &text(&page)])
 }
 
 /// Another build to measure beside this one, by the variable `TIDEMARK_BEFORE`:

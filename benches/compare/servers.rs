@@ -54,8 +54,8 @@ impl Running {
         }
     }
 
-    /// A yardstick: this very program.
-    pub fn yardstick(args: &[&str]) -> Self {
+    /// A baseline: this very program.
+    pub fn baseline(args: &[&str]) -> Self {
         let args: Vec<_> = args.iter().map(|arg| (*arg).to_owned()).collect();
         Self::start(&std::env::current_exe().expect("this program"), &args)
     }

@@ -117,7 +117,7 @@ impl Bench {
     fn beyond_near(&mut self, tiers: &Tiers, misses: &'static str, hits: &'static str) {
         let count = if self.form.long { 200_000 } else { 50_000 };
         tiers.fill(count, 400);
-        let plain = Running::yardstick(&["plain", &tiers.redis_url(), &tiers.uri()]);
+        let plain = Running::baseline(&["plain", &tiers.redis_url(), &tiers.uri()]);
         let tidemark = tidemark(tiers, &["--near-capacity", "1MiB"]);
         let side = |name: &'static str, server| {
             Side::new(name, server, CONNECTIONS, gets(count, uniform(count)))
@@ -184,7 +184,7 @@ impl Bench {
     pub fn strong(&mut self) {
         let tiers = Tiers::start();
         tiers.fill(10_000, 400);
-        let plain = Running::yardstick(&["plain", &tiers.redis_url(), &tiers.uri()]);
+        let plain = Running::baseline(&["plain", &tiers.redis_url(), &tiers.uri()]);
         let tidemark = tidemark(&tiers, &[]);
         let strong = consistency(Requirement::FullyConsistent(true));
         let calls = || Calls {
@@ -327,7 +327,7 @@ impl Bench {
         let tiers = Tiers::start();
         tiers.fill(1000, 400);
         let tidemark = tidemark(&tiers, &[]);
-        let plain = Running::yardstick(&["plain", &tiers.redis_url(), &tiers.uri()]);
+        let plain = Running::baseline(&["plain", &tiers.redis_url(), &tiers.uri()]);
         let times = if self.form.long { 3000 } else { 500 };
         let (tokens, origin) = block_on(async {
             let (mut client, mut plain) = (tidemark.client().await, plain.client().await);

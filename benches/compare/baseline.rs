@@ -1,7 +1,7 @@
-//! The yardsticks. `limit`: a tonic server that answers one prebuilt todo with
-//! ordinary generated code: what the framework costs. `plain`: what a good
-//! engineer writes in an afternoon: tonic, fred and mongodb, cache-aside with
-//! a TTL, no near tier.
+//! The baselines. `limit`: a tonic server that answers one prebuilt todo with
+//! ordinary generated code: what the framework costs. `plain`: a cache-aside
+//! service as one writes it in an afternoon: tonic, fred and mongodb, a TTL, no
+//! near cache.
 
 use std::{pin::Pin, time::Duration};
 
@@ -33,7 +33,7 @@ mod server {
         clippy::allow_attributes_without_reason,
         reason = "generated"
     )]
-    include!(concat!(env!("OUT_DIR"), "/yardstick/todo.v1.rs"));
+    include!(concat!(env!("OUT_DIR"), "/baseline/todo.v1.rs"));
 }
 
 /// A reply that is encoded already.
@@ -67,7 +67,7 @@ impl Message for Raw {
 type Unused = Pin<Box<dyn Stream<Item = Result<pb::WatchTodosResponse, Status>> + Send>>;
 
 fn not_here<T>() -> Result<T, Status> {
-    Err(Status::unimplemented("not a call of this yardstick"))
+    Err(Status::unimplemented("not a call of this baseline"))
 }
 
 /// Answers what it was given.

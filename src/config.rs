@@ -18,6 +18,7 @@ use self::parse::{address, bytes, duration, log_format, memory_limit, number, of
 use crate::{
     budget::{self, Plan},
     telemetry::LogFormat,
+    tier::redis,
     tls::{ClientFiles, ServerFiles},
 };
 
@@ -40,6 +41,8 @@ pub struct Config {
     pub redis_url: Option<Secret>,
     /// TLS to the shared cache, if its URL asks for it.
     pub redis_tls: ClientFiles,
+    /// Key file of the keyed hash of entries in Redis; `None`: no hash.
+    pub redis_mac_key_file: Option<PathBuf>,
     /// Directory of the embedded store.
     pub data_dir: PathBuf,
     /// Memory limit of the near cache, in bytes.
@@ -160,8 +163,9 @@ impl Values {
                 .one("cors-allow-origins", to, off_or(origins))
                 .flatten(),
             mongodb_uri: self.uri("mongodb-uri", &["mongodb", "mongodb+srv"], to),
-            redis_url: self.uri("redis-url", &crate::tier::redis::SCHEMES, to),
+            redis_url: self.redis_url(to),
             redis_tls: self.redis_files(to),
+            redis_mac_key_file: self.file("redis-mac-key-file"),
             data_dir: self.of("data-dir").into(),
             near_capacity: self.or_default("near-capacity", to, bytes),
             staleness_limit: self.or_default("staleness-limit", to, duration),
@@ -211,6 +215,22 @@ impl Values {
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> T {
         self.one(name, problems, parse).unwrap_or_default()
+    }
+
+    fn redis_url(&self, problems: &mut Vec<String>) -> Option<Secret> {
+        let url = self.uri("redis-url", &redis::SCHEMES, problems)?;
+        match redis::check_url(&url.0) {
+            // Said already.
+            Ok(()) | Err(redis::UrlError::Scheme) => {}
+            Err(problem) => {
+                let source = self
+                    .0
+                    .get("redis-url")
+                    .map(|(_, source)| source.of("redis-url"));
+                problems.push(format!("{}: {problem}", source.unwrap_or_default()));
+            }
+        }
+        Some(url)
     }
 
     fn uri(&self, name: &str, schemes: &[&str], problems: &mut Vec<String>) -> Option<Secret> {

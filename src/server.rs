@@ -18,17 +18,23 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    budget::Budgets,
     cache::{Cache, Clock, Fatal, Phase, Settings},
     config::Config,
     grpc::{self, health::HealthState, transport::Tls},
     origin::{ConnectError, Origin, embedded::Embedded, mongo::MongoDb},
     telemetry::{self, Kind, Metrics},
-    tier::{redis::RedisTier, shared::Shared},
+    tier::{
+        redis::{MacKey, RedisOptions, RedisTier},
+        shared::Shared,
+    },
 };
 
 /// How often health and gauges are brought up to date: a probe a second later
 /// sees what is.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
+/// Longest time that the start waits for Redis, so that the first reads use it.
+const SHARED_WAIT: Duration = Duration::from_secs(1);
 /// Pause before the database is tried again at start.
 const CONNECT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -216,6 +222,11 @@ fn ended_task(ended: Result<Fatal, tokio::task::JoinError>, metrics: &Metrics) -
 
 /// Reaches the origin, then keeps up with it for as long as the process lives.
 async fn keep_up(config: Config, cell: Arc<OnceLock<Arc<Cache>>>, metrics: Arc<Metrics>) -> Fatal {
+    // It connects while the origin is opened.
+    let shared = match shared_tier(&config, &metrics) {
+        Ok(shared) => shared,
+        Err(fatal) => return fatal,
+    };
     let origin = loop {
         match open_origin(&config).await {
             Ok(origin) => break origin,
@@ -226,9 +237,14 @@ async fn keep_up(config: Config, cell: Arc<OnceLock<Arc<Cache>>>, metrics: Arc<M
             }
         }
     };
-    let shared = match shared_tier(&config, &metrics) {
-        Ok(shared) => shared,
-        Err(problem) => return Fatal(format!("redis-url: {problem}")),
+    let shared = match shared {
+        Some(shared) => {
+            if !shared.wait_ready(SHARED_WAIT).await {
+                tracing::warn!("Redis does not answer yet; reads go on without it");
+            }
+            Some(shared as Arc<dyn Shared>)
+        }
+        None => None,
     };
     let cache = Cache::new(settings(&config), Clock::Boottime, origin, shared, metrics);
     let mut phase = cache.phase();
@@ -244,15 +260,21 @@ async fn keep_up(config: Config, cell: Arc<OnceLock<Arc<Cache>>>, metrics: Arc<M
     }
 }
 
-fn shared_tier(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Arc<dyn Shared>>, String> {
+fn shared_tier(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Arc<RedisTier>>, Fatal> {
     let Some(url) = &config.redis_url else {
         return Ok(None);
     };
-    Ok(Some(Arc::new(RedisTier::connect_with(
-        &url.0,
-        &config.redis_tls,
-        Arc::clone(metrics),
-    )?)))
+    let mac_key = config.redis_mac_key_file.as_deref().map(MacKey::read);
+    let options = RedisOptions {
+        tls: config.redis_tls.clone(),
+        mac_key: mac_key
+            .transpose()
+            .map_err(|e| Fatal(format!("redis-mac-key-file: {e}")))?,
+        budgets: Budgets::new(config.memory_plan().map_err(|e| Fatal(e.to_string()))?),
+    };
+    RedisTier::connect_with(&url.0, options, Arc::clone(metrics))
+        .map(|tier| Some(Arc::new(tier)))
+        .map_err(|e| Fatal(format!("redis-url: {e}")))
 }
 
 /// Opens the origin that the settings name.

@@ -144,14 +144,18 @@ metrics! {
     near_bytes: IntGauge = "near", Unit::Bytes;
     /// Entries held by the near tier
     near_entries: IntGauge = "near_entries";
-    /// 1 while the breaker keeps reads away from the shared tier
+    /// 1 while no node of the shared tier answers reads
     shared_breaker_open: IntGauge = "shared_breaker_open";
     /// Calls of the shared tier that failed or took too long, by kind (get, put, lease)
     shared_failures: Family<Kind, Counter> = "shared_failures" => ["get", "put", "lease"];
-    /// Entries not written to the shared tier because its queue was full
+    /// Errors of Redis and of the connections to it, by kind
+    shared_errors: Family<Kind, Counter> = "shared_errors" => ["connection", "tls", "timeout", "auth", "noperm", "readonly", "oom", "moved", "ask", "clusterdown", "loading", "not_cluster", "other"];
+    /// Nodes of the shared tier, by kind: known, and of those the ones that answer reads and the ones that accept writes
+    shared_nodes: Family<Kind, IntGauge> = "shared_nodes" => ["known", "reads", "writes"];
+    /// Entries not written to the shared tier because it is down or its queue is full
     shared_dropped: Counter = "shared_dropped";
     /// Shared entries that were not what was asked for, by reason
-    shared_rejected: Family<Kind, Counter> = "shared_rejected" => ["damaged", "version", "scope", "key", "future"];
+    shared_rejected: Family<Kind, Counter> = "shared_rejected" => ["damaged", "version", "scope", "key", "future", "mac"];
     /// Sampled cached answers compared with the origin at the time they were said to be fresh to, by verdict (consistent, inconsistent, undecided)
     verified: Family<Kind, Counter> = "verified" => ["consistent", "inconsistent", "undecided"];
     /// Writes, by kind of outcome

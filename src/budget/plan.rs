@@ -39,8 +39,10 @@ pub enum Part {
     Writes,
     /// Loads that wait for the database, with their results.
     Loads,
-    /// Entries that wait to be written to Redis.
+    /// Entries that wait to be written to Redis, with their keys.
     RedisQueue,
+    /// Keys of reads that wait for Redis.
+    RedisReads,
     /// Batches of changes that watches catch up with.
     CatchUp,
     /// Open connections, [`CONNECTION_BYTES`] each.
@@ -74,7 +76,7 @@ const fn size(
 
 impl Part {
     /// All of them, in the order of their slots.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::UnfinishedRequests,
         Self::DecodedRequests,
         Self::Replies,
@@ -84,6 +86,7 @@ impl Part {
         Self::Writes,
         Self::Loads,
         Self::RedisQueue,
+        Self::RedisReads,
         Self::CatchUp,
         Self::Connections,
     ];
@@ -114,6 +117,7 @@ impl Part {
             Self::Writes => size("waiting writes", 2, 6, 64, "OVERLOADED"),
             Self::Loads => size("loads in flight", 3, 12, 128, "OVERLOADED"),
             Self::RedisQueue => size("queue of writes to Redis", 1, 4, 32, "entries are dropped"),
+            Self::RedisReads => size("reads that wait for Redis", 1, 1, 8, "misses"),
             Self::CatchUp => size("catch-up feeds", 1, 8, 64, "OVERLOADED"),
             Self::Connections => size("connections", 4, 8, 512, "connections are closed"),
         }

@@ -6,7 +6,7 @@ use super::Values;
 use crate::tls::{ClientFiles, ServerFiles};
 
 impl Values {
-    fn file(&self, name: &str) -> Option<PathBuf> {
+    pub(super) fn file(&self, name: &str) -> Option<PathBuf> {
         Some(self.of(name))
             .filter(|value| !value.is_empty())
             .map(PathBuf::from)

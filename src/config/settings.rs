@@ -20,7 +20,7 @@ const fn setting(name: &'static str, default: &'static str, help: &'static str) 
 }
 
 /// All settings of `serve`.
-pub const SETTINGS: [Setting; 28] = [
+pub const SETTINGS: [Setting; 29] = [
     setting(
         "listen",
         "127.0.0.1:50051",
@@ -76,6 +76,11 @@ pub const SETTINGS: [Setting; 28] = [
         "redis-tls-key",
         "",
         "PEM file of the private key for --redis-tls-cert",
+    ),
+    setting(
+        "redis-mac-key-file",
+        "",
+        "File of 32 to 4096 secret bytes, the same for all replicas: entries in Redis carry a keyed hash, and entries without the right one are not used. Not set: no hash",
     ),
     setting(
         "data-dir",

@@ -15,8 +15,9 @@ use super::traces;
 
 /// Libraries log at `warn` and above: their `info` is about their own state,
 /// such as each connection. A directive of `RUST_LOG` that names one of them
-/// replaces its default.
-const DEFAULT_FILTER: &str = "info,fred=warn,mongodb=warn,hyper=warn,hyper_util=warn,h2=warn,\
+/// replaces its default. fred is silent: the shared cache logs each error of Redis
+/// itself, at most once a minute and without passwords.
+const DEFAULT_FILTER: &str = "info,fred=off,mongodb=warn,hyper=warn,hyper_util=warn,h2=warn,\
 tower=warn,tonic=warn,rustls=warn,hickory_proto=warn,hickory_resolver=warn,opentelemetry=warn,\
 opentelemetry_sdk=warn,opentelemetry-otlp=warn,opentelemetry_otlp=warn";
 
@@ -133,7 +134,7 @@ mod tests {
             let (filter, problem) = filter(text);
             (filter.to_string(), problem.is_some())
         };
-        assert!(shown(None).0.contains("fred=warn") && shown(Some(" ")) == shown(None));
+        assert!(shown(None).0.contains("fred=off") && shown(Some(" ")) == shown(None));
         let (debug, _) = shown(Some("debug,fred=trace"));
         assert!(
             debug.contains("debug") && debug.contains("fred=trace") && !debug.contains("fred=warn"),

@@ -1,425 +1,283 @@
-//! The shared tier in Redis: standalone, cluster or sentinel. All of fred stays
-//! in this folder.
+//! The shared tier in Redis: one server, a cluster, or a master that sentinels
+//! name. fred is used in this folder only.
 //!
-//! Whatever Redis does, a read goes on: an answer that takes longer than a few
-//! milliseconds is not waited for, and after a few of those in a row Redis is
-//! not asked at all until a probe off the way of requests finds it well.
+//! Whatever Redis does, reads continue: an answer that takes more than some
+//! milliseconds is a miss, and after a few of those in a row a node is not asked
+//! until a probe succeeds.
+//!
+//! - [`topology`] finds the nodes and their slots, again and again;
+//! - [`node`] keeps the connections to one node open and judges reads and writes
+//!   apart;
+//! - [`batcher`] lets requests share commands;
+//! - [`error`] sorts errors, counts and logs them.
+//!
+//! Each node is on its own: a dead or hanging one costs its own keys only.
 
-mod lanes;
+mod backoff;
+mod batcher;
+mod connection;
+mod error;
+mod mac;
+mod node;
+mod topology;
+mod url;
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fred::{
-    clients::{Client, Pool},
-    prelude::{Builder, ClientLike, Config, Expiration, KeysInterface, Options, SetOptions, Value},
-    types::RespVersion,
-    types::config::{ReconnectPolicy, TlsConfig, TlsHostMapping, UnresponsiveConfig},
-};
+use fred::types::cluster::ClusterRouting;
 use futures::future::join_all;
 use tokio::{
-    sync::mpsc,
+    sync::Notify,
     time::{sleep, timeout},
 };
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::AbortOnDropHandle;
 
-use self::lanes::{Get, Lanes, NoLane};
+use self::{
+    backoff::jittered,
+    connection::ConnectionSettings,
+    error::ErrorLog,
+    node::{Direction, EnqueueError, GET_TIMEOUT, Node, RunningNode},
+    topology::{Finder, SlotRange},
+    url::{Deployment, RedisUrl},
+};
+pub use self::{
+    mac::{MacKey, MacKeyError},
+    url::{SCHEMES, UrlError, check_url},
+};
 use super::shared::{Shared, SharedKey};
 use crate::{
+    budget::Budgets,
     telemetry::{Kind, Metrics},
     tls::ClientFiles,
 };
 
-/// What a URL may begin with: one node, a cluster, or what sentinels point at,
-/// plain or by TLS.
-pub const SCHEMES: [&str; 6] = [
-    "redis",
-    "rediss",
-    "redis-cluster",
-    "rediss-cluster",
-    "redis-sentinel",
-    "rediss-sentinel",
-];
-/// Clients in the pool, each with a connection to every node: one for reads and
-/// one for writes. Commands are pipelined: more connections bring nothing.
-const CLIENTS: usize = 2;
-/// How long a read waits for Redis: ten times what it takes when it is well.
-const GET_TIMEOUT: Duration = Duration::from_millis(20);
-/// How long a batch of writes may take; nobody waits for it.
-const PUT_TIMEOUT: Duration = Duration::from_millis(500);
-/// Failures in a row after which Redis is not asked any more.
-const BREAKER_FAILURES: u32 = 5;
-/// How often a probe looks whether Redis is well again, and how long it waits.
-const PROBE_INTERVAL: Duration = Duration::from_millis(200);
-const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
-/// Pause between batches of writes, for entries to gather in: nobody waits for
-/// one but those who look for what another replica loads, for some milliseconds.
-const PUT_PAUSE: Duration = Duration::from_millis(2);
-/// Entries that may wait to be written, and their bytes.
-const MAX_QUEUED: usize = 8192;
-const MAX_QUEUED_BYTES: usize = 32 << 20;
-/// Entries of one batch of writes.
-const BATCH: usize = 256;
-/// The lifetime of an entry is cut by up to this part of it, so that what was
-/// written together does not end together.
-const JITTER_PART: u64 = 10;
+/// Time between two looks at the slot map: while all nodes answer, and while
+/// one does not.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
+const REFRESH_INTERVAL_DOWN: Duration = Duration::from_secs(1);
+/// Shortest time between two looks, however much gives reason for one.
+const MIN_REFRESH_PAUSE: Duration = Duration::from_millis(250);
+/// Time between two looks whether all nodes answer at the start.
+const READY_POLL: Duration = Duration::from_millis(5);
+/// Up to this part of an entry's lifetime is cut off at random, so that entries
+/// written together do not expire together.
+const LIFETIME_JITTER_PART: u64 = 10;
+
+/// Why the tier cannot be built. It never fails for want of a server: it connects
+/// in the background.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The URL is not valid.
+    #[error(transparent)]
+    Url(#[from] UrlError),
+    /// The TLS files cannot be used.
+    #[error("{0}")]
+    Tls(String),
+}
+
+/// What the tier needs besides its URL.
+#[derive(Clone)]
+pub struct RedisOptions {
+    /// Trust and identity for `rediss` URLs.
+    pub tls: ClientFiles,
+    /// Entries carry a keyed hash, and others are misses. `None`: no hash.
+    pub mac_key: Option<MacKey>,
+    /// Bounds on the bytes of what waits for Redis.
+    pub budgets: Arc<Budgets>,
+}
+
+impl Default for RedisOptions {
+    fn default() -> Self {
+        Self {
+            tls: ClientFiles::default(),
+            mac_key: None,
+            budgets: Budgets::unlimited(),
+        }
+    }
+}
 
 /// The shared tier in Redis.
 pub struct RedisTier {
-    inner: Arc<Inner>,
-    queue: mpsc::Sender<Put>,
-    lanes: Arc<Lanes>,
-    _tasks: DropGuard,
+    context: Arc<Context>,
+    routes: Arc<RwLock<Vec<Route>>>,
+    mac_key: Option<MacKey>,
+    _follow: AbortOnDropHandle<()>,
 }
 
-struct Inner {
-    pool: Pool,
-    /// The client of the pool that reads: one, as more of what waits then goes
-    /// out, and comes back, together.
-    reads: Client,
-    /// The one that writes, so that no read waits behind a batch of entries.
-    writes: Client,
-    /// A command is of one slot.
+/// What all nodes share.
+struct Context {
+    settings: ConnectionSettings,
+    /// Keys are spread over slots, and a command is for keys of one slot.
     clustered: bool,
     metrics: Arc<Metrics>,
-    /// Redis is not asked.
-    open: AtomicBool,
-    failures: AtomicU32,
-    queued_bytes: AtomicUsize,
+    errors: ErrorLog,
+    budgets: Arc<Budgets>,
+    /// The slot map should be looked at.
+    refresh: Notify,
+    /// A node was not what the slot map says.
+    doubt: AtomicBool,
+    /// Nodes in the slot map, and of those the ones that answer reads.
+    known: AtomicI64,
+    readable: AtomicI64,
 }
 
-struct Put {
-    key: String,
-    value: Bytes,
-    lifetime: Duration,
+/// A range of slots and the node that holds it.
+struct Route {
+    first: u16,
+    last: u16,
+    running: Arc<RunningNode>,
+}
+
+impl Context {
+    /// Asks for a new slot map. `doubt`: a node was not what the last one says.
+    fn refresh(&self, doubt: bool) {
+        if doubt {
+            self.doubt.store(true, Ordering::Relaxed);
+        }
+        self.refresh.notify_one();
+    }
+
+    /// Counts a node that became usable in this direction, or ceased to be.
+    fn count_usable(&self, direction: Direction, usable: bool) {
+        let change = if usable { 1 } else { -1 };
+        let kind = match direction {
+            Direction::Write => "writes",
+            Direction::Read => {
+                let readable = self.readable.fetch_add(change, Ordering::Relaxed) + change;
+                self.metrics
+                    .shared_breaker_open
+                    .set(i64::from(readable == 0));
+                "reads"
+            }
+        };
+        let nodes = &self.metrics.shared_nodes;
+        nodes.get_or_create(&Kind { kind }).inc_by(change);
+    }
+
+    fn set_known(&self, known: usize) {
+        let known = i64::try_from(known).unwrap_or(i64::MAX);
+        self.known.store(known, Ordering::Relaxed);
+        let nodes = &self.metrics.shared_nodes;
+        nodes.get_or_create(&Kind { kind: "known" }).set(known);
+    }
+
+    fn all_readable(&self) -> bool {
+        let known = self.known.load(Ordering::Relaxed);
+        known > 0 && self.readable.load(Ordering::Relaxed) >= known
+    }
 }
 
 impl RedisTier {
-    /// [`RedisTier::connect_with`] what this machine trusts.
+    /// [`RedisTier::connect_with`] default options.
     ///
     /// # Errors
-    /// What is wrong with the URL.
-    pub fn connect(url: &str, metrics: Arc<Metrics>) -> Result<Self, String> {
-        Self::connect_with(url, &ClientFiles::default(), metrics)
+    /// The URL is not valid.
+    pub fn connect(url: &str, metrics: Arc<Metrics>) -> Result<Self, ConnectError> {
+        Self::connect_with(url, RedisOptions::default(), metrics)
     }
 
-    /// A tier that connects in the background: it is down until it has, and
-    /// whenever Redis is.
+    /// A tier that connects in the background. It is down until it has, and
+    /// whenever Redis is. To be called in a runtime.
     ///
     /// # Errors
-    /// What is wrong with the URL, or with the files of TLS.
+    /// The URL or the TLS files are not valid.
     pub fn connect_with(
         url: &str,
-        tls: &ClientFiles,
+        options: RedisOptions,
         metrics: Arc<Metrics>,
-    ) -> Result<Self, String> {
-        let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
-        if !SCHEMES.contains(&scheme) {
-            return Err(format!(
-                "{scheme:?} is no way to Redis; a URL begins with one of {}",
-                SCHEMES.join(", ")
-            ));
-        }
-        let mut config = config_of(url, tls)?;
-        config.version = RespVersion::RESP3;
-        config.fail_fast = false;
-        let clustered = config.server.is_clustered();
-        let pool = Builder::from_config(config)
-            .with_connection_config(|connection| {
-                connection.connection_timeout = Duration::from_millis(500);
-                connection.internal_command_timeout = Duration::from_millis(500);
-                connection.max_command_attempts = 1;
-                connection.max_redirections = 5;
-                connection.max_command_buffer_len = 10_000;
-                connection.unresponsive = UnresponsiveConfig {
-                    max_timeout: Some(Duration::from_secs(1)),
-                    interval: Duration::from_millis(200),
-                };
-            })
-            .with_performance_config(|performance| {
-                performance.default_command_timeout = PUT_TIMEOUT;
-            })
-            .set_policy(ReconnectPolicy::new_exponential(0, 50, 500, 2))
-            .build_pool(CLIENTS)
-            .map_err(|e| e.to_string())?;
-        let _connections = pool.connect();
+    ) -> Result<Self, ConnectError> {
+        let url = RedisUrl::parse(url)?;
+        let settings = ConnectionSettings {
+            tls: match url.tls {
+                true => Some(options.tls.config().map_err(ConnectError::Tls)?.into()),
+                false => None,
+            },
+            tls_name: url
+                .servers
+                .iter()
+                .find(|server| !server.is_ip())
+                .map(|s| s.host.clone()),
+            credentials: url.credentials.clone(),
+            // A cluster has one database only.
+            database: url
+                .database
+                .filter(|_| url.deployment != Deployment::Cluster),
+        };
         metrics.shared_breaker_open.set(1);
-        let inner = Arc::new(Inner {
-            reads: pool.next().clone(),
-            writes: pool.next().clone(),
-            pool,
-            clustered,
+        let context = Arc::new(Context {
+            clustered: url.deployment == Deployment::Cluster,
+            errors: ErrorLog::new(Arc::clone(&metrics), url.secrets()),
             metrics,
-            open: AtomicBool::new(true),
-            failures: AtomicU32::new(0),
-            queued_bytes: AtomicUsize::new(0),
+            budgets: options.budgets,
+            refresh: Notify::new(),
+            doubt: AtomicBool::new(false),
+            known: AtomicI64::new(0),
+            readable: AtomicI64::new(0),
+            settings,
         });
-        let (queue, waiting) = mpsc::channel(MAX_QUEUED);
-        let stop = CancellationToken::new();
-        let lanes = Arc::new(if clustered {
-            Lanes::default()
-        } else {
-            Lanes::single(&inner)
-        });
-        let (prober, routes, writer) = (Arc::clone(&inner), Arc::clone(&lanes), Arc::clone(&inner));
-        tokio::spawn(
-            stop.clone()
-                .run_until_cancelled_owned(async move { prober.probe(&routes).await }),
-        );
-        let stopped = stop.clone();
-        tokio::spawn(async move {
-            stopped
-                .run_until_cancelled(writer.write_queued(waiting))
-                .await;
-            // Nobody is left to tell.
-            let _ = writer.pool.quit().await;
-        });
+        let routes = Arc::new(RwLock::new(Vec::new()));
+        let finder = Finder::new(&url, &context.settings);
+        let follow = follow_slots(finder, Arc::clone(&context), Arc::clone(&routes));
         Ok(Self {
-            inner,
-            queue,
-            lanes,
-            _tasks: stop.drop_guard(),
-        })
-    }
-}
-
-/// A URL as settings. TLS is set up here, and not by the URL's scheme: that
-/// way would take the authorities of this machine only, and fail where one of
-/// them is broken.
-fn config_of(url: &str, tls: &ClientFiles) -> Result<Config, String> {
-    let Some(rest) = url.strip_prefix("rediss") else {
-        return Config::from_url(url).map_err(|e| e.to_string());
-    };
-    let mut config = Config::from_url(&format!("redis{rest}")).map_err(|e| e.to_string())?;
-    // The nodes of a cluster tell their addresses: their certificates will
-    // rather have the name that the URL has.
-    let by_name = config
-        .server
-        .hosts()
-        .iter()
-        .any(|host| host.host.parse::<IpAddr>().is_err());
-    config.tls = Some(TlsConfig {
-        connector: tls.config()?.into(),
-        hostnames: if by_name {
-            TlsHostMapping::DefaultHost
-        } else {
-            TlsHostMapping::None
-        },
-    });
-    Ok(config)
-}
-
-/// Commands fail at once while there is no connection.
-fn options(limit: Duration) -> Options {
-    Options {
-        timeout: Some(limit),
-        max_attempts: Some(1),
-        fail_fast: true,
-        ..Options::default()
-    }
-}
-
-/// All keys of a list lie in one slot.
-fn text(key: &SharedKey) -> String {
-    format!("tidemark:{{{}}}:{}", key.list, key.key)
-}
-
-impl Inner {
-    /// Notes how a call went, and opens the breaker when too many in a row did
-    /// not go well.
-    fn went(&self, kind: &'static str, well: bool) {
-        if well {
-            self.failures.store(0, Ordering::Relaxed);
-            return;
-        }
-        self.metrics
-            .shared_failures
-            .get_or_create(&Kind { kind })
-            .inc();
-        if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= BREAKER_FAILURES
-            && !self.open.swap(true, Ordering::Relaxed)
-        {
-            self.metrics.shared_breaker_open.set(1);
-            tracing::warn!("Redis does not answer in time; reads go on without it");
-        }
-    }
-
-    /// Closes the breaker when Redis is well again, and looks where the slots of
-    /// a cluster are.
-    async fn probe(self: Arc<Self>, lanes: &Lanes) {
-        loop {
-            sleep(PROBE_INTERVAL).await;
-            if self.clustered {
-                lanes.follow_slots(&self);
-            }
-            if self.open.load(Ordering::Relaxed) && self.is_well().await {
-                self.failures.store(0, Ordering::Relaxed);
-                self.open.store(false, Ordering::Relaxed);
-                self.metrics.shared_breaker_open.set(0);
-                tracing::info!("Redis answers");
-            }
-        }
-    }
-
-    /// Whether every client of the pool gets an answer.
-    async fn is_well(&self) -> bool {
-        let ask = |client: &Client| {
-            let client = client.with_options(&options(PROBE_TIMEOUT));
-            async move {
-                client
-                    .get::<Option<Bytes>, _>("tidemark:{probe}")
-                    .await
-                    .is_ok()
-            }
-        };
-        let answers = join_all(self.pool.clients().iter().map(ask));
-        timeout(PROBE_TIMEOUT, answers)
-            .await
-            .is_ok_and(|answers| answers.into_iter().all(|well| well))
-    }
-
-    /// The entries of keys in one slot, in their order; `None` if Redis does not
-    /// give them in time.
-    async fn get_slot(&self, keys: Vec<String>) -> Option<Vec<Option<Bytes>>> {
-        let count = keys.len();
-        let found = timeout(GET_TIMEOUT, self.one_get(keys)).await.ok()?.ok()?;
-        (found.len() == count).then(|| found.into_iter().map(copied).collect())
-    }
-
-    async fn one_get(&self, keys: Vec<String>) -> Result<Vec<Option<Bytes>>, fred::error::Error> {
-        let client = self.reads.with_options(&options(GET_TIMEOUT));
-        if keys.len() == 1 {
-            return Ok(vec![
-                client.get::<Option<Bytes>, _>(keys[0].as_str()).await?,
-            ]);
-        }
-        client.mget::<Vec<Option<Bytes>>, _>(keys).await
-    }
-
-    /// Asks for the keys of many readers, all of one node, at once.
-    async fn get_together(&self, mut readers: Vec<Get>) {
-        // Those that went away need no answer.
-        readers.retain(|get| !get.found.is_closed());
-        // The breaker may have opened while they waited.
-        if readers.is_empty() || self.open.load(Ordering::Relaxed) {
-            return;
-        }
-        let keys = readers
-            .iter_mut()
-            .map(|get| std::mem::take(&mut get.key))
-            .collect();
-        let found = if self.clustered {
-            self.get_slots(keys).await
-        } else {
-            self.get_slot(keys).await
-        };
-        self.went("get", found.is_some());
-        for (get, value) in readers.into_iter().zip(found.into_iter().flatten()) {
-            let _ = get.found.send(value);
-        }
-    }
-
-    /// The entries of keys in several slots: a command for each, sent and
-    /// answered together.
-    async fn get_slots(&self, keys: Vec<String>) -> Option<Vec<Option<Bytes>>> {
-        let count = keys.len();
-        let pipeline = self.reads.with_options(&options(GET_TIMEOUT)).pipeline();
-        for key in keys {
-            let () = pipeline.get(key).await.ok()?;
-        }
-        let found = timeout(GET_TIMEOUT, pipeline.try_all::<Option<Bytes>>())
-            .await
-            .ok()?;
-        (found.len() == count && found.iter().any(Result::is_ok)).then(|| {
-            found
-                .into_iter()
-                .map(|value| copied(value.ok().flatten()))
-                .collect()
+            context,
+            routes,
+            mac_key: options.mac_key,
+            _follow: AbortOnDropHandle::new(tokio::spawn(follow)),
         })
     }
 
-    /// One pipeline: Redis answers once for all of them.
-    async fn put_all(&self, batch: &mut Vec<Put>) -> Result<(), fred::error::Error> {
-        let pipeline = self.writes.with_options(&options(PUT_TIMEOUT)).pipeline();
-        for put in batch.drain(..) {
-            let expiry = Some(Expiration::PX(millis(put.lifetime)));
-            let () = pipeline
-                .set(put.key, put.value, expiry, None, false)
-                .await?;
-        }
-        pipeline.all::<Value>().await.map(drop)
+    /// Waits until all nodes answer reads, but no longer than `limit`. Returns
+    /// whether they do.
+    pub async fn wait_ready(&self, limit: Duration) -> bool {
+        let ready = async {
+            while !self.context.all_readable() {
+                sleep(READY_POLL).await;
+            }
+        };
+        timeout(limit, ready).await.is_ok()
     }
 
-    async fn write_queued(&self, mut waiting: mpsc::Receiver<Put>) {
-        let mut batch = Vec::with_capacity(BATCH);
-        while waiting.recv_many(&mut batch, BATCH).await > 0 {
-            let bytes: usize = batch.iter().map(|put| put.value.len()).sum();
-            self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            if self.open.load(Ordering::Relaxed) {
-                self.metrics.shared_dropped.inc_by(batch.len() as u64);
-                batch.clear();
-                continue;
+    /// The node of a key, if one is known.
+    fn node_of<T>(&self, key: &str, ask: impl FnOnce(&Arc<RunningNode>) -> T) -> Option<T> {
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        if !self.context.clustered {
+            return routes.first().map(|route| ask(&route.running));
+        }
+        let slot = ClusterRouting::hash_key(key.as_bytes());
+        let at = routes.partition_point(|route| route.last < slot);
+        let route = routes.get(at).filter(|route| route.first <= slot)?;
+        Some(ask(&route.running))
+    }
+
+    /// A read of one key, in a batch with others.
+    async fn get_one(&self, key: String) -> Option<Bytes> {
+        match self.node_of(&key, |running| running.enqueue_get(key.clone()))? {
+            Ok(answer) => timeout(GET_TIMEOUT, answer).await.ok()?.ok()?,
+            Err(EnqueueError::Down) => None,
+            Err(EnqueueError::Full) => {
+                // Redis is not to blame, so the breaker stays as it is.
+                let failures = &self.context.metrics.shared_failures;
+                failures.get_or_create(&Kind { kind: "get" }).inc();
+                None
             }
-            let done = timeout(PUT_TIMEOUT, self.put_all(&mut batch)).await;
-            self.went("put", matches!(done, Ok(Ok(()))));
-            sleep(PUT_PAUSE).await;
         }
     }
-}
 
-/// Each value is a slice of a whole read buffer.
-fn copied(value: Option<Bytes>) -> Option<Bytes> {
-    value.map(|value| Bytes::copy_from_slice(&value))
-}
-
-fn millis(d: Duration) -> i64 {
-    i64::try_from(d.as_millis()).unwrap_or(i64::MAX).max(1)
-}
-
-#[async_trait]
-impl Shared for RedisTier {
-    async fn get(&self, keys: &[SharedKey]) -> Vec<Option<Bytes>> {
-        let (inner, none) = (&self.inner, || vec![None; keys.len()]);
-        if !self.is_up() {
-            return none();
-        }
-        if let [key] = keys {
-            match self.lanes.wait(text(key)) {
-                Ok(answer) => {
-                    return vec![
-                        timeout(GET_TIMEOUT, answer)
-                            .await
-                            .ok()
-                            .and_then(Result::ok)
-                            .flatten(),
-                    ];
-                }
-                Err(NoLane::Full) => {
-                    // Redis is not to blame, so no breaker.
-                    inner
-                        .metrics
-                        .shared_failures
-                        .get_or_create(&Kind { kind: "get" })
-                        .inc();
-                    return none();
-                }
-                Err(NoLane::Unknown) => {}
-            }
-        }
-        // One command for each slot: a list is one, and so is all of a Redis
-        // that is no cluster.
+    /// A read of several keys: a command for each slot, all sent at once.
+    async fn get_several(&self, keys: &[SharedKey], texts: &[String]) -> Vec<Option<Bytes>> {
+        // All keys of a list are in one slot.
         let mut slots: HashMap<&str, Vec<usize>> = HashMap::new();
         for (at, key) in keys.iter().enumerate() {
-            let slot = if inner.clustered {
+            let slot = if self.context.clustered {
                 key.list.as_str()
             } else {
                 ""
@@ -427,12 +285,13 @@ impl Shared for RedisTier {
             slots.entry(slot).or_default().push(at);
         }
         let slots: Vec<Vec<usize>> = slots.into_values().collect();
-        let asked = slots
-            .iter()
-            .map(|places| inner.get_slot(places.iter().map(|at| text(&keys[*at])).collect()));
+        let asked = slots.iter().map(|places| {
+            let node = self.node_of(&texts[places[0]], |running| Arc::clone(&running.node));
+            let keys = places.iter().map(|at| texts[*at].clone()).collect();
+            async move { node?.get_slot(keys).await }
+        });
         let answers = join_all(asked).await;
-        inner.went("get", answers.iter().all(Option::is_some));
-        let mut found = none();
+        let mut found = vec![None; keys.len()];
         for (places, values) in slots.iter().zip(answers) {
             for (at, value) in places.iter().zip(values.into_iter().flatten()) {
                 found[*at] = value;
@@ -441,43 +300,143 @@ impl Shared for RedisTier {
         found
     }
 
+    /// The value without its keyed hash.
+    fn open(&self, key: &str, value: Bytes) -> Option<Bytes> {
+        let Some(mac_key) = &self.mac_key else {
+            return Some(value);
+        };
+        let opened = mac_key.open(key, &value);
+        if opened.is_none() {
+            let rejected = &self.context.metrics.shared_rejected;
+            rejected.get_or_create(&Kind { kind: "mac" }).inc();
+        }
+        opened
+    }
+}
+
+/// All keys of a list are in one slot.
+fn text(key: &SharedKey) -> String {
+    format!("tidemark:{{{}}}:{}", key.list, key.key)
+}
+
+/// Keeps the routes up to date with the slot map.
+async fn follow_slots(mut finder: Finder, context: Arc<Context>, routes: Arc<RwLock<Vec<Route>>>) {
+    let mut last: Vec<SlotRange> = Vec::new();
+    loop {
+        let doubt = context.doubt.swap(false, Ordering::Relaxed);
+        match finder.find(&last, doubt).await {
+            Ok(ranges) if ranges == last => {}
+            Ok(ranges) => {
+                set_routes(&ranges, &context, &routes);
+                last = ranges;
+            }
+            Err((server, error)) => {
+                context.errors.record(&server, "discover", &error, true);
+            }
+        }
+        sleep(jittered(MIN_REFRESH_PAUSE)).await;
+        let interval = if context.all_readable() {
+            REFRESH_INTERVAL
+        } else {
+            REFRESH_INTERVAL_DOWN
+        };
+        // A notification that nobody needs any more costs one look.
+        let _ = timeout(jittered(interval), context.refresh.notified()).await;
+    }
+}
+
+/// Nodes that stay keep their connections. Those that are gone end with what
+/// waits for them.
+fn set_routes(ranges: &[SlotRange], context: &Arc<Context>, routes: &RwLock<Vec<Route>>) {
+    let mut routes = routes.write().unwrap_or_else(PoisonError::into_inner);
+    let mut nodes: HashMap<_, _> = routes
+        .iter()
+        .map(|route| {
+            (
+                route.running.node.address.clone(),
+                Arc::clone(&route.running),
+            )
+        })
+        .collect();
+    let mut slots: HashMap<_, Vec<(u16, u16)>> = HashMap::new();
+    let mut new = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        let running = nodes.entry(range.master.clone()).or_insert_with(|| {
+            Arc::new(RunningNode::start(
+                range.master.clone(),
+                Arc::clone(context),
+            ))
+        });
+        slots
+            .entry(&range.master)
+            .or_default()
+            .push((range.first, range.last));
+        new.push(Route {
+            first: range.first,
+            last: range.last,
+            running: Arc::clone(running),
+        });
+    }
+    *routes = new;
+    context.set_known(slots.len());
+    if context.clustered {
+        for (address, slots) in slots {
+            if let Some(running) = nodes.get(address) {
+                running.node.set_slots(&slots);
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Shared for RedisTier {
+    async fn get(&self, keys: &[SharedKey]) -> Vec<Option<Bytes>> {
+        if !self.is_up() {
+            return vec![None; keys.len()];
+        }
+        let texts: Vec<_> = keys.iter().map(text).collect();
+        let mut found = match texts.as_slice() {
+            [key] => vec![self.get_one(key.clone()).await],
+            texts => self.get_several(keys, texts).await,
+        };
+        if self.mac_key.is_some() {
+            for (value, key) in found.iter_mut().zip(&texts) {
+                *value = value.take().and_then(|value| self.open(key, value));
+            }
+        }
+        found
+    }
+
     fn put(&self, entries: Vec<(SharedKey, Bytes)>, lifetime: Duration) {
-        let inner = &self.inner;
         for (key, value) in entries {
-            let bytes = value.len();
-            let full = inner.queued_bytes.load(Ordering::Relaxed) + bytes > MAX_QUEUED_BYTES;
-            let most = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX) / JITTER_PART;
-            let lifetime =
-                lifetime.saturating_sub(Duration::from_millis(rand::random_range(0..=most)));
-            inner.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
-            let put = Put {
-                key: text(&key),
-                value,
-                lifetime,
+            let key = text(&key);
+            let value = match &self.mac_key {
+                Some(mac_key) => mac_key.seal(&key, &value),
+                None => value,
             };
-            if full || self.queue.try_send(put).is_err() {
-                inner.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-                inner.metrics.shared_dropped.inc();
+            let most =
+                u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX) / LIFETIME_JITTER_PART;
+            let cut = Duration::from_millis(rand::random_range(0..=most));
+            let lifetime = lifetime.saturating_sub(cut);
+            let queued = self.node_of(&key.clone(), |running| {
+                running.enqueue_put(key, value, lifetime).is_ok()
+            });
+            if queued != Some(true) {
+                self.context.metrics.shared_dropped.inc();
             }
         }
     }
 
     async fn lease(&self, key: &SharedKey, ttl: Duration) -> bool {
-        if self.inner.open.load(Ordering::Relaxed) {
-            return true;
+        let key = format!("{}:lease", text(key));
+        let node: Option<Arc<Node>> = self.node_of(&key, |running| Arc::clone(&running.node));
+        match node {
+            Some(node) => node.lease(key, ttl).await,
+            None => true,
         }
-        let client = self.inner.reads.with_options(&options(GET_TIMEOUT));
-        let (key, expiry) = (
-            format!("{}:lease", text(key)),
-            Some(Expiration::PX(millis(ttl))),
-        );
-        let set = client.set::<Option<String>, _, _>(key, "1", expiry, Some(SetOptions::NX), false);
-        let set = timeout(GET_TIMEOUT, set).await;
-        self.inner.went("lease", matches!(set, Ok(Ok(_))));
-        !matches!(set, Ok(Ok(None)))
     }
 
     fn is_up(&self) -> bool {
-        !self.inner.open.load(Ordering::Relaxed)
+        self.context.readable.load(Ordering::Relaxed) > 0
     }
 }

@@ -169,6 +169,14 @@ impl Server {
         self.child.lock().expect("the child").id()
     }
 
+    /// The port of a Redis Cluster node for the other nodes.
+    pub fn bus_port(&self) -> u16 {
+        let at = self.args.iter().position(|arg| arg == "--cluster-port");
+        let port = at.and_then(|at| self.args.get(at + 1));
+        port.and_then(|port| port.parse().ok())
+            .expect("a cluster node")
+    }
+
     fn signal(&self, signal: &str) {
         let pid = self.pid().to_string();
         let sent = Command::new("kill")
@@ -367,32 +375,35 @@ pub fn mongo() -> &'static Mongo {
     MONGO.get_or_init(|| Mongo::start(3, 200))
 }
 
-/// A Redis Cluster of three masters with a replica each.
+/// A Redis Cluster, by default of three masters with a replica each.
 pub struct RedisCluster {
     pub nodes: Vec<Server>,
     /// The port that each node announces: its own, or that of a proxy.
     pub ports: Vec<u16>,
 }
 
-fn redis_node(port: u16, announced: Option<u16>) -> Server {
-    let folder = folder("redis");
-    let mut args: Vec<String> = [
+fn start_redis(port: u16, more: &[&str]) -> Server {
+    let (port_text, dir) = (port.to_string(), folder("redis").display().to_string());
+    let args = [
         "--port",
-        &port.to_string(),
+        &port_text,
         "--bind",
         "127.0.0.1",
         "--dir",
-        &folder.display().to_string(),
+        &dir,
         "--save",
         "",
         "--appendonly",
         "no",
-    ]
-    .iter()
-    .map(|arg| (*arg).to_owned())
-    .collect();
-    if let Some(announced) = announced {
-        let more = [
+    ];
+    let args = args.iter().chain(more).map(|arg| (*arg).to_owned());
+    Server::start(binary("redis-server"), port, args.collect())
+}
+
+fn start_cluster_node(port: u16, announced: u16) -> Server {
+    start_redis(
+        port,
+        &[
             "--cluster-enabled",
             "yes",
             "--cluster-node-timeout",
@@ -405,10 +416,35 @@ fn redis_node(port: u16, announced: Option<u16>) -> Server {
             "127.0.0.1",
             "--cluster-announce-port",
             &announced.to_string(),
-        ];
-        args.extend(more.iter().map(|arg| (*arg).to_owned()));
+        ],
+    )
+}
+
+/// Waits until somebody listens at the port, on any address of this machine.
+fn listens(port: u16) {
+    let began = Instant::now();
+    let open = |host: &str| TcpStream::connect((host, port)).is_ok();
+    while !open("127.0.0.1") && !open("::1") {
+        assert!(
+            began.elapsed() < Duration::from_secs(30),
+            "nobody listens at port {port}"
+        );
+        thread::sleep(Duration::from_millis(20));
     }
-    Server::start(binary("redis-server"), port, args)
+}
+
+/// A standalone Redis with more arguments, at this port.
+pub fn redis_with(port: u16, more: &[&str]) -> Server {
+    let node = start_redis(port, more);
+    listens(port);
+    node
+}
+
+/// A node of a cluster that knows no other yet.
+pub fn redis_cluster_node(port: u16) -> Server {
+    let node = start_cluster_node(port, port);
+    listens(port);
+    node
 }
 
 /// Runs a command on a Redis node.
@@ -422,14 +458,24 @@ pub fn redis_cli(port: u16, args: &[&str]) -> String {
 }
 
 impl RedisCluster {
+    /// A cluster of so many nodes, with so many replicas for each master.
+    pub fn start(nodes: usize, replicas: usize) -> Self {
+        Self::create(nodes, replicas, |port| port)
+    }
+
     /// A cluster behind proxies: `front` gives the port of the one before a
     /// node.
-    pub fn start_behind(mut front: impl FnMut(u16) -> u16) -> Self {
+    pub fn start_behind(front: impl FnMut(u16) -> u16) -> Self {
+        Self::create(6, 1, front)
+    }
+
+    fn create(count: usize, replicas: usize, mut front: impl FnMut(u16) -> u16) -> Self {
         let (mut nodes, mut ports) = (Vec::new(), Vec::new());
-        for _ in 0..6 {
+        for _ in 0..count {
             let port = free_port();
-            ports.push(front(port));
-            nodes.push(redis_node(port, ports.last().copied()));
+            let announced = front(port);
+            ports.push(announced);
+            nodes.push(start_cluster_node(port, announced));
         }
         let began = Instant::now();
         while nodes
@@ -449,7 +495,7 @@ impl RedisCluster {
         let made = Command::new("redis-cli")
             .args(["--cluster", "create"])
             .args(&hosts)
-            .args(["--cluster-replicas", "1", "--cluster-yes"])
+            .args(["--cluster-replicas", &replicas.to_string(), "--cluster-yes"])
             .output()
             .expect("redis-cli");
         assert!(
@@ -513,16 +559,7 @@ pub fn redis_cluster() -> &'static RedisCluster {
 
 /// A standalone Redis of its own.
 pub fn redis() -> Server {
-    let node = redis_node(free_port(), None);
-    let began = Instant::now();
-    while redis_cli(node.port, &["ping"]) != "PONG" {
-        assert!(
-            began.elapsed() < Duration::from_secs(30),
-            "Redis does not answer"
-        );
-        thread::sleep(Duration::from_millis(20));
-    }
-    node
+    redis_with(free_port(), &[])
 }
 
 /// The service.

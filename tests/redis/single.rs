@@ -1,0 +1,246 @@
+//! One Redis behind one address: failover, connections that die, another kind of
+//! server, and the bounds and the keyed hash of the tier.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tidemark::{
+    budget::{Budgets, Part, Plan},
+    telemetry::Kind,
+    tier::{
+        redis::{MacKey, RedisOptions},
+        shared::Shared,
+    },
+};
+
+use crate::{
+    common::{LONG, Log, RECOVERY, Tier, key, keys, raw},
+    proxy::Proxy,
+    support::{eventually, folder, free_port, redis, redis_cli, redis_with},
+};
+
+/// A managed Redis has one address. After a failover old connections stay with
+/// the node that is a replica now.
+#[tokio::test]
+async fn a_failover_behind_one_address_is_followed() {
+    let (one, other) = (redis(), redis());
+    let (first, second) = (one.port.to_string(), other.port.to_string());
+    redis_cli(other.port, &["replicaof", "127.0.0.1", &first]);
+    let proxy = Proxy::before(one.port);
+    let log = Log::start();
+    let tier = Tier::ready(&format!("redis://127.0.0.1:{}", proxy.port)).await;
+    tier.store(&keys(5), RECOVERY).await;
+
+    redis_cli(other.port, &["replicaof", "no", "one"]);
+    redis_cli(one.port, &["replicaof", "127.0.0.1", &second]);
+    proxy.point_at(other.port);
+    let new = key(100);
+    eventually("an entry on the new master", RECOVERY, async || {
+        tier.put(&new);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        (redis_cli(other.port, &["exists", &raw(&new)]) == "1").then_some(())
+    })
+    .await;
+    log.warned("READONLY").await;
+    assert!(tier.errors("readonly") > 0);
+    tier.store(&keys(10), RECOVERY).await;
+}
+
+/// Without any write of a caller: the tier finds out by itself.
+#[tokio::test]
+async fn a_node_that_became_a_replica_is_found_out_without_writes() {
+    let (one, other) = (redis(), redis());
+    let proxy = Proxy::before(one.port);
+    let tier = Tier::ready(&format!("redis://127.0.0.1:{}", proxy.port)).await;
+    eventually("writes", RECOVERY, async || {
+        (tier.nodes("writes") == 1).then_some(())
+    })
+    .await;
+    redis_cli(
+        one.port,
+        &["replicaof", "127.0.0.1", &other.port.to_string()],
+    );
+    eventually("READONLY", RECOVERY, async || {
+        (tier.errors("readonly") > 0 && tier.nodes("writes") == 0).then_some(())
+    })
+    .await;
+    proxy.point_at(other.port);
+    eventually("writes again", RECOVERY, async || {
+        (tier.nodes("writes") == 1).then_some(())
+    })
+    .await;
+}
+
+/// Firewalls and load balancers forget idle connections without a word.
+#[tokio::test]
+async fn connections_that_lose_every_byte_are_replaced() {
+    let node = redis();
+    let proxy = Proxy::before(node.port);
+    let tier = Tier::ready(&format!("redis://127.0.0.1:{}", proxy.port)).await;
+    tier.store(&keys(1), RECOVERY).await;
+
+    // While nobody asks.
+    proxy.swallow();
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let hits = tier.hits(&[key(0), key(0), key(0)]).await;
+    assert!(hits > 0, "an idle connection was trusted");
+
+    // While they are used.
+    proxy.swallow();
+    let began = Instant::now();
+    tier.store(&keys(1), Duration::from_secs(8)).await;
+    eventually("writes", RECOVERY, async || {
+        tier.put(&key(1));
+        tier.get(&key(1)).await.map(drop)
+    })
+    .await;
+    assert!(began.elapsed() < RECOVERY);
+}
+
+#[tokio::test]
+async fn a_redis_that_hangs_for_a_while_is_used_again() {
+    let node = redis();
+    let tier = Tier::ready(&format!("redis://127.0.0.1:{}", node.port)).await;
+    tier.store(&keys(1), RECOVERY).await;
+    node.freeze();
+    eventually("the breaker", RECOVERY, async || {
+        (!tier.tier.is_up()).then_some(())
+    })
+    .await;
+    let began = Instant::now();
+    for _ in 0..100 {
+        assert_eq!(tier.get(&key(0)).await, None);
+    }
+    assert!(
+        began.elapsed() < Duration::from_millis(500),
+        "misses are quick"
+    );
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    node.thaw();
+    tier.store(&keys(1), RECOVERY).await;
+}
+
+/// The URL of a cluster, and a server that is not one for a moment.
+#[tokio::test]
+async fn a_cluster_url_waits_for_the_cluster() {
+    let port = free_port();
+    let not_yet = redis_with(port, &[]);
+    let log = Log::start();
+    let tier = Tier::start(&format!("redis-cluster://127.0.0.1:{port}"));
+    log.warned("cluster support disabled").await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(log.warnings().len(), 1, "{}", log.text());
+    assert!(!tier.tier.is_up());
+
+    drop(not_yet);
+    let _cluster = redis_with(port, &["--cluster-enabled", "yes"]);
+    redis_cli(port, &["cluster", "addslotsrange", "0", "16383"]);
+    tier.store(&keys(20), RECOVERY).await;
+}
+
+/// Any order of start: the tier may be there before its server.
+#[tokio::test]
+async fn a_redis_that_starts_late_is_used() {
+    let port = free_port();
+    let log = Log::start();
+    let tier = Tier::start(&format!("redis://127.0.0.1:{port}"));
+    log.warned("Connection refused").await;
+    let _node = redis_with(port, &[]);
+    tier.store(&keys(1), RECOVERY).await;
+}
+
+#[tokio::test]
+async fn ipv6() {
+    let port = free_port();
+    let _node = redis_with(port, &["--bind", "::1", "--cluster-enabled", "yes"]);
+    redis_cli_at("::1", port, &["cluster", "addslotsrange", "0", "16383"]);
+    for scheme in ["redis", "redis-cluster"] {
+        let tier = Tier::ready(&format!("{scheme}://[::1]:{port}")).await;
+        tier.store(&keys(5), RECOVERY).await;
+    }
+}
+
+fn redis_cli_at(host: &str, port: u16, args: &[&str]) {
+    let out = std::process::Command::new("redis-cli")
+        .args(["-h", host, "-p", &port.to_string()])
+        .args(args)
+        .output()
+        .expect("redis-cli");
+    assert!(out.status.success());
+}
+
+/// Entries are only exchanged between replicas with the same key.
+#[tokio::test]
+async fn entries_without_the_right_keyed_hash_are_misses() {
+    let node = redis();
+    let url = format!("redis://127.0.0.1:{}", node.port);
+    let dir = folder("keys");
+    let with_key = |name: &str| {
+        let path = dir.join(name);
+        std::fs::write(&path, name.repeat(32)).expect("written");
+        let mac_key = Some(MacKey::read(&path).expect("a key"));
+        RedisOptions {
+            mac_key,
+            ..RedisOptions::default()
+        }
+    };
+    let same = [with_key("a"), with_key("a")];
+    let [one, two] = same.map(|options| Tier::start_with(&url, options));
+    let other = Tier::start_with(&url, with_key("b"));
+    let none = Tier::start(&url);
+    for tier in [&one, &two, &other, &none] {
+        assert!(tier.tier.wait_ready(RECOVERY).await);
+    }
+    one.store(&keys(3), RECOVERY).await;
+    assert_eq!(two.hits(&keys(3)).await, 3);
+    assert_eq!(
+        two.tier.get(&keys(3)).await,
+        keys(3)
+            .iter()
+            .map(|key| Some(Bytes::from(key.key.clone())))
+            .collect::<Vec<_>>()
+    );
+    assert_eq!(other.hits(&keys(3)).await, 0);
+    let rejected = other
+        .metrics
+        .shared_rejected
+        .get_or_create(&Kind { kind: "mac" });
+    assert_eq!(rejected.get(), 3);
+    // Entries of a replica without a key.
+    redis_cli(node.port, &["flushall"]);
+    none.store(&keys(3), RECOVERY).await;
+    assert_eq!(one.hits(&keys(3)).await, 0);
+}
+
+/// Keys count as well as values.
+#[tokio::test]
+async fn what_waits_to_be_written_is_bounded_in_bytes() {
+    const PIECE: usize = 1 << 20;
+    let node = redis();
+    let budgets = Budgets::new(Plan::unlimited());
+    let options = RedisOptions {
+        budgets: std::sync::Arc::clone(&budgets),
+        ..RedisOptions::default()
+    };
+    let tier = Tier::start_with(&format!("redis://127.0.0.1:{}", node.port), options);
+    eventually("writes", RECOVERY, async || {
+        (tier.nodes("writes") == 1).then_some(())
+    })
+    .await;
+    node.freeze();
+    let queue = budgets.of(Part::RedisQueue);
+    let count = usize::try_from(queue.limit()).expect("a size") / PIECE * 2;
+    for n in 0..count {
+        let mut long = key(n);
+        long.key = format!("{}{n}", "k".repeat(PIECE / 2));
+        tier.tier
+            .put(vec![(long, Bytes::from(vec![0; PIECE / 2]))], LONG);
+        assert!(queue.used() <= queue.limit());
+    }
+    assert!(tier.metrics.shared_dropped.get() >= count as u64 / 2);
+    node.thaw();
+    eventually("an empty queue", RECOVERY, async || {
+        (queue.used() == 0).then_some(())
+    })
+    .await;
+}

@@ -232,27 +232,124 @@ impl opentelemetry::propagation::Extractor for Headers<'_> {
     }
 }
 
-/// Serves the metrics as Prometheus text at `/metrics`, for as long as the
-/// process lives.
-pub async fn serve_metrics(listener: tokio::net::TcpListener, registry: std::sync::Arc<Registry>) {
-    use axum::{Router, http::header::CONTENT_TYPE, routing::get};
+/// The formats of `/metrics`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    /// Prometheus text 0.0.4: what every scraper reads.
+    Text,
+    /// OpenMetrics 1.0.0.
+    OpenMetrics,
+}
 
-    let text = move || {
-        let mut text = String::new();
-        // A String takes everything.
-        let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
-        async move {
-            (
-                [(
-                    CONTENT_TYPE,
-                    "application/openmetrics-text; version=1.0.0; charset=utf-8",
-                )],
-                text,
-            )
+impl Format {
+    /// The format that an `Accept` header prefers; text unless OpenMetrics is
+    /// named.
+    fn accepted(accept: &str) -> Self {
+        let (mut text, mut open_metrics) = (0.0, 0.0);
+        for range in accept.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
+            let quality = parts
+                .find_map(|part| part.strip_prefix("q=")?.parse::<f32>().ok())
+                .unwrap_or(1.0);
+            match kind.as_str() {
+                "application/openmetrics-text" => open_metrics = quality.max(open_metrics),
+                "text/plain" | "text/*" => text = quality.max(text),
+                _ => {}
+            }
         }
+        if open_metrics > 0.0 && open_metrics >= text {
+            Self::OpenMetrics
+        } else {
+            Self::Text
+        }
+    }
+
+    const fn content_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+
+    fn encode(self, registry: &Registry) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, registry);
+        match self {
+            Self::Text => to_prometheus_text(&text),
+            Self::OpenMetrics => text,
+        }
+    }
+}
+
+/// Prometheus text 0.0.4 from OpenMetrics. There a type belongs to the name of
+/// the series, with `_total` or `_info`, and there are no units and no end mark.
+fn to_prometheus_text(open_metrics: &str) -> String {
+    let types: std::collections::HashMap<&str, &str> = open_metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .collect();
+    let series = |name: &str| match types.get(name) {
+        Some(&"counter") => format!("{name}_total"),
+        Some(&"info") => format!("{name}_info"),
+        _ => name.to_owned(),
     };
-    if let Err(problem) = axum::serve(listener, Router::new().route("/metrics", get(text))).await {
-        tracing::error!(%problem, "metrics are not served any more");
+    let mut text = String::with_capacity(open_metrics.len());
+    for line in open_metrics.lines() {
+        if let Some((name, help)) = line
+            .strip_prefix("# HELP ")
+            .and_then(|line| line.split_once(' '))
+        {
+            text += &format!(
+                "# HELP {} {help}
+",
+                series(name)
+            );
+        } else if let Some((name, kind)) = line
+            .strip_prefix("# TYPE ")
+            .and_then(|line| line.split_once(' '))
+        {
+            let kind = match kind {
+                "info" => "gauge",
+                "unknown" => "untyped",
+                kind => kind,
+            };
+            text += &format!(
+                "# TYPE {} {kind}
+",
+                series(name)
+            );
+        } else if !line.starts_with('#') {
+            text += line;
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// Serves the metrics at `/metrics` in the format that the scraper asks for,
+/// for as long as the process lives.
+pub async fn serve_metrics(listener: tokio::net::TcpListener, registry: std::sync::Arc<Registry>) {
+    use axum::{
+        Router,
+        http::{
+            HeaderMap,
+            header::{ACCEPT, CONTENT_TYPE, VARY},
+        },
+        routing::get,
+    };
+
+    let respond = move |headers: HeaderMap| {
+        let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+        let format = Format::accepted(accept.unwrap_or_default());
+        let text = format.encode(&registry);
+        let headers = [(CONTENT_TYPE, format.content_type()), (VARY, "accept")];
+        async move { (headers, text) }
+    };
+    let routes = Router::new().route("/metrics", get(respond));
+    if let Err(problem) = axum::serve(listener, routes).await {
+        tracing::error!(%problem, "metrics are no longer served");
     }
 }
 
@@ -276,5 +373,56 @@ mod tests {
         ] {
             assert!(text.contains(series), "{series} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn the_format_is_the_one_asked_for() {
+        for (accept, format) in [
+            ("", Format::Text),
+            ("*/*", Format::Text),
+            ("text/plain", Format::Text),
+            ("text/plain;version=0.0.4;q=0.5,*/*;q=0.1", Format::Text),
+            ("application/openmetrics-text", Format::OpenMetrics),
+            ("application/openmetrics-text;q=0", Format::Text),
+            (
+                "application/openmetrics-text;q=0.2, text/plain;q=0.9",
+                Format::Text,
+            ),
+            (
+                "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
+                Format::OpenMetrics,
+            ),
+        ] {
+            assert_eq!(Format::accepted(accept), format, "{accept}");
+        }
+    }
+
+    #[test]
+    fn every_series_of_the_text_format_has_a_type() {
+        let metrics = Metrics::default();
+        let labels = RpcLabels {
+            call: "GetTodo",
+            code: "OK",
+        };
+        metrics.rpc.0.get_or_create(&labels).observe(0.5);
+        let text = Format::Text.encode(&metrics.registry());
+        let types: std::collections::HashMap<_, _> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+            .collect();
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let name = line.split(['{', ' ']).next().expect("a name");
+            let base = ["_bucket", "_sum", "_count"]
+                .iter()
+                .find_map(|suffix| name.strip_suffix(suffix))
+                .filter(|base| types.get(base) == Some(&"histogram"));
+            assert!(
+                types.contains_key(base.unwrap_or(name)),
+                "{name} has no type"
+            );
+        }
+        assert_eq!(types["tidemark_origin_load_failures_total"], "counter");
+        assert_eq!(types["tidemark_rpc_duration_seconds"], "histogram");
+        assert!(!text.contains("# EOF") && !text.contains("# UNIT"));
     }
 }

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use crate::model::{TodoName, Token};
 
-/// Most characters of an offending value that an error repeats.
+/// Most characters of an offending value that an error repeats, and most bytes
+/// of them in quotes, where a character that cannot be printed takes up to ten.
 const SHOWN_CHARS: usize = 80;
+const SHOWN_BYTES: usize = 120;
 
 /// A field with a value it must not have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +23,7 @@ pub struct FieldProblem {
 }
 
 impl FieldProblem {
-    /// A problem of one field; the value is cut to 80 characters.
+    /// A problem of one field; the value is cut short.
     #[must_use]
     pub fn new(
         field: impl Into<String>,
@@ -34,13 +36,34 @@ impl FieldProblem {
             problem: problem.into(),
         }
     }
+
+    /// The value, if there is one, and the problem.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        if self.value.is_empty() {
+            self.problem.clone()
+        } else {
+            format!("{:?} {}", self.value, self.problem)
+        }
+    }
 }
 
-/// The first 80 characters of a value that somebody sent.
+impl std::fmt::Display for FieldProblem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.field, self.describe())
+    }
+}
+
+/// What an error repeats of a value that somebody sent.
 #[must_use]
 pub fn shorten(value: &str) -> String {
-    match value.char_indices().nth(SHOWN_CHARS) {
-        Some((end, _)) => format!("{}...", &value[..end]),
+    let mut bytes = 0;
+    let end = value.char_indices().enumerate().find(|(nth, (_, c))| {
+        bytes += c.escape_debug().map(char::len_utf8).sum::<usize>();
+        *nth == SHOWN_CHARS || bytes > SHOWN_BYTES
+    });
+    match end {
+        Some((_, (end, _))) => format!("{}...", &value[..end]),
         None => value.to_owned(),
     }
 }
@@ -74,7 +97,7 @@ pub struct ReadInfo {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// Fields of the request have values they must not have.
-    #[error("{}", fields_text(.0))]
+    #[error("{}", describe_all(.0))]
     FieldInvalid(Vec<FieldProblem>),
     /// `filter` or `order_by` cannot be read.
     #[error("{field} is wrong at character {position}: {problem}")]
@@ -211,6 +234,22 @@ pub enum Error {
         /// When it is worth trying again.
         retry_after: Duration,
     },
+    /// A request or a reply is above its limit of bytes.
+    #[error("the {what} is larger than {limit} bytes; {advice}")]
+    MessageTooLarge {
+        /// `request` or `reply`.
+        what: &'static str,
+        /// The limit in bytes.
+        limit: usize,
+        /// What the caller can do.
+        advice: String,
+    },
+    /// The request did not come in full within the server's limit of time.
+    #[error("the request did not arrive in full within {timeout:?}")]
+    RequestTooSlow {
+        /// The limit.
+        timeout: Duration,
+    },
     /// The caller's deadline passed.
     #[error("the deadline passed while waiting for {tier}")]
     DeadlineExceeded {
@@ -227,16 +266,12 @@ pub enum Error {
     },
 }
 
-fn fields_text(problems: &[FieldProblem]) -> String {
-    let text = |p: &FieldProblem| {
-        let value = if p.value.is_empty() {
-            String::new()
-        } else {
-            format!(" {:?}", p.value)
-        };
-        format!("{}{value} {}", p.field, p.problem)
-    };
-    problems.iter().map(text).collect::<Vec<_>>().join("; ")
+fn describe_all(problems: &[FieldProblem]) -> String {
+    problems
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 /// One wrong field.

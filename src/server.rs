@@ -98,7 +98,12 @@ pub async fn run(
     let cell = Arc::new(OnceLock::new());
     let (health, told) = watch::channel(HealthState::default());
     if let Some(listener) = health_listener {
-        let served = grpc::serve_health(listener, told.clone(), shutdown.clone());
+        let served = grpc::serve_health(
+            listener,
+            told.clone(),
+            Arc::clone(&metrics),
+            shutdown.clone(),
+        );
         tokio::spawn(async move {
             let ended = served.await;
             tracing::error!(?ended, "health is not served any more");

@@ -1,5 +1,5 @@
-//! Requests as the service understands them: each field checked, all problems
-//! told at once.
+//! Parses requests. Each field is bounded before it is worked on, and all
+//! problems of a request are reported at once.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -30,10 +30,16 @@ const MIN_PROGRESS: Duration = Duration::from_secs(1);
 const MAX_PROGRESS: Duration = Duration::from_secs(24 * 3600);
 /// Most tokens presented together: more side by side than any client reads.
 const MAX_TOKENS: usize = 100;
+/// Longest text of tokens in characters: a token has 44, and spaces follow.
+const MAX_TOKENS_CHARS: usize = MAX_TOKENS * 64;
+/// Most paths of an update mask: each of the eleven fields twice, and some.
+const MAX_MASK_PATHS: usize = 32;
+/// Longest etag in characters: those of this service have fewer.
+const MAX_ETAG_CHARS: usize = 256;
 
-const TODO_NAME: &str = "is no todo name; names look like lists/home/todos/42, with ids of 1 to 63 characters \
+const TODO_NAME: &str = "is not a valid todo name: expected lists/{list}/todos/{todo}, with ids of 1 to 63 characters \
                          A-Z a-z 0-9 . _ ~ - that begin with a letter or digit";
-const LIST_NAME: &str = "is no list name; names look like lists/home, with an id of 1 to 63 characters \
+const LIST_NAME: &str = "is not a valid list name: expected lists/{list}, with an id of 1 to 63 characters \
                          A-Z a-z 0-9 . _ ~ - that begins with a letter or digit";
 
 /// A todo's name.
@@ -86,6 +92,11 @@ pub fn token(field: &'static str, text: &str, origin: OriginId) -> Result<Token,
         value: shorten(text),
         problem: problem.into(),
     };
+    if text.len() > MAX_TOKENS_CHARS {
+        return Err(invalid(
+            "is longer than 100 tokens; keep only the last of each line of reads",
+        ));
+    }
     let mut all: Option<Token> = None;
     for (at, one) in text.split(' ').filter(|one| !one.is_empty()).enumerate() {
         if at == MAX_TOKENS {
@@ -165,7 +176,7 @@ fn duration(field: &str, d: &prost_types::Duration) -> Result<Duration, FieldPro
         _ => Err(FieldProblem::new(
             field,
             format!("{}s {}ns", d.seconds, d.nanos),
-            "is no duration from now; it must not be negative, with 0 to 999999999 nanoseconds",
+            "is not a valid duration: it must not be negative, with 0 to 999999999 nanoseconds",
         )),
     }
 }
@@ -213,11 +224,8 @@ fn request_id(
         return Ok(None);
     }
     let id = Uuid::try_parse(id).map_err(|_| {
-        FieldProblem::new(
-            "request_id",
-            id,
-            "is no UUID; use one such as those of version 4",
-        )
+        let problem = "is not a UUID; use one such as those of version 4";
+        FieldProblem::new("request_id", id, problem)
     })?;
     let mut hash = blake3::Hasher::new();
     hash.update(call.as_bytes())
@@ -232,19 +240,14 @@ fn request_id(
 /// # Errors
 /// `FieldInvalid` with all that is wrong.
 pub fn create(
-    request: pb::CreateTodoRequest,
+    mut request: pb::CreateTodoRequest,
     now_ms: i64,
 ) -> Result<(Write, Option<RequestId>), Error> {
-    let contents = pb::CreateTodoRequest {
-        request_id: String::new(),
-        ..request.clone()
-    };
+    let id = std::mem::take(&mut request.request_id);
     let mut problems = Vec::new();
     let mut keep = |problem: FieldProblem| problems.push(problem);
     let list = list_name("parent", &request.parent).map_err(&mut keep).ok();
-    let request_id = request_id("create", &request.request_id, &contents)
-        .map_err(&mut keep)
-        .ok();
+    let request_id = request_id("create", &id, &request).map_err(&mut keep).ok();
     let id = if request.todo_id.is_empty() {
         Uuid::now_v7().to_string()
     } else {
@@ -255,7 +258,7 @@ pub fn create(
         keep(FieldProblem::new(
             "todo_id",
             &id,
-            "is no id; ids have 1 to 63 characters A-Z a-z 0-9 . _ ~ - and begin with a letter or digit",
+            "is not a valid id; ids have 1 to 63 characters A-Z a-z 0-9 . _ ~ - and begin with a letter or digit",
         ));
     }
     let mut given = request.todo.unwrap_or_default();
@@ -276,16 +279,16 @@ pub fn create(
 ///
 /// # Errors
 /// `FieldInvalid` with all that is wrong.
-pub fn update(request: pb::UpdateTodoRequest) -> Result<(Write, Option<RequestId>), Error> {
-    let contents = pb::UpdateTodoRequest {
-        request_id: String::new(),
-        ..request.clone()
-    };
-    let request_id = request_id("update", &request.request_id, &contents)?;
+pub fn update(mut request: pb::UpdateTodoRequest) -> Result<(Write, Option<RequestId>), Error> {
+    if let Some(mask) = &request.update_mask {
+        check_mask(&mask.paths)?;
+    }
+    let id = std::mem::take(&mut request.request_id);
+    let request_id = request_id("update", &id, &request)?;
     let todo = request.todo.unwrap_or_default();
     let name = todo_name("todo.name", &todo.name)?;
     let patch = patch(&todo, request.update_mask.as_ref())?;
-    let etag = Some(todo.etag).filter(|etag| !etag.is_empty());
+    let etag = etag("todo.etag", todo.etag)?;
     Ok((
         Write::Update {
             name,
@@ -295,6 +298,15 @@ pub fn update(request: pb::UpdateTodoRequest) -> Result<(Write, Option<RequestId
         },
         request_id,
     ))
+}
+
+/// The etag that a write depends on; `None` if it is empty.
+fn etag(field: &str, etag: String) -> Result<Option<String>, FieldProblem> {
+    if etag.len() > MAX_ETAG_CHARS {
+        let problem = "is not an etag of this service; pass on the one of the todo as it was read";
+        return Err(FieldProblem::new(field, etag, problem));
+    }
+    Ok(Some(etag).filter(|etag| !etag.is_empty()))
 }
 
 /// The fields of the mask; without one, those that are set.
@@ -316,7 +328,6 @@ fn patch(todo: &pb::Todo, mask: Option<&prost_types::FieldMask>) -> Result<Patch
         Some([all]) if all == "*" => FIELDS.into_iter().collect(),
         Some(paths) => paths.iter().map(String::as_str).collect(),
     };
-    check_mask(&wanted)?;
     let mut valid = todo.clone();
     let problems = validate(&mut valid, "todo.").err().unwrap_or_default();
     let concerns = |problem: &FieldProblem| {
@@ -339,7 +350,7 @@ fn patch(todo: &pb::Todo, mask: Option<&prost_types::FieldMask>) -> Result<Patch
 }
 
 /// Output-only fields in a mask are ignored like those in the todo.
-fn check_mask(wanted: &HashSet<&str>) -> Result<(), Error> {
+fn check_mask(paths: &[String]) -> Result<(), Error> {
     const KNOWN: [&str; 11] = [
         "title",
         "notes",
@@ -353,11 +364,18 @@ fn check_mask(wanted: &HashSet<&str>) -> Result<(), Error> {
         "complete_time",
         "etag",
     ];
-    let problems: Vec<_> = wanted
-        .iter()
-        .filter(|path| !KNOWN.contains(path))
+    if paths.len() > MAX_MASK_PATHS {
+        let count = paths.len();
+        let problem = format!("holds {count} paths; at most {MAX_MASK_PATHS} are allowed");
+        return Err(FieldProblem::new("update_mask", "", problem).into());
+    }
+    if paths == ["*"] {
+        return Ok(());
+    }
+    let unknown = paths.iter().filter(|path| !KNOWN.contains(&path.as_str()));
+    let problems: Vec<_> = unknown
         .map(|path| {
-            let problem = "is no field that can be changed; use title, notes, state, priority, labels, due_time, or * alone";
+            let problem = "is not a field that can be changed; use title, notes, state, priority, labels, due_time, or * alone";
             FieldProblem::new("update_mask", path, problem)
         })
         .collect();
@@ -374,7 +392,7 @@ fn check_mask(wanted: &HashSet<&str>) -> Result<(), Error> {
 /// `FieldInvalid`.
 pub fn delete(request: pb::DeleteTodoRequest) -> Result<Write, Error> {
     let name = todo_name("name", &request.name)?;
-    let etag = Some(request.etag).filter(|etag| !etag.is_empty());
+    let etag = etag("etag", request.etag)?;
     Ok(Write::Delete {
         name,
         etag,

@@ -4,12 +4,14 @@ use prost_types::Timestamp;
 
 use crate::{
     error::{Error, shorten},
-    model::{Condition, DueValue, Filter, Op, Order, timestamp_ms},
+    model::{Condition, DueValue, Filter, LIMITS, Op, Order, timestamp_ms},
     pb::todo::{Priority, State},
 };
 
 /// Longest filter in characters: some thirty comparisons.
 const MAX_FILTER_CHARS: usize = 2048;
+/// Longest order in characters: the longest valid one with room for spaces.
+const MAX_ORDER_CHARS: usize = 64;
 /// Most comparisons of a filter: more than a person would write.
 const MAX_CONDITIONS: usize = 16;
 
@@ -35,18 +37,21 @@ fn problem<T>(position: usize, problem: impl Into<String>) -> Result<T, Problem>
 /// # Errors
 /// `FilterInvalid` with the position of what is wrong.
 pub fn parse_filter(text: &str) -> Result<Filter, Error> {
-    let parser = Parser {
-        chars: text.chars().collect(),
-        at: 0,
+    let parsed = if text.chars().nth(MAX_FILTER_CHARS).is_some() {
+        problem(
+            MAX_FILTER_CHARS,
+            format!("it is longer than {MAX_FILTER_CHARS} characters"),
+        )
+    } else {
+        let chars = text.chars().collect();
+        Parser { chars, at: 0 }.filter()
     };
-    parser
-        .filter()
-        .map_err(|Problem { position, problem }| Error::FilterInvalid {
-            field: "filter",
-            value: shorten(text),
-            position,
-            problem,
-        })
+    parsed.map_err(|Problem { position, problem }| Error::FilterInvalid {
+        field: "filter",
+        value: shorten(text),
+        position,
+        problem,
+    })
 }
 
 /// The order that `order_by` names.
@@ -54,6 +59,16 @@ pub fn parse_filter(text: &str) -> Result<Filter, Error> {
 /// # Errors
 /// `FilterInvalid` with the position of what is wrong.
 pub fn parse_order(text: &str) -> Result<Order, Error> {
+    let wrong = |position, problem: String| Error::FilterInvalid {
+        field: "order_by",
+        value: shorten(text),
+        position,
+        problem,
+    };
+    if text.chars().nth(MAX_ORDER_CHARS).is_some() {
+        let problem = format!("it is longer than {MAX_ORDER_CHARS} characters");
+        return Err(wrong(MAX_ORDER_CHARS, problem));
+    }
     let words: Vec<_> = text.split_whitespace().collect();
     Ok(match words.as_slice() {
         [] | ["create_time", "desc"] => Order::CreateTimeDesc,
@@ -61,15 +76,11 @@ pub fn parse_order(text: &str) -> Result<Order, Error> {
         ["due_time"] => Order::DueTime,
         ["priority", "desc"] => Order::PriorityDesc,
         words => {
-            let wrong = usize::from(
+            let nth = usize::from(
                 matches!(words[0], "create_time" | "due_time" | "priority") && words.len() > 1,
             );
-            return Err(Error::FilterInvalid {
-                field: "order_by",
-                value: shorten(text),
-                position: char_position(text, wrong),
-                problem: "use create_time desc, create_time, due_time or priority desc".into(),
-            });
+            let problem = "use create_time desc, create_time, due_time or priority desc";
+            return Err(wrong(char_position(text, nth), problem.into()));
         }
     })
 }
@@ -92,12 +103,6 @@ fn char_position(text: &str, nth: usize) -> usize {
 
 impl Parser {
     fn filter(mut self) -> Result<Filter, Problem> {
-        if self.chars.len() > MAX_FILTER_CHARS {
-            return problem(
-                MAX_FILTER_CHARS,
-                format!("it is longer than {MAX_FILTER_CHARS} characters"),
-            );
-        }
         let mut conditions = Vec::new();
         self.skip_space();
         if self.chars.len() == self.at {
@@ -146,7 +151,7 @@ impl Parser {
                 comparison(&op, op_at)?,
                 self.priority(value_at)?,
             )),
-            ("labels", ":") => Ok(Condition::Label(self.quoted()?)),
+            ("labels", ":") => self.label(value_at),
             ("labels", _) => problem(
                 op_at,
                 "labels takes : and a text in quotes, as in labels:\"home\"",
@@ -183,6 +188,20 @@ impl Parser {
 
     fn operator(&mut self) -> String {
         self.take_while(|c| "=!<>:".contains(c))
+    }
+
+    /// A label that a todo can have.
+    fn label(&mut self, at: usize) -> Result<Condition, Problem> {
+        let label = self.quoted()?;
+        let chars = label.chars().count();
+        if chars == 0 || chars > LIMITS.label {
+            let max = LIMITS.label;
+            return problem(
+                at,
+                format!("a label has 1 to {max} characters, not {chars}"),
+            );
+        }
+        Ok(Condition::Label(label))
     }
 
     fn state(&mut self, at: usize) -> Result<State, Problem> {
@@ -308,6 +327,9 @@ mod tests {
         assert_eq!(position(r#"due_time < "yesterday""#), 11);
         assert_eq!(position("priority == HIGH"), 9);
         assert_eq!(position(&"x".repeat(3000)), MAX_FILTER_CHARS);
+        assert_eq!(position(r#"labels:"""#), 7);
+        assert_eq!(position(&format!("labels:\"{}\"", "ö".repeat(65))), 7);
+        assert!(parse_filter(&format!("labels:\"{}\"", "ö".repeat(64))).is_ok());
     }
 
     #[test]

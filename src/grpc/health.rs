@@ -14,6 +14,8 @@ use tonic_health::pb::{
     health_server::{Health, HealthServer},
 };
 
+use crate::error::shorten;
+
 /// What health tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HealthState {
@@ -78,7 +80,8 @@ impl Health for Service {
         let service = &request.get_ref().service;
         match self.state.borrow().status(service) {
             ServingStatus::ServiceUnknown => Err(Status::not_found(format!(
-                "{service:?} is not known; ask for todo.v1.TodoService, readiness, liveness, startup, origin, shared or feed"
+                "{:?} is not known; ask for todo.v1.TodoService, readiness, liveness, startup, origin, shared or feed",
+                shorten(service)
             ))),
             status => Ok(Response::new(response(status))),
         }

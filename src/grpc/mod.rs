@@ -5,7 +5,11 @@ mod deadline;
 pub mod encoded;
 pub(crate) mod filter;
 pub mod health;
+mod method;
 pub(crate) mod page_token;
+mod reflection;
+mod reply;
+mod request_body;
 mod rpc_layer;
 mod service;
 mod status;
@@ -34,7 +38,9 @@ use self::{
     service::Todos,
     transport::{CoalescedWrites, Tls, WebLayer},
 };
-use crate::{cache::Cache, config::AllowedOrigins, pb, telemetry::Metrics};
+use tonic_health::pb::health_server::{Health, HealthServer};
+
+use crate::{cache::Cache, config::AllowedOrigins, telemetry::Metrics};
 
 /// The generated client.
 pub mod client {
@@ -51,8 +57,6 @@ mod server {
     include!(concat!(env!("OUT_DIR"), "/server/todo.v1.rs"));
 }
 
-/// Largest request.
-const MAX_REQUEST_BYTES: usize = 4 << 20;
 /// Calls at once on one connection: a client that wants more opens another.
 const MAX_STREAMS: u32 = 1000;
 /// Headers of one request.
@@ -105,17 +109,12 @@ pub async fn serve(
     } = parts;
     let web = WebLayer::new(web.as_ref())?;
     let todos = TodoServiceServer::new(Todos::new(cache))
-        .max_decoding_message_size(MAX_REQUEST_BYTES)
+        .max_decoding_message_size(method::MAX_REQUEST_BYTES)
         .accept_compressed(Gzip)
         .accept_compressed(Zstd)
         .send_compressed(Gzip)
         .send_compressed(Zstd);
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-    };
+    let descriptors = Arc::new(reflection::descriptors()?);
     let router = Server::builder()
         .max_concurrent_streams(Some(MAX_STREAMS))
         .http2_max_header_list_size(Some(MAX_HEADER_BYTES))
@@ -125,9 +124,15 @@ pub async fn serve(
         .layer(web)
         .layer(rpc_layer::RpcLayer::new(Arc::clone(&metrics)))
         .add_service(todos)
-        .add_service(health::service(health, shutdown.clone()))
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?);
+        .add_service(health_service(health, shutdown.clone()))
+        .add_service(
+            reflection::v1::service(Arc::clone(&descriptors), shutdown.clone())
+                .max_decoding_message_size(method::MAX_REFLECTION_REQUEST_BYTES),
+        )
+        .add_service(
+            reflection::v1alpha::service(descriptors, shutdown.clone())
+                .max_decoding_message_size(method::MAX_REFLECTION_REQUEST_BYTES),
+        );
     let until = shutdown.clone().cancelled_owned();
     match tls {
         None => {
@@ -144,6 +149,13 @@ pub async fn serve(
     Ok(())
 }
 
+fn health_service(
+    health: watch::Receiver<HealthState>,
+    shutdown: CancellationToken,
+) -> HealthServer<impl Health> {
+    health::service(health, shutdown).max_decoding_message_size(method::MAX_HEALTH_REQUEST_BYTES)
+}
+
 fn plain(listener: TcpListener) -> TcpIncoming {
     TcpIncoming::from(listener).with_nodelay(Some(true))
 }
@@ -156,6 +168,7 @@ fn plain(listener: TcpListener) -> TcpIncoming {
 pub async fn serve_health(
     listener: TcpListener,
     health: watch::Receiver<HealthState>,
+    metrics: Arc<Metrics>,
     shutdown: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     Server::builder()
@@ -163,7 +176,8 @@ pub async fn serve_health(
         .http2_max_header_list_size(Some(MAX_HEADER_BYTES))
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .add_service(health::service(health, shutdown))
+        .layer(rpc_layer::RpcLayer::new(metrics))
+        .add_service(health_service(health, shutdown))
         .serve_with_incoming(plain(listener))
         .await
 }

@@ -16,6 +16,8 @@ const HEAD: usize = 1 + 8 + 8;
 /// Tag and value of the sort key.
 const SORT_KEY: usize = 1 + 8;
 const CHECKSUM: usize = 8;
+/// Longest page token in characters: one with the longest name has 231.
+const MAX_CHARS: usize = 256;
 
 /// What identifies the run through all pages: all of the query but where the
 /// page begins and how long it is.
@@ -59,6 +61,9 @@ pub fn decode(query: &PageQuery, token: &str) -> Result<(PagePosition, OriginTim
     };
     let malformed =
         || invalid("is not one that this service gave; pass next_page_token on as it is");
+    if token.len() > MAX_CHARS {
+        return Err(malformed());
+    }
     let raw = URL_SAFE_NO_PAD.decode(token).map_err(|_| malformed())?;
     let (content, sum) = raw.split_at(raw.len().saturating_sub(CHECKSUM));
     if content.len() < HEAD + SORT_KEY

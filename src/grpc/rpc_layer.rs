@@ -1,33 +1,43 @@
-//! Wraps every call: its span, its metrics, and the errors of the framework in
-//! the form that the contract states.
+//! Wraps every call: checks that the request is gRPC, bounds its body, opens
+//! its span, counts it, and gives the framework's errors the form and the size
+//! that the contract states.
 
 use std::{
+    future::ready,
     panic::AssertUnwindSafe,
+    pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll},
     time::Instant,
 };
 
+use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
 use http::{HeaderMap, Request, Response};
+use http_body::{Frame, SizeHint};
 use prometheus_client::metrics::histogram::Histogram;
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 use tracing::{Instrument, Span, field::Empty};
 
-use super::{MAX_REQUEST_BYTES, status};
+use super::{
+    method::{LABELS, Method},
+    request_body::RequestBody,
+    status,
+    transport::protocol,
+};
 use crate::telemetry::{self, Kind, Metrics, RpcLabels};
 
 /// Wraps a service in an [`RpcService`].
 #[derive(Clone)]
-pub struct RpcLayer(Arc<Calls>);
+pub struct RpcLayer(Arc<Latencies>);
 
 impl RpcLayer {
     /// A layer that counts calls in `metrics`.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self(Arc::new(Calls {
+        Self(Arc::new(Latencies {
             metrics,
-            latencies: Default::default(),
+            histograms: Default::default(),
         }))
     }
 }
@@ -38,35 +48,73 @@ impl<S> Layer<S> for RpcLayer {
     fn layer(&self, inner: S) -> RpcService<S> {
         RpcService {
             inner,
-            calls: Arc::clone(&self.0),
+            latencies: Arc::clone(&self.0),
         }
     }
 }
 
-/// A service whose calls have a span, metrics, and statuses of the contract.
+/// A service whose calls are gRPC, bounded, traced and counted.
 #[derive(Clone)]
 pub struct RpcService<S> {
     inner: S,
-    calls: Arc<Calls>,
+    latencies: Arc<Latencies>,
 }
 
-/// The latency histograms by call and code. Each is looked up by its labels
+/// Status codes of gRPC: `Ok` to `Unauthenticated`.
+const CODES: usize = Code::Unauthenticated as usize + 1;
+
+/// The latency histograms by method and code. Each is looked up by its labels
 /// once: a lookup costs more than an observation.
-struct Calls {
+struct Latencies {
     metrics: Arc<Metrics>,
-    latencies: [[OnceLock<Histogram>; CODES]; CALLS.len()],
+    histograms: [[OnceLock<Histogram>; CODES]; LABELS.len()],
 }
 
-impl Calls {
-    fn record(&self, call: usize, code: Code, began: Instant) {
-        let latency = self.latencies[call][code as usize].get_or_init(|| {
+impl Latencies {
+    fn record(&self, method: Method, code: Code, began: Instant) {
+        let histogram = self.histograms[method.label][code as usize].get_or_init(|| {
             let labels = RpcLabels {
-                call: CALLS[call],
+                call: method.name(),
                 code: code_name(code),
             };
             self.metrics.rpc.0.get_or_create(&labels).clone()
         });
-        latency.observe(began.elapsed().as_secs_f64());
+        histogram.observe(began.elapsed().as_secs_f64());
+    }
+
+    fn record_panic(&self, method: Method) {
+        let kind = Kind { kind: "call" };
+        self.metrics.task_panics.get_or_create(&kind).inc();
+        tracing::error!(call = method.name(), "a call ended in a panic");
+    }
+}
+
+/// A call under way. It is counted when it ends; dropped before that, it was
+/// cancelled.
+struct ActiveCall {
+    latencies: Arc<Latencies>,
+    method: Method,
+    began: Instant,
+    span: Span,
+    ended: bool,
+}
+
+impl ActiveCall {
+    fn end(&mut self, code: Code) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        self.span.record("rpc.grpc.status_code", code as i32);
+        if is_server_error(code) {
+            self.span.record("otel.status_code", "ERROR");
+        }
+        self.latencies.record(self.method, code, self.began);
+    }
+}
+
+impl Drop for ActiveCall {
+    fn drop(&mut self) {
+        self.end(Code::Cancelled);
     }
 }
 
@@ -84,30 +132,36 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (began, calls) = (Instant::now(), Arc::clone(&self.calls));
-        let call = call_number(request.uri().path());
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        if let Some(status) = protocol::refuse(&request) {
+            return Box::pin(ready(Ok(protocol::refusal(status))));
+        }
+        let method = Method::of(request.uri().path());
         let span = span(&request);
+        let mut active = ActiveCall {
+            latencies: Arc::clone(&self.latencies),
+            method,
+            began: Instant::now(),
+            span: span.clone(),
+            ended: false,
+        };
+        if !method.compresses_replies {
+            request.headers_mut().remove("grpc-accept-encoding");
+        }
+        let request = request.map(|body| Body::new(RequestBody::new(body, method)));
         let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
-        let recorded = span.clone();
         let work = async move {
             let response = if let Ok(response) = answer.await {
-                translate_refusal(response?)
+                status::bound_refusal(response?, method.max_request_bytes)
             } else {
-                calls
-                    .metrics
-                    .task_panics
-                    .get_or_create(&Kind { kind: "call" })
-                    .inc();
-                tracing::error!(call = CALLS[call], "a call ended in a panic");
+                active.latencies.record_panic(method);
                 status::internal().into_http()
             };
             let code = code_of(response.headers());
-            recorded.record("rpc.grpc.status_code", code as i32);
-            if is_server_error(code) {
-                recorded.record("otel.status_code", "ERROR");
+            if code == Code::Ok && method.streams_replies {
+                return Ok(response.map(|body| Body::new(CountedBody { body, active })));
             }
-            calls.record(call, code, began);
+            active.end(code);
             Ok(response)
         };
         // A disabled span is not entered at each poll.
@@ -116,6 +170,44 @@ where
         } else {
             Box::pin(work.instrument(span))
         }
+    }
+}
+
+/// The body of a streaming response. Its call ends with its trailers, or when
+/// the caller goes away.
+struct CountedBody {
+    body: Body,
+    active: ActiveCall,
+}
+
+impl http_body::Body for CountedBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(trailers) = frame.trailers_ref() {
+                    self.active.end(code_of(trailers));
+                }
+            }
+            Poll::Ready(Some(Err(error))) => self.active.end(error.code()),
+            Poll::Ready(None) => self.active.end(Code::Ok),
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -142,26 +234,6 @@ fn span(request: &Request<Body>) -> Span {
     span
 }
 
-/// The calls of the contract; all others share the last label.
-const CALLS: [&str; 8] = [
-    "GetTodo",
-    "BatchGetTodos",
-    "ListTodos",
-    "CreateTodo",
-    "UpdateTodo",
-    "DeleteTodo",
-    "WatchTodos",
-    "other",
-];
-/// Status codes of gRPC: `Ok` to `Unauthenticated`.
-const CODES: usize = Code::Unauthenticated as usize + 1;
-
-fn call_number(path: &str) -> usize {
-    let method = path.strip_prefix("/todo.v1.TodoService/");
-    let known = method.and_then(|method| CALLS.iter().position(|call| *call == method));
-    known.unwrap_or(CALLS.len() - 1)
-}
-
 /// Whether the OpenTelemetry conventions count the code as an error of the
 /// server. The other codes describe what the caller did.
 const fn is_server_error(code: Code) -> bool {
@@ -180,38 +252,6 @@ fn code_of(headers: &HeaderMap) -> Code {
     headers
         .get("grpc-status")
         .map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()))
-}
-
-/// Gives a request that the framework refused the status of the contract.
-fn translate_refusal(response: Response<Body>) -> Response<Body> {
-    let code = code_of(response.headers());
-    if !matches!(
-        code,
-        Code::OutOfRange | Code::Internal | Code::ResourceExhausted
-    ) {
-        return response;
-    }
-    let Some(status) = Status::from_header_map(response.headers()) else {
-        return response;
-    };
-    let text = status.message();
-    match code {
-        Code::OutOfRange if status.details().is_empty() => {
-            status::message_too_large(MAX_REQUEST_BYTES).into_http()
-        }
-        // Within the limit as sent, above it once decompressed.
-        Code::ResourceExhausted if status.details().is_empty() && text.contains("decompress") => {
-            status::message_too_large(MAX_REQUEST_BYTES).into_http()
-        }
-        Code::Internal
-            if ["decode", "Protobuf", "compress"]
-                .iter()
-                .any(|word| text.contains(word)) =>
-        {
-            status::malformed(text).into_http()
-        }
-        _ => response,
-    }
 }
 
 const fn code_name(code: Code) -> &'static str {

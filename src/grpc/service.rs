@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status, metadata::MetadataMap};
 use super::{
     convert, deadline,
     encoded::{EncodedChange, EncodedTodo},
-    page_token,
+    page_token, reply,
     server::{
         BatchGetTodosResponse, CreateTodoResponse, GetTodoResponse, ListTodosResponse,
         UpdateTodoResponse, WatchTodosResponse, todo_service_server::TodoService,
@@ -24,9 +24,9 @@ use super::{
     status,
 };
 use crate::{
-    cache::{Cache, WatchEvent, WatchMessage},
+    cache::{Answer, Cache, Listed, WatchEvent, WatchMessage},
     error::{Error, ReadInfo},
-    model::TodoName,
+    model::{PageQuery, TodoName},
     pb,
 };
 
@@ -103,9 +103,11 @@ impl TodoService for Todos {
         let cache = self.cache()?;
         let want = convert::want(request.consistency, deadline, cache.origin_id())?;
         let answer = cache.get(&name, &want).await?;
+        let todo = EncodedTodo::from(answer.body);
+        reply::check_todo(&todo)?;
         Ok(Response::new(GetTodoResponse {
             read: read_info(&answer.read),
-            todo: EncodedTodo::from_bytes(answer.body),
+            todo: Some(todo),
         }))
     }
 
@@ -118,12 +120,15 @@ impl TodoService for Todos {
         let cache = self.cache()?;
         let want = convert::want(request.consistency, deadline, cache.origin_id())?;
         let answer = cache.get_many(&names, &want).await?;
-        Ok(Response::new(BatchGetTodosResponse {
+        let mut batch = BatchGetTodosResponse {
             todos: encoded(answer.body.todos),
             missing: to_strings(&answer.body.missing),
             read: read_info(&answer.read),
             unreadable: to_strings(&answer.body.unreadable),
-        }))
+        };
+        reply::remove_oversized(&mut batch.todos, &mut batch.unreadable);
+        reply::check_batch(&batch)?;
+        Ok(reply::list_response(batch))
     }
 
     async fn list_todos(
@@ -131,21 +136,18 @@ impl TodoService for Todos {
         request: Request<pb::ListTodosRequest>,
     ) -> Result<Response<ListTodosResponse>, Status> {
         let (deadline, request) = split(request);
-        let (query, carried) = convert::page_query(&request)?;
+        let (mut query, carried) = convert::page_query(&request)?;
         let cache = self.cache()?;
         let want = convert::want(request.consistency, deadline, cache.origin_id())?;
-        let answer = cache.list(&query, carried, &want).await?;
-        let fresh_to = answer.read.token.fresh_to;
-        let next = answer
-            .body
-            .next
-            .map(|next| page_token::encode(&query, &next, fresh_to));
-        Ok(Response::new(ListTodosResponse {
-            todos: encoded(answer.body.todos),
-            next_page_token: next.unwrap_or_default(),
-            read: read_info(&answer.read),
-            unreadable: to_strings(&answer.body.unreadable),
-        }))
+        loop {
+            let page = page_reply(&query, cache.list(&query, carried, &want).await?);
+            match reply::fitting_names(&page) {
+                None => return Ok(reply::list_response(page)),
+                // The position after the last todo shown is known to the origin
+                // only: read a shorter page, which ends there.
+                Some(fitting) => query.size = fitting.min(query.size - 1).max(1),
+            }
+        }
     }
 
     async fn create_todo(
@@ -201,6 +203,21 @@ impl TodoService for Todos {
         let replies = messages.map(|message| Ok(watch_reply(message))).chain(end);
         Ok(Response::new(Box::pin(replies)))
     }
+}
+
+fn page_reply(query: &PageQuery, answer: Answer<Listed>) -> ListTodosResponse {
+    let Answer { body, read } = answer;
+    let next = body
+        .next
+        .map(|next| page_token::encode(query, &next, read.token.fresh_to));
+    let mut page = ListTodosResponse {
+        todos: encoded(body.todos),
+        next_page_token: next.unwrap_or_default(),
+        read: read_info(&read),
+        unreadable: to_strings(&body.unreadable),
+    };
+    reply::remove_oversized(&mut page.todos, &mut page.unreadable);
+    page
 }
 
 fn watch_reply(message: WatchMessage) -> WatchTodosResponse {

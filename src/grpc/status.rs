@@ -1,20 +1,43 @@
-//! Errors as gRPC sees them: the one place where a `Status` is made.
+//! Turns errors into `Status`es, and bounds what they take on the wire.
+//!
+//! Clients in C-core languages drop a response whose headers are above 8 KiB.
+//! An error repeats parts of the request, percent-encoded and in base64, so
+//! each part of it has a limit.
 
 use std::{collections::HashMap, time::Duration};
 
-use tonic::{Code, Status};
+use http::{HeaderMap, Response};
+use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::{
-    error::{Error, FieldProblem, ReadInfo, Source},
+    error::{Error, FieldProblem, ReadInfo, Source, shorten},
     model::Token,
     pb::{self, ErrorReason},
 };
 
 /// Of every `ErrorInfo`.
 const DOMAIN: &str = "todo.v1";
-/// No unary call answers more of them: a thousand names may all be wrong.
-const MAX_VIOLATIONS: usize = 20;
+/// Longest text of an error in bytes.
+const MAX_TEXT_BYTES: usize = 2 << 10;
+/// The same as it is sent, percent-encoded.
+const MAX_ENCODED_TEXT_BYTES: usize = 3 << 10;
+/// Most bytes of an error's details: a third more in base64.
+const MAX_DETAILS_BYTES: usize = 3 << 10;
+/// Most bytes of all headers that an error's response has from the service, as
+/// HTTP/2 counts them. It leaves 1 KiB of the clients' 8 KiB to what the
+/// transport and proxies add.
+const MAX_HEADER_BYTES: usize = 7 << 10;
+/// What HTTP/2 counts for each header besides its name and value.
+const HEADER_OVERHEAD: usize = 32;
+/// Most field violations of an error, and most bytes of them: a thousand names
+/// may all be wrong.
+const MAX_VIOLATIONS: usize = 10;
+const MAX_VIOLATION_BYTES: usize = 3 << 9;
+/// Most field violations that an error's text shows.
+const MAX_SHOWN_VIOLATIONS: usize = 3;
+/// Longest value in an error's metadata in bytes.
+const MAX_METADATA_VALUE_BYTES: usize = 256;
 
 /// The reason as it stands in `ErrorInfo`: without the enum's prefix.
 #[must_use]
@@ -31,23 +54,71 @@ fn metadata<const N: usize>(values: [(&str, String); N]) -> Metadata {
         .collect()
 }
 
-/// The status that says so.
+/// The one conversion of an error to a status.
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        let text = error.to_string();
-        let (code, reason, mut details) = sorted(error);
-        let info = details
+        let text = match &error {
+            Error::FieldInvalid(problems) => describe_fields(problems),
+            error => error.to_string(),
+        };
+        let (code, reason, mut details) = classify(error);
+        let mut metadata = details
             .error_info()
             .map(|info| info.metadata.clone())
             .unwrap_or_default();
-        details.set_error_info(reason_text(reason), DOMAIN, info);
-        Status::with_error_details(code, text, details)
+        for value in metadata.values_mut() {
+            cut(value, MAX_METADATA_VALUE_BYTES);
+        }
+        details.set_error_info(reason_text(reason), DOMAIN, metadata);
+        Status::with_error_details(code, bounded_text(text), details)
     }
+}
+
+/// Cuts a text to at most so many bytes, at the end of a character.
+fn cut(text: &mut String, max_bytes: usize) {
+    const ELLIPSIS: &str = "...";
+    if text.len() > max_bytes {
+        text.truncate(text.floor_char_boundary(max_bytes - ELLIPSIS.len()));
+        text.push_str(ELLIPSIS);
+    }
+}
+
+/// A text that is within the limits as it is and percent-encoded.
+fn bounded_text(mut text: String) -> String {
+    let mut encoded = 0;
+    let fits = |byte: u8| {
+        let plain = byte.is_ascii_graphic() && !b"\"#%<>`?{}".contains(&byte);
+        encoded += if plain { 1 } else { 3 };
+        encoded <= MAX_ENCODED_TEXT_BYTES
+    };
+    let max = text
+        .bytes()
+        .take_while({
+            let mut fits = fits;
+            move |byte| fits(*byte)
+        })
+        .count();
+    cut(&mut text, max.min(MAX_TEXT_BYTES));
+    text
+}
+
+/// The first problems, and how many more there are.
+fn describe_fields(problems: &[FieldProblem]) -> String {
+    let texts = problems.iter().take(MAX_SHOWN_VIOLATIONS);
+    let mut text = texts
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ");
+    let more = problems.len().saturating_sub(MAX_SHOWN_VIOLATIONS);
+    if more > 0 {
+        text += &format!("; and {more} more");
+    }
+    text
 }
 
 /// Code, reason and details; the metadata is in an `ErrorInfo` that has no
 /// reason yet.
-fn sorted(error: Error) -> (Code, ErrorReason, ErrorDetails) {
+fn classify(error: Error) -> (Code, ErrorReason, ErrorDetails) {
     let with = |values: Metadata| ErrorDetails::with_error_info("", DOMAIN, values);
     let field = |values: Metadata, field: &str, problem: &str| {
         let mut details = with(values);
@@ -216,6 +287,16 @@ fn sorted(error: Error) -> (Code, ErrorReason, ErrorDetails) {
                 retry(values, retry_after),
             )
         }
+        Error::MessageTooLarge { limit, .. } => (
+            Code::ResourceExhausted,
+            ErrorReason::MessageTooLarge,
+            with(metadata([("limit_bytes", limit.to_string())])),
+        ),
+        Error::RequestTooSlow { .. } => (
+            Code::DeadlineExceeded,
+            ErrorReason::DeadlineExceeded,
+            with(metadata([("tier", "request".into())])),
+        ),
         Error::DeadlineExceeded { tier } => (
             Code::DeadlineExceeded,
             ErrorReason::DeadlineExceeded,
@@ -239,21 +320,16 @@ fn fields(problems: Vec<FieldProblem>) -> ErrorDetails {
         values.insert("problem".into(), first.problem.clone());
     }
     let mut details = ErrorDetails::with_error_info("", DOMAIN, values);
-    let violation = |p: FieldProblem| {
-        let value = if p.value.is_empty() {
-            String::new()
-        } else {
-            format!("{:?} ", p.value)
-        };
-        FieldViolation::new(p.field, format!("{value}{}", p.problem))
-    };
-    details.set_bad_request(
-        problems
-            .into_iter()
-            .take(MAX_VIOLATIONS)
-            .map(violation)
-            .collect::<Vec<_>>(),
-    );
+    let mut bytes = 0;
+    let violations = problems.into_iter().take(MAX_VIOLATIONS).map(|problem| {
+        let description = problem.describe();
+        FieldViolation::new(problem.field, description)
+    });
+    let fitting = violations.take_while(|violation| {
+        bytes += violation.field.len() + violation.description.len();
+        bytes <= MAX_VIOLATION_BYTES
+    });
+    details.set_bad_request(fitting.collect::<Vec<_>>());
     details
 }
 
@@ -284,31 +360,95 @@ pub const fn source(source: Source) -> pb::Source {
     }
 }
 
-/// A request over the size limit.
+/// A request over its limit of bytes.
 #[must_use]
-pub fn message_too_large(limit: usize) -> Status {
-    let values = metadata([("limit_bytes", limit.to_string())]);
-    let details =
-        ErrorDetails::with_error_info(reason_text(ErrorReason::MessageTooLarge), DOMAIN, values);
-    let text = format!("the request is larger than {limit} bytes; send less at once");
-    Status::with_error_details(Code::ResourceExhausted, text, details)
+pub fn request_too_large(limit: usize) -> Status {
+    Error::MessageTooLarge {
+        what: "request",
+        limit,
+        advice: "send less at once".into(),
+    }
+    .into()
 }
 
-/// A request body that is no message of the call.
+/// A request that did not come in full in time.
+#[must_use]
+pub fn request_too_slow(timeout: Duration) -> Status {
+    Error::RequestTooSlow { timeout }.into()
+}
+
+/// A request body that is not a message of the method.
 #[must_use]
 pub fn malformed(problem: &str) -> Status {
-    Error::from(FieldProblem::new(
-        "request",
-        "",
-        format!("is not a message of this call: {problem}"),
-    ))
-    .into()
+    let problem = format!("is not a message of this method: {}", shorten(problem));
+    Error::from(FieldProblem::new("request", "", problem)).into()
 }
 
 /// A bug of ours.
 #[must_use]
 pub fn internal() -> Status {
-    Status::internal("this call ended in a panic; the log of the server says where")
+    Status::internal("this call ended in a panic; the server's log has the place")
+}
+
+/// Gives an error of the framework the form that the contract states, and cuts
+/// every error to a size that all clients accept. `max_request_bytes` is the
+/// limit that the request was decoded with.
+pub fn bound_refusal(response: Response<Body>, max_request_bytes: usize) -> Response<Body> {
+    let headers = response.headers();
+    let code = match headers.get(Status::GRPC_STATUS) {
+        None => return response,
+        Some(code) => Code::from_bytes(code.as_bytes()),
+    };
+    let from_framework = matches!(
+        code,
+        Code::OutOfRange | Code::Internal | Code::ResourceExhausted
+    ) && !headers.contains_key(Status::GRPC_STATUS_DETAILS);
+    if !from_framework && header_bytes(headers) <= MAX_HEADER_BYTES {
+        return response;
+    }
+    let Some(status) = Status::from_header_map(headers) else {
+        return response;
+    };
+    let status = if from_framework {
+        translate(status, max_request_bytes)
+    } else {
+        status
+    };
+    bounded(status).into_http()
+}
+
+/// What the framework said of a request that it could not decode, in the terms
+/// of the contract.
+pub fn translate(status: Status, max_request_bytes: usize) -> Status {
+    let text = status.message();
+    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    match status.code() {
+        Code::OutOfRange => request_too_large(max_request_bytes),
+        // Within the limit as sent, above it once decompressed.
+        Code::ResourceExhausted if says(&["decompress"]) => request_too_large(max_request_bytes),
+        Code::Internal if says(&["decod", "Protobuf", "compress", "request message"]) => {
+            malformed(text)
+        }
+        _ => status,
+    }
+}
+
+/// The same status without what does not fit.
+fn bounded(status: Status) -> Status {
+    let text = bounded_text(status.message().to_owned());
+    if status.details().len() <= MAX_DETAILS_BYTES {
+        Status::with_details(status.code(), text, status.details().to_vec().into())
+    } else {
+        Status::new(status.code(), text)
+    }
+}
+
+/// The size of headers as HTTP/2 counts it.
+fn header_bytes(headers: &HeaderMap) -> usize {
+    headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD)
+        .sum()
 }
 
 #[cfg(test)]

@@ -1,6 +1,11 @@
 //! What a caller is told when the database does not answer, and when a bound
 //! of the replica is reached.
 
+mod errors;
+mod raw;
+mod replies;
+mod requests;
+
 use std::time::{Duration, Instant};
 
 use tidemark::pb;

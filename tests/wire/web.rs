@@ -285,7 +285,7 @@ async fn preflights_are_answered_for_the_pages_allowed() {
         .expect("a request");
     assert_eq!(
         send(&service, plain).await.expect("an answer").status(),
-        StatusCode::BAD_REQUEST
+        StatusCode::METHOD_NOT_ALLOWED
     );
 }
 

@@ -2,6 +2,7 @@
 //! of messages. Nothing here knows the calls of the service.
 
 mod codec;
+pub(super) mod protocol;
 mod tls;
 mod web;
 mod write_coalescing;

@@ -8,20 +8,23 @@
 //! and response once more.
 
 use std::{
+    future::{Ready, ready},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use futures::future::Either;
 use http::{
-    HeaderName, HeaderValue, Method, Request, Response, Version,
-    header::{CONTENT_TYPE, InvalidHeaderValue},
+    HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version,
+    header::{ACCESS_CONTROL_REQUEST_METHOD, InvalidHeaderValue, ORIGIN},
 };
 use tonic::body::Body;
 use tonic_web::{GrpcWebLayer, GrpcWebService};
 use tower::{Layer, Service};
 use tower_http::cors::{AllowHeaders, AllowOrigin, Cors, CorsLayer};
 
+use super::protocol;
 use crate::config::AllowedOrigins;
 
 /// Response headers that a page may read: a call that fails before its body
@@ -37,7 +40,13 @@ const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(2 * 3600);
 
 /// Wraps a service in [`Web`]; without CORS rules grpc-web is off.
 #[derive(Clone)]
-pub struct WebLayer(Option<CorsLayer>);
+pub struct WebLayer(Option<Arc<Rules>>);
+
+/// Which pages may call, and what they are told about it.
+struct Rules {
+    origins: AllowedOrigins,
+    cors: CorsLayer,
+}
 
 impl WebLayer {
     /// grpc-web for pages of these origins; `None`: off.
@@ -62,7 +71,10 @@ impl WebLayer {
             .allow_headers(AllowHeaders::mirror_request())
             .expose_headers(EXPOSED)
             .max_age(PREFLIGHT_MAX_AGE);
-        Ok(Self(Some(cors)))
+        Ok(Self(Some(Arc::new(Rules {
+            origins: origins.clone(),
+            cors,
+        }))))
     }
 
     /// Whether HTTP/1.1 must be accepted, too.
@@ -77,7 +89,7 @@ impl<S> Layer<S> for WebLayer {
     fn layer(&self, inner: S) -> Web<S> {
         Web {
             inner,
-            cors: self.0.clone(),
+            rules: self.0.clone(),
         }
     }
 }
@@ -86,7 +98,7 @@ impl<S> Layer<S> for WebLayer {
 #[derive(Clone)]
 pub struct Web<S> {
     inner: S,
-    cors: Option<CorsLayer>,
+    rules: Option<Arc<Rules>>,
 }
 
 impl<S> Service<Request<Body>> for Web<S>
@@ -95,30 +107,78 @@ where
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = Either<S::Future, <Cors<GrpcWebService<S>> as Service<Request<Body>>>::Future>;
+    type Future = Either<
+        Either<S::Future, Ready<Result<Response<Body>, S::Error>>>,
+        <Cors<GrpcWebService<S>> as Service<Request<Body>>>::Future,
+    >;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let Some(cors) = &self.cors else {
-            return Either::Left(self.inner.call(request));
+        let Some(rules) = &self.rules else {
+            return Either::Left(Either::Left(self.inner.call(request)));
         };
-        if is_native(&request) {
-            return Either::Left(self.inner.call(request));
+        match rules.classify(&request) {
+            Kind::Direct => Either::Left(Either::Left(self.inner.call(request))),
+            Kind::Refused(status) => {
+                Either::Left(Either::Right(ready(Ok(protocol::refusal(status)))))
+            }
+            Kind::Translated => {
+                // `poll_ready` was called on `self.inner`, not on its clone: use that one.
+                let copy = self.inner.clone();
+                let inner = std::mem::replace(&mut self.inner, copy);
+                let service = rules.cors.layer(GrpcWebLayer::new().layer(inner));
+                Either::Right({ service }.call(request))
+            }
         }
-        // `poll_ready` was called on `self.inner`, not on its clone: use that one.
-        let copy = self.inner.clone();
-        let ready = std::mem::replace(&mut self.inner, copy);
-        Either::Right(cors.layer(GrpcWebLayer::new().layer(ready)).call(request))
     }
 }
 
-/// Native gRPC over HTTP/2: neither a grpc-web call nor a preflight.
-fn is_native<B>(request: &Request<B>) -> bool {
-    let web = |kind: &HeaderValue| kind.as_bytes().starts_with(b"application/grpc-web");
-    request.version() == Version::HTTP_2
-        && request.method() == Method::POST
-        && !request.headers().get(CONTENT_TYPE).is_some_and(web)
+/// How a request is served when grpc-web is on.
+enum Kind {
+    /// By the service itself, which refuses what is not gRPC.
+    Direct,
+    /// Through CORS and the translation of grpc-web.
+    Translated,
+    Refused(StatusCode),
+}
+
+impl Rules {
+    fn classify<B>(&self, request: &Request<B>) -> Kind {
+        let headers = request.headers();
+        let is_preflight = request.method() == Method::OPTIONS
+            && headers.contains_key(ORIGIN)
+            && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+        if is_preflight {
+            return Kind::Translated;
+        }
+        if request.method() != Method::POST {
+            return Kind::Direct;
+        }
+        if protocol::is_grpc_web(headers) {
+            let allowed = headers
+                .get_all(ORIGIN)
+                .iter()
+                .all(|origin| self.allows(origin));
+            return if allowed {
+                Kind::Translated
+            } else {
+                Kind::Refused(StatusCode::FORBIDDEN)
+            };
+        }
+        // Native gRPC needs HTTP/2: HTTP/1.1 has no place for its status.
+        if request.version() != Version::HTTP_2 && protocol::is_grpc(headers) {
+            return Kind::Refused(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        }
+        Kind::Direct
+    }
+
+    fn allows(&self, origin: &HeaderValue) -> bool {
+        match &self.origins {
+            AllowedOrigins::Any => true,
+            AllowedOrigins::These(origins) => origins.iter().any(|allowed| origin == allowed),
+        }
+    }
 }

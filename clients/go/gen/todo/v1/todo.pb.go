@@ -131,14 +131,6 @@ const (
 	// UNKNOWN: the write may or may not have been applied. Repeat it with the
 	// same `request_id`, or read the todo.
 	ErrorReason_ERROR_REASON_WRITE_OUTCOME_UNKNOWN ErrorReason = 16
-	// FAILED_PRECONDITION: a rule of the database's operator (a validator, a
-	// unique index) does not allow the write. Nothing was written.
-	ErrorReason_ERROR_REASON_ORIGIN_REFUSED ErrorReason = 17
-	// PERMISSION_DENIED: the service's database user may not write. Nothing was
-	// written.
-	ErrorReason_ERROR_REASON_ORIGIN_FORBIDDEN ErrorReason = 18
-	// RESOURCE_EXHAUSTED: the database's disk is full. Nothing was written.
-	ErrorReason_ERROR_REASON_ORIGIN_FULL ErrorReason = 19
 )
 
 // Enum value maps for ErrorReason.
@@ -161,9 +153,6 @@ var (
 		14: "ERROR_REASON_MESSAGE_TOO_LARGE",
 		15: "ERROR_REASON_DEADLINE_EXCEEDED",
 		16: "ERROR_REASON_WRITE_OUTCOME_UNKNOWN",
-		17: "ERROR_REASON_ORIGIN_REFUSED",
-		18: "ERROR_REASON_ORIGIN_FORBIDDEN",
-		19: "ERROR_REASON_ORIGIN_FULL",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":           0,
@@ -183,9 +172,6 @@ var (
 		"ERROR_REASON_MESSAGE_TOO_LARGE":     14,
 		"ERROR_REASON_DEADLINE_EXCEEDED":     15,
 		"ERROR_REASON_WRITE_OUTCOME_UNKNOWN": 16,
-		"ERROR_REASON_ORIGIN_REFUSED":        17,
-		"ERROR_REASON_ORIGIN_FORBIDDEN":      18,
-		"ERROR_REASON_ORIGIN_FULL":           19,
 	}
 )
 
@@ -2044,7 +2030,7 @@ const file_todo_v1_todo_proto_rawDesc = "" +
 	"\x12SOURCE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vSOURCE_NEAR\x10\x01\x12\x11\n" +
 	"\rSOURCE_SHARED\x10\x02\x12\x11\n" +
-	"\rSOURCE_ORIGIN\x10\x03*\xab\x05\n" +
+	"\rSOURCE_ORIGIN\x10\x03*\xc9\x04\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aERROR_REASON_FIELD_INVALID\x10\x01\x12\x1f\n" +
@@ -2063,10 +2049,7 @@ const file_todo_v1_todo_proto_rawDesc = "" +
 	"\x17ERROR_REASON_OVERLOADED\x10\r\x12\"\n" +
 	"\x1eERROR_REASON_MESSAGE_TOO_LARGE\x10\x0e\x12\"\n" +
 	"\x1eERROR_REASON_DEADLINE_EXCEEDED\x10\x0f\x12&\n" +
-	"\"ERROR_REASON_WRITE_OUTCOME_UNKNOWN\x10\x10\x12\x1f\n" +
-	"\x1bERROR_REASON_ORIGIN_REFUSED\x10\x11\x12!\n" +
-	"\x1dERROR_REASON_ORIGIN_FORBIDDEN\x10\x12\x12\x1c\n" +
-	"\x18ERROR_REASON_ORIGIN_FULL\x10\x132\xfd\x03\n" +
+	"\"ERROR_REASON_WRITE_OUTCOME_UNKNOWN\x10\x102\xfd\x03\n" +
 	"\vTodoService\x12<\n" +
 	"\aGetTodo\x12\x17.todo.v1.GetTodoRequest\x1a\x18.todo.v1.GetTodoResponse\x12N\n" +
 	"\rBatchGetTodos\x12\x1d.todo.v1.BatchGetTodosRequest\x1a\x1e.todo.v1.BatchGetTodosResponse\x12B\n" +

@@ -156,32 +156,6 @@ public enum ErrorReason
    * <code>ERROR_REASON_WRITE_OUTCOME_UNKNOWN = 16;</code>
    */
   ERROR_REASON_WRITE_OUTCOME_UNKNOWN(16),
-  /**
-   * <pre>
-   * FAILED_PRECONDITION: a rule of the database's operator (a validator, a
-   * unique index) does not allow the write. Nothing was written.
-   * </pre>
-   *
-   * <code>ERROR_REASON_ORIGIN_REFUSED = 17;</code>
-   */
-  ERROR_REASON_ORIGIN_REFUSED(17),
-  /**
-   * <pre>
-   * PERMISSION_DENIED: the service's database user may not write. Nothing was
-   * written.
-   * </pre>
-   *
-   * <code>ERROR_REASON_ORIGIN_FORBIDDEN = 18;</code>
-   */
-  ERROR_REASON_ORIGIN_FORBIDDEN(18),
-  /**
-   * <pre>
-   * RESOURCE_EXHAUSTED: the database's disk is full. Nothing was written.
-   * </pre>
-   *
-   * <code>ERROR_REASON_ORIGIN_FULL = 19;</code>
-   */
-  ERROR_REASON_ORIGIN_FULL(19),
   UNRECOGNIZED(-1),
   ;
 
@@ -334,32 +308,6 @@ public enum ErrorReason
    * <code>ERROR_REASON_WRITE_OUTCOME_UNKNOWN = 16;</code>
    */
   public static final int ERROR_REASON_WRITE_OUTCOME_UNKNOWN_VALUE = 16;
-  /**
-   * <pre>
-   * FAILED_PRECONDITION: a rule of the database's operator (a validator, a
-   * unique index) does not allow the write. Nothing was written.
-   * </pre>
-   *
-   * <code>ERROR_REASON_ORIGIN_REFUSED = 17;</code>
-   */
-  public static final int ERROR_REASON_ORIGIN_REFUSED_VALUE = 17;
-  /**
-   * <pre>
-   * PERMISSION_DENIED: the service's database user may not write. Nothing was
-   * written.
-   * </pre>
-   *
-   * <code>ERROR_REASON_ORIGIN_FORBIDDEN = 18;</code>
-   */
-  public static final int ERROR_REASON_ORIGIN_FORBIDDEN_VALUE = 18;
-  /**
-   * <pre>
-   * RESOURCE_EXHAUSTED: the database's disk is full. Nothing was written.
-   * </pre>
-   *
-   * <code>ERROR_REASON_ORIGIN_FULL = 19;</code>
-   */
-  public static final int ERROR_REASON_ORIGIN_FULL_VALUE = 19;
 
 
   public final int getNumber() {
@@ -403,9 +351,6 @@ public enum ErrorReason
       case 14: return ERROR_REASON_MESSAGE_TOO_LARGE;
       case 15: return ERROR_REASON_DEADLINE_EXCEEDED;
       case 16: return ERROR_REASON_WRITE_OUTCOME_UNKNOWN;
-      case 17: return ERROR_REASON_ORIGIN_REFUSED;
-      case 18: return ERROR_REASON_ORIGIN_FORBIDDEN;
-      case 19: return ERROR_REASON_ORIGIN_FULL;
       default: return null;
     }
   }

@@ -3,7 +3,7 @@
 
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Cache, Fatal, Phase};
 use crate::{
@@ -28,13 +28,24 @@ const OPEN_TIME_PATIENCE: Duration = Duration::from_millis(5);
 /// second one.
 const REOPEN_PAUSE: Duration = Duration::from_millis(50);
 const MAX_REOPEN_PAUSE: Duration = Duration::from_secs(1);
+/// Tries at one position that the feed does not get past while the database is
+/// reachable. Then it goes on behind that position: an event that cannot be
+/// read must not hold it for ever.
+pub(super) const MAX_TRIES_AT_A_POSITION: u32 = 4;
+/// How long an error that waiting does not help (a right taken away) may last
+/// before the process ends with it: somebody may be about to correct it.
+const FATAL_PATIENCE: Duration = Duration::from_secs(30);
 /// Time for opening the feed.
 pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a feed is left.
 enum Left {
     Broken(String),
+    /// It does not get past its position, though the database answers.
+    Unreadable(String),
     Hung,
+    /// Waiting does not help.
+    Fatal(String),
     HistoryLost(String),
     ReplayTooLong,
 }
@@ -49,6 +60,10 @@ struct Follower<'a> {
     /// Where the feed is resumed; `None`: at `start`.
     position: Option<FeedPosition>,
     start: OriginTime,
+    /// Failed tries at this position.
+    tries: u32,
+    /// Since when all that opening the feed meets is fatal.
+    fatal_since: Option<Instant>,
 }
 
 impl Cache {
@@ -67,6 +82,8 @@ impl Cache {
             replay_ends: Some(Instant::now() + REPLAY_BUDGET),
             position: None,
             start,
+            tries: 0,
+            fatal_since: None,
         };
         follower.run().await
     }
@@ -95,14 +112,22 @@ impl Follower<'_> {
             if opened.elapsed() > MAX_REOPEN_PAUSE {
                 pause = REOPEN_PAUSE;
             }
-            match left {
-                Left::ReplayTooLong => self.begin_anew(self.h0, "the replay took too long"),
+            match self.bounded(left) {
+                Left::ReplayTooLong => {
+                    let reason = "the replay took too long";
+                    if let ControlFlow::Break(fatal) = self.after_lost_history(reason).await {
+                        return fatal;
+                    }
+                }
                 Left::HistoryLost(problem) => match self.after_lost_history(&problem).await {
                     ControlFlow::Continue(()) => {}
                     ControlFlow::Break(fatal) => return fatal,
                 },
+                Left::Fatal(problem) => {
+                    return Fatal(format!("the database gives no feed of changes: {problem}"));
+                }
                 Left::Hung => self.reopened("hung", "a heartbeat did not come back"),
-                Left::Broken(problem) => {
+                Left::Broken(problem) | Left::Unreadable(problem) => {
                     self.reopened("broken", &problem);
                     sleep(pause).await;
                     pause = (pause * 2).min(MAX_REOPEN_PAUSE);
@@ -111,15 +136,50 @@ impl Follower<'_> {
         }
     }
 
+    /// Bounds the tries at one position, and the time for fatal errors.
+    fn bounded(&mut self, left: Left) -> Left {
+        match left {
+            Left::Unreadable(_) | Left::Hung => {
+                self.tries += 1;
+                if self.tries < MAX_TRIES_AT_A_POSITION {
+                    return left;
+                }
+                self.tries = 0;
+                let problem = match left {
+                    Left::Unreadable(problem) => problem,
+                    _ => "no heartbeat came back".into(),
+                };
+                Left::HistoryLost(format!(
+                    "the feed did not get past its position in {MAX_TRIES_AT_A_POSITION} tries: {problem}"
+                ))
+            }
+            Left::Fatal(problem) => {
+                let since = *self.fatal_since.get_or_insert_with(Instant::now);
+                if since.elapsed() < FATAL_PATIENCE {
+                    Left::Broken(problem)
+                } else {
+                    Left::Fatal(problem)
+                }
+            }
+            other => other,
+        }
+    }
+
     async fn open(&self) -> Result<Box<dyn Feed>, Left> {
         let from = match &self.position {
             Some(position) => FeedStart::Resume(position.clone()),
             None => FeedStart::After(self.start),
         };
-        match timeout(OPEN_TIMEOUT, self.cache.origin.open_feed(from)).await {
+        // The replay's budget holds for opening it, too.
+        let limit = Instant::now() + OPEN_TIMEOUT;
+        let limit = self.replay_ends.map_or(limit, |ends| ends.min(limit));
+        match timeout_at(limit, self.cache.origin.open_feed(from)).await {
             Ok(Ok(feed)) => Ok(feed),
             Ok(Err(error)) => Err(error.into()),
-            Err(_) => Err(Left::Broken(format!(
+            Err(_) if self.replay_ends.is_some_and(|ends| Instant::now() >= ends) => {
+                Err(Left::ReplayTooLong)
+            }
+            Err(_) => Err(Left::Unreadable(format!(
                 "it could not be opened within {OPEN_TIMEOUT:?}"
             ))),
         }
@@ -140,6 +200,7 @@ impl Follower<'_> {
                         return left;
                     }
                     self.position = feed.position().or(self.position.take());
+                    (self.tries, self.fatal_since) = (0, None);
                     open_since = self
                         .closing
                         .is_open()
@@ -270,9 +331,9 @@ impl From<FeedError> for Left {
     fn from(error: FeedError) -> Self {
         match error {
             FeedError::HistoryLost(cause) => Self::HistoryLost(cause.to_string()),
-            FeedError::Broken(cause) | FeedError::Unreadable(cause) | FeedError::Fatal(cause) => {
-                Self::Broken(cause.to_string())
-            }
+            FeedError::Broken(cause) => Self::Broken(cause.to_string()),
+            FeedError::Unreadable(cause) => Self::Unreadable(cause.to_string()),
+            FeedError::Fatal(cause) => Self::Fatal(cause.to_string()),
         }
     }
 }

@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     Cache, WatchEvent, WatchMessage, WatchRequest,
-    follow::{HUNG_AFTER, OPEN_TIMEOUT},
+    follow::{HUNG_AFTER, MAX_TRIES_AT_A_POSITION, OPEN_TIMEOUT},
     hub::{MAX_PRIVATE_FEEDS, MAX_WATCHERS, Watcher},
 };
 use crate::{
@@ -132,8 +132,10 @@ impl Cache {
         let mut from = FeedStart::After(after);
         let mut closing = CommitGroups::default();
         let mut patience = self.settings.heartbeat_interval.saturating_add(HUNG_AFTER);
+        let mut tries = 0;
         // The watch itself holds the other reference.
         while Arc::strong_count(watcher) > 1 {
+            let began = from.clone();
             let lost = match timeout(OPEN_TIMEOUT, self.origin.open_feed(from.clone())).await {
                 Ok(Ok(mut feed)) => {
                     let drained = self.drain_privately(
@@ -148,15 +150,26 @@ impl Cache {
                     error
                 }
                 Ok(Err(error)) => error,
-                Err(_) => {
-                    FeedError::broken(format!("it could not be opened within {OPEN_TIMEOUT:?}"))
-                }
+                Err(_) => FeedError::Unreadable(
+                    format!("it could not be opened within {OPEN_TIMEOUT:?}").into(),
+                ),
             };
-            if let FeedError::HistoryLost(problem) = lost {
+            if !began.is_same_place(&from) {
+                tries = 0;
+            }
+            let goes_on = match lost {
+                FeedError::Broken(_) => true,
+                FeedError::Unreadable(_) => {
+                    tries += 1;
+                    tries < MAX_TRIES_AT_A_POSITION
+                }
+                FeedError::HistoryLost(_) | FeedError::Fatal(_) => false,
+            };
+            if !goes_on {
                 return self.hub.register_with_reset(
                     watcher,
                     self.coherence.frontier(),
-                    &problem.to_string(),
+                    &lost.to_string(),
                 );
             }
             tokio::time::sleep(RETRY_AFTER / 10).await;
@@ -174,7 +187,8 @@ impl Cache {
         patience: Duration,
     ) -> Result<(), FeedError> {
         loop {
-            let silent = |_| FeedError::broken(format!("nothing came within {patience:?}"));
+            let silent =
+                |_| FeedError::Unreadable(format!("nothing came within {patience:?}").into());
             for item in timeout(patience, feed.next()).await.map_err(silent)?? {
                 let closed = take(closing, item)?;
                 for (time, entries) in &closed.released {

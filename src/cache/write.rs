@@ -21,6 +21,9 @@ use crate::{
 /// make room.
 const FULL_RETRY_AFTER: Duration = Duration::from_secs(5);
 
+/// Time between giving up a write that was not sent and its deadline.
+const SEND_MARGIN: Duration = Duration::from_millis(50);
+
 impl Cache {
     /// Does one write, once it is durable. The write is a task of its own: it
     /// is finished also when the caller goes away.
@@ -39,10 +42,11 @@ impl Cache {
                 TryAcquireError::NoPermits => self.overloaded("writes under way", MAX_WRITES),
                 TryAcquireError::Closed => Error::Draining,
             })?;
+        let send_by = deadline.map(send_by);
         let cache = Arc::clone(self);
         let task = self.tasks.spawn(async move {
             let _permit = permit;
-            cache.write_through(write, request).await
+            cache.write_through(write, request, send_by).await
         });
         let task = task.instrument(info_span!("write", tidemark.tier = "origin"));
         within(deadline, "origin", task)
@@ -59,10 +63,11 @@ impl Cache {
         self: &Arc<Self>,
         write: Write,
         request: Option<RequestId>,
+        send_by: Option<Instant>,
     ) -> Result<Written, Error> {
         let name = write.name().clone();
         let (moves, given) = (may_move_in_list(&write), given_etag(&write));
-        match self.origin.write(write, request).await {
+        match self.origin.write(write, request, send_by).await {
             Ok(done) => {
                 self.count_write("done");
                 self.load_own_ahead(&name, done.time).await;
@@ -179,6 +184,13 @@ fn may_move_in_list(write: &Write) -> bool {
         due_time,
     } = patch;
     state.is_some() || priority.is_some() || labels.is_some() || due_time.is_some()
+}
+
+/// When a write with this deadline must have been sent: early enough that its
+/// caller hears that it had no effect, and not only that time ran out.
+fn send_by(deadline: Instant) -> Instant {
+    let left = deadline.saturating_duration_since(Instant::now());
+    deadline - SEND_MARGIN.min(left / 4)
 }
 
 /// The database refuses the write: how a caller is told depends on the rule.

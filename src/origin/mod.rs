@@ -7,6 +7,7 @@ pub mod mongo;
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 pub use self::error::{Cause, ConnectError, FeedError, Imported, OriginError, Rule, WriteError};
 
@@ -92,7 +93,8 @@ pub trait Origin: Send + Sync + 'static {
     /// feed all the same.
     async fn heartbeat(&self, number: u64, limit: Duration) -> Result<OriginTime, OriginError>;
 
-    /// One write, once it is durable (majority).
+    /// One write, once it is durable (majority). One that was not sent to the
+    /// database by `send_by` is given up: `Unavailable`.
     ///
     /// # Errors
     /// Each says whether anything was written.
@@ -100,6 +102,7 @@ pub trait Origin: Send + Sync + 'static {
         &self,
         write: Write,
         request: Option<RequestId>,
+        send_by: Option<Instant>,
     ) -> Result<WriteDone, WriteError>;
 
     /// Inserts many todos, for `tidemark import`; those whose name is taken
@@ -132,6 +135,18 @@ pub enum FeedStart {
     /// Right after the last event that another feed gave: without a gap and
     /// without a double, also inside a transaction.
     Resume(FeedPosition),
+}
+
+impl FeedStart {
+    /// Whether both are the very same place, as far as that can be told.
+    #[must_use]
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::After(one), Self::After(other)) => one == other,
+            (Self::Resume(one), Self::Resume(other)) => Arc::ptr_eq(&one.0, &other.0),
+            _ => false,
+        }
+    }
 }
 
 /// Where a feed stands: the origin's own resume token. Opaque.

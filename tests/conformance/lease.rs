@@ -113,6 +113,7 @@ async fn loads(leases: bool) -> Vec<u64> {
                 todo,
             },
             None,
+            None,
         )
         .await
         .expect("created");
@@ -143,7 +144,7 @@ async fn loads(leases: bool) -> Vec<u64> {
             etag: None,
             allow_missing: false,
         };
-        origin.write(write, None).await.expect("updated");
+        origin.write(write, None, None).await.expect("updated");
         let all = join_all(replicas.iter().map(async |replica| {
             while title(replica, &name).await != wanted {
                 sleep(Duration::from_millis(1)).await;

@@ -60,7 +60,7 @@ fn delete(id: impl std::fmt::Display) -> Write {
 }
 
 async fn done(origin: &Any, write: Write) -> OriginTime {
-    origin.write(write, None).await.expect("written").time
+    origin.write(write, None, None).await.expect("written").time
 }
 
 fn title(value: &Value) -> Option<String> {
@@ -127,7 +127,7 @@ async fn loads_honour_after(origin: &Any) {
 
 async fn refusals_tell_a_time(origin: &Any) {
     let time = done(origin, create("refused", "x")).await;
-    match origin.write(create("refused", "y"), None).await {
+    match origin.write(create("refused", "y"), None, None).await {
         Err(WriteError::AlreadyExists { at }) => assert!(at >= time),
         other => panic!("{other:?}"),
     }
@@ -136,12 +136,12 @@ async fn refusals_tell_a_time(origin: &Any) {
         etag: Some("no".into()),
         allow_missing: false,
     };
-    match origin.write(with_etag, None).await {
+    match origin.write(with_etag, None, None).await {
         Err(WriteError::EtagMismatch { at, current }) => assert!(at >= time && current != "no"),
         other => panic!("{other:?}"),
     }
     assert!(matches!(
-        origin.write(update("missing", "x"), None).await,
+        origin.write(update("missing", "x"), None, None).await,
         Err(WriteError::NotFound { .. })
     ));
     let nameless = Write::Update {
@@ -151,7 +151,7 @@ async fn refusals_tell_a_time(origin: &Any) {
         allow_missing: true,
     };
     assert!(matches!(
-        origin.write(nameless, None).await,
+        origin.write(nameless, None, None).await,
         Err(WriteError::Invalid(_))
     ));
 }
@@ -166,7 +166,7 @@ async fn a_request_id_writes_once(origin: &Any) {
         let origin = Arc::clone(origin);
         tokio::spawn(async move {
             origin
-                .write(create(format!("once-{n}"), "x"), Some(request))
+                .write(create(format!("once-{n}"), "x"), Some(request), None)
                 .await
         })
     });
@@ -187,7 +187,7 @@ async fn a_request_id_writes_once(origin: &Any) {
         ..request
     };
     assert!(matches!(
-        origin.write(create("other", "x"), Some(other)).await,
+        origin.write(create("other", "x"), Some(other), None).await,
         Err(WriteError::RequestIdReused)
     ));
 }

@@ -369,6 +369,7 @@ impl Origin for SimOrigin {
         &self,
         write: Write,
         request: Option<RequestId>,
+        _: Option<Instant>,
     ) -> Result<WriteDone, WriteError> {
         let link = Arc::clone(&self.0);
         let sent = tokio::spawn(async move { link.send_write(write, request).await });

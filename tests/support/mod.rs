@@ -311,6 +311,9 @@ impl Mongo {
             &folder.join("log").display().to_string(),
             "--setParameter",
             "diagnosticDataCollectionEnabled=false",
+            // For fail points.
+            "--setParameter",
+            "enableTestCommands=1",
             "--nounixsocket",
         ];
         Server::start(

@@ -24,7 +24,7 @@ use async_trait::async_trait;
 use redb::{Database, DatabaseError, ReadableDatabase};
 use tokio::{
     sync::{mpsc, oneshot},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -241,6 +241,7 @@ impl Origin for Embedded {
         &self,
         write: Write,
         request: Option<RequestId>,
+        _send_by: Option<Instant>,
     ) -> Result<WriteDone, WriteError> {
         match self
             .ask(|reply| Command::Write {

@@ -18,13 +18,11 @@ use mongodb::{
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    HEARTBEATS, Inner, TODOS,
-    codes::{cause, code},
-    origin_time, timestamp,
+    HEARTBEATS, Inner, TODOS, codes::feed_error, connect::wire_version, origin_time, timestamp,
 };
 use crate::{
     model::{Change, ChangeKind, TodoName, Touched},
-    origin::{Feed, FeedError, FeedEvent, FeedItem, FeedPosition, FeedStart},
+    origin::{ConnectError, Feed, FeedError, FeedEvent, FeedItem, FeedPosition, FeedStart},
 };
 
 /// How long the server waits for something to happen before it answers with
@@ -32,8 +30,8 @@ use crate::{
 const AWAIT: Duration = Duration::from_millis(1000);
 /// Events of one batch at most.
 const BATCH: u32 = 5000;
-/// The oplog no longer reaches back so far; or the stream cannot go on.
-const HISTORY_LOST: [i32; 2] = [286, 280];
+/// From MongoDB 8.0 on, an event without a transaction may share its time.
+const SHARED_TIMES_WIRE_VERSION: i32 = 25;
 
 /// Where a stream goes on.
 struct Position {
@@ -45,9 +43,11 @@ struct Position {
 pub(super) struct MongoFeed {
     inner: Arc<Inner>,
     batches: mpsc::Receiver<Result<RawBatch, Error>>,
-    /// The primary that it was opened at; another one is elected where that
-    /// one froze, too, and then nothing comes from it any more.
-    primary: watch::Receiver<Option<String>>,
+    /// The server says that an event without a transaction is the only one at
+    /// its time. Asked at each opening: a rolling upgrade changes it.
+    sole_events: bool,
+    /// Reports the next election: a primary that froze sends nothing any more.
+    election: watch::Receiver<u64>,
     position: Option<Arc<Position>>,
     /// What was read of a batch before something in it needed the server.
     ready: VecDeque<FeedItem>,
@@ -75,50 +75,59 @@ impl MongoFeed {
         let command = doc! {
             "aggregate": 1,
             "pipeline": pipeline(stream, &inner.replica),
-            "cursor": { "batchSize": BATCH },
+            // Empty, so that opening takes no time: what another database of
+            // the replica set writes is skipped event by event, millions of
+            // them, and the follower has to be able to give up meanwhile.
+            "cursor": { "batchSize": 0 },
         };
-        let mut primary = inner.primary.clone();
-        primary.mark_unchanged();
+        let election = inner.topology.next_election();
         let opened = inner
-            .writes
+            .feeds
             .run_cursor_command(command)
             .cursor_type(CursorType::TailableAwait)
             .batch_size(BATCH)
             .max_time(AWAIT)
             .batch()
             .await;
-        let batches = ahead(opened.map_err(broken)?);
+        let batches = prefetch(opened.map_err(feed_error)?);
+        // After the stream was opened, and before an election ends it: so this
+        // is the version of the server that the stream comes from.
+        let hello = inner.feeds.run_command(doc! { "hello": 1 }).await;
+        let version = wire_version(&hello.map_err(feed_error)?);
         Ok(Self {
             inner,
             batches,
-            primary,
+            sole_events: version < SHARED_TIMES_WIRE_VERSION,
+            election,
             position,
             ready: VecDeque::new(),
         })
     }
 
     async fn read(&mut self) -> Result<(), FeedError> {
-        let elected = async { self.primary.changed().await };
+        if let Some(cause) = self.inner.unusable.get() {
+            return Err(FeedError::Fatal(cause.clone()));
+        }
+        let elected = async { self.election.changed().await };
         let batch = tokio::select! {
             biased;
             batch = self.batches.recv() => batch,
-            Ok(()) = elected => return Err(FeedError::broken("another node is the primary now")),
+            Ok(()) = elected => return Err(FeedError::broken("a primary was elected")),
         };
         let batch = batch
             .ok_or_else(|| FeedError::broken("the stream ended"))?
-            .map_err(broken)?;
+            .map_err(feed_error)?;
         let mut unpinned = false;
         let mut last = None;
-        for event in batch.doc_slices().map_err(broken)? {
+        for event in batch.doc_slices().map_err(feed_error)? {
             let event = event.ok().and_then(bson::RawBsonRef::as_document);
-            let event = event.ok_or_else(|| FeedError::broken("an event is not a document"))?;
-            let read = Event::read(event);
-            let item = read.as_ref().and_then(|read| self.item(read));
-            let item = item
-                .ok_or_else(|| FeedError::broken(format!("an event cannot be read: {event:?}")))?;
+            let event = event.map(Event::read).unwrap_or_default();
+            let item = self.item(&event).ok_or_else(|| {
+                FeedError::Unreadable("an event of the stream has no time".into())
+            })?;
             unpinned |= matches!(item.event, FeedEvent::Reset { .. });
             self.ready.push_back(item);
-            last = read;
+            last = Some(event);
         }
         if let Some(last) = last {
             let start_after = last.operation == "invalidate";
@@ -129,16 +138,32 @@ impl MongoFeed {
             // After DDL the collection may be another one. If that can't be
             // found out now, the next heartbeat tries again.
             self.inner.unprepared.store(true, Ordering::Relaxed);
-            if let Err(error) = self.inner.prepare(false).await {
-                tracing::warn!(%error, "the collection cannot be looked at after DDL");
+            match self.inner.prepare(false).await {
+                Ok(()) => {}
+                Err(ConnectError::Permanent(cause)) => return Err(FeedError::Fatal(cause)),
+                Err(error) => {
+                    tracing::warn!(%error, "the collections cannot be looked at after a change of the schema");
+                }
             }
         }
         Ok(())
     }
 
+    /// The item of an event; `None` if the event has no time.
     fn item(&self, event: &Event<'_>) -> Option<FeedItem> {
         let time = origin_time(event.cluster_time?);
-        let alone = self.inner.alone_is_known && !event.in_transaction;
+        let alone = self.sole_events && !event.in_transaction;
+        // Never known to be alone: an invalidate shares its time.
+        let reset = |reason: &str| FeedItem {
+            time,
+            alone: false,
+            event: FeedEvent::Reset {
+                reason: reason.to_owned(),
+            },
+        };
+        if event.is_damaged {
+            return Some(reset("an event that cannot be decoded"));
+        }
         if event.coll == HEARTBEATS {
             let event = event
                 .number
@@ -152,23 +177,18 @@ impl MongoFeed {
             "update" => ChangeKind::Updated,
             "replace" => ChangeKind::Replaced,
             "delete" => ChangeKind::Deleted,
-            "" => return None,
-            other => {
-                // DDL is never known to be alone: an invalidate shares its time.
-                return Some(FeedItem {
-                    time,
-                    alone: false,
-                    event: FeedEvent::Reset {
-                        reason: other.to_owned(),
-                    },
-                });
-            }
+            "" => return Some(reset("an event without an operation")),
+            other => return Some(reset(other)),
         };
         let wall_ms = event
             .wall_ms
             .unwrap_or(i64::from(event.cluster_time?.time) * 1000);
-        // A document whose _id is no todo name does not exist for this service.
-        let Some(name) = event.key?.get_str("_id").ok().and_then(TodoName::parse) else {
+        let Some(key) = event.key else {
+            return Some(reset("an event without a key"));
+        };
+        // A document whose _id is not a todo name does not exist for this
+        // service.
+        let Some(name) = key.get_str("_id").ok().and_then(TodoName::parse) else {
             return Some(FeedItem {
                 time,
                 alone,
@@ -176,7 +196,7 @@ impl MongoFeed {
             });
         };
         let touched = if kind == ChangeKind::Updated {
-            event.touched()?
+            event.touched()
         } else {
             Touched::All
         };
@@ -194,10 +214,10 @@ impl MongoFeed {
     }
 }
 
-/// The batches of a stream, the next one on its way while one is worked on: a
-/// replay then takes what the server takes for it. At most three are here at
-/// once, of 16 MiB each at the utmost: the reply's own bound.
-fn ahead(mut stream: RawBatchCursor) -> mpsc::Receiver<Result<RawBatch, Error>> {
+/// The batches of a stream; the next one is fetched while one is worked on, so
+/// that a replay takes only the server's time. At most three are in memory, of
+/// 16 MiB each at most: the reply's own bound.
+fn prefetch(mut stream: RawBatchCursor) -> mpsc::Receiver<Result<RawBatch, Error>> {
     let (sender, batches) = mpsc::channel(1);
     tokio::spawn(async move {
         loop {
@@ -214,11 +234,13 @@ fn ahead(mut stream: RawBatchCursor) -> mpsc::Receiver<Result<RawBatch, Error>> 
     batches
 }
 
-/// The fields of an event, read in one pass.
+/// The fields of an event, read in one pass. A field of the wrong type or with
+/// text that is not UTF-8 makes it damaged; its time is read all the same.
 #[derive(Default)]
 struct Event<'a> {
     token: Option<&'a RawDocument>,
     operation: &'a str,
+    is_damaged: bool,
     cluster_time: Option<bson::Timestamp>,
     wall_ms: Option<i64>,
     coll: &'a str,
@@ -230,46 +252,61 @@ struct Event<'a> {
 }
 
 impl<'a> Event<'a> {
-    fn read(event: &'a RawDocument) -> Option<Self> {
+    fn read(event: &'a RawDocument) -> Self {
         let mut read = Self::default();
         for field in event {
-            let (name, value) = field.ok()?;
-            match name.as_str() {
-                "_id" => read.token = value.as_document(),
-                "operationType" => read.operation = value.as_str()?,
-                "clusterTime" => read.cluster_time = value.as_timestamp(),
-                "wallTime" => {
-                    read.wall_ms = value.as_datetime().map(bson::DateTime::timestamp_millis);
-                }
-                "ns" => read.coll = value.as_document()?.get_str("coll").unwrap_or_default(),
-                "txnNumber" => read.in_transaction = true,
-                "documentKey" => read.key = value.as_document(),
-                "described" => read.described = value.as_bool()?,
-                "updated" => read.paths[0] = value.as_array(),
-                "removed" => read.paths[1] = value.as_array(),
-                "truncated" => read.paths[2] = value.as_array(),
-                "number" => {
-                    let number = value.as_i64().or_else(|| value.as_i32().map(i64::from));
-                    read.number = Some(number.unwrap_or(0));
-                }
-                _ => {}
+            let Ok((name, value)) = field else {
+                read.is_damaged = true;
+                continue;
+            };
+            if read.field(name.as_str(), value).is_none() {
+                read.is_damaged = true;
             }
         }
-        Some(read)
+        read
     }
 
-    /// The paths that an update touched; all, if it does not say.
-    fn touched(&self) -> Option<Touched> {
-        if !self.described {
-            return Some(Touched::All);
+    fn field(&mut self, name: &str, value: bson::RawBsonRef<'a>) -> Option<()> {
+        match name {
+            "_id" => self.token = value.as_document(),
+            "operationType" => self.operation = value.as_str()?,
+            "clusterTime" => self.cluster_time = value.as_timestamp(),
+            "wallTime" => {
+                self.wall_ms = value.as_datetime().map(bson::DateTime::timestamp_millis);
+            }
+            "ns" => self.coll = value.as_document()?.get_str("coll").unwrap_or_default(),
+            "txnNumber" => self.in_transaction = true,
+            "documentKey" => self.key = value.as_document(),
+            "described" => self.described = value.as_bool()?,
+            "updated" => self.paths[0] = value.as_array(),
+            "removed" => self.paths[1] = value.as_array(),
+            "truncated" => self.paths[2] = value.as_array(),
+            "number" => {
+                let number = value.as_i64().or_else(|| value.as_i32().map(i64::from));
+                self.number = Some(number.unwrap_or(0));
+            }
+            _ => {}
         }
+        Some(())
+    }
+
+    /// The paths that an update touched; all, if it does not say or they cannot
+    /// be read.
+    fn touched(&self) -> Touched {
+        self.described
+            .then(|| self.paths())
+            .flatten()
+            .map_or(Touched::All, Touched::Paths)
+    }
+
+    fn paths(&self) -> Option<Vec<Box<str>>> {
         let mut paths = Vec::new();
         for some in self.paths {
             for path in some? {
                 paths.push(path.ok()?.as_str()?.into());
             }
         }
-        Some(Touched::Paths(paths))
+        Some(paths)
     }
 }
 
@@ -302,14 +339,6 @@ fn pipeline(stream: Document, replica: &str) -> Vec<Document> {
             "number": { "$cond": [{ "$eq": ["$ns.coll", HEARTBEATS] }, number, "$$REMOVE"] },
         } },
     ]
-}
-
-fn broken(error: Error) -> FeedError {
-    if code(&error).is_some_and(|code| HISTORY_LOST.contains(&code)) {
-        FeedError::HistoryLost(cause(error))
-    } else {
-        FeedError::Broken(cause(error))
-    }
 }
 
 #[async_trait]

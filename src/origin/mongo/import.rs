@@ -10,7 +10,11 @@ use mongodb::{
 };
 use tokio::time::timeout;
 
-use super::{Inner, TODOS, codes::cause, document, write::DUPLICATE_KEY};
+use super::{
+    Inner, TODOS,
+    codes::{WriteEffect, cause, write_code},
+    document,
+};
 use crate::{
     model::TodoName,
     origin::{Imported, OriginError},
@@ -45,8 +49,8 @@ impl Inner {
     }
 }
 
-/// What became of a batch of `all` documents, if the majority has the rest of
-/// them: those that were there already are not new, and others may be refused.
+/// The result of a batch of `all` documents, if the majority has all of them
+/// that were not refused. Those that existed already are not new.
 fn refused_of(error: &Error, all: usize) -> Option<Imported> {
     let ErrorKind::InsertMany(ref many) = *error.kind else {
         return None;
@@ -55,13 +59,17 @@ fn refused_of(error: &Error, all: usize) -> Option<Imported> {
         return None;
     }
     let errors = many.write_errors.as_deref().unwrap_or_default();
-    let refused = errors
-        .iter()
-        .filter(|error| error.code != DUPLICATE_KEY)
-        .map(|error| (error.index, error.message.clone()))
-        .collect();
-    Some(Imported {
+    let mut imported = Imported {
         created: all.saturating_sub(errors.len()),
-        refused,
-    })
+        refused: Vec::new(),
+    };
+    for error in errors {
+        match write_code(error.code, &error.message) {
+            WriteEffect::Exists => {}
+            WriteEffect::Refused(rule) => imported.refused.push((error.index, rule.to_string())),
+            // The same batch again is idempotent.
+            _ => return None,
+        }
+    }
+    Some(imported)
 }

@@ -2,18 +2,21 @@
 //! with their exact time, writes go to the majority, the feed is one change
 //! stream on the database.
 
+mod check;
 mod codes;
+mod collections;
 mod connect;
 pub(crate) mod document;
 mod feed;
 mod import;
 mod page;
 mod read;
+mod topology;
 mod write;
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -22,11 +25,13 @@ use std::{
 use async_trait::async_trait;
 use bson::{Bson, Document, doc};
 use mongodb::{Client, Database};
-use tokio::sync::watch;
-use xxhash_rust::xxh3::xxh3_64;
+use tokio::time::Instant;
 
-use self::read::At;
-use super::{Feed, FeedError, FeedStart, Imported, Origin, OriginError, WriteError};
+pub use self::check::{Finding, Status, check};
+use self::{read::At, topology::Topology};
+use super::{
+    Cause, ConnectError, Feed, FeedError, FeedStart, Imported, Origin, OriginError, WriteError,
+};
 use crate::{
     model::{OriginId, OriginTime, Page, PageQuery, RequestId, TodoName, Value, Write, WriteDone},
     pb,
@@ -39,7 +44,7 @@ const HEARTBEATS: &str = "tidemark_heartbeats";
 /// Request ids with what they were used for.
 const REQUESTS: &str = "tidemark_requests";
 
-/// The database is just being dropped: nothing is written to it meanwhile.
+/// The database is being dropped: nothing is written to it meanwhile.
 const DATABASE_DROP_PENDING: i32 = 215;
 /// Pause before a heartbeat that met a drop is sent again: a drop takes some
 /// ten milliseconds, and readers wait for the heartbeat.
@@ -55,18 +60,23 @@ struct Inner {
     cache_epoch: u64,
     /// Name of this process in the heartbeats.
     replica: String,
-    /// Gives up soon when no primary is known: for reads and heartbeats.
+    /// Gives up soon when no primary is known: for reads, heartbeats and the
+    /// look at the collections.
     reads: Database,
-    /// Waits through an election: for writes and the feed.
+    /// Waits through an election for the second try of a write.
     writes: Database,
     writes_client: Client,
-    /// An event is known to be alone at its time: servers before 8.0.
-    alone_is_known: bool,
-    /// The newest primary that the driver knows of.
-    primary: watch::Receiver<Option<String>>,
+    /// For feeds: each holds a connection.
+    feeds: Database,
+    topology: Topology,
     scope: AtomicU64,
-    /// The collection was gone when it was last looked at.
+    /// The collection was missing when it was last looked at.
     unprepared: AtomicBool,
+    /// Why the collections cannot be used any more, once that is known: the
+    /// feed then ends for good.
+    unusable: OnceLock<Cause>,
+    /// An index build of this replica is under way.
+    building: AtomicBool,
 }
 
 /// A time as MongoDB writes it.
@@ -86,50 +96,16 @@ const fn origin_time(timestamp: bson::Timestamp) -> OriginTime {
 }
 
 impl Inner {
-    /// What `work` comes to; `None`, if another node was elected primary before
-    /// it was done. A primary that froze does not answer, and whoever waits for
-    /// it is to ask the new one.
+    /// The result of `work`; `None` if a primary was elected, or found again
+    /// after an outage, before it was done. One that froze does not answer, and
+    /// whoever waits for it is to ask the new one.
     async fn at_this_primary<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        let mut primary = self.primary.clone();
-        primary.mark_unchanged();
+        let mut election = self.topology.next_election();
         tokio::select! {
             biased;
             done = work => Some(done),
-            Ok(()) = primary.changed() => None,
+            Ok(()) = election.changed() => None,
         }
-    }
-
-    /// Makes the collection's indexes, if there is a collection or `create` is
-    /// set, and reads its identity.
-    async fn prepare(&self, create: bool) -> Result<(), mongodb::error::Error> {
-        let mut uuid = self.collection_uuid().await?;
-        if uuid.is_some() || create {
-            for indexes in connect::indexes() {
-                self.writes.run_command(indexes).await?;
-            }
-            uuid = self.collection_uuid().await?;
-        }
-        self.unprepared.store(uuid.is_none(), Ordering::Relaxed);
-        let identity = format!("{} {} {:?}", self.id.0, self.cache_epoch, uuid);
-        self.scope
-            .store(xxh3_64(identity.as_bytes()), Ordering::Relaxed);
-        Ok(())
-    }
-
-    async fn collection_uuid(&self) -> Result<Option<Bson>, mongodb::error::Error> {
-        let list = doc! { "listCollections": 1, "filter": { "name": TODOS } };
-        let reply = self.writes.run_command(list).await?;
-        let batch = reply
-            .get_document("cursor")
-            .and_then(|cursor| cursor.get_array("firstBatch"));
-        let first = batch
-            .ok()
-            .and_then(|batch| batch.first())
-            .and_then(Bson::as_document);
-        Ok(first
-            .and_then(|info| info.get_document("info").ok())
-            .and_then(|info| info.get("uuid"))
-            .cloned())
     }
 }
 
@@ -194,7 +170,11 @@ impl Origin for MongoDb {
             // The collection was dropped: whoever makes it again, its indexes
             // and its identity are wanted.
             let inner = Arc::clone(inner);
-            tokio::spawn(async move { inner.prepare(false).await });
+            tokio::spawn(async move {
+                if let Err(ConnectError::Permanent(cause)) = inner.prepare(false).await {
+                    let _ = inner.unusable.set(cause);
+                }
+            });
         }
         let set =
             doc! { "n": i64::try_from(number).unwrap_or(i64::MAX), "at": bson::DateTime::now() };
@@ -231,8 +211,9 @@ impl Origin for MongoDb {
         &self,
         write: Write,
         request: Option<RequestId>,
+        send_by: Option<Instant>,
     ) -> Result<WriteDone, WriteError> {
-        self.inner.write(write, request).await
+        self.inner.write(write, request, send_by).await
     }
 
     async fn import(&self, todos: Vec<pb::Todo>) -> Result<Imported, OriginError> {

@@ -6,8 +6,12 @@
 use std::time::Duration;
 
 use bson::{Bson, Document, RawDocumentBuf, doc};
+use tokio::time::Instant;
 
-use super::{Inner, TODOS, document::PRIORITIES, document::state_name, read::At};
+use super::{
+    Inner, TODOS, codes::is_stale_snapshot_code, document::PRIORITIES, document::state_name,
+    read::At,
+};
 use crate::{
     model::{Condition, Op, Order, OriginTime, Page, PagePosition, PageQuery, SortKey, TodoName},
     origin::OriginError,
@@ -23,7 +27,72 @@ struct Segment {
 }
 
 impl Inner {
+    /// The page at one snapshot. The server may forget a snapshot between two
+    /// segments: then all of it is read again, by one command.
     pub(super) async fn load_page(
+        &self,
+        query: &PageQuery,
+        at: At,
+        limit: Duration,
+    ) -> Result<(OriginTime, Page), OriginError> {
+        let ends = Instant::now() + limit;
+        match self.read_segments(query, at, limit).await {
+            Err(OriginError::Unavailable(cause))
+                if is_stale_snapshot_code(cause.code()) && matches!(at, At::After(_)) =>
+            {
+                let left = ends.saturating_duration_since(Instant::now());
+                self.read_at_once(query, at, left).await
+            }
+            page => page,
+        }
+    }
+
+    /// The page by one command, which no time passes within. It reads all
+    /// segments up to the page's size, and so costs more where the first one
+    /// is enough.
+    async fn read_at_once(
+        &self,
+        query: &PageQuery,
+        at: At,
+        limit: Duration,
+    ) -> Result<(OriginTime, Page), OriginError> {
+        let wanted = usize::try_from(query.size).unwrap_or(usize::MAX);
+        let most = i32::try_from(wanted.saturating_add(1)).unwrap_or(i32::MAX);
+        let segments = segments(query);
+        let stages = |number: usize, segment: &Segment| {
+            let number = i32::try_from(number).unwrap_or(i32::MAX);
+            vec![
+                doc! { "$match": { "$and": [of_list(query), conditions(query), segment.filter.clone()] } },
+                doc! { "$sort": segment.sort.clone() },
+                doc! { "$limit": most },
+                doc! { "$project": { "_id": 1, field(query.order): 1, "segment": { "$literal": number } } },
+            ]
+        };
+        let mut pipeline = Vec::new();
+        for (number, segment) in segments.iter().enumerate() {
+            let stages = stages(number, segment);
+            if number == 0 {
+                pipeline = stages;
+            } else {
+                pipeline.push(doc! { "$unionWith": { "coll": TODOS, "pipeline": stages } });
+            }
+        }
+        pipeline.push(doc! { "$limit": most });
+        let aggregate = doc! {
+            "aggregate": TODOS,
+            "pipeline": pipeline,
+            "cursor": { "batchSize": most.saturating_add(1) },
+        };
+        let (time, documents) = self.find(aggregate, at, limit).await?;
+        let documents = documents.unwrap_or_default();
+        let found = documents.iter().filter_map(|document| {
+            let number = usize::try_from(document.get_i32("segment").ok()?).ok()?;
+            position(query.order, segments.get(number)?.key, document)
+        });
+        Ok((time, page_of(found.collect(), wanted)))
+    }
+
+    async fn read_segments(
         &self,
         query: &PageQuery,
         mut at: At,
@@ -56,16 +125,18 @@ impl Inner {
         let At::Exactly(time) = at else {
             return Err(OriginError::unavailable("the order has no segments"));
         };
-        let more = found.len() > wanted;
-        found.truncate(wanted);
-        let next = if more { found.last().cloned() } else { None };
-        Ok((
-            time,
-            Page {
-                names: found.into_iter().map(|position| position.name).collect(),
-                next,
-            },
-        ))
+        Ok((time, page_of(found, wanted)))
+    }
+}
+
+/// The page of what was found, one more than wanted if there is more.
+fn page_of(mut found: Vec<PagePosition>, wanted: usize) -> Page {
+    let more = found.len() > wanted;
+    found.truncate(wanted);
+    let next = if more { found.last().cloned() } else { None };
+    Page {
+        names: found.into_iter().map(|position| position.name).collect(),
+        next,
     }
 }
 

@@ -8,18 +8,17 @@ use mongodb::error::Error;
 
 use super::{
     HEARTBEATS, Inner, TODOS,
-    codes::{cause, code},
-    connect, document, origin_time, timestamp,
+    codes::{INVALID_OPTIONS, cause, code, is_stale_snapshot},
+    collections, document, origin_time, timestamp,
 };
 use crate::{
     model::{OriginTime, TodoName, Value},
     origin::OriginError,
 };
 
-/// The time is ahead of the server.
-const INVALID_OPTIONS: i32 = 72;
-/// No snapshot right after DDL.
-const SNAPSHOT_UNAVAILABLE: i32 = 246;
+/// Tries of a find whose snapshot the server does not have: it may choose a
+/// later one.
+const MAX_SNAPSHOT_TRIES: usize = 5;
 
 /// Which state is to be read.
 #[derive(Clone, Copy)]
@@ -89,22 +88,27 @@ impl Inner {
         at: At,
         limit: Duration,
     ) -> Result<(OriginTime, Option<Vec<RawDocumentBuf>>), OriginError> {
-        let mut tried = false;
+        let mut tries = 0;
         loop {
             let error = match self.find_or_nothing(&find, at, limit).await {
                 Ok(found) => return Ok(found),
                 Err(error) => error,
             };
-            let code = code(&error);
-            if tried || ![Some(INVALID_OPTIONS), Some(SNAPSHOT_UNAVAILABLE)].contains(&code) {
-                return Err(match (code, at) {
-                    (Some(INVALID_OPTIONS), At::After(time) | At::Exactly(time)) => {
-                        OriginError::Ahead(time)
-                    }
-                    _ => OriginError::unavailable(cause(error)),
-                });
+            tries += 1;
+            let ahead = code(&error) == Some(INVALID_OPTIONS);
+            let tries_left = match at {
+                // At another time the page would be another one.
+                At::Exactly(_) => tries < 2 && ahead,
+                At::After(_) if ahead => tries < 2,
+                At::After(_) => tries < MAX_SNAPSHOT_TRIES && is_stale_snapshot(&error),
+            };
+            if tries_left {
+                continue;
             }
-            tried = true;
+            return Err(match at {
+                At::After(time) | At::Exactly(time) if ahead => OriginError::Ahead(time),
+                _ => OriginError::unavailable(cause(error)),
+            });
         }
     }
 
@@ -127,8 +131,7 @@ impl Inner {
         let mut time = self.find_once(any.clone(), at, limit).await?.at;
         if time.is_none() {
             // The whole database was dropped.
-            let [_, heartbeats, _] = connect::indexes();
-            self.writes.run_command(heartbeats).await?;
+            collections::create(&self.reads, HEARTBEATS).await?;
             time = self.find_once(any, at, limit).await?.at;
         }
         let time = time.ok_or_else(no_stamp)?;

@@ -1,47 +1,80 @@
 //! Writes, to the majority.
 //!
 //! An update or delete reads the document and writes by compare-and-swap: the
-//! filter holds only for the very document that was read. So it needs no
+//! filter matches only the very document that was read. So it needs no
 //! transaction, and its event is alone at its time. A transaction is used only
-//! where a request id has to be kept together with the write.
+//! where a request id has to be stored together with the write.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bson::{Document, RawDocumentBuf, doc};
 use bytes::Bytes;
 use mongodb::{
     ClientSession, Collection,
-    error::{Error, ErrorKind, WriteFailure},
+    error::Error,
+    event::{EventHandler, command::CommandEvent},
     options::{ReadConcern, ReturnDocument, WriteConcern},
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     Inner, REQUESTS, TODOS,
-    codes::{cause, code},
+    codes::{WriteEffect, cause, write_effect},
     document, origin_time,
 };
 use crate::{
+    error::shorten,
     model::{OriginTime, Patch, RequestId, TodoName, Write, WriteDone, validate},
-    origin::WriteError,
+    origin::{Cause, WriteError},
     pb::Todo,
 };
 
 /// Time for a write in all: longer than an election takes, shorter than a
 /// caller without a deadline would wait.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
+/// A write that could not be sent within this time is given up: it had no
+/// effect, and its caller may try another replica.
+const SEND_WITHIN: Duration = Duration::from_secs(5);
+/// The same while no primary is known: an election takes longer than a caller
+/// should wait for an answer that is certain already.
+const SEND_WITHOUT_PRIMARY: Duration = Duration::from_millis(1500);
+/// How often those two are looked at.
+const SEND_POLL: Duration = Duration::from_millis(25);
 /// Tries of a compare-and-swap, and of a transaction that met another one.
 const MAX_TRIES: usize = 16;
 /// First pause between tries; doubled up to sixteen times as long.
 const TRY_PAUSE: Duration = Duration::from_millis(2);
-pub(super) const DUPLICATE_KEY: i32 = 11000;
-/// The server is no primary.
-const NOT_PRIMARY: [i32; 3] = [10107, 13435, 10058];
-/// The server's word that it wrote nothing. Where the driver tried twice it
-/// gives an error with this only if the first try wrote nothing either.
-const NO_WRITES: &str = "NoWritesPerformed";
-/// A commit may have taken place, whatever its last try met.
-const UNKNOWN_COMMIT: &str = "UnknownTransactionCommitResult";
+/// Commands that write.
+const WRITING: [&str; 4] = ["insert", "update", "delete", "findAndModify"];
+
+tokio::task_local! {
+    /// Whether a command that writes has left this process, for the write that
+    /// runs in this task.
+    static SENT: Arc<AtomicBool>;
+}
+
+/// Notes for the write that runs in the current task that it was sent. The
+/// driver calls it in that task, right before it writes to the socket.
+pub(super) fn note_sent() -> EventHandler<CommandEvent> {
+    EventHandler::callback(|event| {
+        let CommandEvent::Started(command) = event else {
+            return;
+        };
+        // Of a transaction only the commit has an effect.
+        let in_transaction = command.command.contains_key("autocommit");
+        let name = command.command_name.as_str();
+        if name == "commitTransaction" || (!in_transaction && WRITING.contains(&name)) {
+            // Not set for the look at an outcome, which no write waits for.
+            let _ = SENT.try_with(|sent| sent.store(true, Ordering::Release));
+        }
+    })
+}
 
 /// Why a try ended without an answer.
 enum Failed {
@@ -56,7 +89,7 @@ impl From<Error> for Failed {
     }
 }
 
-/// What a write came to.
+/// The outcome of a write that the server answered.
 type Outcome = Result<Bytes, Refusal>;
 
 /// A refusal that reveals the origin's state.
@@ -74,43 +107,72 @@ impl Inner {
         &self,
         write: Write,
         request: Option<RequestId>,
+        send_by: Option<Instant>,
     ) -> Result<WriteDone, WriteError> {
-        let Ok(done) = timeout(WRITE_TIMEOUT, self.write_somehow(&write, request)).await else {
-            let problem = format!("MongoDB did not answer within {WRITE_TIMEOUT:?}");
-            return Err(WriteError::unknown(problem));
-        };
-        done
+        let sent = Arc::new(AtomicBool::new(false));
+        let work = self.write_with_retries(&write, request, &sent);
+        let work = SENT.scope(Arc::clone(&sent), timeout(WRITE_TIMEOUT, work));
+        tokio::select! {
+            biased;
+            done = work => done.unwrap_or_else(|_| {
+                Err(WriteError::unknown(format!("MongoDB did not answer within {WRITE_TIMEOUT:?}")))
+            }),
+            cause = self.not_sent(&sent, send_by) => Err(WriteError::Unavailable(cause)),
+        }
     }
 
-    async fn write_somehow(
+    /// Ends once a write that was not sent yet has to be given up.
+    async fn not_sent(&self, sent: &AtomicBool, send_by: Option<Instant>) -> Cause {
+        let begun = Instant::now();
+        loop {
+            sleep(SEND_POLL).await;
+            if sent.load(Ordering::Acquire) {
+                continue;
+            }
+            let (limit, cause) = if self.topology.has_primary() {
+                (SEND_WITHIN, "MongoDB took no command in time")
+            } else {
+                (SEND_WITHOUT_PRIMARY, "the replica set has no primary")
+            };
+            let limit = begun + limit;
+            if Instant::now() >= send_by.map_or(limit, |by| by.min(limit)) {
+                return format!("{cause}; the write was not sent").into();
+            }
+        }
+    }
+
+    async fn write_with_retries(
         &self,
         write: &Write,
         request: Option<RequestId>,
+        sent: &AtomicBool,
     ) -> Result<WriteDone, WriteError> {
-        let mut session = self
-            .writes_client
-            .start_session()
-            .await
-            .map_err(|error| failed(error, None))?;
+        let session = self.writes_client.start_session().await;
+        let mut session = session.map_err(|error| WriteError::Unavailable(cause(error)))?;
         let mut pause = TRY_PAUSE;
+        let mut last: Cause = "the todo kept changing while it was written".into();
         for _ in 0..MAX_TRIES {
+            // Each try that is followed by another one had no effect.
+            sent.store(false, Ordering::Release);
             let outcome = match request {
                 Some(request) => self.in_transaction(&mut session, write, request).await,
-                None => self.once(&mut session, write).await,
+                None => self.try_write(&mut session, write).await,
             };
             let at = session.operation_time().map(origin_time);
             match outcome {
                 Ok(outcome) => return answered(outcome, at),
                 Err(Failed::Raced) => {}
-                Err(Failed::Error(error)) if error.contains_label("TransientTransactionError") => {}
-                Err(Failed::Error(error)) => return Err(failed(error, at)),
+                Err(Failed::Error(error)) => {
+                    let effect = write_effect(&error, sent.load(Ordering::Acquire));
+                    last = given_up(effect, cause(error), at)?;
+                }
             }
-            tokio::time::sleep(pause).await;
+            sent.store(false, Ordering::Release);
+            sleep(pause).await;
             pause = (pause * 2).min(TRY_PAUSE * 16);
         }
-        Err(WriteError::unavailable(format!(
-            "the todo kept changing while it was written, {MAX_TRIES} times in a row"
-        )))
+        let text = format!("{last} ({MAX_TRIES} tries)");
+        Err(WriteError::Unavailable(last.with_text(text)))
     }
 
     fn todos(&self) -> Collection<RawDocumentBuf> {
@@ -166,7 +228,7 @@ impl Inner {
             }
             return Ok(Ok(self.as_it_is(session, write.name(), &known).await?));
         }
-        let done = match self.once(session, write).await? {
+        let done = match self.try_write(session, write).await? {
             Ok(done) => done,
             refused => return Ok(refused),
         };
@@ -202,7 +264,11 @@ impl Inner {
         Ok(todo.map(document::encoded).unwrap_or_default())
     }
 
-    async fn once(&self, session: &mut ClientSession, write: &Write) -> Result<Outcome, Failed> {
+    async fn try_write(
+        &self,
+        session: &mut ClientSession,
+        write: &Write,
+    ) -> Result<Outcome, Failed> {
         match write {
             Write::Create { name, todo } => self.create(session, name, todo).await,
             Write::Update {
@@ -245,7 +311,9 @@ impl Inner {
                     .unwrap_or_default();
                 Ok(Ok(todo))
             }
-            Err(error) if is_duplicate(&error) => Ok(Err(Refusal::AlreadyExists)),
+            Err(error) if write_effect(&error, true) == WriteEffect::Exists => {
+                Ok(Err(Refusal::AlreadyExists))
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -291,7 +359,11 @@ impl Inner {
         };
         let update = document::update(patch, &patch.apply(old, now));
         let todos = self.todos();
-        let swap = todos.find_one_and_update(unchanged(name, &stored), update);
+        let filter = match unchanged(name, &stored) {
+            Ok(filter) => filter,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let swap = todos.find_one_and_update(filter, update);
         let new = swap
             .return_document(ReturnDocument::After)
             .session(&mut *session)
@@ -327,7 +399,10 @@ impl Inner {
             if let Some(refusal) = mismatch(Some(etag), &stored) {
                 return Ok(Err(refusal));
             }
-            unchanged(name, &stored)
+            match unchanged(name, &stored) {
+                Ok(filter) => filter,
+                Err(refusal) => return Ok(Err(refusal)),
+            }
         } else {
             doc! { "_id": name.as_str() }
         };
@@ -344,6 +419,9 @@ impl Inner {
     }
 }
 
+/// A commit may have taken place, whatever its last try met.
+const UNKNOWN_COMMIT: &str = "UnknownTransactionCommitResult";
+
 /// Commits, again where the server says that it may.
 async fn commit(session: &mut ClientSession) -> Result<(), Error> {
     let mut tries = 0;
@@ -355,10 +433,21 @@ async fn commit(session: &mut ClientSession) -> Result<(), Error> {
     }
 }
 
-/// Holds only for the very document that was read.
-fn unchanged(name: &TodoName, stored: &RawDocumentBuf) -> Document {
-    let stored = Document::try_from(stored).unwrap_or_default();
-    doc! { "_id": name.as_str(), "$expr": { "$eq": ["$$ROOT", { "$literal": stored }] } }
+/// Matches only the very document that was read. A document that does not come
+/// back byte for byte (a field twice, text that is not UTF-8) can be matched by
+/// nothing that the driver sends.
+fn unchanged(name: &TodoName, stored: &RawDocumentBuf) -> Result<Document, Refusal> {
+    let damaged = |problem: String| Refusal::Unreadable {
+        field: "document".into(),
+        problem,
+    };
+    let document = Document::try_from(stored)
+        .map_err(|error| damaged(format!("is damaged: {}", shorten(&error.to_string()))))?;
+    let back = RawDocumentBuf::try_from(&document);
+    if back.is_ok_and(|back| back.as_bytes() != stored.as_bytes()) {
+        return Err(damaged("has a field twice".into()));
+    }
+    Ok(doc! { "_id": name.as_str(), "$expr": { "$eq": ["$$ROOT", { "$literal": document }] } })
 }
 
 fn mismatch(etag: Option<&str>, stored: &RawDocumentBuf) -> Option<Refusal> {
@@ -384,55 +473,19 @@ fn answered(outcome: Outcome, at: Option<OriginTime>) -> Result<WriteDone, Write
         })
 }
 
-/// Whether anything was written: only where the server says, or nothing was
-/// sent, is it known that not.
-fn failed(error: Error, at: Option<OriginTime>) -> WriteError {
-    let not_primary = code(&error).is_some_and(|code| NOT_PRIMARY.contains(&code));
-    let unsent = matches!(
-        *error.kind,
-        ErrorKind::ServerSelection { .. }
-            | ErrorKind::Authentication { .. }
-            | ErrorKind::DnsResolve { .. }
-    );
-    let unconfirmed = matches!(
-        *error.kind,
-        ErrorKind::Write(WriteFailure::WriteConcernError(_))
-    );
-    let unknown_commit = error.contains_label(UNKNOWN_COMMIT);
-    let no_writes = not_primary && error.contains_label(NO_WRITES);
-    let cause = cause(error);
-    if !unknown_commit && (unsent || no_writes) {
-        WriteError::Unavailable(cause)
-    } else {
-        let at = at.filter(|_| unconfirmed && !unknown_commit);
-        WriteError::OutcomeUnknown { cause, at }
-    }
-}
-
-fn is_duplicate(error: &Error) -> bool {
-    match *error.kind {
-        ErrorKind::Write(WriteFailure::WriteError(ref write)) => write.code == DUPLICATE_KEY,
-        ErrorKind::Command(ref command) => command.code == DUPLICATE_KEY,
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The driver tries a write twice and tells what the second try met. That
-    /// one found no primary; the first may have written.
-    #[test]
-    fn no_primary_at_the_second_try_says_nothing_of_the_first() {
-        let reply =
-            doc! { "code": 10107, "codeName": "NotWritablePrimary", "errmsg": "not primary" };
-        let error = Error::from(ErrorKind::Command(
-            bson::deserialize_from_document(reply).expect("an error"),
-        ));
-        assert!(matches!(
-            failed(error, None),
-            WriteError::OutcomeUnknown { .. }
-        ));
-    }
+/// The error of a write that is not tried again, or why it is.
+fn given_up(
+    effect: WriteEffect,
+    cause: Cause,
+    at: Option<OriginTime>,
+) -> Result<Cause, WriteError> {
+    Err(match effect {
+        // A duplicate of another document than the todo: somebody else's
+        // request id, inserted at the same time.
+        WriteEffect::Retry | WriteEffect::Exists => return Ok(cause),
+        WriteEffect::Refused(rule) => WriteError::Refused { rule, cause },
+        WriteEffect::NotWritten => WriteError::Unavailable(cause),
+        WriteEffect::Unconfirmed => WriteError::OutcomeUnknown { cause, at },
+        WriteEffect::Unknown => WriteError::OutcomeUnknown { cause, at: None },
+    })
 }

@@ -1,0 +1,122 @@
+//! The feed never stands still: whatever it meets, the frontier goes on.
+
+use std::time::{Duration, Instant};
+
+use mongodb::bson::{Document, doc};
+use tidemark::pb;
+use tokio::time::sleep;
+
+use crate::{
+    client::{Client, create, get, ready, strong},
+    mongo::{FAIL_POINT, admin, fail, uri},
+    support::{Tidemark, eventually},
+};
+
+/// Waits until answers from the caches are fresh: the frontier moves.
+async fn frontier_moves(client: &mut Client, limit: Duration) {
+    let fresh = pb::Consistency {
+        requirement: Some(pb::consistency::Requirement::CachedOnly(true)),
+    };
+    eventually("a frontier that moves", limit, async || {
+        // Loaded, and then old enough that only the frontier can make it fresh.
+        get(client, "lists/home/todos/a", None).await.ok()?;
+        sleep(Duration::from_millis(2500)).await;
+        let reply = get(client, "lists/home/todos/a", Some(fresh.clone()))
+            .await
+            .ok()?;
+        let bound = reply.read?.staleness_bound?;
+        (bound.seconds < 2).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_change_too_large_to_read_does_not_stop_the_feed() {
+    let uri = uri("large");
+    let args = ["--mongodb-uri", uri.as_str()];
+    let (service, mut client) = ready(Tidemark::start(&args)).await;
+    create(&mut client, "a", "x").await;
+    let large: mongodb::Collection<Document> = admin().await.database("large").collection("other");
+    large
+        .insert_one(doc! { "_id": "x".repeat(7 << 20) })
+        .await
+        .expect("inserted");
+    create(&mut client, "b", "x").await;
+    get(&mut client, "lists/home/todos/a", strong())
+        .await
+        .expect("read");
+    frontier_moves(&mut client, Duration::from_secs(20)).await;
+    drop(service);
+    // The event lies within the replay window of a new process.
+    let began = Instant::now();
+    let (_service, mut client) = ready(Tidemark::start(&args)).await;
+    assert!(
+        began.elapsed() < Duration::from_secs(30),
+        "{:?}",
+        began.elapsed()
+    );
+    get(&mut client, "lists/home/todos/b", strong())
+        .await
+        .expect("read");
+}
+
+#[tokio::test]
+async fn every_error_of_a_stream_is_got_over() {
+    let _one = FAIL_POINT.lock().await;
+    let uri = uri("streams");
+    let (_service, mut client) = ready(Tidemark::start(&["--mongodb-uri", &uri])).await;
+    create(&mut client, "a", "x").await;
+    for (code, times) in [
+        (10334, 12),
+        (286, 1),
+        (280, 1),
+        (43, 3),
+        (1, 6),
+        (13, 2),
+        (11600, 3),
+    ] {
+        let data = doc! { "failCommands": ["getMore"], "errorCode": code };
+        fail("streams", doc! { "times": times }, data).await;
+        frontier_moves(&mut client, Duration::from_secs(30)).await;
+        get(&mut client, "lists/home/todos/a", strong())
+            .await
+            .expect("read");
+    }
+    fail("streams", "off", doc! {}).await;
+}
+
+/// A right taken away ends the process with the reason, after a while.
+#[tokio::test]
+async fn a_right_taken_away_for_good_ends_the_process_with_the_reason() {
+    let _one = FAIL_POINT.lock().await;
+    let uri = uri("taken");
+    let (service, _client) = ready(Tidemark::start(&["--mongodb-uri", &uri])).await;
+    let data = doc! { "failCommands": ["aggregate", "getMore"], "errorCode": 13 };
+    fail("taken", "alwaysOn", data).await;
+    assert_eq!(service.exit_code(Duration::from_secs(60)).await, Some(1));
+    fail("taken", "off", doc! {}).await;
+    let errors = service.log("ERROR").join("\n");
+    assert!(errors.contains("no feed of changes"), "{errors}");
+}
+
+/// Millions of writes to another database lie within the replay window. Some
+/// two minutes of filling: `cargo test --test outages -- --ignored flood`.
+#[tokio::test]
+#[ignore = "fills an oplog with 5.5 million entries, which takes minutes"]
+async fn a_flood_in_another_database_does_not_keep_a_start_from_being_ready() {
+    let set = crate::support::Mongo::start(1, 4000);
+    let other: mongodb::Collection<Document> =
+        set.client().await.database("other").collection("flood");
+    for round in 0..550_i32 {
+        let documents = (0..10_000).map(|n| doc! { "_id": round * 10_000 + n });
+        other.insert_many(documents).await.expect("inserted");
+    }
+    let uri = set.uri("flooded");
+    let began = Instant::now();
+    let (_service, _client) = ready(Tidemark::start(&["--mongodb-uri", &uri])).await;
+    assert!(
+        began.elapsed() < Duration::from_secs(30),
+        "{:?}",
+        began.elapsed()
+    );
+}

@@ -256,7 +256,7 @@ impl Bench {
                 "GetTodo, near hit, 100 bytes: CPU"
             },
             "<= 1.10 x `limit`",
-            format!("{ratios} x; {strict} x a `limit` whose reply lies there as bytes"),
+            format!("{ratios} x; {strict} x a `limit` that returns prebuilt bytes"),
             ratios.median <= 1.10,
         );
         let rates = ratio(&all[2], &all[0], rate);

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use prost::Message as _;
 use tidemark::{
-    cache::{Cache, Clock, Consistency, Phase, Settings, Want},
+    cache::{Cache, Clock, Consistency, Phase, ReadOptions, Settings},
     coherence::Watermarks,
     grpc,
     model::{OriginTime, Stamped, TodoName, Value},
@@ -161,7 +161,7 @@ async fn service() -> (tempfile::TempDir, Arc<Cache>, Arc<Metrics>) {
 async fn calls(case: usize, rounds: u64) {
     let (_dir, cache, metrics) = service().await;
     if case == 0 {
-        let want = Want {
+        let want = ReadOptions {
             consistency: Consistency::MinimizeLatency,
             deadline: None,
         };

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::model::{TodoName, Token};
+use crate::model::{ReadInfo, TodoName, Token};
 
 /// Most characters of an offending value that an error repeats, and most bytes
 /// of them in quotes, where a character that cannot be printed takes up to ten.
@@ -66,31 +66,6 @@ pub fn shorten(value: &str) -> String {
         Some((_, (end, _))) => format!("{}...", &value[..end]),
         None => value.to_owned(),
     }
-}
-
-/// Where an answer came from; for several todos the farthest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Source {
-    /// The cache in the process.
-    Near,
-    /// The cache in Redis.
-    Shared,
-    /// The database of record.
-    Origin,
-}
-
-/// What an answer says of its freshness.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReadInfo {
-    /// To present to the next read or to a watch.
-    pub token: Token,
-    /// Where the answer came from.
-    pub source: Source,
-    /// No write acknowledged longer ago than this is missing.
-    pub staleness_bound: Duration,
-    /// Only when the origin could not be asked and the server is set to allow
-    /// it.
-    pub stale: bool,
 }
 
 /// Why a call of the service failed.
@@ -264,6 +239,37 @@ pub enum Error {
         /// What was seen.
         problem: String,
     },
+}
+
+/// When a caller that was refused should try again: about a heartbeat interval
+/// shows whether the origin is back.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+impl Error {
+    /// The origin cannot be asked.
+    #[must_use]
+    pub fn unavailable(problem: impl Into<String>) -> Self {
+        Self::OriginUnavailable {
+            problem: problem.into(),
+            retry_after: RETRY_AFTER,
+        }
+    }
+
+    /// This replica has not reached the origin yet.
+    #[must_use]
+    pub fn starting() -> Self {
+        Self::unavailable("this replica is starting and does not know the database's time")
+    }
+
+    /// A bound of this replica is reached.
+    #[must_use]
+    pub const fn overloaded(what: &'static str, limit: usize) -> Self {
+        Self::Overloaded {
+            what,
+            limit,
+            retry_after: RETRY_AFTER,
+        }
+    }
 }
 
 fn describe_all(problems: &[FieldProblem]) -> String {

@@ -1,6 +1,20 @@
-//! Tidemark: todos, read through two caches, with every answer saying how
-//! fresh it is. ARCHITECTURE.md shows the way of a read; `cache::read` is that
-//! way.
+//! Tidemark: a todo service whose reads go through two caches to a database, and
+//! whose every response states how stale it can be.
+//!
+//! The road of a read:
+//!
+//! 1. `grpc::service` parses the request and calls [`cache::Cache::get`].
+//! 2. `cache::freshness` turns the consistency level into a time that the response
+//!    must be fresh to ([`coherence::Consistency`]).
+//! 3. `cache::read` looks into near ([`tier::near`]): a value is served if
+//!    [`coherence::ReadView`] admits its stamp.
+//! 4. Otherwise it waits for the frontier ([`tracker`]), asks shared
+//!    ([`tier::redis`]), or loads from the origin ([`loader`], [`origin`]).
+//! 5. `cache::freshness` states how fresh the response is.
+//!
+//! Meanwhile [`follower`] applies the origin's changes: it raises fences, hands the
+//! changes to [`watch`], and moves the frontier. ARCHITECTURE.md has the map of the
+//! modules, [`coherence`] the protocol in a page.
 
 pub mod budget;
 pub mod cache;
@@ -8,9 +22,11 @@ pub mod cli;
 pub mod coherence;
 pub mod config;
 pub mod error;
+pub mod follower;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod grpc;
+pub mod loader;
 pub mod model;
 pub mod origin;
 pub mod server;
@@ -18,6 +34,9 @@ pub mod telemetry;
 pub mod text;
 pub mod tier;
 pub mod tls;
+pub mod tracker;
+pub mod verifier;
+pub mod watch;
 
 /// The messages of the public contract, as `proto/todo/v1/todo.proto` has
 /// them. Plain data: the service itself is known to `grpc` alone.

@@ -1,120 +1,87 @@
-//! The service proper: one struct, cut by verb. `read.rs` is the way of a
-//! read, from top to bottom; `load.rs` asks the origin for what no cache has,
-//! `lease.rs` lets one replica do so for all, `ahead.rs` before anybody asks;
-//! `write.rs` is the way of a write; `heartbeat.rs` and `follow.rs` keep up
-//! with the origin; `hub.rs` and `watch.rs` tell the watchers.
+//! The read-through service: near, shared and the origin behind one interface.
+//! `read.rs` is the road of a read, `write.rs` that of a write. Loads, heartbeats,
+//! the feed, watches and verification are parts of their own, with their own state;
+//! this module builds them and runs their tasks.
 
-mod ahead;
-mod clock;
-mod count;
-mod follow;
-mod heartbeat;
-mod hub;
-mod lease;
-mod load;
-mod part;
+mod counters;
+mod freshness;
+mod grace;
 mod read;
-mod verify;
-mod watch;
+mod request;
 mod write;
 
-use std::{
-    collections::HashSet,
-    future::Future,
-    sync::{Arc, atomic::AtomicU64},
-    time::Duration,
-};
+use std::{future::Future, sync::Arc, time::Duration};
 
-use bytes::Bytes;
+use futures::{StreamExt as _, future::Either, stream::BoxStream};
 use tokio::{
-    sync::{Notify, Semaphore, watch as channel},
+    sync::{Semaphore, watch as channel},
     task::JoinSet,
     time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{
-    ahead::Reads, count::ReadCounters, heartbeat::Heart, hub::Hub, load::Loads, verify::Verifier,
+pub use self::request::{Answer, ReadOptions, TodoBatch, TodoPage, Written};
+use self::{counters::ReadCounters, write::MAX_WRITES};
+pub use crate::{
+    coherence::Consistency,
+    tracker::{Clock, Fatal, Phase},
+    watch::{WatchEvent, WatchMessage, WatchRequest},
 };
-pub use self::{clock::Clock, watch::Watch};
-pub use crate::coherence::Consistency;
 use crate::{
     coherence::Watermarks,
-    error::{Error, ReadInfo},
-    model::{Change, ListName, OriginId, OriginTime, PagePosition, TodoName, Token},
+    error::Error,
+    follower::Follower,
+    loader::Loader,
+    model::OriginId,
     origin::Origin,
-    telemetry::Metrics,
-    tier::{near::Near, shared::Shared},
+    telemetry::{Kind, Metrics},
+    tier::{Tiers, near::Near, shared::Shared},
+    tracker::OriginTracker,
+    verifier::Verifier,
+    watch::Watches,
 };
 
-/// Writes under way at once: more than the origin gets done in a second would
-/// only wait.
-const MAX_WRITES: usize = 1024;
+/// The messages of a watch. Ends only when the replica shuts down, after a last
+/// progress message.
+pub type Watch = BoxStream<'static, WatchMessage>;
 
-/// What the owner of the process sets.
+/// The settings of the cache.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Most bytes of the near tier.
     pub near_capacity: u64,
-    /// No unmarked answer misses a write acknowledged longer ago.
+    /// Upper bound on the staleness of any response that is not marked stale.
     pub staleness_limit: Duration,
     /// Time from one heartbeat to the next.
     pub heartbeat_interval: Duration,
     /// How much of the feed is replayed at start, and how long shared entries
     /// live.
     pub replay_window: Duration,
-    /// How long an overtaken page may still be answered; zero: not at all.
+    /// How long an invalidated page may be served; zero: not at all.
     pub list_grace: Duration,
-    /// How old an answer may be when the origin cannot be asked; `None`: such
-    /// answers are not given.
+    /// Largest staleness of a response marked stale; `None`: no such responses.
     pub stale_if_error: Option<Duration>,
     /// Loads at the origin at once.
     pub max_origin_loads: usize,
-    /// One of so many cached answers is verified; 0: none.
+    /// One in this many cached values is verified; 0: none.
     pub verify_one_in: u64,
 }
-
-/// How far the start has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
-    /// The origin's time is not known yet: nothing can be answered.
-    Starting,
-    /// The floor is placed: answers are right, and mostly loaded.
-    Started,
-    /// The feed has been replayed: entries that others left in the shared tier
-    /// are usable.
-    CaughtUp,
-}
-
-/// Why the process cannot go on, and only a new one can.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Fatal(pub String);
 
 /// The read-through service: two caches in front of an origin.
 pub struct Cache {
     settings: Settings,
-    clock: Clock,
-    coherence: Watermarks,
-    heart: Heart,
-    near: Near,
-    reads: Reads,
-    shared: Option<Arc<dyn Shared>>,
     origin: Arc<dyn Origin>,
-    hub: Hub,
-    loads: Loads,
+    tracker: Arc<OriginTracker>,
+    tiers: Arc<Tiers>,
+    loader: Arc<Loader>,
+    watches: Arc<Watches>,
+    verifier: Arc<Verifier>,
     writes: Arc<Semaphore>,
-    /// The newest time of this replica's own writes.
-    own_write: AtomicU64,
     metrics: Arc<Metrics>,
     read_counters: ReadCounters,
-    /// Tells those who wait for the frontier, in the order in which they came.
-    frontier_moved: Notify,
-    verifier: Verifier,
-    phase: channel::Sender<Phase>,
     /// Ends the streams of watchers.
     shutdown: CancellationToken,
-    /// Loads, writes and private feeds, all of which outlive their callers.
+    /// Loads, writes and catch-up feeds, which outlive their callers.
     tasks: TaskTracker,
 }
 
@@ -128,59 +95,92 @@ impl Cache {
         shared: Option<Arc<dyn Shared>>,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        Self::with_coherence(
-            settings,
-            clock,
-            origin,
-            shared,
-            metrics,
-            Watermarks::default(),
-        )
+        let watermarks = Watermarks::default();
+        Self::with_watermarks(settings, clock, origin, shared, metrics, watermarks)
     }
 
-    /// The same with a fence of another size: a simulation makes many of them.
+    /// The same with fences of another size: a simulation makes many of them.
     #[must_use]
-    pub fn with_coherence(
+    pub fn with_watermarks(
         settings: Settings,
         clock: Clock,
         origin: Arc<dyn Origin>,
         shared: Option<Arc<dyn Shared>>,
         metrics: Arc<Metrics>,
-        coherence: Watermarks,
+        watermarks: Watermarks,
     ) -> Arc<Self> {
         let keep = (settings.staleness_limit * 2).max(settings.stale_if_error.unwrap_or_default());
-        Arc::new(Self {
-            coherence,
-            heart: Heart::new(clock, keep),
-            near: Near::new(settings.near_capacity),
-            reads: Reads::default(),
-            hub: Hub::new(Arc::clone(&metrics)),
-            loads: Loads::new(settings.max_origin_loads),
-            writes: Arc::new(Semaphore::new(MAX_WRITES)),
-            own_write: AtomicU64::new(0),
-            frontier_moved: Notify::new(),
-            phase: channel::Sender::new(Phase::Starting),
-            shutdown: CancellationToken::new(),
-            read_counters: ReadCounters::new(&metrics),
-            verifier: Verifier::new(settings.verify_one_in, &metrics),
-            tasks: TaskTracker::new(),
-            settings,
+        let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let tracker = Arc::new(OriginTracker::new(
+            watermarks,
             clock,
+            Arc::clone(&origin),
+            Arc::clone(&metrics),
+            settings.heartbeat_interval,
+            keep,
+        ));
+        let tiers = Arc::new(Tiers::new(
+            Near::new(settings.near_capacity),
             shared,
+            settings.replay_window,
+            Arc::clone(&metrics),
+        ));
+        let loader = Arc::new(Loader::new(
+            Arc::clone(&origin),
+            Arc::clone(&tracker),
+            Arc::clone(&tiers),
+            Arc::clone(&metrics),
+            tasks.clone(),
+            settings.max_origin_loads,
+        ));
+        let watches = Arc::new(Watches::new(
+            Arc::clone(&tracker),
+            Arc::clone(&origin),
+            Arc::clone(&metrics),
+            settings.heartbeat_interval,
+            shutdown.clone(),
+            tasks.clone(),
+        ));
+        let verifier = Arc::new(Verifier::new(
+            settings.verify_one_in,
+            Arc::clone(&tracker),
+            Arc::clone(&tiers),
+            Arc::clone(&loader),
+            &metrics,
+        ));
+        Arc::new(Self {
             origin,
+            tracker,
+            tiers,
+            loader,
+            watches,
+            verifier,
+            writes: Arc::new(Semaphore::new(MAX_WRITES)),
+            read_counters: ReadCounters::new(&metrics),
             metrics,
+            settings,
+            shutdown,
+            tasks,
         })
     }
 
-    /// Keeps up with the origin: heartbeats and feed; and verifies a sample of
-    /// the answers. Returns only when the process must end.
+    /// Sends heartbeats, follows the feed, and verifies a sample of the cached
+    /// values. Returns only when the process must end.
     pub async fn run(self: Arc<Self>) -> Fatal {
-        let mut parts = JoinSet::new();
-        let (beating, following, verifying) = (Arc::clone(&self), Arc::clone(&self), self);
-        parts.spawn(async move { beating.beat().await });
-        parts.spawn(async move { following.follow().await });
-        parts.spawn(async move { verifying.verify().await });
-        match parts.join_next().await {
+        let mut tasks = JoinSet::new();
+        let tracker = Arc::clone(&self.tracker);
+        tasks.spawn(async move { tracker.send_heartbeats().await });
+        tasks.spawn(Follower::run(
+            Arc::clone(&self.origin),
+            Arc::clone(&self.tracker),
+            Arc::clone(&self.loader),
+            Arc::clone(&self.watches),
+            Arc::clone(&self.metrics),
+            self.settings.replay_window,
+        ));
+        let verifier = Arc::clone(&self.verifier);
+        tasks.spawn(async move { verifier.run().await });
+        match tasks.join_next().await {
             Some(Ok(fatal)) => fatal,
             Some(Err(panic)) => Fatal(format!(
                 "a task that keeps up with the database ended: {panic}"
@@ -189,84 +189,89 @@ impl Cache {
         }
     }
 
-    /// How far the start has come; changes as it goes on.
-    pub fn phase(&self) -> channel::Receiver<Phase> {
-        self.phase.subscribe()
-    }
-
-    /// Whether reads can be answered: the floor is placed. One atomic, as it
-    /// is asked by every call.
-    fn started(&self) -> bool {
-        self.coherence.floor() < OriginTime::MAX
-    }
-
-    /// Waits until the frontier has reached `time`.
-    async fn frontier_at(&self, time: OriginTime) {
-        loop {
-            // Taken before the look, so that no move is missed.
-            let moved = self.frontier_moved.notified();
-            if self.coherence.frontier() >= time {
-                return;
-            }
-            moved.await;
+    /// Opens a watch. Its first message is ready at once.
+    ///
+    /// # Errors
+    /// `OriginUnavailable` while starting, `TokenInvalid` if the token is ahead of
+    /// the origin, `Overloaded` if there are too many watches.
+    pub async fn watch(
+        self: &Arc<Self>,
+        request: WatchRequest,
+        deadline: Option<Instant>,
+    ) -> Result<Watch, Error> {
+        if !self.tracker.is_started() {
+            return Err(Error::starting());
         }
+        if let Some(after) = request.after {
+            let newest = after.max(request.seen);
+            self.check_not_future("after", newest, deadline).await?;
+        }
+        let include_todo = request.include_todo;
+        let messages = self.watches.open(request)?;
+        if !include_todo {
+            return Ok(messages);
+        }
+        let cache = Arc::clone(self);
+        let with_todos = messages.then(move |message| match message.event {
+            WatchEvent::Change { .. } => Either::Left(Arc::clone(&cache).add_todo(message)),
+            WatchEvent::Progress { .. } | WatchEvent::Reset { .. } => {
+                Either::Right(std::future::ready(message))
+            }
+        });
+        Ok(with_todos.boxed())
     }
 
-    /// Whose tokens these are.
+    /// Adds the todo, not older than its change.
+    async fn add_todo(self: Arc<Self>, mut message: WatchMessage) -> WatchMessage {
+        if let WatchEvent::Change { change, todo } = &mut message.event {
+            *todo = self.read_for_watch(&change.name, change.time).await;
+        }
+        message
+    }
+
+    /// How far the start has come.
+    pub fn phase(&self) -> channel::Receiver<Phase> {
+        self.tracker.phase()
+    }
+
+    /// Identifies the origin in tokens.
     pub fn origin_id(&self) -> OriginId {
         self.origin.id()
     }
 
-    /// No write acknowledged longer ago than this is missing from what is
-    /// fresh to `fresh_to`. `None`: nothing can be said.
-    pub fn bound_at(&self, fresh_to: OriginTime) -> Option<Duration> {
-        let proven = self
-            .heart
-            .heartbeat_log(|heartbeat_log| heartbeat_log.proven(fresh_to))?;
-        Some(self.clock.now().since(proven))
-    }
-
-    /// How old the newest proof of the origin's time is: within the staleness
-    /// limit everything can be answered.
+    /// Time since the newest acknowledged heartbeat began; `None`: there is none.
     pub fn age(&self) -> Option<Duration> {
-        let begun = self
-            .heart
-            .heartbeat_log(crate::coherence::HeartbeatLog::newest_begun)?;
-        Some(self.clock.now().since(begun))
+        self.tracker.age()
     }
 
-    /// The staleness bound of what the caches answer: the frontier's.
+    /// The staleness bound of what the caches serve; `None`: none can be stated.
     pub fn frontier_bound(&self) -> Option<Duration> {
-        self.bound_at(self.coherence.frontier())
+        self.tracker.frontier_bound()
     }
 
     /// Whether the origin acknowledges heartbeats.
     pub fn origin_is_up(&self) -> bool {
-        !self.heart.is_down()
+        !self.tracker.heartbeats.is_down()
     }
 
     /// Whether the shared tier answers; `None`: there is none.
     pub fn shared_is_up(&self) -> Option<bool> {
-        self.shared.as_ref().map(|shared| shared.is_up())
+        self.tiers.shared_is_up()
     }
 
-    /// Sets the gauges that nothing else keeps up to date. In the runtime.
+    /// Sets the gauges that nothing else keeps up to date. Called in the runtime.
     pub fn measure(&self) {
         let seconds = |d: Option<Duration>| d.map_or(f64::INFINITY, |d| d.as_secs_f64());
-        let metrics = &self.metrics;
-        metrics.staleness_bound.set(seconds(self.frontier_bound()));
-        let lag = self
-            .frontier_bound()
-            .map(|bound| bound.saturating_sub(self.age().unwrap_or_default()));
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        let (metrics, near) = (&self.metrics, &self.tiers.near);
+        let bound = self.frontier_bound();
+        metrics.staleness_bound.set(seconds(bound));
+        let lag = bound.map(|bound| bound.saturating_sub(self.age().unwrap_or_default()));
         metrics.frontier_lag.set(seconds(lag));
-        metrics.near_bytes.set(self.near.bytes().cast_signed());
-        metrics
-            .near_entries
-            .set(i64::try_from(self.near.len()).unwrap_or(i64::MAX));
-        let tasks = tokio::runtime::Handle::current()
-            .metrics()
-            .num_alive_tasks();
-        metrics.tasks.set(i64::try_from(tasks).unwrap_or(i64::MAX));
+        metrics.near_bytes.set(near.bytes().cast_signed());
+        metrics.near_entries.set(count(near.len()));
+        let runtime = tokio::runtime::Handle::current().metrics();
+        metrics.tasks.set(count(runtime.num_alive_tasks()));
     }
 
     /// Ends the streams of watchers, and waits for the writes under way.
@@ -275,10 +280,14 @@ impl Cache {
         self.tasks.close();
         self.tasks.wait().await;
     }
+
+    fn overloaded(&self, kind: &'static str, limit: usize) -> Error {
+        self.metrics.overloaded.get_or_create(&Kind { kind }).inc();
+        Error::overloaded(kind, limit)
+    }
 }
 
-/// Waits for `work` until the caller's deadline; `tier` is what is being
-/// waited for.
+/// Waits for `work` until the caller's deadline. `tier`: what is waited for.
 async fn within<T>(
     deadline: Option<Instant>,
     tier: &'static str,
@@ -290,104 +299,4 @@ async fn within<T>(
             .map_err(|_| Error::DeadlineExceeded { tier }),
         None => Ok(work.await),
     }
-}
-
-/// How fresh an answer must be, and until when it is wanted.
-#[derive(Clone, Debug)]
-pub struct Want {
-    /// The arm of `Consistency`.
-    pub consistency: Consistency,
-    /// The caller's deadline.
-    pub deadline: Option<Instant>,
-}
-
-/// An answer and how fresh it is.
-#[derive(Clone, Debug)]
-pub struct Answer<T> {
-    /// The answer.
-    pub body: T,
-    /// How fresh it is.
-    pub read: ReadInfo,
-}
-
-/// Several todos.
-#[derive(Clone, Debug, Default)]
-pub struct Many {
-    /// Those found, encoded, in the order asked for.
-    pub todos: Vec<Bytes>,
-    /// Names that no todo has.
-    pub missing: Vec<TodoName>,
-    /// Names whose document cannot be read as a todo.
-    pub unreadable: Vec<TodoName>,
-}
-
-/// A page of todos.
-#[derive(Clone, Debug, Default)]
-pub struct Listed {
-    /// The todos, encoded, in the query's order.
-    pub todos: Vec<Bytes>,
-    /// Names in the page whose document cannot be read as a todo.
-    pub unreadable: Vec<TodoName>,
-    /// Where the next page begins.
-    pub next: Option<PagePosition>,
-}
-
-/// A write that took place.
-#[derive(Clone, Debug)]
-pub struct Written {
-    /// The todo, encoded; empty after a delete.
-    pub todo: Bytes,
-    /// Presented to a read, the read is not older than the write.
-    pub token: Token,
-}
-
-/// What a watcher wants.
-#[derive(Clone, Debug)]
-pub struct WatchRequest {
-    /// One list, or all.
-    pub list: Option<ListName>,
-    /// Only these, if any are named.
-    pub names: HashSet<TodoName>,
-    /// After this time (`fresh_to` of a token); `None`: from now on.
-    pub after: Option<OriginTime>,
-    /// What that token has seen: no token of this watch has seen less, or a
-    /// client that keeps only its last one would read older than it knows.
-    pub seen: OriginTime,
-    /// Send the todo with its change.
-    pub include_todo: bool,
-    /// How often to say where the stream stands.
-    pub progress_interval: Duration,
-}
-
-/// One message to a watcher.
-#[derive(Clone, Debug)]
-pub struct WatchMessage {
-    /// Where to resume: `fresh_to` is the cursor, `seen` the newest time in
-    /// the message.
-    pub token: Token,
-    /// What happened.
-    pub event: WatchEvent,
-}
-
-/// What a watcher is told.
-#[derive(Clone, Debug)]
-pub enum WatchEvent {
-    /// A todo changed.
-    Change {
-        /// Which, how and when. All watchers are told of the same one.
-        change: Arc<Change>,
-        /// The todo as it is now, encoded, if asked for and still there.
-        todo: Option<Bytes>,
-    },
-    /// Nothing was missed up to the token's cursor.
-    Progress {
-        /// No change acknowledged longer ago is missing; `None`: nothing can
-        /// be said, the cursor is older than what this replica remembers.
-        staleness_bound: Option<Duration>,
-    },
-    /// All that was cached must be read anew.
-    Reset {
-        /// Why, for people.
-        reason: Arc<str>,
-    },
 }

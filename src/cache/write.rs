@@ -1,15 +1,12 @@
-//! The way of a write: the origin first, then this replica's own fence (once a
-//! hot todo has been loaded), then the reply with its token.
+//! The road of a write: the origin first, then this replica's own fences, then the
+//! reply with its token.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::TryAcquireError, time::Instant};
 use tracing::{Instrument as _, info_span};
 
-use super::{Cache, MAX_WRITES, Written, within};
+use super::{Cache, Written, within};
 use crate::{
     error::{Error, shorten},
     model::{OriginTime, Patch, RequestId, TodoName, Token, Write},
@@ -17,19 +14,22 @@ use crate::{
     telemetry::Kind,
 };
 
-/// When a write is worth trying again after the disk was full: somebody has to
-/// make room.
+/// Writes under way at once. More than the origin completes in a second would only
+/// wait.
+pub(super) const MAX_WRITES: usize = 1024;
+/// When a write is worth trying again after the disk was full: somebody has to make
+/// room.
 const FULL_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Time between giving up a write that was not sent and its deadline.
 const SEND_MARGIN: Duration = Duration::from_millis(50);
 
 impl Cache {
-    /// Does one write, once it is durable. The write is a task of its own: it
-    /// is finished also when the caller goes away.
+    /// Does one write and returns once it is durable. The write is a task of its
+    /// own: it completes even if the caller goes away.
     ///
     /// # Errors
-    /// See [`Error`]; `OriginUnavailable` and `Overloaded` had no effect.
+    /// See [`Error`]. `OriginUnavailable` and `Overloaded` had no effect.
     pub async fn write(
         self: &Arc<Self>,
         write: Write,
@@ -46,21 +46,21 @@ impl Cache {
         let cache = Arc::clone(self);
         let task = self.tasks.spawn(async move {
             let _permit = permit;
-            cache.write_through(write, request, send_by).await
+            cache.write_and_invalidate(write, request, send_by).await
         });
         let task = task.instrument(info_span!("write", tidemark.tier = "origin"));
         within(deadline, "origin", task)
             .await?
             .unwrap_or_else(|panic| {
-                tracing::error!(%panic, "a write ended in a panic");
+                tracing::error!(%panic, "a write panicked");
                 Err(Error::WriteOutcomeUnknown {
                     problem: "the task that did it ended".into(),
                 })
             })
     }
 
-    async fn write_through(
-        self: &Arc<Self>,
+    async fn write_and_invalidate(
+        &self,
         write: Write,
         request: Option<RequestId>,
         send_by: Option<Instant>,
@@ -70,34 +70,29 @@ impl Cache {
         match self.origin.write(write, request, send_by).await {
             Ok(done) => {
                 self.count_write("done");
-                self.load_own_ahead(&name, done.time).await;
+                self.loader.refresh_own_write(&name, done.time).await;
                 Ok(Written {
                     todo: done.todo,
-                    token: self.raise_own(&name, moves, done.time),
+                    token: self.invalidate_own(&name, moves, done.time),
                 })
             }
-            Err(error) => Err(self.refused(name, given, error)),
+            Err(error) => Err(self.refuse(name, given, error)),
         }
     }
 
-    /// Raises every stripe that the feed will raise for this write, before
-    /// anybody is told of it. The time is an upper bound: right for fence and
-    /// token, never a stamp.
-    fn raise_own(&self, name: &TodoName, moves: bool, time: OriginTime) -> Token {
-        self.own_write.fetch_max(time.0, Ordering::AcqRel);
-        self.coherence.raise_todo(name.as_str(), time);
-        if moves {
-            self.coherence.raise_list_by_own_write(name.parent(), time);
-        }
-        Token::at(self.origin_id(), time)
+    /// Raises the fences for a write of this replica, before the caller hears of
+    /// it, and returns the write's token.
+    fn invalidate_own(&self, name: &TodoName, moves: bool, time: OriginTime) -> Token {
+        self.tracker.record_own_write(name, moves, time);
+        Token::at(self.origin.id(), time)
     }
 
-    /// A refusal that reveals the origin's state raises the fence like a
-    /// write: or the caller would loop on an older state from a cache.
-    fn refused(&self, name: TodoName, given: String, error: WriteError) -> Error {
+    /// A refusal that reveals the origin's state raises the fences like a write.
+    /// Otherwise the caller would loop on an older state from a cache.
+    fn refuse(&self, name: TodoName, given: String, error: WriteError) -> Error {
         let (kind, error) = match error {
             WriteError::NotFound { at } => {
-                let token = Some(self.raise_own(&name, true, at));
+                let token = Some(self.invalidate_own(&name, true, at));
                 (
                     "not_found",
                     Error::TodoNotFound {
@@ -108,11 +103,11 @@ impl Cache {
                 )
             }
             WriteError::AlreadyExists { at } => {
-                let token = self.raise_own(&name, true, at);
+                let token = self.invalidate_own(&name, true, at);
                 ("already_exists", Error::TodoAlreadyExists { name, token })
             }
             WriteError::EtagMismatch { current, at } => {
-                let token = self.raise_own(&name, true, at);
+                let token = self.invalidate_own(&name, true, at);
                 (
                     "etag_mismatch",
                     Error::EtagMismatch {
@@ -124,7 +119,7 @@ impl Cache {
                 )
             }
             WriteError::Unreadable { field, problem, at } => {
-                let token = Some(self.raise_own(&name, true, at));
+                let token = Some(self.invalidate_own(&name, true, at));
                 (
                     "unreadable",
                     Error::TodoUnreadable {
@@ -138,21 +133,19 @@ impl Cache {
             }
             WriteError::RequestIdReused => ("invalid", request_id_reused()),
             WriteError::Invalid(problem) => ("invalid", problem.into()),
-            WriteError::Unavailable(cause) => ("unavailable", self.unavailable(cause.to_string())),
+            WriteError::Unavailable(cause) => {
+                ("unavailable", Error::unavailable(cause.to_string()))
+            }
             WriteError::Refused { rule, cause } => {
                 tracing::warn!(%name, %rule, %cause, "the database refuses a write");
                 ("refused", refused_by_origin(&rule))
             }
             WriteError::OutcomeUnknown { cause, at } => {
                 if let Some(at) = at {
-                    self.raise_own(&name, true, at);
+                    self.invalidate_own(&name, true, at);
                 }
-                (
-                    "unknown",
-                    Error::WriteOutcomeUnknown {
-                        problem: cause.to_string(),
-                    },
-                )
+                let problem = cause.to_string();
+                ("unknown", Error::WriteOutcomeUnknown { problem })
             }
         };
         self.count_write(kind);
@@ -164,8 +157,8 @@ impl Cache {
     }
 }
 
-/// Whether the feed will raise the list's stripe for this write: only an
-/// update that touches title and notes alone does not.
+/// Whether the feed will raise the list's stripe for this write. An update that
+/// touches title and notes alone does not move its todo.
 fn may_move_in_list(write: &Write) -> bool {
     let Write::Update {
         patch,
@@ -193,7 +186,7 @@ fn send_by(deadline: Instant) -> Instant {
     deadline - SEND_MARGIN.min(left / 4)
 }
 
-/// The database refuses the write: how a caller is told depends on the rule.
+/// How a caller is told depends on the rule that refuses the write.
 fn refused_by_origin(rule: &Rule) -> Error {
     let problem = rule.to_string();
     match rule {

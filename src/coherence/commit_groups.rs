@@ -1,47 +1,34 @@
-//! Closing of times: when all changes of one commit time are known.
+//! Commit groups: the events of one commit time.
 //!
 //! Several changes may share a time (a transaction). A time is closed by the
-//! first event with a later one, or at once by an event that is known to be
-//! alone. Until then the frontier stays below it, and watchers get none of it.
+//! first event with a later time, or at once by an event that is known to be the
+//! only one at its time. Until then the frontier stays below it and watchers get
+//! none of its changes. A reconnect closes nothing, so the open group outlives it.
 
-use std::sync::Arc;
+use crate::model::{Event, OriginTime};
 
-use crate::model::{Change, OriginTime};
+/// Most events of one time that are buffered until it is closed, about 10 MB. A
+/// larger transaction reaches watchers as a reset.
+const MAX_BUFFERED: usize = 65_536;
 
-/// Most changes of one time that are held until it is closed: a transaction of
-/// the origin may have more, and is then told as a reset.
-const MAX_HELD: usize = 65_536;
-
-/// What watchers are told of one event.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Entry {
-    /// A todo changed.
-    Change(Arc<Change>),
-    /// All that was cached must be read anew. Absorbs what else has its time.
-    Reset {
-        /// Why, for people.
-        reason: Arc<str>,
-    },
-}
-
-/// The open time, and what is held of it. Outlives a reconnect: a resume
-/// closes nothing.
+/// Collects events into groups of one commit time.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CommitGroups {
-    open: Option<(OriginTime, Vec<Entry>)>,
+    open: Option<(OriginTime, Vec<Event>)>,
     newest: OriginTime,
 }
 
-/// What an event closed.
+/// The groups that an event closed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ClosedTimes {
-    /// The times that are closed, in order, with their entries.
-    pub released: Vec<(OriginTime, Vec<Entry>)>,
+    /// The closed times in order, each with its events. Times without events
+    /// for watchers are left out.
+    pub released: Vec<(OriginTime, Vec<Event>)>,
     /// How far the frontier may move.
     pub frontier: OriginTime,
 }
 
-/// The feed went back in time: it is broken.
+/// The feed went back in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an event of time {event} came after one of time {newest}")]
 pub struct OutOfOrder {
@@ -50,16 +37,16 @@ pub struct OutOfOrder {
 }
 
 impl CommitGroups {
-    /// Takes the next event: `alone` if it is known to be the only one at its
-    /// time, `entry` if watchers are to be told of it.
+    /// Adds the next event of the feed. `sole`: it is known to be the only event
+    /// at its time. `event`: what watchers get of it, if anything.
     ///
     /// # Errors
-    /// `OutOfOrder` if its time is below that of an event before.
-    pub fn take(
+    /// `OutOfOrder` if `time` is below the time of an earlier event.
+    pub fn add(
         &mut self,
         time: OriginTime,
-        alone: bool,
-        entry: Option<Entry>,
+        sole: bool,
+        event: Option<Event>,
     ) -> Result<ClosedTimes, OutOfOrder> {
         if time < self.newest {
             return Err(OutOfOrder {
@@ -75,52 +62,53 @@ impl CommitGroups {
         if self.open.as_ref().is_some_and(|(open, _)| *open < time) {
             closed.released.extend(self.open.take());
         }
-        let held = &mut self.open.get_or_insert_with(|| (time, Vec::new())).1;
-        hold(held, entry);
-        if alone {
+        let group = &mut self.open.get_or_insert_with(|| (time, Vec::new())).1;
+        buffer(group, event);
+        if sole {
             closed.released.extend(self.open.take());
             closed.frontier = time;
         }
-        closed.released.retain(|(_, entries)| !entries.is_empty());
+        closed.released.retain(|(_, events)| !events.is_empty());
         Ok(closed)
     }
 
-    /// Whether a time is open: nothing says yet that all of it is known.
+    /// Whether a time is open: more events of it may follow.
     #[must_use]
     pub const fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
-    /// Drops what is held of the open time: the feed goes on elsewhere, and a
-    /// reset is told for all of it.
+    /// Drops the open group. The caller sends a reset in its place.
     pub fn discard_open(&mut self) {
         self.open = None;
     }
 }
 
-/// A reset absorbs the other entries of its time.
-fn hold(held: &mut Vec<Entry>, entry: Option<Entry>) {
-    let Some(entry) = entry else { return };
-    if matches!(held.as_slice(), [Entry::Reset { .. }]) {
+/// Adds an event to its group. A reset absorbs the other events.
+fn buffer(group: &mut Vec<Event>, event: Option<Event>) {
+    let Some(event) = event else { return };
+    if matches!(group.as_slice(), [Event::Reset { .. }]) {
         return;
     }
-    if matches!(entry, Entry::Reset { .. }) {
-        held.clear();
-    } else if held.len() >= MAX_HELD {
-        let reason = "a transaction changed more todos than can be told one by one".into();
-        *held = vec![Entry::Reset { reason }];
+    if event.is_reset() {
+        group.clear();
+    } else if group.len() >= MAX_BUFFERED {
+        let reason = "a transaction changed more todos than can be sent one by one".into();
+        *group = vec![Event::Reset { reason }];
         return;
     }
-    held.push(entry);
+    group.push(event);
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::model::{ChangeKind, TodoName, Touched};
+    use std::sync::Arc;
 
-    fn change(id: &str, time: u64) -> Entry {
-        Entry::Change(Arc::new(Change {
+    use super::*;
+    use crate::model::{Change, ChangeKind, TodoName, Touched};
+
+    fn change(id: &str, time: u64) -> Event {
+        Event::Change(Arc::new(Change {
             name: TodoName::parse(&format!("lists/home/todos/{id}")).expect("a name"),
             kind: ChangeKind::Updated,
             touched: Touched::All,
@@ -129,14 +117,14 @@ mod tests {
         }))
     }
 
-    fn take(
-        closing: &mut CommitGroups,
+    fn add(
+        groups: &mut CommitGroups,
         time: u64,
         alone: bool,
-        entry: Option<Entry>,
+        event: Option<Event>,
     ) -> (Vec<(u64, usize)>, u64) {
-        let closed = closing
-            .take(OriginTime(time), alone, entry)
+        let closed = groups
+            .add(OriginTime(time), alone, event)
             .expect("in order");
         (
             closed
@@ -150,57 +138,57 @@ mod tests {
 
     #[test]
     fn an_event_that_is_alone_closes_its_time() {
-        let mut closing = CommitGroups::default();
+        let mut groups = CommitGroups::default();
         assert_eq!(
-            take(&mut closing, 5, true, Some(change("a", 5))),
+            add(&mut groups, 5, true, Some(change("a", 5))),
             (vec![(5, 1)], 5)
         );
-        assert!(!closing.is_open());
+        assert!(!groups.is_open());
     }
 
     #[test]
     fn a_transaction_is_closed_by_the_next_time_only() {
-        let mut closing = CommitGroups::default();
+        let mut groups = CommitGroups::default();
         assert_eq!(
-            take(&mut closing, 5, false, Some(change("a", 5))),
+            add(&mut groups, 5, false, Some(change("a", 5))),
             (vec![], 4)
         );
         assert_eq!(
-            take(&mut closing, 5, false, Some(change("b", 5))),
+            add(&mut groups, 5, false, Some(change("b", 5))),
             (vec![], 4)
         );
-        assert!(closing.is_open());
-        assert_eq!(take(&mut closing, 9, true, None), (vec![(5, 2)], 9));
+        assert!(groups.is_open());
+        assert_eq!(add(&mut groups, 9, true, None), (vec![(5, 2)], 9));
     }
 
     #[test]
     fn a_reset_absorbs_the_rest_of_its_time() {
-        let mut closing = CommitGroups::default();
+        let mut groups = CommitGroups::default();
         let reset = || {
-            Some(Entry::Reset {
+            Some(Event::Reset {
                 reason: "drop".into(),
             })
         };
-        take(&mut closing, 5, false, Some(change("a", 5)));
-        take(&mut closing, 5, false, reset());
-        take(&mut closing, 5, false, Some(change("b", 5)));
-        assert_eq!(take(&mut closing, 6, false, None), (vec![(5, 1)], 5));
+        add(&mut groups, 5, false, Some(change("a", 5)));
+        add(&mut groups, 5, false, reset());
+        add(&mut groups, 5, false, Some(change("b", 5)));
+        assert_eq!(add(&mut groups, 6, false, None), (vec![(5, 1)], 5));
     }
 
     #[test]
     fn a_time_too_large_to_hold_becomes_a_reset() {
-        let mut closing = CommitGroups::default();
-        for _ in 0..=MAX_HELD {
-            take(&mut closing, 5, false, Some(change("a", 5)));
+        let mut groups = CommitGroups::default();
+        for _ in 0..=MAX_BUFFERED {
+            add(&mut groups, 5, false, Some(change("a", 5)));
         }
-        let closed = closing.take(OriginTime(6), true, None).expect("in order");
-        assert!(matches!(closed.released[0].1[..], [Entry::Reset { .. }]));
+        let closed = groups.add(OriginTime(6), true, None).expect("in order");
+        assert!(matches!(closed.released[0].1[..], [Event::Reset { .. }]));
     }
 
     #[test]
     fn going_back_is_an_error() {
-        let mut closing = CommitGroups::default();
-        take(&mut closing, 5, true, None);
-        assert!(closing.take(OriginTime(4), true, None).is_err());
+        let mut groups = CommitGroups::default();
+        add(&mut groups, 5, true, None);
+        assert!(groups.add(OriginTime(4), true, None).is_err());
     }
 }

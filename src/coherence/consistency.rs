@@ -1,58 +1,60 @@
-//! The arms of `Consistency`: each is a time that an answer must reach.
+//! Consistency levels. Each is a time that a response must be fresh to.
 
 use std::time::Duration;
 
 use super::HeartbeatLog;
 use crate::model::{Mono, OriginTime};
 
-/// How fresh a caller wants an answer to be.
+/// How fresh a caller wants a response to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consistency {
     /// From the nearest cache, within the staleness limit.
     MinimizeLatency,
-    /// No write acknowledged longer ago is missing.
+    /// No write acknowledged longer ago than this is missing.
     MaxStaleness(Duration),
-    /// Not older than the answer whose token says it has `seen` this.
+    /// Not older than the response whose token has `seen` this time.
     AtLeastAsFresh(OriginTime),
-    /// Every write acknowledged before the read began is in it.
+    /// Includes every write acknowledged before the read began.
     FullyConsistent,
-    /// Within the staleness limit, from caches, or not at all.
+    /// From a cache within the staleness limit, or not at all.
     CachedOnly,
 }
 
-/// What an arm asks for at the moment.
+/// What a response must be fresh to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MinFreshness {
-    /// An answer fresh to this.
+    /// This time.
     At(OriginTime),
-    /// It can't be said before a heartbeat begun at this instant or later is
+    /// Not known before a heartbeat begun at this instant or later is
     /// acknowledged.
     Heartbeat(Mono),
 }
 
 impl Consistency {
-    /// What this arm needs of a request that arrived at `arrival`: the greater
-    /// of its own row and of `age(limit)`, whatever the arm.
+    /// What a request that arrived at `arrival` needs: the maximum of what its
+    /// level asks for and of the staleness `limit`, whatever the level.
     #[must_use]
-    pub fn need(
+    pub fn min_freshness(
         &self,
         arrival: Mono,
         limit: Duration,
-        heartbeat_log: &HeartbeatLog,
+        log: &HeartbeatLog,
     ) -> MinFreshness {
         let since = match self {
             Self::FullyConsistent => arrival,
             Self::MaxStaleness(d) => arrival.minus((*d).min(limit)),
-            _ => arrival.minus(limit),
+            Self::MinimizeLatency | Self::AtLeastAsFresh(_) | Self::CachedOnly => {
+                arrival.minus(limit)
+            }
         };
-        match heartbeat_log.age(since) {
+        match log.age(since) {
             Some(age) => MinFreshness::At(age.max(self.without_age())),
             None => MinFreshness::Heartbeat(since),
         }
     }
 
-    /// What the arm needs when its part of age is left out: all that an answer
-    /// marked stale has to reach.
+    /// What the level needs without its age: a response marked stale must be
+    /// fresh to this.
     #[must_use]
     pub const fn without_age(&self) -> OriginTime {
         match self {
@@ -61,7 +63,8 @@ impl Consistency {
         }
     }
 
-    /// Whether an answer that only waits for the frontier is worth a wait.
+    /// Whether a value that only lacks freshness is worth a wait for the frontier
+    /// instead of a load.
     #[must_use]
     pub const fn waits_for_frontier(&self) -> bool {
         matches!(
@@ -70,7 +73,7 @@ impl Consistency {
         )
     }
 
-    /// Whether a page that was overtaken within the list grace may be answered.
+    /// Whether a page invalidated within the list grace may be served.
     #[must_use]
     pub fn allows_grace(&self, grace: Duration) -> bool {
         match self {
@@ -80,10 +83,18 @@ impl Consistency {
         }
     }
 
-    /// Whether an answer marked stale may be given when the origin is away.
+    /// Whether a response marked stale may be given while the origin is down.
     #[must_use]
     pub const fn allows_stale(&self) -> bool {
         !matches!(self, Self::FullyConsistent)
+    }
+
+    /// Whether a shared entry whose stamp is slightly ahead of what this replica
+    /// can prove may be served. Only levels that promise no more than the
+    /// staleness limit allow it.
+    #[must_use]
+    pub const fn allows_unproven_stamp(&self) -> bool {
+        matches!(self, Self::MinimizeLatency | Self::CachedOnly)
     }
 }
 
@@ -94,23 +105,23 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(15);
     const SECOND: u64 = 1_000_000_000;
 
-    fn heartbeat_log() -> HeartbeatLog {
-        let mut heartbeat_log = HeartbeatLog::default();
+    fn log() -> HeartbeatLog {
+        let mut log = HeartbeatLog::default();
         for n in [10, 20, 30] {
-            heartbeat_log.record(
+            log.record(
                 OriginTime(n * 100),
                 Mono(n * SECOND),
                 Mono(n * SECOND + 1),
                 LIMIT * 4,
             );
         }
-        heartbeat_log
+        log
     }
 
     #[test]
     fn each_arm_is_a_time() {
-        let (heartbeat_log, arrival) = (heartbeat_log(), Mono(31 * SECOND));
-        let need = |consistency: Consistency| consistency.need(arrival, LIMIT, &heartbeat_log);
+        let (log, arrival) = (log(), Mono(31 * SECOND));
+        let need = |consistency: Consistency| consistency.min_freshness(arrival, LIMIT, &log);
         assert_eq!(
             need(Consistency::MinimizeLatency),
             MinFreshness::At(OriginTime(1999))
@@ -138,25 +149,25 @@ mod tests {
     /// the limit.
     #[test]
     fn the_limit_holds_for_every_arm() {
-        let (heartbeat_log, arrival) = (heartbeat_log(), Mono(31 * SECOND));
+        let (log, arrival) = (log(), Mono(31 * SECOND));
         for consistency in [
             Consistency::MaxStaleness(LIMIT * 100),
             Consistency::AtLeastAsFresh(OriginTime(5)),
         ] {
             assert_eq!(
-                consistency.need(arrival, LIMIT, &heartbeat_log),
+                consistency.min_freshness(arrival, LIMIT, &log),
                 MinFreshness::At(OriginTime(1999))
             );
         }
         let token = Consistency::AtLeastAsFresh(OriginTime(9999));
         assert_eq!(
-            token.need(arrival, LIMIT, &heartbeat_log),
+            token.min_freshness(arrival, LIMIT, &log),
             MinFreshness::At(OriginTime(9999))
         );
         let late = Mono(46 * SECOND);
         for consistency in [Consistency::MinimizeLatency, Consistency::CachedOnly, token] {
             assert_eq!(
-                consistency.need(late, LIMIT, &heartbeat_log),
+                consistency.min_freshness(late, LIMIT, &log),
                 MinFreshness::Heartbeat(late.minus(LIMIT))
             );
         }
@@ -164,16 +175,16 @@ mod tests {
 
     #[test]
     fn a_strong_read_takes_no_heartbeat_begun_before_it() {
-        let mut heartbeat_log = heartbeat_log();
+        let mut log = log();
         let arrival = Mono(40 * SECOND);
-        heartbeat_log.record(OriginTime(4000), Mono(arrival.0 - 1), arrival, LIMIT * 4);
+        log.record(OriginTime(4000), Mono(arrival.0 - 1), arrival, LIMIT * 4);
         assert_eq!(
-            Consistency::FullyConsistent.need(arrival, LIMIT, &heartbeat_log),
+            Consistency::FullyConsistent.min_freshness(arrival, LIMIT, &log),
             MinFreshness::Heartbeat(arrival)
         );
-        heartbeat_log.record(OriginTime(4001), arrival, arrival, LIMIT * 4);
+        log.record(OriginTime(4001), arrival, arrival, LIMIT * 4);
         assert_eq!(
-            Consistency::FullyConsistent.need(arrival, LIMIT, &heartbeat_log),
+            Consistency::FullyConsistent.min_freshness(arrival, LIMIT, &log),
             MinFreshness::At(OriginTime(4000))
         );
     }

@@ -8,11 +8,8 @@ mod heartbeat_log;
 mod single_flight;
 mod watermarks;
 
-mod ring;
-
-pub use commit_groups::{ClosedTimes, CommitGroups, Entry, OutOfOrder};
+pub use commit_groups::{ClosedTimes, CommitGroups, OutOfOrder};
 pub use consistency::{Consistency, MinFreshness};
 pub use heartbeat_log::HeartbeatLog;
-pub use ring::{Next, Pending, Ring, TooOld};
 pub use single_flight::{Joined, LoadRequirement, SingleFlight};
 pub use watermarks::{Admitted, ReadView, Watermarks, moves_in_list, renewed};

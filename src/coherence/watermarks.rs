@@ -1,24 +1,24 @@
-//! Frontier, fence and floor of this replica, and the one rule that admits a
-//! stamped value by them.
+//! Frontier, fences and floor of this replica, and the one rule that decides by
+//! them whether a stamped value may be served.
 //!
-//! What it buys: an invalidation is one atomic max, and nothing need be
-//! deleted for a read to be right. What it costs: 8 MiB for the stripes, and
-//! an extra load, never a wrong answer, where two keys share a stripe.
+//! An invalidation is one atomic maximum, and nothing is deleted for a read to be
+//! right. Cost: 9 MiB of stripes, and an extra load, never a wrong response, where
+//! two keys share a stripe.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::model::{Change, ChangeKind, OriginTime, Stamped, Touched};
+use crate::model::{Change, ChangeKind, KeyRef, OriginTime, Stamped, Touched};
 
-/// Stripes of the todos: 8 MiB. At 1000 changes a second and a near entry read
-/// again within a minute, 6 % of such reads meet a foreign change.
+/// Stripes for todos: 8 MiB. With 1000 changes a second and a near entry read
+/// again within a minute, 6 % of such reads see a change of another key.
 const TODO_STRIPES: usize = 1 << 20;
-/// Stripes of the lists: 512 KiB, twice. Lists are fewer than todos.
+/// Stripes for lists: two tables of 512 KiB. Lists are fewer than todos.
 const LIST_STRIPES: usize = 1 << 16;
 
-/// Fields whose change can move a todo into, out of or within a page: what
-/// filters and orders read, and the parent, which says whose list it is in.
+/// Fields whose change can move a todo into, out of or within a page: those that
+/// filters and orders read, and `parent`, which assigns the todo to a list.
 const LIST_FIELDS: [&str; 6] = [
     "parent",
     "state",
@@ -28,53 +28,65 @@ const LIST_FIELDS: [&str; 6] = [
     "create_time",
 ];
 
-/// Frontier, fence and floor. None of them ever falls.
+/// Frontier, fences and floor. None of them ever falls.
 pub struct Watermarks {
     frontier: AtomicU64,
     floor: AtomicU64,
     todos: Box<[AtomicU64]>,
     lists: Box<[AtomicU64]>,
-    /// Highest times that writes of this replica raised on the lists' stripes:
-    /// no page below them is answered, not even within the list grace.
+    /// Highest times of this replica's own writes on each list stripe. A page
+    /// older than that is not served, not even within the list grace.
     own_lists: Box<[AtomicU64]>,
 }
 
-/// What one part of a request is measured by, read once.
+/// What one part of a request is checked against. Read once for each part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadView {
-    /// The frontier, read before the rest.
+    /// The frontier, read before the fence and the floor.
     pub frontier: OriginTime,
-    /// `max(fence, floor)` of the part's stripe: a value older than this may
-    /// have missed a change.
+    /// `max(fence, floor)` of the key's stripe. A value with a lower `as_of` may
+    /// miss a change.
     pub min_as_of: OriginTime,
 }
 
-/// A value that was admitted.
+/// A value that may be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admitted {
-    /// Every change up to this is in the answer.
+    /// Every change up to this time is in the value.
     pub fresh_to: OriginTime,
-    /// What the answer has seen: its part of the token.
+    /// What the value has seen: its part of the response's token.
     pub seen: OriginTime,
 }
 
-impl ReadView {
-    /// The one rule: a value stamped `as_of` is admissible if no change of its
-    /// stripe is newer; it is then fresh to the frontier or to its own stamp,
-    /// and may be answered if that reaches `need`.
+impl Admitted {
+    /// A value that is fresh to its stamp only.
     #[must_use]
-    pub fn admit(&self, as_of: OriginTime, need: OriginTime) -> Option<Admitted> {
-        self.admissible(as_of).filter(|hit| hit.fresh_to >= need)
+    pub const fn at(as_of: OriginTime) -> Self {
+        Self {
+            fresh_to: as_of,
+            seen: as_of,
+        }
+    }
+}
+
+impl ReadView {
+    /// The one rule. A value stamped `as_of` is admissible if no change of its
+    /// stripe is newer. It is then fresh to the frontier or to its own stamp, and
+    /// may be served if that reaches `min_freshness`.
+    #[must_use]
+    pub fn admit(&self, as_of: OriginTime, min_freshness: OriginTime) -> Option<Admitted> {
+        self.admissible(as_of)
+            .filter(|admitted| admitted.fresh_to >= min_freshness)
     }
 
-    /// The first half of the rule: how fresh the value is, whatever is needed.
+    /// The first half of the rule: how fresh an admissible value is.
     #[must_use]
     pub fn admissible(&self, as_of: OriginTime) -> Option<Admitted> {
         (as_of >= self.min_as_of).then(|| self.loaded(as_of))
     }
 
-    /// How fresh a value is that was loaded for this check: begun with
-    /// `after >= max(bar, need)`, so it is right without a second check.
+    /// How fresh a value is that was loaded for this view. The load began with
+    /// `after >= max(min_as_of, min_freshness)`, so it needs no second check.
     #[must_use]
     pub fn loaded(&self, as_of: OriginTime) -> Admitted {
         let seen = if as_of > self.frontier {
@@ -89,8 +101,8 @@ impl ReadView {
     }
 }
 
-/// The value as it may be written to the shared tier again: it is known to
-/// have been the same up to `check.frontier`, if it was admitted by `check`.
+/// The value as it may be written to the shared tier again: if `view` admitted
+/// it, it is known to be unchanged up to `view.frontier`.
 #[must_use]
 pub fn renewed(value: &Stamped, view: &ReadView) -> Stamped {
     Stamped {
@@ -120,8 +132,8 @@ impl Watermarks {
         }
     }
 
-    /// Places floor and frontier at the start of the feed's replay. Once, before
-    /// the first reader; from then on neither falls.
+    /// Places floor and frontier where the replay begins. Called once, before the
+    /// first read; from then on neither falls.
     pub fn place(&self, start: OriginTime) {
         self.frontier.store(start.0, Ordering::Relaxed);
         self.floor.store(start.0, Ordering::Release);
@@ -139,20 +151,29 @@ impl Watermarks {
         OriginTime(self.floor.load(Ordering::Acquire))
     }
 
-    /// The check of a todo, read in the order that the rule wants: frontier,
-    /// then fence and floor.
+    /// The view of a key. The rule needs this order: the frontier first, then
+    /// the fence and the floor.
+    #[must_use]
+    pub fn view(&self, key: KeyRef<'_>) -> ReadView {
+        match key {
+            KeyRef::Todo(name) => self.view_todo(name.as_str()),
+            KeyRef::Page(query) => self.view_list(query.list.as_str()),
+        }
+    }
+
+    /// The view of a todo.
     #[must_use]
     pub fn view_todo(&self, name: &str) -> ReadView {
-        self.view(stripe(&self.todos, name))
+        self.view_stripe(stripe(&self.todos, name))
     }
 
-    /// The check of a list's pages.
+    /// The view of a list's pages.
     #[must_use]
     pub fn view_list(&self, list: &str) -> ReadView {
-        self.view(stripe(&self.lists, list))
+        self.view_stripe(stripe(&self.lists, list))
     }
 
-    fn view(&self, fence: &AtomicU64) -> ReadView {
+    fn view_stripe(&self, fence: &AtomicU64) -> ReadView {
         let frontier = self.frontier();
         let fence = OriginTime(fence.load(Ordering::Acquire));
         ReadView {
@@ -161,7 +182,7 @@ impl Watermarks {
         }
     }
 
-    /// Raises every stripe that a change concerns.
+    /// Raises every stripe that a change can affect.
     pub fn raise(&self, change: &Change) {
         self.raise_todo(change.name.as_str(), change.time);
         if moves_in_list(change) {
@@ -179,14 +200,22 @@ impl Watermarks {
         stripe(&self.lists, list).fetch_max(time.0, Ordering::AcqRel);
     }
 
+    /// Raises the stripe of a key.
+    pub fn raise_key(&self, key: KeyRef<'_>, time: OriginTime) {
+        match key {
+            KeyRef::Todo(name) => self.raise_todo(name.as_str(), time),
+            KeyRef::Page(query) => self.raise_list(query.list.as_str(), time),
+        }
+    }
+
     /// Raises a list's stripe for a write of this replica.
     pub fn raise_list_by_own_write(&self, list: &str, time: OriginTime) {
         stripe(&self.own_lists, list).fetch_max(time.0, Ordering::AcqRel);
         self.raise_list(list, time);
     }
 
-    /// The least `as_of` of a page of this list that may be answered though
-    /// overtaken: the floor, and the highest own write.
+    /// The least `as_of` of a page of this list that may be served within its
+    /// grace: the floor, and the highest own write.
     #[must_use]
     pub fn grace_min_as_of(&self, list: &str) -> OriginTime {
         OriginTime(stripe(&self.own_lists, list).load(Ordering::Acquire)).max(self.floor())

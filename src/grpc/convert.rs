@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{filter, page_token};
 use crate::{
-    cache::{Consistency, Want, WatchRequest},
+    cache::{Consistency, ReadOptions, WatchRequest},
     error::{Error, FieldProblem, shorten},
     model::{
         LIMITS, ListName, OriginId, OriginTime, PageQuery, Patch, RequestId, TodoName, Token,
@@ -131,11 +131,11 @@ pub fn token(field: &'static str, text: &str, origin: OriginId) -> Result<Token,
 ///
 /// # Errors
 /// `FieldInvalid`, `TokenInvalid`, `TokenForeign`.
-pub fn want(
+pub fn read_options(
     consistency: Option<pb::Consistency>,
     deadline: Option<Instant>,
     origin: OriginId,
-) -> Result<Want, Error> {
+) -> Result<ReadOptions, Error> {
     let flag = |name: &str, set: bool, consistency: Consistency| {
         let path = format!("consistency.{name}");
         let problem =
@@ -163,7 +163,7 @@ pub fn want(
             Consistency::AtLeastAsFresh(token.seen)
         }
     };
-    Ok(Want {
+    Ok(ReadOptions {
         consistency,
         deadline,
     })
@@ -528,24 +528,19 @@ mod tests {
     }
 
     #[test]
-    fn false_and_negative_arms_are_refused() {
-        let want = |requirement| {
-            want(
-                Some(pb::Consistency {
-                    requirement: Some(requirement),
-                }),
-                None,
-                ORIGIN,
-            )
-            .map(|want| want.consistency)
+    fn false_and_negative_levels_are_refused() {
+        let level = |requirement| {
+            let requirement = Some(requirement);
+            let options = read_options(Some(pb::Consistency { requirement }), None, ORIGIN);
+            options.map(|options| options.consistency)
         };
-        assert!(want(Requirement::FullyConsistent(false)).is_err());
+        assert!(level(Requirement::FullyConsistent(false)).is_err());
         let duration =
             |seconds, nanos| Requirement::MaxStaleness(prost_types::Duration { seconds, nanos });
-        assert!(want(duration(-1, 0)).is_err());
-        assert!(want(duration(1, -5)).is_err());
+        assert!(level(duration(-1, 0)).is_err());
+        assert!(level(duration(1, -5)).is_err());
         assert_eq!(
-            want(duration(1, 500)).expect("right"),
+            level(duration(1, 500)).expect("right"),
             Consistency::MaxStaleness(Duration::new(1, 500))
         );
     }

@@ -24,9 +24,9 @@ use super::{
     status,
 };
 use crate::{
-    cache::{Answer, Cache, Listed, WatchEvent, WatchMessage},
-    error::{Error, ReadInfo},
-    model::{PageQuery, TodoName},
+    cache::{Answer, Cache, TodoPage, WatchEvent, WatchMessage},
+    error::Error,
+    model::{PageQuery, ReadInfo, TodoName},
     pb,
 };
 
@@ -101,8 +101,8 @@ impl TodoService for Todos {
         let (deadline, request) = split(request);
         let name = convert::todo_name("name", &request.name).map_err(Error::from)?;
         let cache = self.cache()?;
-        let want = convert::want(request.consistency, deadline, cache.origin_id())?;
-        let answer = cache.get(&name, &want).await?;
+        let options = convert::read_options(request.consistency, deadline, cache.origin_id())?;
+        let answer = cache.get(&name, &options).await?;
         let todo = EncodedTodo::from(answer.body);
         reply::check_todo(&todo)?;
         Ok(Response::new(GetTodoResponse {
@@ -118,8 +118,8 @@ impl TodoService for Todos {
         let (deadline, request) = split(request);
         let names = convert::names(&request.names)?;
         let cache = self.cache()?;
-        let want = convert::want(request.consistency, deadline, cache.origin_id())?;
-        let answer = cache.get_many(&names, &want).await?;
+        let options = convert::read_options(request.consistency, deadline, cache.origin_id())?;
+        let answer = cache.get_many(&names, &options).await?;
         let mut batch = BatchGetTodosResponse {
             todos: encoded(answer.body.todos),
             missing: to_strings(&answer.body.missing),
@@ -136,16 +136,20 @@ impl TodoService for Todos {
         request: Request<pb::ListTodosRequest>,
     ) -> Result<Response<ListTodosResponse>, Status> {
         let (deadline, request) = split(request);
-        let (mut query, carried) = convert::page_query(&request)?;
+        let (query, carried) = convert::page_query(&request)?;
         let cache = self.cache()?;
-        let want = convert::want(request.consistency, deadline, cache.origin_id())?;
+        let options = convert::read_options(request.consistency, deadline, cache.origin_id())?;
+        let mut query = Arc::new(query);
         loop {
-            let page = page_reply(&query, cache.list(&query, carried, &want).await?);
+            let page = page_reply(&query, cache.list(&query, carried, &options).await?);
             match reply::fitting_names(&page) {
                 None => return Ok(reply::list_response(page)),
                 // The position after the last todo shown is known to the origin
                 // only: read a shorter page, which ends there.
-                Some(fitting) => query.size = fitting.min(query.size - 1).max(1),
+                Some(fitting) => {
+                    let size = fitting.min(query.size - 1).max(1);
+                    Arc::make_mut(&mut query).size = size;
+                }
             }
         }
     }
@@ -205,7 +209,7 @@ impl TodoService for Todos {
     }
 }
 
-fn page_reply(query: &PageQuery, answer: Answer<Listed>) -> ListTodosResponse {
+fn page_reply(query: &PageQuery, answer: Answer<TodoPage>) -> ListTodosResponse {
     let Answer { body, read } = answer;
     let next = body
         .next

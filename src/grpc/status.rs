@@ -11,8 +11,8 @@ use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::{
-    error::{Error, FieldProblem, ReadInfo, Source, shorten},
-    model::Token,
+    error::{Error, FieldProblem, shorten},
+    model::{ReadInfo, Source, Token},
     pb::{self, ErrorReason},
 };
 

@@ -1,8 +1,11 @@
 //! Plain data, known to everybody.
 
 mod change;
+mod event;
+mod key;
 mod name;
 mod query;
+mod read_info;
 mod time;
 mod todo;
 mod token;
@@ -10,8 +13,11 @@ mod value;
 mod write;
 
 pub use change::{Change, ChangeKind, Touched};
+pub use event::Event;
+pub use key::{Key, KeyRef};
 pub use name::{ListName, TodoName};
 pub use query::{Condition, DueValue, Filter, Op, Order, PagePosition, PageQuery, SortKey};
+pub use read_info::{ReadInfo, Source};
 pub use time::{Mono, OriginTime};
 pub use todo::{LIMITS, Patch, timestamp_from_ms, timestamp_ms, validate};
 pub use token::{OriginId, Token, TokenProblem};

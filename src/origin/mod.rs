@@ -18,6 +18,15 @@ use crate::{
     pb,
 };
 
+/// Time for opening a feed.
+pub const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// A feed hangs if it does not return a heartbeat within this time after its
+/// acknowledgement.
+pub const HUNG_AFTER: Duration = Duration::from_secs(2);
+/// Tries at one position that a feed does not get past while the origin is reachable.
+/// Then it goes on behind that position.
+pub const MAX_TRIES_AT_A_POSITION: u32 = 4;
+
 /// An origin: what the service asks of its database of record. One conformance
 /// suite (`tests/conformance/origin.rs`) runs on every implementation.
 #[async_trait]
@@ -56,32 +65,6 @@ pub trait Origin: Send + Sync + 'static {
         after: OriginTime,
         limit: Duration,
     ) -> Result<(OriginTime, Page), OriginError>;
-
-    /// The state of this todo exactly at `at`, for the online verifier
-    /// (`cache/verify.rs`), encoded as `load_todos` has it: byte for byte what
-    /// a load at that time would have given. Never a guess: where the past
-    /// cannot be read or proven, it is an error. Returns within `limit`.
-    ///
-    /// # Errors
-    /// `Ahead` if the origin has not reached `at`; `Unavailable` for
-    /// everything else, a past that it does not remember included.
-    async fn todo_at(
-        &self,
-        name: &TodoName,
-        at: OriginTime,
-        limit: Duration,
-    ) -> Result<Value, OriginError>;
-
-    /// The page exactly at `at`, as `load_page` has it. Never a guess.
-    ///
-    /// # Errors
-    /// As `todo_at`.
-    async fn page_at(
-        &self,
-        query: &PageQuery,
-        at: OriginTime,
-        limit: Duration,
-    ) -> Result<Page, OriginError>;
 
     /// A small majority write to this replica's own document. Returns the time
     /// of the write: above every write that anyone had acknowledged before the

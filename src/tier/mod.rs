@@ -5,3 +5,6 @@ pub mod near;
 pub mod record;
 pub mod redis;
 pub mod shared;
+mod tiers;
+
+pub use tiers::{Tiers, shared_key};

@@ -1,86 +1,86 @@
 //! The cache in the process: encoded todos and pages, stamped.
 //!
-//! What it buys: a hit costs about a tenth of a microsecond and no copy of the
-//! todo. What it costs: its capacity in memory. Nothing in it ever expires:
-//! whether a value may be answered is decided by its stamp.
+//! A hit costs about a tenth of a microsecond and copies no todo. The cost is its
+//! capacity in memory. Nothing expires: whether a value may be served is decided
+//! by its stamp.
 
-use std::{mem::size_of, sync::Arc};
+use std::mem::size_of;
 
 use quick_cache::{
     Equivalent, Weighter,
     sync::{Cache, EntryAction, EntryResult},
 };
 
-use crate::model::{Mono, OriginTime, PageQuery, Stamped, TodoName, Value};
+use crate::model::{Condition, Key, KeyRef, Mono, OriginTime, PageQuery, Stamped, Value};
 
-/// What an entry costs beside its key and value: the table's slots, the
-/// headers of its allocations, what the allocator rounds up, and the holes that
-/// churn leaves in its pages. Measured (`cargo bench --bench compare -- long memory`)
-/// when 400 were counted, which is some 337,000 todos of 400 bytes: the process took 384 MiB
-/// when full and 376 after half an hour of churn, 114 of them also with hardly
-/// anything kept.
+/// Bytes of an entry beside its key and value: the table's slots, the headers of
+/// its allocations, what the allocator rounds up, and fragmentation under churn.
+/// Measured with `cargo bench --bench compare -- long memory`.
 const ENTRY_OVERHEAD: u64 = 450;
-/// Bytes that a todo is taken to have, to size the tables at first.
+/// Bytes of a usual todo, to size the tables at first.
 const USUAL_ENTRY: u64 = 512;
+/// Bytes of one allocation beside its content: header and rounding.
+const ALLOCATION: usize = 24;
 
-/// No entry takes more than this part of the capacity: one that does is not
-/// kept, rather than pushing out many others.
+/// An entry may take at most this part of the capacity. A larger one is not kept,
+/// instead of evicting many others.
 const LARGEST_PART: u64 = 16;
-
-/// A key of the near tier.
-#[derive(Clone, PartialEq, Eq, Hash)]
-enum Key {
-    Todo(TodoName),
-    Page(Arc<PageQuery>),
-}
-
-/// The same keys, borrowed. Hashes like `Key`.
-#[derive(Hash)]
-enum KeyRef<'a> {
-    Todo(&'a str),
-    Page(&'a PageQuery),
-}
 
 impl Equivalent<Key> for KeyRef<'_> {
     fn equivalent(&self, key: &Key) -> bool {
-        match (self, key) {
-            (Self::Todo(name), Key::Todo(key)) => *name == key.as_str(),
-            (Self::Page(query), Key::Page(key)) => **query == **key,
-            _ => false,
-        }
+        *self == key.as_ref()
     }
 }
 
+/// A value in the near tier.
 #[derive(Clone)]
-struct Entry {
-    stamped: Stamped,
+pub struct NearEntry {
+    /// The value.
+    pub stamped: Stamped,
     /// When the load of a page began, if this replica loaded it.
-    began: Option<Mono>,
+    pub load_began: Option<Mono>,
 }
 
 #[derive(Clone)]
-struct Bytes;
+struct Weight;
 
-impl Weighter<Key, Entry> for Bytes {
-    fn weight(&self, key: &Key, entry: &Entry) -> u64 {
+impl Weighter<Key, NearEntry> for Weight {
+    fn weight(&self, key: &Key, entry: &NearEntry) -> u64 {
         let key = match key {
             Key::Todo(name) => name.as_str().len(),
-            Key::Page(query) => size_of::<PageQuery>() + query.filter.0.len() * 64,
+            Key::Page(query) => query_bytes(query),
         };
         let value = match &entry.stamped.value {
             Value::Todo(todo) => todo.len(),
             Value::Absent => 0,
-            Value::Unreadable(why) => why.field.len() + why.problem.len(),
-            // A name is an allocation of its own.
-            Value::Page(page) => page.names.iter().map(|name| name.as_str().len() + 40).sum(),
+            Value::Unreadable(why) => why.field.len() + why.problem.len() + 2 * ALLOCATION,
+            // Each name is an allocation with two counters.
+            Value::Page(page) => page
+                .names
+                .iter()
+                .map(|name| name.as_str().len() + 16 + 16 + ALLOCATION)
+                .sum(),
         };
         ENTRY_OVERHEAD + (key + value) as u64
     }
 }
 
-/// The near tier: bounded by the bytes it takes.
+/// Bytes that a query takes, the text of its labels included.
+fn query_bytes(query: &PageQuery) -> usize {
+    let condition = |condition: &Condition| {
+        let text = match condition {
+            Condition::Label(label) => label.capacity() + ALLOCATION,
+            Condition::State(..) | Condition::Priority(..) | Condition::Due(..) => 0,
+        };
+        size_of::<Condition>() + text
+    };
+    let conditions: usize = query.filter.0.iter().map(condition).sum();
+    size_of::<PageQuery>() + query.list.as_str().len() + 2 * ALLOCATION + conditions
+}
+
+/// The near tier, bounded by the bytes that it takes.
 pub struct Near {
-    cache: Cache<Key, Entry, Bytes>,
+    cache: Cache<Key, NearEntry, Weight>,
     largest: u64,
 }
 
@@ -92,77 +92,50 @@ impl Near {
             .unwrap_or(usize::MAX)
             .max(1);
         Self {
-            cache: Cache::with_weighter(entries, capacity, Bytes),
+            cache: Cache::with_weighter(entries, capacity, Weight),
             largest: capacity / LARGEST_PART,
         }
     }
 
-    /// The stamped value of a todo.
+    /// The entry of a key.
     #[must_use]
-    pub fn todo(&self, name: &str) -> Option<Stamped> {
-        self.cache
-            .get(&KeyRef::Todo(name))
-            .map(|entry| entry.stamped)
+    pub fn get(&self, key: KeyRef<'_>) -> Option<NearEntry> {
+        self.cache.get(&key)
     }
 
-    /// The stamp of a todo; for the choice of what to keep this is no read.
-    #[must_use]
-    pub fn todo_as_of(&self, name: &str) -> Option<OriginTime> {
-        self.cache
-            .peek(&KeyRef::Todo(name))
-            .map(|entry| entry.stamped.as_of)
-    }
-
-    /// A stamped page, and when its load began if this replica loaded it.
-    #[must_use]
-    pub fn page(&self, query: &PageQuery) -> Option<(Stamped, Option<Mono>)> {
-        self.cache
-            .get(&KeyRef::Page(query))
-            .map(|entry| (entry.stamped, entry.began))
-    }
-
-    /// Keeps a todo, unless a newer state of it is kept already.
-    pub fn put_todo(&self, name: TodoName, stamped: Stamped) {
-        self.put(
-            Key::Todo(name),
-            Entry {
-                stamped,
-                began: None,
-            },
-        );
-    }
-
-    /// Keeps a page, unless a newer state of it is kept already.
-    pub fn put_page(&self, query: Arc<PageQuery>, stamped: Stamped, began: Option<Mono>) {
-        self.put(Key::Page(query), Entry { stamped, began });
-    }
-
-    /// Keeps this todo no longer.
-    pub fn remove_todo(&self, name: &str) {
-        self.cache.remove(&KeyRef::Todo(name));
-    }
-
-    /// Keeps this page no longer.
-    pub fn remove_page(&self, query: &PageQuery) {
-        self.cache.remove(&KeyRef::Page(query));
-    }
-
-    fn put(&self, key: Key, new: Entry) {
-        if Bytes.weight(&key, &new) > self.largest {
-            self.cache.remove(&key);
+    /// Keeps a value, unless a newer one of the key is kept already.
+    /// `load_began`: when the load of a page began, if this replica loaded it.
+    pub fn put(&self, key: &Key, stamped: Stamped, load_began: Option<Mono>) {
+        let new = NearEntry {
+            stamped,
+            load_began,
+        };
+        if Weight.weight(key, &new) > self.largest {
+            self.cache.remove(&key.as_ref());
             return;
         }
-        let keep_newer = |_: &Key, kept: &mut Entry| {
+        let keep_newer = |_: &Key, kept: &mut NearEntry| {
             if kept.stamped.as_of < new.stamped.as_of {
                 *kept = new.clone();
             }
             EntryAction::Retain(())
         };
-        if let EntryResult::Vacant(guard) = self.cache.entry(&key, None, keep_newer) {
-            // Fails only when somebody put a value there meanwhile: then that
-            // one stays, and costs at most another load.
+        if let EntryResult::Vacant(guard) = self.cache.entry(key, None, keep_newer) {
+            // Fails only if somebody inserted a value meanwhile. That one stays;
+            // the cost is at most one more load.
             let _ = guard.insert(new.clone());
         }
+    }
+
+    /// The stamp of a key. Does not count as a use of the entry.
+    #[must_use]
+    pub fn as_of(&self, key: KeyRef<'_>) -> Option<OriginTime> {
+        self.cache.peek(&key).map(|entry| entry.stamped.as_of)
+    }
+
+    /// Removes the entry of a key.
+    pub fn remove(&self, key: KeyRef<'_>) {
+        self.cache.remove(&key);
     }
 
     /// Bytes held, by its own count.
@@ -186,11 +159,21 @@ impl Near {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::model::{Filter, ListName, Order, Page};
+    use crate::model::{Filter, ListName, Order, Page, TodoName};
 
     fn name(id: u32) -> TodoName {
         TodoName::parse(&format!("lists/home/todos/{id}")).expect("a name")
+    }
+
+    fn key(id: u32) -> Key {
+        Key::Todo(name(id))
+    }
+
+    fn get(near: &Near, id: u32) -> Option<Stamped> {
+        near.get(key(id).as_ref()).map(|entry| entry.stamped)
     }
 
     fn todo(as_of: u64, text: &str) -> Stamped {
@@ -200,28 +183,30 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_newer_state_wins_whatever_comes_first() {
-        let near = Near::new(1 << 20);
-        near.put_todo(name(1), todo(5, "five"));
-        near.put_todo(name(1), todo(4, "four"));
-        assert_eq!(near.todo("lists/home/todos/1"), Some(todo(5, "five")));
-        near.put_todo(name(1), todo(6, "six"));
-        assert_eq!(near.todo("lists/home/todos/1"), Some(todo(6, "six")));
-        assert_eq!(near.todo("lists/home/todos/2"), None);
-    }
-
-    #[test]
-    fn pages_are_told_apart_by_the_whole_query() {
-        let near = Near::new(1 << 20);
-        let list = ListName::parse("lists/home").expect("a name");
-        let query = |size| PageQuery {
-            list: list.clone(),
-            filter: Filter::default(),
+    fn query(size: u32, filter: Filter) -> Arc<PageQuery> {
+        Arc::new(PageQuery {
+            list: ListName::parse("lists/home").expect("a name"),
+            filter,
             order: Order::DueTime,
             size,
             after: None,
-        };
+        })
+    }
+
+    #[test]
+    fn the_newer_state_wins_in_any_order() {
+        let near = Near::new(1 << 20);
+        near.put(&key(1), todo(5, "five"), None);
+        near.put(&key(1), todo(4, "four"), None);
+        assert_eq!(get(&near, 1), Some(todo(5, "five")));
+        near.put(&key(1), todo(6, "six"), None);
+        assert_eq!(get(&near, 1), Some(todo(6, "six")));
+        assert_eq!(get(&near, 2), None);
+    }
+
+    #[test]
+    fn pages_are_distinguished_by_the_whole_query() {
+        let near = Near::new(1 << 20);
         let page = Page {
             names: vec![name(1)],
             next: None,
@@ -230,24 +215,30 @@ mod tests {
             as_of: OriginTime(3),
             value: Value::Page(Arc::new(page)),
         };
-        near.put_page(Arc::new(query(10)), stamped.clone(), Some(Mono(7)));
-        assert_eq!(near.page(&query(10)), Some((stamped, Some(Mono(7)))));
-        assert_eq!(near.page(&query(11)), None);
+        let (ten, eleven) = (query(10, Filter::default()), query(11, Filter::default()));
+        near.put(&Key::Page(Arc::clone(&ten)), stamped.clone(), Some(Mono(7)));
+        let found = near.get(KeyRef::Page(&ten)).expect("kept");
+        assert_eq!((found.stamped, found.load_began), (stamped, Some(Mono(7))));
+        assert!(near.get(KeyRef::Page(&eleven)).is_none());
     }
 
     #[test]
     fn stays_below_its_capacity() {
         let near = Near::new(1 << 20);
         for id in 0..20_000 {
-            near.put_todo(name(id), todo(1, &"x".repeat(400)));
+            near.put(&key(id), todo(1, &"x".repeat(400)), None);
             assert!(near.bytes() <= 1 << 20);
         }
         assert!(near.len() > 1000, "{} entries", near.len());
-        near.put_todo(name(7), todo(2, &"x".repeat(2 << 20)));
-        assert_eq!(
-            near.todo("lists/home/todos/7"),
-            None,
-            "too large a part of the tier"
-        );
+        near.put(&key(7), todo(2, &"x".repeat(2 << 20)), None);
+        assert_eq!(get(&near, 7), None, "too large a part of the tier");
+    }
+
+    /// The text of a filter counts.
+    #[test]
+    fn a_query_weighs_the_text_of_its_labels() {
+        let label = |text: String| query(10, Filter(vec![Condition::Label(text)]));
+        let (short, long) = (label("a".into()), label("a".repeat(8000)));
+        assert!(query_bytes(&long) >= query_bytes(&short) + 7999);
     }
 }

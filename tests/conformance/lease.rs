@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use prost::Message as _;
 use tidemark::{
-    cache::{Cache, Clock, Consistency, Phase, Settings, Want},
+    cache::{Cache, Clock, Consistency, Phase, ReadOptions, Settings},
     model::{Patch, TodoName, Write},
     origin::{Origin, embedded::Embedded},
     pb,
@@ -89,7 +89,7 @@ async fn replica(origin: &Arc<Embedded>, shared: Arc<Slow>) -> Replica {
 }
 
 async fn title(replica: &Replica, name: &TodoName) -> String {
-    let want = Want {
+    let want = ReadOptions {
         consistency: Consistency::MinimizeLatency,
         deadline: None,
     };

@@ -350,150 +350,7 @@ async fn pages_are_in_order(origin: &Any) {
     }
 }
 
-/// What is said of the past is exact, whoever writes meanwhile; what cannot be
-/// known is not guessed. `remembers`: an origin that keeps older states.
-async fn the_past_is_exact_or_not_told(origin: &Any, remembers: bool) {
-    let (past, still) = (name("past"), name("still"));
-    let before = origin.heartbeat(100, LIMIT).await.expect("acknowledged");
-    done(origin, create("still", "x")).await;
-    let mut states = vec![(before, None)];
-    states.push((done(origin, create("past", "a")).await, Some("a")));
-    states.push((done(origin, update("past", "b")).await, Some("b")));
-    states.push((done(origin, delete("past")).await, None));
-    states.push((done(origin, create("past", "c")).await, Some("c")));
-    let mut told = 0;
-    for (at, wanted) in &states {
-        match origin.todo_at(&past, *at, LIMIT).await {
-            Ok(value) => {
-                assert_eq!(title(&value).as_deref(), *wanted, "at {at}");
-                told += 1;
-            }
-            Err(problem) => {
-                assert!(
-                    !remembers && matches!(problem, OriginError::Unavailable(_)),
-                    "{problem}"
-                );
-            }
-        }
-    }
-    assert!(
-        told >= 2,
-        "the first state and the last one can be proven by any origin"
-    );
-    let (as_of, values) = origin
-        .load_todos(std::slice::from_ref(&still), states[1].0, LIMIT)
-        .await
-        .expect("loaded");
-    for at in [states[1].0, as_of] {
-        assert_eq!(
-            origin
-                .todo_at(&still, at, LIMIT)
-                .await
-                .expect("it did not change"),
-            values[0],
-            "byte for byte"
-        );
-    }
-    let ahead = OriginTime(as_of.0 + (1 << 45));
-    assert!(matches!(
-        origin.todo_at(&still, ahead, LIMIT).await,
-        Err(OriginError::Ahead(_))
-    ));
-    // Long before all that anyone remembers.
-    for at in [0, 1, 1 << 32] {
-        // Before all that anyone remembers.
-        match origin.todo_at(&still, OriginTime(at), LIMIT).await {
-            Ok(value) => {
-                assert_eq!(
-                    value,
-                    Value::Absent,
-                    "an empty store may know that it was empty"
-                );
-            }
-            Err(problem) => {
-                assert!(at != 1 << 32 || !matches!(problem, OriginError::Ahead(_)) || !remembers);
-            }
-        }
-    }
-}
-
-async fn past_states_are_those_that_were_loaded(origin: &Any, remembers: bool) {
-    done(origin, create("history", "0")).await;
-    let writer = Arc::clone(origin);
-    let writing = tokio::spawn(async move {
-        for n in 1..=200 {
-            done(&writer, update("history", &n.to_string())).await;
-        }
-    });
-    let (mut asked, mut told) = (0, 0);
-    while !writing.is_finished() {
-        let (as_of, values) = origin
-            .load_todos(&[name("history")], OriginTime(1), LIMIT)
-            .await
-            .expect("loaded");
-        asked += 1;
-        match origin.todo_at(&name("history"), as_of, LIMIT).await {
-            Ok(value) => {
-                assert_eq!(value, values[0], "at {as_of}");
-                told += 1;
-            }
-            Err(problem) => assert!(!remembers, "{problem}"),
-        }
-    }
-    writing.await.expect("written");
-    assert!(
-        told > 0 && (told == asked || !remembers),
-        "{told} of {asked}"
-    );
-}
-
-async fn past_pages_are_those_that_were_loaded(origin: &Any, remembers: bool) {
-    let list = ListName::parse("lists/past-pages").expect("a name");
-    let query = PageQuery {
-        list: list.clone(),
-        filter: Filter::default(),
-        order: Order::CreateTime,
-        size: 4,
-        after: None,
-    };
-    let mut pages = Vec::new();
-    for n in 0..6 {
-        let name = list.todo(&format!("t{n}")).expect("a name");
-        let time = done(
-            origin,
-            Write::Create {
-                todo: patch("x").create(name.as_str(), n),
-                name,
-            },
-        )
-        .await;
-        pages.push(origin.load_page(&query, time, LIMIT).await.expect("loaded"));
-    }
-    for (as_of, page) in &pages[..5] {
-        match origin.page_at(&query, *as_of, LIMIT).await {
-            Ok(past) => assert_eq!(past, *page, "at {as_of}"),
-            Err(problem) => assert!(!remembers, "{problem}"),
-        }
-    }
-    let (as_of, page) = &pages[5];
-    assert_eq!(
-        origin
-            .page_at(&query, *as_of, LIMIT)
-            .await
-            .expect("nothing changed since"),
-        *page
-    );
-    let ahead = OriginTime(as_of.0 + (1 << 45));
-    assert!(matches!(
-        origin.page_at(&query, ahead, LIMIT).await,
-        Err(OriginError::Ahead(_))
-    ));
-}
-
-async fn all(origin: Any, remembers: bool) {
-    the_past_is_exact_or_not_told(&origin, remembers).await;
-    past_states_are_those_that_were_loaded(&origin, remembers).await;
-    past_pages_are_those_that_were_loaded(&origin, remembers).await;
+async fn all(origin: Any) {
     loads_are_exact(&origin).await;
     loads_honour_after(&origin).await;
     refusals_tell_a_time(&origin).await;
@@ -561,75 +418,19 @@ async fn forgotten_history_is_told_by_mongodb() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_embedded_store_conforms() {
-    all(
-        Arc::new(Embedded::open(&folder("data"), 0).expect("opened")),
-        false,
-    )
+    all(Arc::new(
+        Embedded::open(&folder("data"), 0).expect("opened"),
+    ))
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mongodb_conforms() {
     let uri = mongo().uri("conformance");
-    all(
-        Arc::new(MongoDb::connect(&uri, 0, 64).await.expect("connected")),
-        true,
-    )
+    all(Arc::new(
+        MongoDb::connect(&uri, 0, 64).await.expect("connected"),
+    ))
     .await;
-}
-
-/// A collection that is gone, or made again, says nothing of what it was.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_past_of_a_dropped_collection_is_not_guessed() {
-    let mongo = mongo();
-    let uri = mongo.uri("past_dropped");
-    let origin: Any = Arc::new(MongoDb::connect(&uri, 0, 64).await.expect("connected"));
-    let time = done(&origin, create("a", "x")).await;
-    let query = PageQuery {
-        list: name("a").list(),
-        filter: Filter::default(),
-        order: Order::CreateTime,
-        size: 10,
-        after: None,
-    };
-    let ask = async |what: &str| {
-        match origin.todo_at(&name("a"), time, LIMIT).await {
-            Ok(value) => assert_eq!(title(&value).as_deref(), Some("x"), "{what}"),
-            Err(problem) => assert!(
-                matches!(problem, OriginError::Unavailable(_)),
-                "{what}: {problem}"
-            ),
-        }
-        match origin.page_at(&query, time, LIMIT).await {
-            Ok(page) => assert_eq!(page.names, [name("a")], "{what}"),
-            Err(problem) => assert!(
-                matches!(problem, OriginError::Unavailable(_)),
-                "{what}: {problem}"
-            ),
-        }
-    };
-    ask("there").await;
-    mongo
-        .todos("past_dropped")
-        .await
-        .drop()
-        .await
-        .expect("dropped");
-    ask("gone").await;
-    done(&origin, create("b", "x")).await;
-    ask("made again").await;
-    let (as_of, page) = origin.load_page(&query, time, LIMIT).await.expect("loaded");
-    assert_eq!(
-        (
-            page.names,
-            origin
-                .load_todos(&[name("a")], as_of, LIMIT)
-                .await
-                .expect("loaded")
-                .1
-        ),
-        (vec![name("b")], vec![Value::Absent])
-    );
 }
 
 /// Numbers go on above all that were ever given out, and the history is kept.

@@ -382,7 +382,7 @@ impl Ages {
         if self.took(Turn::TokenWithoutAge) && matches!(request.want, Want::Token(_)) {
             return self.look(state, request, regardless, false);
         }
-        match consistency.need(mono(request.arrival), LIMIT, &state.heartbeat_log) {
+        match consistency.min_freshness(mono(request.arrival), LIMIT, &state.heartbeat_log) {
             MinFreshness::At(need) => {
                 let need = if self.took(Turn::MinusTwo) {
                     need.pred()
@@ -516,7 +516,7 @@ impl Ages {
         } else {
             hit.fresh_to
         };
-        let Some(proven) = state.heartbeat_log.proven(reaches) else {
+        let Some(proven) = state.heartbeat_log.begun_below(reaches) else {
             return;
         };
         let mut proven = instant(proven);

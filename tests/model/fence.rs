@@ -255,7 +255,7 @@ impl Fence {
             _ => {}
         }
         let alone = self.bounds.alone && event != Event::Transaction;
-        let closed = state.closing.take(at(time), alone, None).expect("in order");
+        let closed = state.closing.add(at(time), alone, None).expect("in order");
         let mut frontier = small(closed.frontier);
         if self.took(Turn::FrontierInsideTransaction) {
             frontier = time;

@@ -3,14 +3,15 @@
 //! comes back with the last token that it was given, also to a replica that
 //! was started meanwhile.
 //!
-//! Mirrors `cache/follow.rs`, `cache/hub.rs` and `cache/watch.rs`.
+//! Mirrors `follower.rs`, `watch/hub.rs` and `watch/stream.rs`.
 
 use std::sync::Arc;
 
 use stateright::{Model, Property};
 use tidemark::{
-    coherence::{ClosedTimes, CommitGroups, Entry, Next, Pending, Ring, TooOld},
-    model::{Change, ChangeKind, OriginTime, Touched},
+    coherence::{ClosedTimes, CommitGroups},
+    model::{Change, ChangeKind, Event, OriginTime, Touched},
+    watch::{ConflatingQueue, Delivery, Ring, TooOld},
 };
 
 use crate::{
@@ -29,7 +30,7 @@ pub struct Bounds {
     losses: u8,
     /// Whether an event outside a transaction closes its time at once.
     alone: bool,
-    /// Whether the copy of `Pending` that some turns are wrong in takes its
+    /// Whether the copy of `ConflatingQueue` that some turns are wrong in takes its
     /// place: without a turn it must be right.
     copied: bool,
 }
@@ -109,7 +110,7 @@ impl Watch {
 
 /// What happened at one time of the origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Event {
+pub enum LogEvent {
     Change(usize),
     /// Both todos in one transaction.
     Both,
@@ -119,7 +120,7 @@ pub enum Event {
     Nothing,
 }
 
-impl Event {
+impl LogEvent {
     const fn items(self) -> u8 {
         if matches!(self, Self::Both) { 2 } else { 1 }
     }
@@ -133,14 +134,14 @@ impl Event {
     }
 
     /// What the feed brings as the event's item number `index`.
-    fn entry(self, index: u8, time: Time) -> Option<Entry> {
+    fn event(self, index: u8, time: Time) -> Option<Event> {
         let key = match self {
             Self::Change(key) => key,
             Self::Both => usize::from(index),
             Self::Drop => return Some(reset()),
             Self::Nothing => return None,
         };
-        Some(Entry::Change(Arc::new(Change {
+        Some(Event::Change(Arc::new(Change {
             name: todo(key).clone(),
             kind: ChangeKind::Updated,
             touched: Touched::All,
@@ -150,8 +151,8 @@ impl Event {
     }
 }
 
-fn reset() -> Entry {
-    Entry::Reset {
+fn reset() -> Event {
+    Event::Reset {
         reason: "dropped".into(),
     }
 }
@@ -172,7 +173,7 @@ impl Feed {
         }
     }
 
-    fn next_event(&self, log: &[Event]) -> Option<(Time, u8)> {
+    fn next_event(&self, log: &[LogEvent]) -> Option<(Time, u8)> {
         let (time, taken) = self.position;
         if time > 0 && taken < log[usize::from(time) - 1].items() {
             return Some((time, taken));
@@ -180,14 +181,14 @@ impl Feed {
         (usize::from(time) < log.len()).then_some((time + 1, 0))
     }
 
-    fn take(&mut self, log: &[Event], alone: bool) -> Option<ClosedTimes> {
+    fn take(&mut self, log: &[LogEvent], alone: bool) -> Option<ClosedTimes> {
         let (time, index) = self.next_event(log)?;
         let event = log[usize::from(time) - 1];
         self.position = (time, index + 1);
-        let alone = alone && event != Event::Both;
+        let alone = alone && event != LogEvent::Both;
         Some(
             self.closing
-                .take(at(time), alone, event.entry(index, time))
+                .add(at(time), alone, event.event(index, time))
                 .expect("in order"),
         )
     }
@@ -196,11 +197,11 @@ impl Feed {
 /// What is pending for the watcher: by the real code, or by a wrong copy of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Queue {
-    Real(Pending),
+    Real(ConflatingQueue),
     Wrong(Wrong),
 }
 
-/// A copy of `Pending` in small, to be wrong in.
+/// A copy of `ConflatingQueue` in small, to be wrong in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Wrong {
     start: Time,
@@ -210,28 +211,28 @@ struct Wrong {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Item {
-    entry: Entry,
+    event: Event,
     oldest: Time,
     newest: Time,
 }
 
 impl Wrong {
-    fn push(&mut self, turn: Option<Turn>, time: Time, entries: &[Entry]) {
+    fn push(&mut self, turn: Option<Turn>, time: Time, events: &[Event]) {
         if time <= self.start {
             return;
         }
-        for entry in entries {
-            let Entry::Change(change) = entry else {
+        for event in events {
+            let Event::Change(change) = event else {
                 self.items = vec![Item {
-                    entry: entry.clone(),
+                    event: event.clone(),
                     oldest: time,
                     newest: time,
                 }];
                 continue;
             };
-            let same = |item: &Item| matches!(&item.entry, Entry::Change(other) if other.name == change.name);
+            let same = |item: &Item| matches!(&item.event, Event::Change(other) if other.name == change.name);
             let mut new = Item {
-                entry: entry.clone(),
+                event: event.clone(),
                 oldest: time,
                 newest: time,
             };
@@ -252,7 +253,7 @@ impl Wrong {
         }
     }
 
-    fn pop(&mut self, turn: Option<Turn>) -> Option<Next> {
+    fn pop(&mut self, turn: Option<Turn>) -> Option<Delivery> {
         if self.items.is_empty() {
             return None;
         }
@@ -264,8 +265,8 @@ impl Wrong {
         if is_below_all {
             self.cursor = self.cursor.max(item.newest);
         }
-        Some(Next {
-            entry: item.entry,
+        Some(Delivery {
+            event: item.event,
             cursor: at(self.cursor),
             seen: at(item.newest),
         })
@@ -273,14 +274,14 @@ impl Wrong {
 }
 
 impl Queue {
-    fn push(&mut self, turn: Option<Turn>, time: OriginTime, entries: &[Entry]) {
+    fn push(&mut self, turn: Option<Turn>, time: OriginTime, events: &[Event]) {
         match self {
-            Self::Real(pending) => drop(pending.push(time, entries.iter().cloned())),
-            Self::Wrong(wrong) => wrong.push(turn, small(time), entries),
+            Self::Real(pending) => drop(pending.push(time, events.iter().cloned())),
+            Self::Wrong(wrong) => wrong.push(turn, small(time), events),
         }
     }
 
-    fn pop(&mut self, turn: Option<Turn>) -> Option<Next> {
+    fn pop(&mut self, turn: Option<Turn>) -> Option<Delivery> {
         match self {
             Self::Real(pending) => pending.pop(),
             Self::Wrong(wrong) => wrong.pop(turn),
@@ -316,7 +317,7 @@ impl Queue {
             Self::Real(pending) => pending.reset(at(time), "read anew".into()),
             Self::Wrong(wrong) => {
                 wrong.items = vec![Item {
-                    entry: reset(),
+                    event: reset(),
                     oldest: time,
                     newest: time,
                 }];
@@ -349,12 +350,12 @@ struct Token {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Then {
     Advance(Time),
-    Release(Vec<(OriginTime, Vec<Entry>)>),
+    Release(Vec<(OriginTime, Vec<Event>)>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
-    log: Vec<Event>,
+    log: Vec<LogEvent>,
     feed: Feed,
     then: Option<Then>,
     ring: Ring,
@@ -375,7 +376,7 @@ pub struct State {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    Commit(Event),
+    Commit(LogEvent),
     Feed,
     Then,
     Resume,
@@ -407,25 +408,25 @@ impl State {
 }
 
 impl Watch {
-    fn release(&self, state: &mut State, released: Vec<(OriginTime, Vec<Entry>)>) {
-        for (time, entries) in released {
-            let is_reset = entries
+    fn release(&self, state: &mut State, released: Vec<(OriginTime, Vec<Event>)>) {
+        for (time, events) in released {
+            let is_reset = events
                 .iter()
-                .any(|entry| matches!(entry, Entry::Reset { .. }));
+                .any(|event| matches!(event, Event::Reset { .. }));
             if let Some(watcher) = state
                 .watcher
                 .as_mut()
                 .filter(|watcher| watcher.private.is_none())
             {
-                watcher.queue.push(self.turn, time, &entries);
+                watcher.queue.push(self.turn, time, &events);
             }
             if !(is_reset && self.took(Turn::ResetToConnectedOnly)) {
-                state.ring.push(time, entries.into());
+                state.ring.push(time, events.into());
             }
         }
     }
 
-    fn apply(&self, state: &mut State, released: Vec<(OriginTime, Vec<Entry>)>, frontier: Time) {
+    fn apply(&self, state: &mut State, released: Vec<(OriginTime, Vec<Event>)>, frontier: Time) {
         if self.took(Turn::HubAfterFrontier) {
             state.frontier = state.frontier.max(frontier);
             state.then = Some(Then::Release(released));
@@ -443,13 +444,13 @@ impl Watch {
         let closed = state
             .feed
             .closing
-            .take(at(time), true, None)
+            .add(at(time), true, None)
             .expect("in order");
         self.apply(state, closed.released, time);
     }
 
     fn restart(&self, state: &mut State) {
-        state.log.push(Event::Nothing);
+        state.log.push(LogEvent::Nothing);
         state.restarts += 1;
         let start = state.now() - 1;
         state.feed = Feed::after(start);
@@ -458,7 +459,7 @@ impl Watch {
     }
 
     fn lose_history(&self, state: &mut State) {
-        state.log.push(Event::Nothing);
+        state.log.push(LogEvent::Nothing);
         state.losses += 1;
         let start = state.now();
         state.feed.closing.discard_open();
@@ -481,7 +482,7 @@ impl Watch {
                 items: Vec::new(),
             })
         } else {
-            Queue::Real(Pending::after(at(after)))
+            Queue::Real(ConflatingQueue::after(at(after)))
         };
         let seen = if self.took(Turn::WatchForgetsSeen) {
             0
@@ -506,8 +507,8 @@ impl Watch {
     }
 
     fn register(&self, watcher: &mut Watcher, ring: &Ring, cursor: Time) -> Result<(), TooOld> {
-        for (time, entries) in ring.since(at(cursor))? {
-            watcher.queue.push(self.turn, *time, entries);
+        for (time, events) in ring.since(at(cursor))? {
+            watcher.queue.push(self.turn, *time, events);
         }
         watcher.private = None;
         Ok(())
@@ -530,8 +531,8 @@ impl Watch {
         let Some(closed) = feed.take(&state.log, self.bounds.alone) else {
             return;
         };
-        for (time, entries) in &closed.released {
-            watcher.queue.push(self.turn, *time, entries);
+        for (time, events) in &closed.released {
+            watcher.queue.push(self.turn, *time, events);
         }
         watcher.private = Some(feed);
         // `Err`: the ring does not have the rest yet.
@@ -555,9 +556,9 @@ impl Watch {
         watcher.waits = next.is_none();
         let Some(next) = next else { return Some(()) };
         let seen = small(next.seen);
-        let keys = match &next.entry {
-            Entry::Reset { .. } => 0..2,
-            Entry::Change(change) => {
+        let keys = match &next.event {
+            Event::Reset { .. } => 0..2,
+            Event::Change(change) => {
                 let key = usize::from(change.name == *todo(1));
                 key..key + 1
             }
@@ -615,11 +616,11 @@ impl Model for Watch {
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
         if state.now() < self.bounds.times {
             let events = [
-                Event::Change(0),
-                Event::Change(1),
-                Event::Both,
-                Event::Drop,
-                Event::Nothing,
+                LogEvent::Change(0),
+                LogEvent::Change(1),
+                LogEvent::Both,
+                LogEvent::Drop,
+                LogEvent::Nothing,
             ];
             actions.extend(events.map(Action::Commit));
         }
@@ -763,7 +764,7 @@ impl Model for Watch {
             Property::<Self>::sometimes("a transaction is told whole", |_, state| {
                 state.token.is_some_and(|token| {
                     token.fresh_to > 0
-                        && state.log[usize::from(token.fresh_to) - 1] == Event::Both
+                        && state.log[usize::from(token.fresh_to) - 1] == LogEvent::Both
                         && state
                             .watcher
                             .as_ref()

@@ -7,9 +7,9 @@ use std::{collections::BTreeMap, time::Duration};
 use bytes::Bytes;
 use prost::Message;
 use tidemark::{
-    cache::{Consistency, Listed},
-    error::{Error, ReadInfo, Source},
-    model::{OriginTime, PageQuery, TodoName, Unreadable, Value},
+    cache::{Consistency, TodoPage},
+    error::Error,
+    model::{OriginTime, PageQuery, ReadInfo, Source, TodoName, Unreadable, Value},
     pb::Todo,
 };
 use tokio::time::Instant;
@@ -248,7 +248,7 @@ impl Asked<'_> {
         &self,
         world: &World,
         query: &PageQuery,
-        listed: &Listed,
+        listed: &TodoPage,
         owed: OriginTime,
         read: &ReadInfo,
     ) {

@@ -4,11 +4,11 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tidemark::{
-    cache::{Answer, Consistency, Listed, Want, Written},
-    error::{Error, ReadInfo},
+    cache::{Answer, Consistency, ReadOptions, TodoPage, Written},
+    error::Error,
     model::{
-        Condition, Filter, ListName, Op, Order, OriginTime, PageQuery, RequestId, TodoName, Token,
-        Unreadable, Value, Write,
+        Condition, Filter, ListName, Op, Order, OriginTime, PageQuery, ReadInfo, RequestId,
+        TodoName, Token, Unreadable, Value, Write,
     },
     pb::{
         Todo,
@@ -141,7 +141,7 @@ impl Client {
         })
     }
 
-    fn asked<'a>(&self, replica: &'a Replica, what: String, want: &Want) -> Asked<'a> {
+    fn asked<'a>(&self, replica: &'a Replica, what: String, want: &ReadOptions) -> Asked<'a> {
         let (client, consistency, deadline) = (self.id, want.consistency, want.deadline);
         let own = replica.own_writes();
         Asked {
@@ -174,7 +174,7 @@ impl Client {
 
     /// One todo. Returns whether it was answered.
     pub async fn get(&mut self, name: &TodoName, consistency: Consistency) -> bool {
-        let want = Want {
+        let want = ReadOptions {
             consistency,
             deadline: self.a_deadline(),
         };
@@ -237,9 +237,9 @@ impl Client {
         }
         self.seen = self.seen.max(read.token.seen);
         self.world.count(match read.source {
-            tidemark::error::Source::Near => "from near",
-            tidemark::error::Source::Shared => "from shared",
-            tidemark::error::Source::Origin => "from the origin",
+            tidemark::model::Source::Near => "from near",
+            tidemark::model::Source::Shared => "from shared",
+            tidemark::model::Source::Origin => "from the origin",
         });
     }
 
@@ -257,7 +257,7 @@ impl Client {
         if names.is_empty() {
             return;
         }
-        let want = Want {
+        let want = ReadOptions {
             consistency: self.an_arm(),
             deadline: self.a_deadline(),
         };
@@ -344,13 +344,13 @@ impl Client {
         query: &PageQuery,
         consistency: Consistency,
         carried: Option<OriginTime>,
-    ) -> Option<(Listed, Token)> {
+    ) -> Option<(TodoPage, Token)> {
         self.world
             .queries
             .lock()
             .expect("no panic while locked")
             .insert(query.to_string(), query.clone());
-        let want = Want {
+        let want = ReadOptions {
             consistency,
             deadline: self.a_deadline(),
         };
@@ -360,7 +360,10 @@ impl Client {
             ..self.asked(&replica, format!("list {query}"), &want)
         };
         let answer = self
-            .call(&asked.what, replica.cache.list(query, carried, &want))
+            .call(
+                &asked.what,
+                replica.cache.list(&Arc::new(query.clone()), carried, &want),
+            )
             .await
             .ok()?;
         let Answer { body, read } = match answer {
@@ -414,7 +417,7 @@ impl Client {
 
     async fn present_a_forged_token(&mut self) {
         let ahead = OriginTime(self.world.history().last.0 + (1 << 40));
-        let want = Want {
+        let want = ReadOptions {
             consistency: Consistency::AtLeastAsFresh(ahead),
             deadline: None,
         };

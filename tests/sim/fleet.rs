@@ -102,7 +102,7 @@ impl Fleet {
             .then(|| Arc::new(SimShared(Arc::clone(&link))) as Arc<dyn Shared>);
         let metrics = Arc::new(Metrics::default());
         let (todo_stripes, list_stripes) = world.config.stripes;
-        let cache = Cache::with_coherence(
+        let cache = Cache::with_watermarks(
             world.config.settings.clone(),
             Clock::Tokio(world.start),
             Arc::new(SimOrigin(Arc::clone(&link))),

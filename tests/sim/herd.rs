@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tidemark::{
-    cache::{Consistency, Want},
+    cache::{Consistency, ReadOptions},
     error::Error,
     model::{Patch, TodoName, Write},
 };
@@ -28,7 +28,7 @@ const PACE: Duration = Duration::from_millis(7);
 const STEADY: usize = 20;
 
 async fn read(replica: &Replica, name: &TodoName, consistency: Consistency) {
-    let want = Want {
+    let want = ReadOptions {
         consistency,
         deadline: None,
     };

@@ -169,26 +169,6 @@ impl Link {
         timeout(limit, work).await.map_err(late)?
     }
 
-    /// The state at exactly this time.
-    async fn past<T>(
-        &self,
-        at: OriginTime,
-        limit: Duration,
-        read: impl FnOnce(&History) -> T,
-    ) -> Result<T, OriginError> {
-        let work = async {
-            self.hop().await.map_err(OriginError::unavailable)?;
-            let history = self.world.history();
-            if at > history.last {
-                Err(OriginError::Ahead(at))
-            } else {
-                Ok(read(&history))
-            }
-        };
-        let late = |_| OriginError::unavailable(format!("no answer within {limit:?}"));
-        timeout(limit, work).await.map_err(late)?
-    }
-
     /// Any time from `after` on that was reached is right.
     fn snapshot_time(&self, history: &History, after: OriginTime) -> OriginTime {
         let mut rng = self.world.rng();
@@ -308,28 +288,6 @@ impl Origin for SimOrigin {
             page
         };
         self.0.load(after, limit, read).await
-    }
-
-    async fn todo_at(
-        &self,
-        name: &TodoName,
-        at: OriginTime,
-        limit: Duration,
-    ) -> Result<Value, OriginError> {
-        self.0
-            .past(at, limit, |history| history.value_at(name, at))
-            .await
-    }
-
-    async fn page_at(
-        &self,
-        query: &PageQuery,
-        at: OriginTime,
-        limit: Duration,
-    ) -> Result<Page, OriginError> {
-        self.0
-            .past(at, limit, |history| history.page_at(query, at))
-            .await
     }
 
     async fn heartbeat(&self, number: u64, limit: Duration) -> Result<OriginTime, OriginError> {

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tidemark::{
-    cache::{Consistency, Want},
+    cache::{Consistency, ReadOptions},
     error::Error,
 };
 use tokio::time::sleep;
@@ -45,7 +45,7 @@ fn a_stale_answer_is_marked_also_when_its_document_is_unreadable() {
         spoil(&world, &name);
         let (replica, want) = (
             fleet.replica(0),
-            Want {
+            ReadOptions {
                 consistency: Consistency::MinimizeLatency,
                 deadline: None,
             },

@@ -139,7 +139,13 @@ impl Watcher {
         };
         let opened = Instant::now();
         self.told_here.clear();
-        let mut stream = match replica.cache.watch(request, None).await {
+        // A process that was killed answers no more.
+        let opening = tokio::select! {
+            biased;
+            () = replica.link.dead.cancelled() => return,
+            opening = replica.cache.watch(request, None) => opening,
+        };
+        let mut stream = match opening {
             Ok(stream) => stream,
             Err(Error::OriginUnavailable { .. } | Error::Draining | Error::Overloaded { .. }) => {
                 return;

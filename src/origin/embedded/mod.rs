@@ -7,7 +7,6 @@
 //! time, so writes that wait together are committed together.
 
 mod feed;
-mod history;
 mod store;
 mod tables;
 mod tail;
@@ -30,7 +29,6 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use self::{
     feed::EmbeddedFeed,
-    history::History,
     tail::Tail,
     writer::{Command, Writer},
 };
@@ -140,26 +138,6 @@ impl Embedded {
         }
         Ok((time, reader))
     }
-
-    /// Asks something about the past, off the threads that answer requests.
-    async fn past<T: Send + 'static>(
-        &self,
-        at: OriginTime,
-        ask: impl FnOnce(History) -> Result<T, String> + Send + 'static,
-    ) -> Result<T, OriginError> {
-        let published = self.tail.published();
-        let txn = self
-            .database
-            .begin_read()
-            .map_err(|e| OriginError::unavailable(e.to_string()))?;
-        let asked = tokio::task::spawn_blocking(move || {
-            let past = History::open(&txn, published, at)?;
-            ask(past).map_err(OriginError::unavailable)
-        });
-        asked
-            .await
-            .map_err(|e| OriginError::unavailable(e.to_string()))?
-    }
 }
 
 const STOPPED: &str = "the store's writer has stopped; the log says why";
@@ -200,26 +178,6 @@ impl Origin for Embedded {
         let page = tokio::task::spawn_blocking(move || reader.page(&query)).await;
         let page = page.map_err(|e| OriginError::unavailable(e.to_string()))?;
         Ok((time, page.map_err(OriginError::unavailable)?))
-    }
-
-    async fn todo_at(
-        &self,
-        name: &TodoName,
-        at: OriginTime,
-        _limit: Duration,
-    ) -> Result<Value, OriginError> {
-        let name = name.clone();
-        self.past(at, move |past| past.todo(&name)).await
-    }
-
-    async fn page_at(
-        &self,
-        query: &PageQuery,
-        at: OriginTime,
-        _limit: Duration,
-    ) -> Result<Page, OriginError> {
-        let query = query.clone();
-        self.past(at, move |past| past.page(&query)).await
     }
 
     async fn heartbeat(&self, number: u64, limit: Duration) -> Result<OriginTime, OriginError> {

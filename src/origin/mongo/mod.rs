@@ -146,24 +146,6 @@ impl Origin for MongoDb {
         self.inner.load_page(query, At::After(after), limit).await
     }
 
-    async fn todo_at(
-        &self,
-        name: &TodoName,
-        at: OriginTime,
-        limit: Duration,
-    ) -> Result<Value, OriginError> {
-        self.inner.todo_at(name, at, limit).await
-    }
-
-    async fn page_at(
-        &self,
-        query: &PageQuery,
-        at: OriginTime,
-        limit: Duration,
-    ) -> Result<Page, OriginError> {
-        Ok(self.inner.load_page(query, At::Exactly(at), limit).await?.1)
-    }
-
     async fn heartbeat(&self, number: u64, limit: Duration) -> Result<OriginTime, OriginError> {
         let inner = &self.inner;
         if inner.unprepared.load(Ordering::Relaxed) {

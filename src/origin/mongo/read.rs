@@ -66,20 +66,6 @@ impl Inner {
         Ok((time, names.iter().map(value).collect()))
     }
 
-    /// A todo exactly as it was at this time.
-    pub(super) async fn todo_at(
-        &self,
-        name: &TodoName,
-        at: OriginTime,
-        limit: Duration,
-    ) -> Result<Value, OriginError> {
-        let find =
-            doc! { "find": TODOS, "filter": { "_id": name.as_str() }, "limit": 1, "batchSize": 2 };
-        let (_, documents) = self.find(find, At::Exactly(at), limit).await?;
-        let document = documents.and_then(|documents| documents.into_iter().next());
-        Ok(document.map_or(Value::Absent, |document| document::value(name, &document)))
-    }
-
     /// All documents of a find, and the exact time of the state they are from;
     /// `None` if there was no collection at that time.
     pub(super) async fn find(

@@ -1,5 +1,5 @@
-//! The hub: hands each closed time to the watchers that want it, and keeps the
-//! recent ones for those who come later with a cursor.
+//! The hub: pushes each closed commit group to the watchers that want it, and
+//! keeps the recent groups for watches that start from a cursor.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -11,22 +11,22 @@ use std::{
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use super::{ConflatingQueue, Delivery, Ring, TooOld};
 use crate::{
-    coherence::{Entry, Next, Pending, Ring, TooOld},
-    model::{ListName, OriginTime, TodoName},
+    model::{Event, ListName, OriginTime, TodoName},
     telemetry::{Kind, Metrics},
 };
 
 /// Watchers at once: at 12 KB each this is 240 MB.
 pub(super) const MAX_WATCHERS: usize = 20_000;
-/// Private feeds at once: each is a stream of its own at the origin.
-pub(super) const MAX_PRIVATE_FEEDS: usize = 16;
+/// Catch-up feeds at once. Each is a change stream at the origin.
+pub(super) const MAX_CATCH_UP_FEEDS: usize = 16;
 
 /// Where changes meet watchers.
 pub(super) struct Hub {
     state: Mutex<State>,
-    places: Arc<Semaphore>,
-    private_places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
+    catch_up_permits: Arc<Semaphore>,
     metrics: Arc<Metrics>,
 }
 
@@ -40,26 +40,26 @@ struct State {
     of_all: Vec<Arc<Watcher>>,
 }
 
-/// What a watcher wants, and what it has not been given yet.
+/// One watcher: its selection, and its queue.
 pub(super) struct Watcher {
     list: Option<ListName>,
     names: HashSet<TodoName>,
-    pending: Mutex<Pending>,
+    pending: Mutex<ConflatingQueue>,
     /// Something was pushed.
     pub(super) pushed: Notify,
-    /// Something was popped: for a private feed that waits for room.
+    /// Something was popped: for a catch-up feed that waits for room.
     pub(super) popped: Notify,
     registered: AtomicBool,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Watcher {
-    fn pending(&self) -> MutexGuard<'_, Pending> {
+    fn pending(&self) -> MutexGuard<'_, ConflatingQueue> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The next thing to send.
-    pub(super) fn pop(&self) -> Option<Next> {
+    pub(super) fn pop(&self) -> Option<Delivery> {
         let next = self.pending().pop();
         if next.is_some() {
             self.popped.notify_one();
@@ -85,8 +85,8 @@ impl Watcher {
 
     /// Hands over what this watcher wants of a closed time. `true` if that
     /// was too much.
-    pub(super) fn push(&self, time: OriginTime, entries: &[Entry]) -> bool {
-        let wanted = entries.iter().filter(|entry| self.wants(entry)).cloned();
+    pub(super) fn push(&self, time: OriginTime, events: &[Event]) -> bool {
+        let wanted = events.iter().filter(|event| self.wants(event)).cloned();
         let overflowed = self.pending().push(time, wanted);
         self.pushed.notify_one();
         overflowed
@@ -98,8 +98,8 @@ impl Watcher {
         self.pushed.notify_one();
     }
 
-    fn wants(&self, entry: &Entry) -> bool {
-        let Entry::Change(change) = entry else {
+    fn wants(&self, event: &Event) -> bool {
+        let Event::Change(change) = event else {
             return true;
         };
         self.list
@@ -113,8 +113,8 @@ impl Hub {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             state: Mutex::default(),
-            places: Arc::new(Semaphore::new(MAX_WATCHERS)),
-            private_places: Arc::new(Semaphore::new(MAX_PRIVATE_FEEDS)),
+            permits: Arc::new(Semaphore::new(MAX_WATCHERS)),
+            catch_up_permits: Arc::new(Semaphore::new(MAX_CATCH_UP_FEEDS)),
             metrics,
         }
     }
@@ -128,9 +128,9 @@ impl Hub {
         self.state().ring = Ring::starting_at(start);
     }
 
-    /// The right to one private feed. `None`: there are too many.
-    pub(super) fn private_place(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.private_places).try_acquire_owned().ok()
+    /// A permit for one catch-up feed. `None`: there are too many.
+    pub(super) fn catch_up_permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.catch_up_permits).try_acquire_owned().ok()
     }
 
     /// A watcher that is not registered yet. `None`: there are too many.
@@ -140,15 +140,15 @@ impl Hub {
         names: HashSet<TodoName>,
         after: OriginTime,
     ) -> Option<Arc<Watcher>> {
-        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
         Some(Arc::new(Watcher {
             list,
             names,
-            pending: Mutex::new(Pending::after(after)),
+            pending: Mutex::new(ConflatingQueue::after(after)),
             pushed: Notify::new(),
             popped: Notify::new(),
             registered: AtomicBool::new(false),
-            _place: place,
+            _permit: permit,
         }))
     }
 
@@ -163,8 +163,8 @@ impl Hub {
         cursor: OriginTime,
     ) -> Result<(), TooOld> {
         let mut state = self.state();
-        for (time, entries) in state.ring.since(cursor)? {
-            if watcher.push(*time, entries) {
+        for (time, events) in state.ring.since(cursor)? {
+            if watcher.push(*time, events) {
                 self.count_reset("overflow");
             }
         }
@@ -218,32 +218,32 @@ impl Hub {
     }
 
     /// All changes of a closed time, before the frontier reaches it.
-    pub(super) fn release(&self, time: OriginTime, entries: Vec<Entry>) {
-        let entries: Arc<[Entry]> = entries.into();
+    pub(super) fn release(&self, time: OriginTime, events: Vec<Event>) {
+        let events: Arc<[Event]> = events.into();
         let mut state = self.state();
-        state.ring.push(time, Arc::clone(&entries));
-        let is_reset = entries
+        state.ring.push(time, Arc::clone(&events));
+        let is_reset = events
             .iter()
-            .any(|entry| matches!(entry, Entry::Reset { .. }));
+            .any(|event| matches!(event, Event::Reset { .. }));
         if is_reset {
             for watcher in state.of_list.values().flatten() {
-                watcher.push(time, &entries);
+                watcher.push(time, &events);
                 self.count_reset("origin");
             }
         } else if !state.of_list.is_empty() {
-            self.to_lists(&state, time, &entries);
+            self.to_lists(&state, time, &events);
         }
         for watcher in &state.of_all {
-            if watcher.push(time, &entries) {
+            if watcher.push(time, &events) {
                 self.count_reset("overflow");
             }
         }
     }
 
-    fn to_lists(&self, state: &State, time: OriginTime, entries: &[Entry]) {
+    fn to_lists(&self, state: &State, time: OriginTime, events: &[Event]) {
         let mut lists = HashSet::new();
-        for entry in entries {
-            let Entry::Change(change) = entry else {
+        for event in events {
+            let Event::Change(change) = event else {
                 continue;
             };
             if !lists.insert(change.name.parent()) {
@@ -255,7 +255,7 @@ impl Hub {
                 .into_iter()
                 .flatten()
             {
-                if watcher.push(time, entries) {
+                if watcher.push(time, events) {
                     self.count_reset("overflow");
                 }
             }

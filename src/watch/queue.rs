@@ -1,95 +1,17 @@
-//! What watchers are told: a ring of recent times, and for each watcher what
-//! it has not been given yet, merged by name.
+//! The queue of one watcher: what it has not been sent yet, with changes of the
+//! same todo merged.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
-use super::Entry;
-use crate::model::{Change, ChangeKind, OriginTime, TodoName};
+use crate::model::{Change, ChangeKind, Event, OriginTime, TodoName};
 
-/// Most entries in the ring: about half a minute at 2000 changes a second, in
-/// some 10 MB. An older cursor is served by a feed of its own.
-const RING_ENTRIES: usize = 65_536;
 /// Most names that may be pending for one watcher. A client that is further
-/// behind reads its list anew sooner than it works them off.
+/// behind reads its list again sooner than it works them off.
 const MAX_PENDING: usize = 4096;
-
-/// The recent closed times, in order. Nothing above `start` is missing.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Ring {
-    times: VecDeque<(OriginTime, Arc<[Entry]>)>,
-    entries: usize,
-    start: OriginTime,
-    end: OriginTime,
-    last_reset: OriginTime,
-}
-
-/// Why the ring cannot serve a cursor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TooOld {
-    /// What lies between it and the ring must be asked of the origin.
-    NotInRing,
-    /// There was a reset since: all must be read anew.
-    ResetSince,
-}
-
-impl Ring {
-    /// An empty ring that begins after `start`.
-    #[must_use]
-    pub fn starting_at(start: OriginTime) -> Self {
-        Self {
-            start,
-            end: start,
-            ..Self::default()
-        }
-    }
-
-    /// Adds a closed time.
-    pub fn push(&mut self, time: OriginTime, entries: Arc<[Entry]>) {
-        if entries
-            .iter()
-            .any(|entry| matches!(entry, Entry::Reset { .. }))
-        {
-            self.last_reset = time;
-        }
-        self.entries += entries.len();
-        self.end = self.end.max(time);
-        self.times.push_back((time, entries));
-        while self.entries > RING_ENTRIES {
-            let Some((time, oldest)) = self.times.pop_front() else {
-                break;
-            };
-            self.entries -= oldest.len();
-            self.start = time;
-        }
-    }
-
-    /// The times after a cursor.
-    ///
-    /// # Errors
-    /// `TooOld` if some of them may have left the ring.
-    pub fn since(
-        &self,
-        cursor: OriginTime,
-    ) -> Result<impl Iterator<Item = &(OriginTime, Arc<[Entry]>)>, TooOld> {
-        if cursor < self.start {
-            return Err(if cursor < self.last_reset {
-                TooOld::ResetSince
-            } else {
-                TooOld::NotInRing
-            });
-        }
-        let at = self.times.partition_point(|(time, _)| *time <= cursor);
-        Ok(self.times.range(at..))
-    }
-
-    /// The newest time that was closed.
-    #[must_use]
-    pub const fn end(&self) -> OriginTime {
-        self.end
-    }
-}
 
 /// What one watcher is still to be given, and the cursor of what it was given.
 ///
@@ -98,7 +20,7 @@ impl Ring {
 /// oldest time still pending. So a client that resumes from any cursor it was
 /// sent misses nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pending {
+pub struct ConflatingQueue {
     start: OriginTime,
     cursor: OriginTime,
     items: BTreeMap<u64, Item>,
@@ -110,23 +32,23 @@ pub struct Pending {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Item {
-    entry: Entry,
+    event: Event,
     oldest: OriginTime,
     newest: OriginTime,
 }
 
 /// One message's worth.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Next {
+pub struct Delivery {
     /// What happened.
-    pub entry: Entry,
+    pub event: Event,
     /// Where to resume after it.
     pub cursor: OriginTime,
     /// The newest time in it.
     pub seen: OriginTime,
 }
 
-impl Pending {
+impl ConflatingQueue {
     /// Nothing yet, for a watcher that begins after `start`.
     #[must_use]
     pub fn after(start: OriginTime) -> Self {
@@ -142,14 +64,14 @@ impl Pending {
 
     /// Adds what this watcher wants of a closed time. Times must rise. `true`
     /// if it overflowed into a reset.
-    pub fn push(&mut self, time: OriginTime, entries: impl Iterator<Item = Entry>) -> bool {
+    pub fn push(&mut self, time: OriginTime, events: impl Iterator<Item = Event>) -> bool {
         if time <= self.start {
             return false;
         }
-        for entry in entries {
+        for entry in events {
             match entry {
-                Entry::Change(change) => self.push_change(time, change),
-                Entry::Reset { reason } => self.reset(time, reason),
+                Event::Change(change) => self.push_change(time, change),
+                Event::Reset { reason } => self.reset(time, reason),
             }
         }
         let overflowed = self.items.len() > MAX_PENDING;
@@ -164,13 +86,13 @@ impl Pending {
         let name = change.name.clone();
         let swallowed = self.by_name.remove(&name).and_then(|at| self.remove(at));
         let oldest = swallowed.as_ref().map_or(time, |item| item.oldest);
-        let change = match swallowed.map(|item| item.entry) {
-            Some(Entry::Change(earlier)) => merged(&earlier, change),
+        let change = match swallowed.map(|item| item.event) {
+            Some(Event::Change(earlier)) => merged(&earlier, change),
             _ => change,
         };
         self.by_name.insert(name, self.next);
         self.add(Item {
-            entry: Entry::Change(change),
+            event: Event::Change(change),
             oldest,
             newest: time,
         });
@@ -199,17 +121,17 @@ impl Pending {
         self.by_name.clear();
         self.oldest.clear();
         self.add(Item {
-            entry: Entry::Reset { reason },
+            event: Event::Reset { reason },
             oldest: time,
             newest: time,
         });
     }
 
     /// The next thing to send.
-    pub fn pop(&mut self) -> Option<Next> {
+    pub fn pop(&mut self) -> Option<Delivery> {
         let at = *self.items.first_key_value()?.0;
         let item = self.remove(at)?;
-        if let Entry::Change(change) = &item.entry {
+        if let Event::Change(change) = &item.event {
             self.by_name.remove(&change.name);
         }
         let is_below_all = self
@@ -219,8 +141,8 @@ impl Pending {
         if is_below_all {
             self.cursor = self.cursor.max(item.newest);
         }
-        Some(Next {
-            entry: item.entry,
+        Some(Delivery {
+            event: item.event,
             cursor: self.cursor,
             seen: item.newest,
         })
@@ -257,7 +179,7 @@ impl Pending {
 
 /// Where it stands and what is pending, in order: what else there is follows
 /// from it. For the model, which tells states apart by it.
-impl Hash for Pending {
+impl Hash for ConflatingQueue {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (self.start, self.cursor, self.items.len()).hash(state);
         self.items.values().for_each(|item| item.hash(state));
@@ -288,8 +210,8 @@ mod tests {
     use super::*;
     use crate::model::Touched;
 
-    fn change(id: u8, kind: ChangeKind, time: u64) -> Entry {
-        Entry::Change(Arc::new(Change {
+    fn change(id: u8, kind: ChangeKind, time: u64) -> Event {
+        Event::Change(Arc::new(Change {
             name: TodoName::parse(&format!("lists/home/todos/{id}")).expect("a name"),
             kind,
             touched: Touched::All,
@@ -298,15 +220,15 @@ mod tests {
         }))
     }
 
-    fn updated(id: u8, time: u64) -> Entry {
+    fn updated(id: u8, time: u64) -> Event {
         change(id, ChangeKind::Updated, time)
     }
 
-    fn push(pending: &mut Pending, time: u64, ids: &[u8]) {
+    fn push(pending: &mut ConflatingQueue, time: u64, ids: &[u8]) {
         pending.push(OriginTime(time), ids.iter().map(|id| updated(*id, time)));
     }
 
-    fn cursors(pending: &mut Pending) -> Vec<u64> {
+    fn cursors(pending: &mut ConflatingQueue) -> Vec<u64> {
         std::iter::from_fn(|| pending.pop())
             .map(|next| next.cursor.0)
             .collect()
@@ -314,7 +236,7 @@ mod tests {
 
     #[test]
     fn of_one_time_only_the_last_carries_the_new_cursor() {
-        let mut pending = Pending::after(OriginTime(3));
+        let mut pending = ConflatingQueue::after(OriginTime(3));
         push(&mut pending, 5, &[1, 2, 3]);
         push(&mut pending, 6, &[4]);
         assert_eq!(cursors(&mut pending), [3, 3, 5, 6]);
@@ -322,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_merged_change_keeps_its_oldest_time() {
-        let mut pending = Pending::after(OriginTime(0));
+        let mut pending = ConflatingQueue::after(OriginTime(0));
         push(&mut pending, 5, &[1]);
         push(&mut pending, 6, &[2]);
         push(&mut pending, 7, &[1]);
@@ -335,7 +257,7 @@ mod tests {
 
     #[test]
     fn progress_never_overtakes_a_change() {
-        let mut pending = Pending::after(OriginTime(3));
+        let mut pending = ConflatingQueue::after(OriginTime(3));
         assert_eq!(
             pending.progress(OriginTime(2)),
             Some(OriginTime(3)),
@@ -349,13 +271,13 @@ mod tests {
 
     #[test]
     fn past_its_bound_there_is_a_reset() {
-        let mut pending = Pending::after(OriginTime(0));
+        let mut pending = ConflatingQueue::after(OriginTime(0));
         let many = (0..=MAX_PENDING).map(|id| {
             let name = TodoName::parse(&format!("lists/home/todos/{id}")).expect("a name");
-            let Entry::Change(sample) = updated(1, 5) else {
+            let Event::Change(sample) = updated(1, 5) else {
                 unreachable!()
             };
-            Entry::Change(Arc::new(Change {
+            Event::Change(Arc::new(Change {
                 name,
                 ..(*sample).clone()
             }))
@@ -363,36 +285,13 @@ mod tests {
         assert!(pending.push(OriginTime(5), many));
         assert!(matches!(
             pending.pop(),
-            Some(Next {
-                entry: Entry::Reset { .. },
+            Some(Delivery {
+                event: Event::Reset { .. },
                 cursor: OriginTime(5),
                 ..
             })
         ));
         assert!(pending.is_empty());
-    }
-
-    #[test]
-    fn the_ring_knows_what_it_has_lost() {
-        let mut ring = Ring::starting_at(OriginTime(10));
-        for time in 11..100_000 {
-            ring.push(OriginTime(time), vec![updated(1, time)].into());
-        }
-        assert_eq!(ring.since(OriginTime(11)).err(), Some(TooOld::NotInRing));
-        let start = 99_999 - RING_ENTRIES as u64;
-        assert_eq!(
-            ring.since(OriginTime(start)).expect("in the ring").count(),
-            RING_ENTRIES
-        );
-        assert_eq!(
-            ring.since(OriginTime(99_999)).expect("in the ring").count(),
-            0
-        );
-        let reset = Entry::Reset {
-            reason: "drop".into(),
-        };
-        ring.push(OriginTime(100_000), vec![reset].into());
-        assert_eq!(ring.since(OriginTime(11)).err(), Some(TooOld::ResetSince));
     }
 
     proptest! {
@@ -404,7 +303,7 @@ mod tests {
             steps in prop::collection::vec((prop::collection::vec(0u8..6, 0..4), 0usize..4), 1..40),
             start in 0u64..10,
         ) {
-            let mut pending = Pending::after(OriginTime(start));
+            let mut pending = ConflatingQueue::after(OriginTime(start));
             let mut log: Vec<(u64, u8)> = Vec::new();
             // For each name the newest time that was delivered.
             let mut delivered: HashMap<TodoName, u64> = HashMap::new();
@@ -417,7 +316,7 @@ mod tests {
                 for _ in 0..*pops {
                     let sent = match pending.pop() {
                         Some(next) => {
-                            let Entry::Change(change) = &next.entry else { unreachable!() };
+                            let Event::Change(change) = &next.event else { unreachable!() };
                             delivered.insert(change.name.clone(), next.seen.0);
                             next.cursor.0
                         }

@@ -1,0 +1,122 @@
+//! The data of one read: what it needs, what was found, what is missing.
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::{
+    coherence::{Admitted, Consistency, ReadView},
+    error::Error,
+    model::{Key, OriginTime, PagePosition, ReadInfo, Source, Stamped, TodoName, Token, Value},
+};
+
+/// How a caller wants a read to be done.
+#[derive(Clone, Debug)]
+pub struct ReadOptions {
+    /// How fresh the response must be.
+    pub consistency: Consistency,
+    /// When the caller stops waiting; `None`: never.
+    pub deadline: Option<Instant>,
+}
+
+/// A response and how fresh it is.
+#[derive(Clone, Debug)]
+pub struct Answer<T> {
+    /// The response.
+    pub body: T,
+    /// How fresh it is.
+    pub read: ReadInfo,
+}
+
+/// Several todos.
+#[derive(Clone, Debug, Default)]
+pub struct TodoBatch {
+    /// The encoded todos that exist, in the order asked for.
+    pub todos: Vec<Bytes>,
+    /// Names that no todo has.
+    pub missing: Vec<TodoName>,
+    /// Names whose document cannot be read as a todo.
+    pub unreadable: Vec<TodoName>,
+}
+
+/// A page of todos.
+#[derive(Clone, Debug, Default)]
+pub struct TodoPage {
+    /// The encoded todos, in the query's order.
+    pub todos: Vec<Bytes>,
+    /// Names in the page whose document cannot be read as a todo.
+    pub unreadable: Vec<TodoName>,
+    /// Where the next page begins.
+    pub next: Option<PagePosition>,
+}
+
+/// A write that took place.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The encoded todo; empty after a delete.
+    pub todo: Bytes,
+    /// A read that presents it is not older than the write.
+    pub token: Token,
+}
+
+/// What one request needs, decided once at its arrival.
+pub(super) struct ReadRequest {
+    pub(super) consistency: Consistency,
+    pub(super) deadline: Option<Instant>,
+    /// What the response must be fresh to.
+    pub(super) min_freshness: OriginTime,
+    /// Why the origin cannot be asked. Set only if responses marked stale are
+    /// allowed; `min_freshness` is then without its age.
+    pub(super) origin_error: Option<Error>,
+}
+
+impl ReadRequest {
+    pub(super) const fn origin_down(&self) -> bool {
+        self.origin_error.is_some()
+    }
+
+    /// A value as a part of this request's response.
+    pub(super) const fn item(&self, value: Value, admitted: Admitted, source: Source) -> ReadItem {
+        ReadItem {
+            value,
+            admitted,
+            source,
+            stale: self.origin_down(),
+        }
+    }
+}
+
+/// One part of a response: a todo, or a page of names.
+pub(super) struct ReadItem {
+    pub(super) value: Value,
+    pub(super) admitted: Admitted,
+    pub(super) source: Source,
+    pub(super) stale: bool,
+}
+
+/// A part that near could not answer.
+pub(super) struct Miss {
+    /// Its place in the response.
+    pub(super) at: usize,
+    pub(super) key: Key,
+    pub(super) view: ReadView,
+    /// An admissible value that is not fresh enough.
+    pub(super) candidate: Option<(Stamped, Source)>,
+    /// Near holds a value that a change has invalidated.
+    pub(super) invalidated: bool,
+}
+
+/// Sorts items by whether there is a todo.
+pub(super) fn sort_items<'a>(
+    names: impl Iterator<Item = &'a TodoName>,
+    items: impl Iterator<Item = ReadItem>,
+) -> TodoBatch {
+    let mut batch = TodoBatch::default();
+    for (name, item) in names.zip(items) {
+        match item.value {
+            Value::Todo(todo) => batch.todos.push(todo),
+            Value::Unreadable(_) => batch.unreadable.push(name.clone()),
+            Value::Absent | Value::Page(_) => batch.missing.push(name.clone()),
+        }
+    }
+    batch
+}

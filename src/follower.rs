@@ -1,0 +1,327 @@
+//! Follows the origin's feed: for each change the fences first, then the hub, then
+//! the frontier. Only the follower moves the frontier.
+
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::{
+    coherence::CommitGroups,
+    loader::Loader,
+    model::{Event, Mono, OriginTime},
+    origin::{
+        Feed, FeedError, FeedEvent, FeedItem, FeedPosition, FeedStart, HUNG_AFTER,
+        MAX_TRIES_AT_A_POSITION, OPEN_TIMEOUT, Origin,
+    },
+    telemetry::{Kind, Metrics},
+    tracker::{Fatal, OriginTracker, went_back},
+    watch::Watches,
+};
+
+/// Longest replay at start. Then the replay is given up: the floor is raised, and
+/// entries that other replicas left in the shared tier are loaded again.
+const REPLAY_BUDGET: Duration = Duration::from_secs(15);
+/// How often the feed is checked for hanging.
+const WATCHDOG_INTERVAL: Duration = Duration::from_millis(250);
+/// A time that stays open this long is closed by a heartbeat, so that watchers and
+/// tokens do not wait for the heartbeat interval.
+const OPEN_TIME_PATIENCE: Duration = Duration::from_millis(5);
+/// Pause before a broken feed is opened again; doubled each time up to
+/// `MAX_REOPEN_PAUSE`.
+const REOPEN_PAUSE: Duration = Duration::from_millis(50);
+const MAX_REOPEN_PAUSE: Duration = Duration::from_secs(1);
+/// How long an error that waiting does not mend (a right taken away) may last before
+/// the process ends with it: somebody may be about to correct it.
+const FATAL_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why the feed is left.
+enum FeedEnd {
+    Broken(String),
+    /// It does not get past its position, though the origin answers.
+    Unreadable(String),
+    Hung,
+    /// Waiting does not help.
+    Fatal(String),
+    HistoryLost(String),
+    ReplayTooLong,
+}
+
+/// Moves the frontier along the origin's feed.
+pub struct Follower {
+    origin: Arc<dyn Origin>,
+    tracker: Arc<OriginTracker>,
+    loader: Arc<Loader>,
+    watches: Arc<Watches>,
+    metrics: Arc<Metrics>,
+    groups: CommitGroups,
+    /// The time of the first heartbeat: the replay ends right before it.
+    first_heartbeat: OriginTime,
+    /// When the replay is given up; `None` once it is done.
+    replay_ends: Option<Instant>,
+    /// Where the feed is resumed; `None`: at `start`.
+    position: Option<FeedPosition>,
+    start: OriginTime,
+    /// Failed tries at this position.
+    tries: u32,
+    /// Since when every try to open the feed met a fatal error.
+    fatal_since: Option<Instant>,
+}
+
+impl Follower {
+    /// Places floor and frontier a replay window before the origin's present time,
+    /// then follows the feed for as long as the process lives.
+    pub async fn run(
+        origin: Arc<dyn Origin>,
+        tracker: Arc<OriginTracker>,
+        loader: Arc<Loader>,
+        watches: Arc<Watches>,
+        metrics: Arc<Metrics>,
+        replay_window: Duration,
+    ) -> Fatal {
+        let first_heartbeat = tracker.heartbeat_now().await;
+        let start = origin.replay_start(first_heartbeat, replay_window);
+        // The hub first: once the floor is placed, calls are answered.
+        watches.place(start);
+        tracker.place(start);
+        let mut follower = Self {
+            origin,
+            tracker,
+            loader,
+            watches,
+            metrics,
+            groups: CommitGroups::default(),
+            first_heartbeat,
+            replay_ends: Some(Instant::now() + REPLAY_BUDGET),
+            position: None,
+            start,
+            tries: 0,
+            fatal_since: None,
+        };
+        follower.follow_for_ever().await
+    }
+
+    async fn follow_for_ever(&mut self) -> Fatal {
+        let mut pause = REOPEN_PAUSE;
+        loop {
+            let opened = Instant::now();
+            let end = match self.open().await {
+                Ok(mut feed) => self.follow(feed.as_mut()).await,
+                Err(end) => end,
+            };
+            if opened.elapsed() > MAX_REOPEN_PAUSE {
+                pause = REOPEN_PAUSE;
+            }
+            let problem = match self.bound_tries(end) {
+                FeedEnd::Fatal(problem) => {
+                    return Fatal(format!("the database gives no feed of changes: {problem}"));
+                }
+                FeedEnd::Hung => {
+                    self.log_reopened("hung", "a heartbeat did not come back");
+                    continue;
+                }
+                FeedEnd::Broken(problem) | FeedEnd::Unreadable(problem) => {
+                    self.log_reopened("broken", &problem);
+                    sleep(pause).await;
+                    pause = (pause * 2).min(MAX_REOPEN_PAUSE);
+                    continue;
+                }
+                FeedEnd::ReplayTooLong => "the replay took too long".into(),
+                FeedEnd::HistoryLost(problem) => problem,
+            };
+            if let ControlFlow::Break(fatal) = self.restart_from_now(&problem).await {
+                return fatal;
+            }
+        }
+    }
+
+    /// Bounds the tries at one position, and the time for fatal errors. An event that
+    /// cannot be read must not hold the feed for ever: it goes on behind it.
+    fn bound_tries(&mut self, end: FeedEnd) -> FeedEnd {
+        match end {
+            FeedEnd::Unreadable(_) | FeedEnd::Hung => {
+                self.tries += 1;
+                if self.tries < MAX_TRIES_AT_A_POSITION {
+                    return end;
+                }
+                self.tries = 0;
+                let problem = match end {
+                    FeedEnd::Unreadable(problem) => problem,
+                    _ => "no heartbeat came back".into(),
+                };
+                FeedEnd::HistoryLost(format!(
+                    "the feed did not get past its position in {MAX_TRIES_AT_A_POSITION} tries: {problem}"
+                ))
+            }
+            FeedEnd::Fatal(problem) => {
+                let since = *self.fatal_since.get_or_insert_with(Instant::now);
+                if since.elapsed() < FATAL_PATIENCE {
+                    FeedEnd::Broken(problem)
+                } else {
+                    FeedEnd::Fatal(problem)
+                }
+            }
+            FeedEnd::Broken(_) | FeedEnd::HistoryLost(_) | FeedEnd::ReplayTooLong => end,
+        }
+    }
+
+    async fn open(&self) -> Result<Box<dyn Feed>, FeedEnd> {
+        let from = match &self.position {
+            Some(position) => FeedStart::Resume(position.clone()),
+            None => FeedStart::After(self.start),
+        };
+        // The replay's budget holds for opening the feed, too.
+        let limit = Instant::now() + OPEN_TIMEOUT;
+        let limit = self.replay_ends.map_or(limit, |ends| ends.min(limit));
+        match timeout_at(limit, self.origin.open_feed(from)).await {
+            Ok(Ok(feed)) => Ok(feed),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) if self.replay_ends.is_some_and(|ends| Instant::now() >= ends) => {
+                Err(FeedEnd::ReplayTooLong)
+            }
+            Err(_) => Err(FeedEnd::Unreadable(format!(
+                "it could not be opened within {OPEN_TIMEOUT:?}"
+            ))),
+        }
+    }
+
+    /// Applies the feed's events until the feed must be left.
+    async fn follow(&mut self, feed: &mut dyn Feed) -> FeedEnd {
+        let mut newest = self.tracker.now();
+        let mut open_since: Option<Instant> = None;
+        loop {
+            let wake = Instant::now() + WATCHDOG_INTERVAL;
+            let wake = open_since.map_or(wake, |since| wake.min(since + OPEN_TIME_PATIENCE));
+            match timeout_at(wake, feed.next()).await {
+                Ok(Ok(items)) => {
+                    self.loader.refresh_ahead(&items).await;
+                    newest = self.tracker.now();
+                    if let Err(end) = self.apply(items) {
+                        return end;
+                    }
+                    self.position = feed.position().or(self.position.take());
+                    (self.tries, self.fatal_since) = (0, None);
+                    open_since = self
+                        .groups
+                        .is_open()
+                        .then(|| open_since.unwrap_or_else(Instant::now));
+                }
+                Ok(Err(error)) => return error.into(),
+                Err(_) if open_since.is_some_and(|since| since.elapsed() >= OPEN_TIME_PATIENCE) => {
+                    self.tracker.heartbeats.request_now();
+                    open_since = Some(Instant::now() + WATCHDOG_INTERVAL);
+                }
+                Err(_) => {}
+            }
+            if let Some(end) = self.check_watchdog(newest) {
+                return end;
+            }
+        }
+    }
+
+    /// Whether the replay takes too long or the feed hangs. `newest`: when the feed
+    /// last yielded events.
+    fn check_watchdog(&self, newest: Mono) -> Option<FeedEnd> {
+        if let Some(ends) = self.replay_ends {
+            return (Instant::now() > ends).then_some(FeedEnd::ReplayTooLong);
+        }
+        let now = self.tracker.now();
+        let awaited = self.tracker.heartbeats.awaited_since()?;
+        let hung = now.since(awaited) > HUNG_AFTER && now.since(newest) > HUNG_AFTER;
+        hung.then_some(FeedEnd::Hung)
+    }
+
+    /// Applies one batch. The frontier moves once a batch, after all of it.
+    fn apply(&mut self, items: Vec<FeedItem>) -> Result<(), FeedEnd> {
+        let mut frontier = self.tracker.watermarks.frontier();
+        for item in items {
+            let event = self.raise(item.time, item.event);
+            let closed = self.groups.add(item.time, item.alone, event);
+            let closed = closed.map_err(|error| FeedEnd::Broken(error.to_string()))?;
+            for (time, events) in closed.released {
+                self.watches.release(time, events);
+            }
+            frontier = frontier.max(closed.frontier);
+        }
+        self.advance(frontier);
+        Ok(())
+    }
+
+    /// Raises the fences of a change, or the floor for an event that cannot be
+    /// assigned to a stripe.
+    fn raise(&self, time: OriginTime, event: FeedEvent) -> Option<Event> {
+        match event {
+            FeedEvent::Change(change) => {
+                self.tracker.watermarks.raise(&change);
+                self.metrics.feed_changes.inc();
+                Some(Event::Change(change.into()))
+            }
+            FeedEvent::Reset { reason } => {
+                tracing::warn!(%reason, %time, "all cached values are invalidated");
+                self.tracker.watermarks.raise_floor(time);
+                self.metrics.resets.inc();
+                Some(Event::Reset {
+                    reason: reason.into(),
+                })
+            }
+            FeedEvent::Heartbeat { number } => {
+                self.tracker.heartbeats.record_returned(number);
+                None
+            }
+            FeedEvent::Nothing => None,
+        }
+    }
+
+    fn advance(&mut self, frontier: OriginTime) {
+        self.tracker.advance(frontier);
+        if self.replay_ends.is_some() && frontier >= self.first_heartbeat.pred() {
+            self.replay_ends = None;
+            self.tracker.set_caught_up();
+            tracing::info!(%frontier, "caught up with the database");
+        }
+    }
+
+    fn log_reopened(&self, kind: &'static str, problem: &str) {
+        self.metrics
+            .feed_reopened
+            .get_or_create(&Kind { kind })
+            .inc();
+        self.tracker.heartbeats.expect_none_back();
+        tracing::warn!(kind, problem, "the feed is opened again");
+    }
+
+    /// The feed goes on after `from`, and no change before it is claimed to have
+    /// been seen: floor, hub, frontier, in this order.
+    fn restart_from(&mut self, from: OriginTime, reason: &str) {
+        self.log_reopened("lost", reason);
+        self.tracker.watermarks.raise_floor(from);
+        self.metrics.resets.inc();
+        self.groups.discard_open();
+        let reset = Event::Reset {
+            reason: reason.into(),
+        };
+        self.watches.release(from, vec![reset]);
+        (self.position, self.start) = (None, from);
+        self.advance(from);
+    }
+
+    async fn restart_from_now(&mut self, problem: &str) -> ControlFlow<Fatal> {
+        let start = self.tracker.heartbeat_now().await;
+        let frontier = self.tracker.watermarks.frontier();
+        if start < frontier {
+            return ControlFlow::Break(went_back(frontier, start));
+        }
+        self.restart_from(start, problem);
+        ControlFlow::Continue(())
+    }
+}
+
+impl From<FeedError> for FeedEnd {
+    fn from(error: FeedError) -> Self {
+        match error {
+            FeedError::HistoryLost(cause) => Self::HistoryLost(cause.to_string()),
+            FeedError::Broken(cause) => Self::Broken(cause.to_string()),
+            FeedError::Unreadable(cause) => Self::Unreadable(cause.to_string()),
+            FeedError::Fatal(cause) => Self::Fatal(cause.to_string()),
+        }
+    }
+}

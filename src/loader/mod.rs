@@ -1,0 +1,366 @@
+//! Loads: the only caller of the origin's reads. Keys that are missing at the same
+//! moment are loaded together, once for all readers that wait for them, and without
+//! an added wait when no load is running.
+
+mod lease;
+mod refresh_ahead;
+
+use std::{
+    collections::VecDeque,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::{FutureExt as _, future::try_join_all};
+use tokio::{sync::oneshot, time::timeout};
+use tokio_util::task::TaskTracker;
+
+use self::refresh_ahead::HitCounters;
+use crate::{
+    coherence::{Joined, LoadRequirement, SingleFlight},
+    error::Error,
+    model::{Key, Mono, OriginTime, PageQuery, Source, Stamped, TodoName, Value},
+    origin::{Origin, OriginError},
+    telemetry::{Kind, Metrics},
+    tier::Tiers,
+    tracker::OriginTracker,
+};
+
+/// Time for a load. Without it, a snapshot read waits without end when the
+/// majority of the replica set is gone.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(2);
+/// While the origin is down a load is only a probe.
+const LOAD_TIMEOUT_WHEN_DOWN: Duration = Duration::from_millis(50);
+/// Loads of todos running at once. Few, so that misses gather meanwhile: one more
+/// document costs a fiftieth of a load.
+const TODO_LOADS: usize = 4;
+/// Keys of one load of todos: about a millisecond of the origin's time, so that a
+/// key does not wait long for the others.
+const LOAD_KEYS: usize = 128;
+/// Loads of pages running at once; pages cannot be gathered.
+const PAGE_LOADS: usize = 16;
+/// Keys that may be loading or waiting, for each load that the origin may be asked
+/// to do at once.
+const WAITING_PER_LOAD: usize = 16;
+
+/// A value, and the tier that it came from in the end: the origin, or the shared
+/// tier where another replica had loaded it.
+pub type Loaded = (Stamped, Source);
+
+type Outcome = Result<Loaded, Arc<OriginError>>;
+
+/// What a reader asks for.
+pub struct LoadRequest {
+    /// What to load.
+    pub key: Key,
+    /// Which running load the reader may join.
+    pub requirement: LoadRequirement,
+    /// The fence that invalidated the near value, if one replica should load the
+    /// key for all of them (`lease.rs`).
+    pub lease: Option<OriginTime>,
+    /// Ignore what near holds: for the verifier.
+    pub past_near: bool,
+}
+
+/// Running and waiting loads.
+pub struct Loader {
+    origin: Arc<dyn Origin>,
+    tracker: Arc<OriginTracker>,
+    tiers: Arc<Tiers>,
+    metrics: Arc<Metrics>,
+    tasks: TaskTracker,
+    hits: HitCounters,
+    state: Mutex<State>,
+    max_todo_loads: usize,
+    max_page_loads: usize,
+    max_waiting: usize,
+}
+
+#[derive(Default)]
+struct State {
+    flights: SingleFlight<Key, oneshot::Sender<Outcome>>,
+    todos: VecDeque<TodoName>,
+    pages: VecDeque<Arc<PageQuery>>,
+    todo_loads: usize,
+    page_loads: usize,
+}
+
+impl Loader {
+    /// A loader with no load. `max_origin_loads`: most loads at the origin at once.
+    #[must_use]
+    pub fn new(
+        origin: Arc<dyn Origin>,
+        tracker: Arc<OriginTracker>,
+        tiers: Arc<Tiers>,
+        metrics: Arc<Metrics>,
+        tasks: TaskTracker,
+        max_origin_loads: usize,
+    ) -> Self {
+        Self {
+            origin,
+            tracker,
+            tiers,
+            metrics,
+            tasks,
+            hits: HitCounters::default(),
+            state: Mutex::default(),
+            max_todo_loads: TODO_LOADS.min(max_origin_loads),
+            max_page_loads: PAGE_LOADS.min(max_origin_loads),
+            max_waiting: max_origin_loads.saturating_mul(WAITING_PER_LOAD),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Loads keys, in their order. Joins running loads that began late enough.
+    ///
+    /// # Errors
+    /// `OriginUnavailable` if a load failed, `Overloaded` if too many keys wait.
+    pub async fn load(self: &Arc<Self>, requests: Vec<LoadRequest>) -> Result<Vec<Loaded>, Error> {
+        let outcomes = self.join(requests)?;
+        try_join_all(outcomes.into_iter().map(|outcome| async {
+            match outcome.await {
+                Ok(Ok(loaded)) => Ok(loaded),
+                Ok(Err(error)) => Err(Error::unavailable(error.to_string())),
+                Err(_) => Err(Error::unavailable("the load was abandoned")),
+            }
+        }))
+        .await
+    }
+
+    fn join(
+        self: &Arc<Self>,
+        requests: Vec<LoadRequest>,
+    ) -> Result<Vec<oneshot::Receiver<Outcome>>, Error> {
+        let mut state = self.state();
+        let is_new = |request: &&LoadRequest| !state.flights.has(&request.key);
+        let new = requests.iter().filter(is_new).count();
+        // A single request may exceed the bound; it is then alone.
+        if new > 0 && !state.flights.is_empty() && state.flights.len() + new > self.max_waiting {
+            drop(state);
+            let kind = "keys waiting to be loaded";
+            self.metrics.overloaded.get_or_create(&Kind { kind }).inc();
+            return Err(Error::overloaded(kind, self.max_waiting));
+        }
+        let mut outcomes = Vec::with_capacity(requests.len());
+        for LoadRequest {
+            key,
+            requirement,
+            lease,
+            past_near,
+        } in requests
+        {
+            let (sender, receiver) = oneshot::channel();
+            outcomes.push(receiver);
+            if let Some(stamped) = self.recheck_near(&state, &key, &requirement)
+                && !past_near
+            {
+                // The receiver is in `outcomes`.
+                let _ = sender.send(Ok((stamped, Source::Origin)));
+                continue;
+            }
+            match state.flights.join(&key, requirement, sender) {
+                Joined::First => self.start(&mut state, key, lease),
+                Joined::Running | Joined::Next => drop(self.metrics.joined_loads.inc()),
+            }
+        }
+        self.begin_loads(&mut state);
+        Ok(outcomes)
+    }
+
+    /// Checks near again under the lock: a load may have finished while the reader
+    /// was asking the shared tier. A load stores its value before it ends, so
+    /// nothing is missed.
+    fn recheck_near(
+        &self,
+        state: &State,
+        key: &Key,
+        requirement: &LoadRequirement,
+    ) -> Option<Stamped> {
+        if state.flights.has(key) {
+            return None;
+        }
+        let stamped = self.tiers.near.get(key.as_ref())?.stamped;
+        (stamped.as_of >= requirement.after).then_some(stamped)
+    }
+
+    /// Queues the load of a key, or asks for its lease first.
+    fn start(self: &Arc<Self>, state: &mut State, key: Key, lease: Option<OriginTime>) {
+        match (lease, self.tiers.shared_if_up()) {
+            (Some(fence), Some(shared)) => {
+                let (loader, shared) = (Arc::clone(self), Arc::clone(shared));
+                self.tasks
+                    .spawn(async move { loader.load_with_lease(shared, key, fence).await });
+            }
+            _ => state.enqueue(key),
+        }
+    }
+
+    /// Begins as many of the waiting loads as may run.
+    fn begin_loads(self: &Arc<Self>, state: &mut State) {
+        while state.todo_loads < self.max_todo_loads && !state.todos.is_empty() {
+            let count = state.todos.len().min(LOAD_KEYS);
+            let names: Vec<_> = state.todos.drain(..count).collect();
+            let keys: Vec<_> = names.iter().cloned().map(Key::Todo).collect();
+            let after = state
+                .flights
+                .begin(&keys, self.load_after(&keys), self.tracker.now());
+            state.todo_loads += 1;
+            let loader = Arc::clone(self);
+            self.tasks
+                .spawn(async move { loader.load_todos(names, keys, after).await });
+        }
+        while state.page_loads < self.max_page_loads {
+            let Some(query) = state.pages.pop_front() else {
+                break;
+            };
+            let (key, began) = (Key::Page(Arc::clone(&query)), self.tracker.now());
+            let keys = std::slice::from_ref(&key);
+            let after = state.flights.begin(keys, self.load_after(keys), began);
+            state.page_loads += 1;
+            let loader = Arc::clone(self);
+            self.tasks
+                .spawn(async move { loader.load_page(&query, key, after, began).await });
+        }
+    }
+
+    /// The time that a load of these keys must reach: all that this replica knows
+    /// of, whatever the readers need.
+    fn load_after(&self, keys: &[Key]) -> OriginTime {
+        let fences = keys
+            .iter()
+            .map(|key| self.tracker.watermarks.view(key.as_ref()).min_as_of);
+        fences.fold(self.tracker.newest_known(), OriginTime::max)
+    }
+
+    async fn load_todos(self: Arc<Self>, names: Vec<TodoName>, keys: Vec<Key>, after: OriginTime) {
+        self.count_load("todos", keys.len());
+        let limit = self.timeout();
+        let load = self.origin.load_todos(&names, after, limit);
+        let outcomes: Vec<Outcome> = match self.bounded(limit, load).await {
+            Ok((as_of, values)) => values
+                .into_iter()
+                .map(|value| Ok((Stamped { as_of, value }, Source::Origin)))
+                .collect(),
+            Err(error) => vec![Err(error); keys.len()],
+        };
+        for (key, outcome) in keys.iter().zip(&outcomes) {
+            if let Ok((stamped, _)) = outcome
+                && self.is_current(key, stamped)
+            {
+                self.tiers.near.put(key, stamped.clone(), None);
+                self.store_shared(key, stamped);
+            }
+        }
+        let mut state = self.state();
+        state.todo_loads -= 1;
+        for (key, outcome) in keys.into_iter().zip(outcomes) {
+            state.end(key, &outcome);
+        }
+        self.begin_loads(&mut state);
+    }
+
+    async fn load_page(
+        self: Arc<Self>,
+        query: &PageQuery,
+        key: Key,
+        after: OriginTime,
+        began: Mono,
+    ) {
+        self.count_load("page", 1);
+        let limit = self.timeout();
+        let load = self.origin.load_page(query, after, limit);
+        let outcome = self.bounded(limit, load).await.map(|(as_of, page)| {
+            let value = Value::Page(Arc::new(page));
+            (Stamped { as_of, value }, Source::Origin)
+        });
+        if let Ok((stamped, _)) = &outcome {
+            // Near in any case: the page may be served within its grace.
+            self.tiers.near.put(&key, stamped.clone(), Some(began));
+            if self.is_current(&key, stamped) {
+                self.store_shared(&key, stamped);
+            }
+        }
+        let mut state = self.state();
+        state.page_loads -= 1;
+        state.end(key, &outcome);
+        self.begin_loads(&mut state);
+    }
+
+    fn is_current(&self, key: &Key, stamped: &Stamped) -> bool {
+        stamped.as_of >= self.tracker.watermarks.view(key.as_ref()).min_as_of
+    }
+
+    fn store_shared(&self, key: &Key, stamped: &Stamped) {
+        self.tiers
+            .store_shared(self.origin.entry_scope(), key, stamped);
+    }
+
+    fn timeout(&self) -> Duration {
+        if self.tracker.heartbeats.is_down() {
+            LOAD_TIMEOUT_WHEN_DOWN
+        } else {
+            LOAD_TIMEOUT
+        }
+    }
+
+    fn count_load(&self, kind: &'static str, keys: usize) {
+        self.metrics
+            .origin_loads
+            .get_or_create(&Kind { kind })
+            .inc();
+        self.metrics.origin_load_keys.inc_by(keys as u64);
+    }
+
+    /// Runs a load within its time. A panic becomes an error, so that those who
+    /// wait get an answer.
+    async fn bounded<T>(
+        &self,
+        limit: Duration,
+        load: impl Future<Output = Result<T, OriginError>>,
+    ) -> Result<T, Arc<OriginError>> {
+        let load = AssertUnwindSafe(load).catch_unwind();
+        let outcome = match timeout(limit, load).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => {
+                self.metrics
+                    .task_panics
+                    .get_or_create(&Kind { kind: "load" })
+                    .inc();
+                Err(OriginError::unavailable("the load panicked"))
+            }
+            Err(_) => Err(OriginError::unavailable(format!(
+                "no answer within {limit:?}"
+            ))),
+        };
+        outcome.map_err(|error| {
+            self.metrics.origin_load_failures.inc();
+            tracing::debug!(%error, "a load failed");
+            Arc::new(error)
+        })
+    }
+}
+
+impl State {
+    fn enqueue(&mut self, key: Key) {
+        match key {
+            Key::Todo(name) => self.todos.push_back(name),
+            Key::Page(query) => self.pages.push_back(query),
+        }
+    }
+
+    /// Ends the load of a key: all that waited for it get the outcome.
+    fn end(&mut self, key: Key, outcome: &Outcome) {
+        let (waiters, more) = self.flights.end(&key);
+        for waiter in waiters {
+            // A reader that has gone needs no answer.
+            let _ = waiter.send(outcome.clone());
+        }
+        if more {
+            self.enqueue(key);
+        }
+    }
+}

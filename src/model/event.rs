@@ -1,0 +1,27 @@
+//! What watchers get of the feed.
+
+use std::sync::Arc;
+
+use super::Change;
+
+/// One thing that watchers are sent: a change, or a reset. Cheap to clone: all
+/// watchers share one change.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// A todo changed.
+    Change(Arc<Change>),
+    /// The client must read again everything that it cached. A reset absorbs
+    /// the other events of its commit time.
+    Reset {
+        /// Why, for people.
+        reason: Arc<str>,
+    },
+}
+
+impl Event {
+    /// Whether this is a reset.
+    #[must_use]
+    pub const fn is_reset(&self) -> bool {
+        matches!(self, Self::Reset { .. })
+    }
+}

@@ -1,0 +1,144 @@
+//! Catch-up feeds: what lies between an old cursor and the ring comes from a feed
+//! of the watch's own, by a task that ends when it has reached the ring.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{sleep, timeout};
+
+use super::{
+    Watches,
+    hub::{MAX_CATCH_UP_FEEDS, Watcher},
+};
+use crate::{
+    coherence::{ClosedTimes, CommitGroups},
+    error::Error,
+    model::{Event, OriginTime},
+    origin::{
+        Feed, FeedError, FeedEvent, FeedItem, FeedStart, HUNG_AFTER, MAX_TRIES_AT_A_POSITION,
+        OPEN_TIMEOUT,
+    },
+};
+
+/// A catch-up feed goes on when fewer names than this are pending: it follows the
+/// pace of its client and never overflows its queue.
+const MAX_BACKLOG: usize = 1024;
+/// A catch-up feed that yields nothing for a heartbeat interval and `HUNG_AFTER`
+/// hangs, since this replica's heartbeats lie in what it reads. It is opened again
+/// with twice the patience, up to this: a long stretch without heartbeats may lie
+/// before it.
+const MAX_PATIENCE: Duration = Duration::from_secs(64);
+/// Pause before a broken catch-up feed is opened again.
+const REOPEN_PAUSE: Duration = Duration::from_millis(500);
+
+impl Watches {
+    pub(super) fn start_catch_up(
+        self: &Arc<Self>,
+        watcher: &Arc<Watcher>,
+        after: OriginTime,
+    ) -> Result<(), Error> {
+        let permit = self.hub.catch_up_permit().ok_or_else(|| {
+            self.overloaded(
+                "watches that begin before the recent changes",
+                MAX_CATCH_UP_FEEDS,
+            )
+        })?;
+        let (watches, watcher) = (Arc::clone(self), Arc::clone(watcher));
+        self.tasks.spawn(async move {
+            let _permit = permit;
+            let shutdown = watches.shutdown.clone();
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => {}
+                () = watches.catch_up(&watcher, after) => {}
+            }
+        });
+        Ok(())
+    }
+
+    async fn catch_up(&self, watcher: &Arc<Watcher>, after: OriginTime) {
+        let mut from = FeedStart::After(after);
+        let mut groups = CommitGroups::default();
+        let mut patience = self.heartbeat_interval.saturating_add(HUNG_AFTER);
+        let mut tries = 0;
+        // The stream of the watch holds the other reference.
+        while Arc::strong_count(watcher) > 1 {
+            let began = from.clone();
+            let error = match timeout(OPEN_TIMEOUT, self.origin.open_feed(from.clone())).await {
+                Ok(Ok(mut feed)) => {
+                    let drained =
+                        self.drain_feed(feed.as_mut(), &mut from, &mut groups, watcher, patience);
+                    let Err(error) = drained.await else { return };
+                    patience = patience.saturating_mul(2).min(patience.max(MAX_PATIENCE));
+                    error
+                }
+                Ok(Err(error)) => error,
+                Err(_) => FeedError::Unreadable(
+                    format!("it could not be opened within {OPEN_TIMEOUT:?}").into(),
+                ),
+            };
+            if !began.is_same_place(&from) {
+                tries = 0;
+            }
+            let goes_on = match error {
+                FeedError::Broken(_) => true,
+                FeedError::Unreadable(_) => {
+                    tries += 1;
+                    tries < MAX_TRIES_AT_A_POSITION
+                }
+                FeedError::HistoryLost(_) | FeedError::Fatal(_) => false,
+            };
+            if !goes_on {
+                let frontier = self.tracker.watermarks.frontier();
+                let reason = error.to_string();
+                return self.hub.register_with_reset(watcher, frontier, &reason);
+            }
+            sleep(REOPEN_PAUSE).await;
+        }
+    }
+
+    /// Pushes closed groups until the ring has the rest, or the watch is gone.
+    /// `from` follows: a batch that was not handed over is read again.
+    async fn drain_feed(
+        &self,
+        feed: &mut dyn Feed,
+        from: &mut FeedStart,
+        groups: &mut CommitGroups,
+        watcher: &Arc<Watcher>,
+        patience: Duration,
+    ) -> Result<(), FeedError> {
+        loop {
+            let silent = |_| FeedError::Unreadable(format!("no event within {patience:?}").into());
+            for item in timeout(patience, feed.next()).await.map_err(silent)?? {
+                let closed = add_item(groups, item)?;
+                for (time, events) in &closed.released {
+                    watcher.push(*time, events);
+                }
+                if self.hub.register(watcher, closed.frontier).is_ok() {
+                    return Ok(());
+                }
+            }
+            if let Some(position) = feed.position() {
+                *from = FeedStart::Resume(position);
+            }
+            while watcher.backlog() > MAX_BACKLOG {
+                watcher.popped.notified().await;
+            }
+            if Arc::strong_count(watcher) == 1 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn add_item(groups: &mut CommitGroups, item: FeedItem) -> Result<ClosedTimes, FeedError> {
+    let event = match item.event {
+        FeedEvent::Change(change) => Some(Event::Change(Arc::new(change))),
+        FeedEvent::Reset { reason } => Some(Event::Reset {
+            reason: reason.into(),
+        }),
+        FeedEvent::Heartbeat { .. } | FeedEvent::Nothing => None,
+    };
+    groups
+        .add(item.time, item.alone, event)
+        .map_err(|error| FeedError::broken(error.to_string()))
+}

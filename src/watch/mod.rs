@@ -1,0 +1,140 @@
+//! Watches: every change of a list after a cursor, or a newer change of the same
+//! todo, or a reset; never a silent gap.
+//!
+//! [`Hub`] gets each closed commit group from the follower before the frontier
+//! reaches it, and pushes it to the queues of the watchers. A watch whose cursor is
+//! older than the ring of recent groups first reads a catch-up feed of its own.
+//!
+//! A change passes five types: `FeedItem` (the origin's), [`Event`](crate::model::Event)
+//! (shared by all watchers), [`Delivery`] (from a watcher's queue),
+//! [`WatchMessage`], and the reply message.
+
+mod catch_up;
+mod hub;
+mod queue;
+mod ring;
+mod stream;
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::hub::Hub;
+pub use self::{
+    queue::{ConflatingQueue, Delivery},
+    ring::{Ring, TooOld},
+    stream::WatchStream,
+};
+use crate::{
+    error::Error,
+    model::{Change, Event, ListName, OriginTime, TodoName, Token},
+    origin::Origin,
+    telemetry::{Kind, Metrics},
+    tracker::OriginTracker,
+};
+
+/// What a watcher asks for.
+#[derive(Clone, Debug)]
+pub struct WatchRequest {
+    /// One list; `None`: all lists.
+    pub list: Option<ListName>,
+    /// Only these todos; empty: all of the list.
+    pub names: HashSet<TodoName>,
+    /// After this time (`fresh_to` of a token); `None`: from now on.
+    pub after: Option<OriginTime>,
+    /// What that token has seen. No token of this watch has seen less, or a client
+    /// that keeps only the last token could read older than it has seen.
+    pub seen: OriginTime,
+    /// Send the todo with its change.
+    pub include_todo: bool,
+    /// Longest time between two messages.
+    pub progress_interval: Duration,
+}
+
+/// One message to a watcher.
+#[derive(Clone, Debug)]
+pub struct WatchMessage {
+    /// Where to resume: `fresh_to` is the cursor, `seen` the newest time that the
+    /// messages so far have shown.
+    pub token: Token,
+    /// What happened.
+    pub event: WatchEvent,
+}
+
+/// The content of a message.
+#[derive(Clone, Debug)]
+pub enum WatchEvent {
+    /// A todo changed.
+    Change {
+        /// Which, how and when. All watchers share it.
+        change: Arc<Change>,
+        /// The encoded todo as it is now, if asked for and if it exists.
+        todo: Option<Bytes>,
+    },
+    /// Nothing was missed up to the token's cursor.
+    Progress {
+        /// No change acknowledged longer ago is missing. `None`: no bound can be
+        /// stated, because the cursor is older than the heartbeat log.
+        staleness_bound: Option<Duration>,
+    },
+    /// The client must read again everything that it cached.
+    Reset {
+        /// Why, for people.
+        reason: Arc<str>,
+    },
+}
+
+/// The watches of this replica.
+pub struct Watches {
+    hub: Hub,
+    tracker: Arc<OriginTracker>,
+    origin: Arc<dyn Origin>,
+    metrics: Arc<Metrics>,
+    heartbeat_interval: Duration,
+    /// Ends the streams.
+    shutdown: CancellationToken,
+    /// Catch-up feeds.
+    tasks: TaskTracker,
+}
+
+impl Watches {
+    /// No watches yet.
+    #[must_use]
+    pub fn new(
+        tracker: Arc<OriginTracker>,
+        origin: Arc<dyn Origin>,
+        metrics: Arc<Metrics>,
+        heartbeat_interval: Duration,
+        shutdown: CancellationToken,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self {
+            hub: Hub::new(Arc::clone(&metrics)),
+            tracker,
+            origin,
+            metrics,
+            heartbeat_interval,
+            shutdown,
+            tasks,
+        }
+    }
+
+    /// Starts after `start`. Called once, before the first watch.
+    pub(crate) fn place(&self, start: OriginTime) {
+        self.hub.place(start);
+    }
+
+    /// Hands a closed commit group to the watchers, before the frontier reaches it.
+    pub(crate) fn release(&self, time: OriginTime, events: Vec<Event>) {
+        self.hub.release(time, events);
+    }
+
+    fn overloaded(&self, what: &'static str, limit: usize) -> Error {
+        self.metrics
+            .overloaded
+            .get_or_create(&Kind { kind: what })
+            .inc();
+        Error::overloaded(what, limit)
+    }
+}

@@ -10,12 +10,11 @@ FROM rust:1.95.0-alpine AS build
 RUN apk add --no-cache build-base
 WORKDIR /src
 COPY . .
-# The cache mounts are not part of the image. `strip` removes the line tables that
-# the release profile keeps.
+# The cache mounts are not part of the image.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --config 'profile.release.strip="symbols"' \
-    && cp target/release/tidemark /tidemark \
+    cargo build --profile dist --locked \
+    && cp target/dist/tidemark /tidemark \
     && size=$(stat -c %s /tidemark) \
     # The README promises an image of at most 30 MB.
     && test "$size" -lt 28000000 \

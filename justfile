@@ -3,7 +3,7 @@
 default:
     @just --list
 
-# All that must pass before a change lands.
+# Everything that must pass before a change lands.
 test:
     ./test
 
@@ -11,7 +11,7 @@ test:
 run *args:
     cargo run -- serve {{ args }}
 
-# Form and lints, in seconds.
+# Format and lints.
 lint:
     cargo fmt --check
     cargo clippy --all-targets -- -D warnings
@@ -19,6 +19,10 @@ lint:
 # One test binary, as in `just one wire coherence::`.
 one binary *filter:
     cargo test --test {{ binary }} -- {{ filter }}
+
+# Release archives, image, bill of materials and checksums.
+dist *targets:
+    dist/build {{ targets }}
 
 # Manifests, image, Compose, alerts and dashboard.
 k8s:

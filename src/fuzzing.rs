@@ -6,7 +6,7 @@ use std::io::Cursor;
 use bson::RawDocument;
 
 use crate::{
-    cli::{client, import},
+    cli::{import, output},
     error::Error,
     grpc::{filter, page_token},
     model::{Filter, ListName, Order, OriginTime, PagePosition, PageQuery, TodoName, Value},
@@ -49,17 +49,24 @@ pub fn write_document(name: &TodoName, todo: &Todo) -> Vec<u8> {
     bson::serialize_to_vec(&document::document(name, todo)).unwrap_or_default()
 }
 
-/// What `tidemark import` makes of an input, line by line.
+/// What `tidemark import` reads from an input, record by record.
 pub fn import(input: Vec<u8>, list: &ListName, now_ms: i64) -> Vec<Result<Option<Todo>, String>> {
-    let mut lines = import::Lines::of(Box::new(Cursor::new(input)));
+    let mut records = import::Records::of(Box::new(Cursor::new(input)));
     let mut read = Vec::new();
-    while let Ok(Some(line)) = lines.next() {
-        read.push(line.and_then(|line| import::parse(&line, list, now_ms)));
+    while let Ok(Some(record)) = records.next() {
+        match record
+            .text
+            .and_then(|text| import::parse(&text, list, now_ms))
+        {
+            Ok(todos) if todos.is_empty() => read.push(Ok(None)),
+            Ok(todos) => read.extend(todos.into_iter().map(|todo| Ok(Some(todo)))),
+            Err(problem) => read.push(Err(problem)),
+        }
     }
     read
 }
 
 /// A todo as a line of JSON, as the API writes it.
 pub fn json_line(todo: &Todo) -> Option<String> {
-    client::json("todo.v1.Todo", todo).ok()
+    output::json("todo.v1.Todo", todo).ok()
 }

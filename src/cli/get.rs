@@ -2,72 +2,57 @@
 
 use clap::Args;
 
-use super::client::{Consistency, Failed, Output, Server, freshness, json, print, row};
+use super::{
+    client::{Client, Consistency},
+    error::CommandError,
+    names::todo_name,
+    output::{note_freshness, print_details, print_reply, print_todos},
+};
 use crate::pb;
 
 /// The arguments of `get`.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  tidemark get lists/home/todos/milk --consistency fully_consistent"
+    after_help = "Examples:\n  tidemark get lists/home/todos/milk --consistency fully_consistent\n  tidemark get home/milk home/bread -o json"
 )]
 pub struct Get {
-    /// Names of todos, as in lists/home/todos/milk
-    #[arg(required = true)]
+    /// Names of todos: lists/home/todos/milk, or home/milk
+    #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
     #[command(flatten)]
     consistency: Consistency,
     #[command(flatten)]
-    server: Server,
+    client: Client,
 }
 
-/// Reads one or several todos.
-pub async fn run(args: Get) -> Result<(), Failed> {
-    let (server, consistency) = (&args.server, args.consistency.message());
-    let mut client = server.connect().await?;
-    if let [name] = args.names.as_slice() {
+/// Reads one todo with all its fields, or several as a table.
+pub async fn run(args: Get) -> Result<(), CommandError> {
+    let (server, output) = (&args.client.server, args.client.output);
+    let consistency = args.consistency.message();
+    let names: Vec<_> = args.names.iter().map(|name| todo_name(name)).collect();
+    let mut service = server.connect().await?;
+    if let [name] = names.as_slice() {
         let request = pb::GetTodoRequest {
             name: name.clone(),
             consistency,
         };
-        let reply = client.get_todo(server.request(request)).await?.into_inner();
-        if server.output == Output::Json {
-            print(&json("todo.v1.GetTodoResponse", &reply)?);
-        } else {
-            reply.todo.iter().for_each(print_whole);
-            print(&freshness(reply.read.as_ref()));
+        let reply = service
+            .get_todo(server.request(request))
+            .await?
+            .into_inner();
+        if !print_reply(output, "todo.v1.GetTodoResponse", &reply, &[name])? {
+            reply.todo.iter().for_each(print_details);
+            note_freshness(reply.read.as_ref());
         }
         return Ok(());
     }
-    let request = pb::BatchGetTodosRequest {
-        names: args.names,
-        consistency,
-    };
-    let reply = client
-        .batch_get_todos(server.request(request))
-        .await?
-        .into_inner();
-    if server.output == Output::Json {
-        print(&json("todo.v1.BatchGetTodosResponse", &reply)?);
-        return Ok(());
+    let request = pb::BatchGetTodosRequest { names, consistency };
+    let request = server.request(request);
+    let reply = service.batch_get_todos(request).await?.into_inner();
+    let found: Vec<_> = reply.todos.iter().map(|todo| todo.name.as_str()).collect();
+    if !print_reply(output, "todo.v1.BatchGetTodosResponse", &reply, &found)? {
+        print_todos(&reply.todos, &reply.missing, &reply.unreadable);
+        note_freshness(reply.read.as_ref());
     }
-    reply.todos.iter().for_each(|todo| print(&row(todo)));
-    reply
-        .missing
-        .iter()
-        .for_each(|name| print(&format!("    {name}  does not exist")));
-    reply
-        .unreadable
-        .iter()
-        .for_each(|name| print(&format!("    {name}  cannot be read")));
-    print(&freshness(reply.read.as_ref()));
     Ok(())
-}
-
-/// One todo with everything in it.
-pub fn print_whole(todo: &pb::Todo) {
-    print(&row(todo));
-    if !todo.notes.is_empty() {
-        print(&format!("    {}", todo.notes.replace('\n', "\n    ")));
-    }
-    print(&format!("    etag {}", todo.etag));
 }

@@ -2,24 +2,42 @@
 
 use clap::Args;
 
-use super::client::{Consistency, Failed, Output, Server, freshness, json, print, row};
+use super::{
+    client::{Client, Consistency},
+    error::CommandError,
+    names::list_name,
+    output::{Output, note, note_freshness, print_reply, print_todos},
+};
 use crate::pb;
+
+const AFTER_HELP: &str = "A filter is one or several comparisons, joined by AND:
+  state = active            state != completed
+  priority >= high          =, !=, <, <=, > and >=
+  labels:\"home\"             has this label
+  due_time < \"2026-12-01T00:00:00Z\"
+States are active and completed; priorities are low, normal, high and urgent.
+
+Orders: create_time desc (default), create_time, due_time, priority desc.
+
+Examples:
+  tidemark list home
+  tidemark list lists/home --filter 'state = active AND priority >= high' --order-by due_time
+  tidemark list home --all -o json > home.json";
 
 /// The arguments of `list`.
 #[derive(Args)]
-#[command(
-    after_help = "Example:\n  tidemark list lists/home --filter 'state = ACTIVE AND priority >= HIGH' --order-by due_time"
-)]
+#[command(after_help = AFTER_HELP)]
 pub struct List {
-    /// The list, as in lists/home
+    /// The list: lists/home, or home
+    #[arg(value_name = "LIST")]
     parent: String,
-    /// Comparisons joined by AND
-    #[arg(long, default_value = "")]
+    /// Which todos, as in 'state = active AND priority >= high'; see below
+    #[arg(long, short, default_value = "")]
     filter: String,
     /// create_time desc, create_time, due_time or priority desc
     #[arg(long, default_value = "")]
     order_by: String,
-    /// Todos of a page, up to 1000
+    /// Todos of a page, up to 1000; 0: the service's default, 50
     #[arg(long, default_value_t = 0)]
     page_size: i32,
     /// Begin at this page
@@ -31,44 +49,41 @@ pub struct List {
     #[command(flatten)]
     consistency: Consistency,
     #[command(flatten)]
-    server: Server,
+    client: Client,
 }
 
 /// Reads a page, or all of them.
-pub async fn run(args: List) -> Result<(), Failed> {
-    let server = &args.server;
-    let mut client = server.connect().await?;
+pub async fn run(args: List) -> Result<(), CommandError> {
+    let (server, output) = (&args.client.server, args.client.output);
+    let mut service = server.connect().await?;
     let mut page_token = args.page_token;
     loop {
         let request = pb::ListTodosRequest {
-            parent: args.parent.clone(),
+            parent: list_name(&args.parent),
             page_size: args.page_size,
             page_token,
             filter: args.filter.clone(),
             order_by: args.order_by.clone(),
             consistency: args.consistency.message(),
         };
-        let reply = client
+        let reply = service
             .list_todos(server.request(request))
-            .await?
+            .await
+            .map_err(|status| CommandError::of_query(status, &args.filter, &args.order_by))?
             .into_inner();
-        if server.output == Output::Json {
-            print(&json("todo.v1.ListTodosResponse", &reply)?);
-        } else {
-            reply.todos.iter().for_each(|todo| print(&row(todo)));
-            reply
-                .unreadable
-                .iter()
-                .for_each(|name| print(&format!("    {name}  cannot be read")));
-            print(&freshness(reply.read.as_ref()));
+        let names: Vec<_> = reply.todos.iter().map(|todo| todo.name.as_str()).collect();
+        if !print_reply(output, "todo.v1.ListTodosResponse", &reply, &names)? {
+            if reply.todos.is_empty() && reply.unreadable.is_empty() {
+                note("no todos");
+            } else {
+                print_todos(&reply.todos, &[], &reply.unreadable);
+            }
+            note_freshness(reply.read.as_ref());
         }
         page_token = reply.next_page_token;
-        if page_token.is_empty() {
-            return Ok(());
-        }
-        if !args.all {
-            if server.output == Output::Table {
-                print(&format!("more: --page-token {page_token}"));
+        if page_token.is_empty() || !args.all {
+            if !page_token.is_empty() && matches!(output, Output::Table | Output::Name) {
+                note(&format!("more: --page-token {page_token}"));
             }
             return Ok(());
         }

@@ -3,14 +3,14 @@
 use clap::Command;
 use clap_mangen::Man;
 
-use super::client::{Failed, print};
+use super::{error::CommandError, output::print};
 
 /// Prints the page: the command itself, then each of its commands in full.
-pub fn run(mut command: Command) -> Result<(), Failed> {
+pub fn run(mut command: Command) -> Result<(), CommandError> {
     command.build();
     let mut page = Vec::new();
     write(command, &mut page)
-        .map_err(|e| Failed::Other(format!("the page cannot be written: {e}")))?;
+        .map_err(|e| CommandError::Other(format!("the page cannot be written: {e}")))?;
     print(String::from_utf8_lossy(&page).trim_end());
     Ok(())
 }

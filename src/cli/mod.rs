@@ -1,34 +1,43 @@
 //! The command line: one file a command.
 
-pub(crate) mod client;
+mod client;
 mod create;
 mod delete;
+mod error;
 mod fields;
 mod generate;
 mod get;
 pub(crate) mod import;
 mod list;
 mod man;
+mod names;
+pub(crate) mod output;
 mod serve;
+mod status;
 mod update;
 mod watch;
+mod yaml;
 
 use std::{process::ExitCode, time::Duration};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use client::exit;
+use error::exit;
+
+use crate::config;
 
 const AFTER_HELP: &str = "Examples:
-  tidemark serve                                   a service with a store of its own, on port 50051
-  tidemark create lists/home --title 'Buy milk'    write a todo
-  tidemark list lists/home                         read them
-  tidemark watch lists/home                        see changes as they come
-  tidemark man | man -l -                          the whole manual
+  tidemark serve                        run a service with an embedded store, on port 50051
+  tidemark add home Buy milk            create a todo in the list lists/home
+  tidemark list home                    read the list
+  tidemark done home/milk               complete the todo lists/home/todos/milk
+  tidemark watch home                   print changes as they come
+  tidemark status                       show the health of the service
+  tidemark man | man -l -               the whole manual
 
 Exit codes: 0 done, 1 failed, 2 wrong arguments or settings.";
 
-/// Todos, read through two caches, with every answer saying how fresh it is.
+/// Todo service with two caches; every response states how stale it can be.
 #[derive(Parser)]
 #[command(name = "tidemark", version, about, propagate_version = true, after_help = AFTER_HELP)]
 struct Cli {
@@ -40,22 +49,28 @@ struct Cli {
 enum Command {
     /// Run the service
     Serve(serve::Args),
-    /// Read JSON lines straight into the database
+    /// Import todos from JSON, into the store or through a running service
     Import(import::Import),
-    /// Write lifelike todos as JSON lines, the same every time
+    /// Generate realistic todos as JSON lines, the same every time
     Generate(generate::Generate),
     /// Read todos by name
     Get(get::Get),
     /// Read the todos of a list
     List(list::List),
+    /// Create a todo: list and title, and nothing else to remember
+    Add(create::Add),
     /// Create a todo
     Create(create::Create),
     /// Change a todo
     Update(update::Update),
+    /// Complete todos
+    Done(update::Done),
     /// Delete a todo
     Delete(delete::Delete),
     /// Print changes as they come
     Watch(watch::Watch),
+    /// Show the health of a service, its lag and its cache hits
+    Status(status::Status),
     /// Print completions for a shell
     #[command(
         after_help = "Example:\n  tidemark completions bash > ~/.local/share/bash-completion/completions/tidemark"
@@ -64,7 +79,7 @@ enum Command {
         /// bash, elvish, fish, powershell or zsh
         shell: clap_complete::Shell,
     },
-    /// Do nothing for a while: the preStop hook of an image that has no `sleep`
+    /// Wait: the preStop hook of an image that has no `sleep`
     #[command(hide = true)]
     Pause {
         /// How long, such as 5s
@@ -81,16 +96,23 @@ enum Command {
 /// Runs the command that the arguments name. Exit codes: 0 done, 1 failed, 2
 /// wrong arguments or settings.
 pub async fn run() -> ExitCode {
-    match Cli::parse().command {
+    let command = Cli::parse().command;
+    if command.is_client() {
+        warn_of_unknown_variables();
+    }
+    match command {
         Command::Serve(args) => serve::run(args).await,
         Command::Import(args) => import::run(args).await,
         Command::Generate(args) => exit(generate::run(&args)),
         Command::Get(args) => exit(get::run(args).await),
         Command::List(args) => exit(list::run(args).await),
-        Command::Create(args) => exit(create::run(args).await),
-        Command::Update(args) => exit(update::run(args).await),
+        Command::Add(args) => exit(create::add(args).await),
+        Command::Create(args) => exit(create::create(args).await),
+        Command::Update(args) => exit(update::update(args).await),
+        Command::Done(args) => exit(update::done(args).await),
         Command::Delete(args) => exit(delete::run(args).await),
         Command::Watch(args) => exit(watch::run(args).await),
+        Command::Status(args) => exit(status::run(args).await),
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,
@@ -105,5 +127,31 @@ pub async fn run() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Man => exit(man::run(Cli::command())),
+    }
+}
+
+impl Command {
+    /// Whether it calls a service. `serve` and `import` refuse unknown variables
+    /// themselves; the others read none.
+    const fn is_client(&self) -> bool {
+        matches!(
+            self,
+            Self::Get(_)
+                | Self::List(_)
+                | Self::Add(_)
+                | Self::Create(_)
+                | Self::Update(_)
+                | Self::Done(_)
+                | Self::Delete(_)
+                | Self::Watch(_)
+                | Self::Status(_)
+        )
+    }
+}
+
+fn warn_of_unknown_variables() {
+    let variables = config::environment().unwrap_or_default();
+    for problem in config::unknown_variables(variables.keys()) {
+        output::note(&format!("warning: {problem}"));
     }
 }

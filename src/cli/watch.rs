@@ -1,13 +1,22 @@
 //! `tidemark watch`: prints changes as they come, and resumes by itself.
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use clap::Args;
-use tokio::time::sleep;
+use tokio::{signal::unix, time::sleep};
 use tonic::{Code, Request, Status};
 
-use super::client::{Failed, Output, Server, json, print, row};
-use crate::pb::{self, todo_change::Kind, watch_todos_request::Start, watch_todos_response::Event};
+use super::{
+    client::Client,
+    error::CommandError,
+    names::{list_name, todo_name},
+    output::{Output, json, note, summary, try_print},
+    yaml::to_yaml,
+};
+use crate::{
+    pb::{self, todo_change::Kind, watch_todos_request::Start, watch_todos_response::Event},
+    text::escape,
+};
 
 /// First pause before a lost watch is begun again; doubled up to the longest.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -15,38 +24,83 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The arguments of `watch`.
 #[derive(Args)]
-#[command(after_help = "Example:\n  tidemark watch lists/home --include-todo")]
+#[command(
+    after_help = "Connection state and the token to resume with are on stderr.\n\nExamples:\n  \
+tidemark watch lists/home --include-todo\n  tidemark watch - -o json"
+)]
 pub struct Watch {
-    /// The list, as in lists/home, or lists/- for all
+    /// The list: lists/home, or home; lists/- or - for all lists
+    #[arg(value_name = "LIST")]
     parent: String,
     /// Only this todo; may be given several times
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<String>,
-    /// Begin where the answer with this token ends; else now
+    /// Begin where the reply with this token ends; else now
     #[arg(long, value_name = "TOKEN")]
     after: Option<String>,
     /// Show the todo with its change
     #[arg(long)]
     include_todo: bool,
-    /// Print where the stream stands, too
+    /// Print the progress of the stream, too
     #[arg(long)]
     progress: bool,
     #[command(flatten)]
-    server: Server,
+    client: Client,
 }
 
-/// Watches until it is told to end, or the service refuses.
-pub async fn run(mut args: Watch) -> Result<(), Failed> {
+/// Watches until SIGINT or SIGTERM, until nobody reads stdout any more, or until
+/// the service refuses. Then it prints the token to resume with.
+pub async fn run(mut args: Watch) -> Result<(), CommandError> {
+    args.parent = list_name(&args.parent);
+    args.names = args.names.iter().map(|name| todo_name(name)).collect();
+    let given = args.after.clone();
+    let mut ended = std::pin::pin!(termination());
+    let result = tokio::select! {
+        result = follow(&mut args) => result,
+        () = &mut ended => Ok(()),
+    };
+    // Not the token that was given: the service may have refused it.
+    if let Some(token) = args.after.filter(|token| Some(token) != given.as_ref()) {
+        note(&format!("resume with --after {token}"));
+    }
+    result
+}
+
+/// Completes at SIGINT and SIGTERM.
+fn termination() -> impl Future<Output = ()> {
+    let signal = |kind| unix::signal(kind);
+    let both = signal(unix::SignalKind::interrupt()).and_then(|interrupt| {
+        signal(unix::SignalKind::terminate()).map(|terminate| (interrupt, terminate))
+    });
+    async move {
+        // Without handlers the signals end the process, as ever.
+        let Ok((mut interrupt, mut terminate)) = both else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    }
+}
+
+/// Watches, and begins again after each loss of the connection.
+async fn follow(args: &mut Watch) -> Result<(), CommandError> {
     let mut pause = PAUSE;
     loop {
         let before = args.after.clone();
-        match once(&mut args).await {
-            Err(Failed::Status(status)) if !is_lasting(&status) => {
-                eprintln!("the watch was lost ({}); it goes on", status.message());
+        match follow_once(args).await {
+            Ok(Ended::Unread) => return Ok(()),
+            Ok(Ended::ByServer) => note("the server ended the watch; reconnecting"),
+            Err(CommandError::Status(status)) if !is_lasting(&status) => {
+                let error = CommandError::Status(status).to_string();
+                let first = error.lines().next().unwrap_or_default();
+                note(&format!("the watch was lost: {first}; reconnecting"));
             }
-            Err(Failed::Other(problem)) if before.is_some() => eprintln!("{problem}"),
+            Err(CommandError::Other(problem)) if before.is_some() => {
+                note(&format!("{problem}; reconnecting"));
+            }
             Err(failed) => return Err(failed),
-            Ok(()) => eprintln!("the server ended the watch; it goes on"),
         }
         if args.after != before {
             pause = PAUSE;
@@ -56,7 +110,7 @@ pub async fn run(mut args: Watch) -> Result<(), Failed> {
     }
 }
 
-/// Trying again would be refused again.
+/// Whether trying again would be refused again.
 fn is_lasting(status: &Status) -> bool {
     matches!(
         status.code(),
@@ -67,8 +121,15 @@ fn is_lasting(status: &Status) -> bool {
     )
 }
 
-async fn once(args: &mut Watch) -> Result<(), Failed> {
-    let mut client = args.server.connect().await?;
+/// Why a stream ended without an error.
+enum Ended {
+    ByServer,
+    /// Nobody reads stdout.
+    Unread,
+}
+
+async fn follow_once(args: &mut Watch) -> Result<Ended, CommandError> {
+    let mut service = args.client.server.connect().await?;
     let request = pb::WatchTodosRequest {
         parent: args.parent.clone(),
         names: args.names.clone(),
@@ -76,21 +137,46 @@ async fn once(args: &mut Watch) -> Result<(), Failed> {
         progress_interval: None,
         start: args.after.clone().map(Start::After),
     };
-    let mut stream = client
+    let mut stream = service
         .watch_todos(Request::new(request))
         .await?
         .into_inner();
+    let mut is_first = true;
     while let Some(message) = stream.message().await? {
-        let shown = args.progress || !matches!(message.event, Some(Event::Progress(_)));
-        if shown {
-            match args.server.output {
-                Output::Json => print(&json("todo.v1.WatchTodosResponse", &message)?),
-                Output::Table => print(&line(&message)),
-            }
+        if std::mem::take(&mut is_first) {
+            note(&format!(
+                "connected to {}, watching {} from token {}",
+                escape(&args.client.server.address()),
+                escape(&args.parent),
+                message.token
+            ));
+        }
+        let is_shown = args.progress || !matches!(message.event, Some(Event::Progress(_)) | None);
+        if is_shown && !print_message(args.client.output, &message)? {
+            return Ok(Ended::Unread);
         }
         args.after = Some(message.token);
     }
-    Ok(())
+    Ok(Ended::ByServer)
+}
+
+/// `false`: nobody reads stdout.
+fn print_message(output: Output, message: &pb::WatchTodosResponse) -> Result<bool, CommandError> {
+    let text = match output {
+        Output::Json => json("todo.v1.WatchTodosResponse", message)?,
+        Output::Yaml => {
+            let json = json("todo.v1.WatchTodosResponse", message)?;
+            let value = serde_json::from_str(&json)
+                .map_err(|e| CommandError::Other(format!("the message is not JSON: {e}")))?;
+            format!("---\n{}", to_yaml(&value).trim_end())
+        }
+        Output::Name => match &message.event {
+            Some(Event::Change(change)) => escape(&change.name),
+            _ => return Ok(true),
+        },
+        Output::Table => line(message),
+    };
+    Ok(try_print(&text))
 }
 
 fn line(message: &pb::WatchTodosResponse) -> String {
@@ -101,14 +187,20 @@ fn line(message: &pb::WatchTodosResponse) -> String {
                 Kind::Deleted => "deleted",
                 Kind::Updated | Kind::Unspecified => "updated",
             };
+            let time = change
+                .commit_time
+                .map(|time| format!("{time} "))
+                .unwrap_or_default();
             let todo = change
                 .todo
                 .as_ref()
-                .map(|todo| format!("\n    {}", row(todo)))
+                .map(|todo| format!("  {}", summary(todo)))
                 .unwrap_or_default();
-            format!("{kind} {}{todo}", change.name)
+            format!("{time}{kind} {}{todo}", escape(&change.name))
         }
         Some(Event::Progress(_)) | None => format!("nothing missed up to token {}", message.token),
-        Some(Event::Reset(reset)) => format!("read everything anew: {}", reset.reason),
+        Some(Event::Reset(reset)) => {
+            format!("read everything again: {}", escape(&reset.reason))
+        }
     }
 }

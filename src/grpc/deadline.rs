@@ -5,17 +5,21 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 
-/// The server gives up this much before the deadline, or a tenth of it if that
-/// is less: so that the reply, which says what was being waited for, reaches
-/// the caller in time. (The framework, at the deadline itself, would only say
-/// CANCELLED.)
-const EARLIER: Duration = Duration::from_millis(10);
+/// The server gives up a fiftieth of the time before the deadline, within these
+/// bounds, or a tenth of it if that is less. The reply, which says what was being
+/// waited for, then reaches the caller in time, also when both are busy. (The
+/// framework, at the deadline itself, would only say CANCELLED.)
+const MIN_MARGIN: Duration = Duration::from_millis(10);
+const MAX_MARGIN: Duration = Duration::from_millis(200);
 
 /// When the caller stops waiting; `None`: never.
 #[must_use]
 pub fn of(metadata: &MetadataMap) -> Option<Instant> {
     let timeout = parse(metadata.get("grpc-timeout")?.to_str().ok()?)?;
-    let timeout = timeout.saturating_sub(EARLIER.min(timeout / 10));
+    let margin = (timeout / 50)
+        .clamp(MIN_MARGIN, MAX_MARGIN)
+        .min(timeout / 10);
+    let timeout = timeout.saturating_sub(margin);
     Instant::now().checked_add(timeout)
 }
 

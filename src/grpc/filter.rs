@@ -122,7 +122,7 @@ impl Parser {
                 break;
             }
             let at = self.at;
-            if self.word() != "AND" {
+            if !self.word().eq_ignore_ascii_case("AND") {
                 return problem(at, "comparisons are joined by AND");
             }
             self.skip_space();
@@ -205,7 +205,7 @@ impl Parser {
     }
 
     fn state(&mut self, at: usize) -> Result<State, Problem> {
-        match self.word().as_str() {
+        match self.word().to_ascii_uppercase().as_str() {
             "ACTIVE" => Ok(State::Active),
             "COMPLETED" => Ok(State::Completed),
             _ => problem(at, "a state is ACTIVE or COMPLETED"),
@@ -213,7 +213,7 @@ impl Parser {
     }
 
     fn priority(&mut self, at: usize) -> Result<Priority, Problem> {
-        match self.word().as_str() {
+        match self.word().to_ascii_uppercase().as_str() {
             "LOW" => Ok(Priority::Low),
             "NORMAL" => Ok(Priority::Normal),
             "HIGH" => Ok(Priority::High),

@@ -11,6 +11,7 @@ mod cli;
 mod client;
 mod coherence;
 mod life;
+mod readme;
 mod tls;
 mod tour;
 mod traces;

@@ -1,0 +1,270 @@
+//! Where an import goes: the store itself, or a running service.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{StreamExt as _, stream};
+use tokio::time::sleep;
+use tonic::{Code, Status, transport::Channel};
+
+use crate::{
+    cli::{client::Server, error::CommandError, output::note},
+    config::Config,
+    grpc::client::todo_service_client::TodoServiceClient,
+    model::{Patch, TodoName, Write},
+    origin::{Origin, OriginError, WriteError},
+    pb::{self, Todo},
+    server,
+};
+
+/// Tries of a batch or a call while the store or the service is unavailable.
+const TRIES: u32 = 8;
+/// Pause before the second try; doubled up to the longest.
+const PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Calls under way at once in each batch.
+const CALLS: usize = 32;
+
+/// Valid todos with their lines.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub todos: Vec<Todo>,
+    pub lines: Vec<u64>,
+}
+
+/// What became of a batch.
+#[derive(Default)]
+pub(super) struct Outcome {
+    pub created: usize,
+    pub replaced: usize,
+    /// Lines that were refused, each with the reason.
+    pub refused: Vec<(u64, String)>,
+}
+
+/// Where an import goes.
+pub(super) enum Target {
+    Store {
+        origin: Arc<dyn Origin>,
+        replace: bool,
+    },
+    Service {
+        server: Box<Server>,
+        client: Box<TodoServiceClient<Channel>>,
+        replace: bool,
+    },
+}
+
+/// What became of one todo.
+enum Fate {
+    Created,
+    Existed,
+    Replaced,
+    Refused(String),
+}
+
+impl Target {
+    /// The store that the settings name.
+    pub(super) async fn store(config: &Config, replace: bool) -> Result<Self, String> {
+        let origin = server::open_origin(config)
+            .await
+            .map_err(|e| e.to_string())?;
+        Ok(Self::Store { origin, replace })
+    }
+
+    /// A running service.
+    pub(super) async fn service(server: Server, replace: bool) -> Result<Self, String> {
+        let client = server.connect().await.map_err(|e| e.to_string())?;
+        Ok(Self::Service {
+            server: Box::new(server),
+            client: Box::new(client),
+            replace,
+        })
+    }
+
+    /// Writes a batch.
+    ///
+    /// # Errors
+    /// The store or the service is unavailable for too long.
+    pub(super) async fn put(self: Arc<Self>, batch: Batch) -> Result<Outcome, String> {
+        if let Self::Store {
+            origin,
+            replace: false,
+        } = &*self
+        {
+            return insert(origin, batch).await;
+        }
+        let calls = batch
+            .lines
+            .into_iter()
+            .zip(batch.todos)
+            .map(|(line, todo)| {
+                let this = &self;
+                async move { (line, this.one(todo).await) }
+            });
+        let mut calls = stream::iter(calls).buffer_unordered(CALLS);
+        let mut outcome = Outcome::default();
+        while let Some((line, fate)) = calls.next().await {
+            match fate? {
+                Fate::Created => outcome.created += 1,
+                Fate::Replaced => outcome.replaced += 1,
+                Fate::Existed => {}
+                Fate::Refused(problem) => outcome.refused.push((line, problem)),
+            }
+        }
+        outcome.refused.sort_unstable();
+        Ok(outcome)
+    }
+
+    async fn one(&self, todo: Todo) -> Result<Fate, String> {
+        match self {
+            Self::Store { origin, .. } => replace_in_store(origin, todo).await,
+            Self::Service {
+                server,
+                client,
+                replace,
+            } => send(server, (**client).clone(), todo, *replace).await,
+        }
+    }
+}
+
+/// Waits before the next try; `false`: there is none.
+async fn wait(attempt: u32) -> bool {
+    let pause = PAUSE
+        .saturating_mul(1 << attempt.min(10))
+        .min(LONGEST_PAUSE);
+    sleep(pause).await;
+    attempt + 1 < TRIES
+}
+
+/// Inserts a batch. Repeated while the store is unavailable: what was written
+/// stays as it is.
+async fn insert(origin: &Arc<dyn Origin>, batch: Batch) -> Result<Outcome, String> {
+    for attempt in 0.. {
+        let problem: OriginError = match origin.import(batch.todos.clone()).await {
+            Ok(imported) => {
+                let line = |(at, problem): (usize, String)| {
+                    let name = batch.todos.get(at).map_or("", |todo| todo.name.as_str());
+                    let line = batch.lines.get(at).copied().unwrap_or_default();
+                    (
+                        line,
+                        format!("{name} is refused by the database: {problem}"),
+                    )
+                };
+                return Ok(Outcome {
+                    created: imported.created,
+                    replaced: 0,
+                    refused: imported.refused.into_iter().map(line).collect(),
+                });
+            }
+            Err(problem) => problem,
+        };
+        if attempt == 0 {
+            note(&format!(
+                "the database cannot be written: {problem}; trying again"
+            ));
+        }
+        if !wait(attempt).await {
+            return Err(format!(
+                "the database cannot be written: {problem}; import again to continue"
+            ));
+        }
+    }
+    Ok(Outcome::default())
+}
+
+async fn replace_in_store(origin: &Arc<dyn Origin>, todo: Todo) -> Result<Fate, String> {
+    let Some(name) = TodoName::parse(&todo.name) else {
+        return Ok(Fate::Refused("the name is not valid".into()));
+    };
+    let write = Write::Update {
+        name,
+        patch: Patch::all_of(&todo),
+        etag: None,
+        allow_missing: true,
+    };
+    for attempt in 0.. {
+        match origin.write(write.clone(), None, None).await {
+            Ok(_) => return Ok(Fate::Replaced),
+            Err(WriteError::Unavailable(_) | WriteError::OutcomeUnknown { .. })
+                if wait(attempt).await => {}
+            Err(problem @ (WriteError::Unavailable(_) | WriteError::OutcomeUnknown { .. })) => {
+                return Err(format!(
+                    "the database cannot be written: {problem}; import again to continue"
+                ));
+            }
+            Err(problem) => {
+                return Ok(Fate::Refused(format!(
+                    "{} is refused: {problem}",
+                    todo.name
+                )));
+            }
+        }
+    }
+    Ok(Fate::Existed)
+}
+
+/// One todo through the service.
+async fn send(
+    server: &Server,
+    mut client: TodoServiceClient<Channel>,
+    todo: Todo,
+    replace: bool,
+) -> Result<Fate, String> {
+    let name = todo.name.clone();
+    for attempt in 0.. {
+        let sent = if replace {
+            let request = pb::UpdateTodoRequest {
+                todo: Some(Todo {
+                    etag: String::new(),
+                    ..todo.clone()
+                }),
+                update_mask: Some(prost_types::FieldMask {
+                    paths: vec!["*".into()],
+                }),
+                allow_missing: true,
+                request_id: String::new(),
+            };
+            let request = server.request(request);
+            client.update_todo(request).await.map(|_| Fate::Replaced)
+        } else {
+            let (parent, id) = name.split_once("/todos/").unwrap_or_default();
+            let request = pb::CreateTodoRequest {
+                parent: parent.to_owned(),
+                todo: Some(todo.clone()),
+                todo_id: id.to_owned(),
+                request_id: String::new(),
+            };
+            let request = server.request(request);
+            client.create_todo(request).await.map(|_| Fate::Created)
+        };
+        match sent {
+            Ok(fate) => return Ok(fate),
+            Err(status) if status.code() == Code::AlreadyExists => return Ok(Fate::Existed),
+            Err(status) if is_transient(&status) => {
+                if !wait(attempt).await {
+                    let error = CommandError::from(status);
+                    return Err(format!("{error}\nimport again to continue"));
+                }
+            }
+            Err(status) => {
+                return Ok(Fate::Refused(format!(
+                    "{name} is refused: {}",
+                    CommandError::from(status)
+                )));
+            }
+        }
+    }
+    Ok(Fate::Existed)
+}
+
+/// Whether the call may be repeated: both calls are idempotent here.
+fn is_transient(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable
+            | Code::ResourceExhausted
+            | Code::DeadlineExceeded
+            | Code::Cancelled
+            | Code::Unknown
+            | Code::Aborted
+    )
+}

@@ -1,0 +1,210 @@
+//! Settings from outside: names, empty values, secrets, the first lines.
+
+use std::{collections::BTreeMap, fs};
+
+use super::{binary, stderr, stdout};
+use crate::{
+    client::*,
+    support::{Tidemark, folder, mongo, redis_cluster},
+};
+
+#[test]
+fn unknown_and_empty_variables_are_refused() {
+    for (name, value, words) in [
+        (
+            "TIDEMARK_MONGO_URI",
+            "mongodb://h",
+            &["TIDEMARK_MONGO_URI", "TIDEMARK_MONGODB_URI"][..],
+        ),
+        (
+            "TIDEMARK_REDIS_URI",
+            "redis://h",
+            &["TIDEMARK_REDIS_URI", "TIDEMARK_REDIS_URL"],
+        ),
+        (
+            "TIDEMARK_MONGODB_URI",
+            "",
+            &["TIDEMARK_MONGODB_URI", "empty"],
+        ),
+        (
+            "TIDEMARK_REDIS_URL",
+            " \n",
+            &["TIDEMARK_REDIS_URL", "empty"],
+        ),
+        ("TIDEMARK_LISTEN", "", &["TIDEMARK_LISTEN", "empty"]),
+    ] {
+        for command in [&["serve"][..], &["import", "/none.jsonl"]] {
+            let dir = folder("unused");
+            let out = binary()
+                .args(command)
+                .env(name, value)
+                .current_dir(&dir)
+                .output()
+                .expect("run");
+            let said = stderr(&out);
+            assert_eq!(out.status.code(), Some(2), "{name}={value:?}: {said}");
+            assert!(words.iter().all(|word| said.contains(word)), "{said}");
+            assert_eq!(fs::read_dir(dir).expect("a directory").count(), 0);
+        }
+    }
+    // What Kubernetes sets for a Service called tidemark.
+    let out = binary()
+        .args(["serve", "--print-config"])
+        .env("TIDEMARK_SERVICE_HOST", "10.0.0.1")
+        .env("TIDEMARK_PORT_50051_TCP", "tcp://10.0.0.1:50051")
+        .output()
+        .expect("run");
+    assert_eq!(out.status.code(), Some(0), "{}", stderr(&out));
+}
+
+#[test]
+fn what_is_printed_can_be_used_as_a_config_file() {
+    let printed = |args: &[&str]| {
+        let out = binary()
+            .args(["serve", "--print-config"])
+            .args(args)
+            .env("TIDEMARK_LIST_GRACE", " 1s\n")
+            .output()
+            .expect("run");
+        assert_eq!(out.status.code(), Some(0), "{}", stderr(&out));
+        stdout(&out)
+    };
+    let values = |text: &str| {
+        let table: toml::Table = text.parse().expect("TOML");
+        let mut values: BTreeMap<_, _> = table.into_iter().collect();
+        assert_eq!(values.remove("list-grace"), Some("1s".into()));
+        values
+    };
+    let first = printed(&[
+        "--redis-url",
+        "redis-cluster://h:7000",
+        "--cache-epoch",
+        "7",
+    ]);
+    let file = folder("config").join("tidemark.toml");
+    fs::write(&file, &first).expect("written");
+    let again = printed(&["--config", file.to_str().expect("a path")]);
+    assert_eq!(values(&first), values(&again));
+    assert!(
+        again.contains("list-grace = \"1s\" # environment"),
+        "{again}"
+    );
+}
+
+#[tokio::test]
+async fn no_secret_is_printed_or_logged() {
+    for (flag, url) in [
+        (
+            "--redis-url",
+            "redis-sentinel://u:geheim@127.0.0.1:1?sentinelPassword=geheim&sentinelServiceName=main",
+        ),
+        ("--redis-url", "redis://:geh/eim@127.0.0.1:1"),
+        ("--redis-url", "http://u:geheim@h"),
+        ("--mongodb-uri", "mongodb://me:geh/eim@127.0.0.1:1/todos"),
+        (
+            "--mongodb-uri",
+            "mongodb://me:geheim@127.0.0.1:1/todos?authMechanism=geheim",
+        ),
+        (
+            "--mongodb-uri",
+            "mongodb://me:geheim@127.0.0.1:1/todos?serverSelectionTimeoutMS=200&tlsCertificateKeyFilePassword=geheim",
+        ),
+        ("--mongodb-uri", "me:geheim@h"),
+        ("--listen", "redis://:geheim@h"),
+    ] {
+        for more in [&[][..], &["--print-config"]] {
+            let dir = folder("secrets").display().to_string();
+            let args = ["5", env!("CARGO_BIN_EXE_tidemark"), "serve", flag, url];
+            let out = std::process::Command::new("timeout")
+                .args(args)
+                .args(if flag == "--mongodb-uri" {
+                    vec![]
+                } else {
+                    vec!["--data-dir", &dir]
+                })
+                .args(if flag == "--listen" {
+                    vec![]
+                } else {
+                    vec!["--listen", "127.0.0.1:0"]
+                })
+                .args(["--metrics-listen", "off"])
+                .args(more)
+                .env("RUST_LOG", "debug,fred=debug,mongodb=debug")
+                .output()
+                .expect("run");
+            let said = format!("{}{}", stdout(&out), stderr(&out));
+            assert!(
+                !said.contains("geheim") && !said.contains("eim@"),
+                "{flag} {url}: {said}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_first_lines_name_the_stores() {
+    let (uri, url) = (mongo().uri("first_lines"), redis_cluster().url());
+    let args = [
+        "serve",
+        "--mongodb-uri",
+        &uri,
+        "--redis-url",
+        &url,
+        "--listen",
+        "127.0.0.1:0",
+        "--metrics-listen",
+        "off",
+    ];
+    let out = std::process::Command::new("timeout")
+        .args(["8", env!("CARGO_BIN_EXE_tidemark")])
+        .args(args)
+        .output()
+        .expect("run");
+    let first: Vec<_> = stdout(&out)
+        .lines()
+        .take(4)
+        .map(ToOwned::to_owned)
+        .collect();
+    let first = first.join("\n");
+    assert!(
+        first.contains("store: MongoDB mongodb://127.0.0.1")
+            && first.contains("database first_lines")
+            && first.contains("shared cache: Redis redis-cluster://127.0.0.1"),
+        "{first}"
+    );
+    let log = stderr(&out);
+    assert!(
+        log.contains("first_lines") && log.contains("\"shared_cache\":\"Redis"),
+        "{log}"
+    );
+}
+
+#[tokio::test]
+async fn the_process_has_metrics_and_logs_in_the_format_asked_for() {
+    let dir = folder("data").display().to_string();
+    let (service, _client) = ready(Tidemark::start(&[
+        "--data-dir",
+        &dir,
+        "--log-format",
+        "json",
+    ]))
+    .await;
+    let text = service.metrics_text();
+    for metric in [
+        "tidemark_build_info{version=\"",
+        "\nprocess_resident_memory_bytes ",
+        "\nprocess_cpu_seconds_total ",
+        "\nprocess_open_fds ",
+        "\nprocess_max_fds ",
+        "\nprocess_start_time_seconds ",
+    ] {
+        assert!(text.contains(metric), "{metric} is not in\n{text}");
+    }
+    assert!(
+        service
+            .log("INFO")
+            .iter()
+            .any(|line| line.contains("tidemark starts"))
+    );
+    assert_eq!(service.log("WARN"), Vec::<String>::new());
+}

@@ -1,0 +1,196 @@
+//! The shell blocks of the README, each run as it is pasted. Its console blocks
+//! are those of the tour: tour.rs.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use crate::{
+    client::SERVING,
+    support::{eventually, folder, free_port, mongo, redis_cluster},
+};
+
+/// What a service and `./test servers` need at most to start, under load.
+const START_LIMIT: Duration = Duration::from_secs(120);
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The blocks, in order.
+fn blocks() -> Vec<String> {
+    let readme = fs::read_to_string(root().join("README.md")).expect("a README");
+    let blocks = readme.split("```sh\n").skip(1);
+    blocks
+        .map(|block| block.split("\n```").next().expect("an end").to_owned())
+        .collect()
+}
+
+/// Programs in place of those that take minutes: `cargo`, which runs the binary
+/// that is built already, and grpcurl from the cache.
+struct Shell {
+    bin: PathBuf,
+    work: PathBuf,
+    address: String,
+}
+
+impl Shell {
+    fn new() -> Self {
+        let (bin, work) = (folder("bin"), folder("readme"));
+        let binary = env!("CARGO_BIN_EXE_tidemark");
+        let cargo = format!(
+            "#!/bin/sh\ncase \"$1\" in\nbuild) ;;\nrun) while [ \"$1\" != -- ]; do shift; done; shift; exec {binary} \"$@\" ;;\n*) exit 9 ;;\nesac\n"
+        );
+        let path = bin.join("cargo");
+        fs::write(&path, cargo).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("executable");
+        std::os::unix::fs::symlink(binary, bin.join("tidemark")).expect("a link");
+        let script = root().join("tests/tools/grpcurl");
+        let built = Command::new(script).stderr(Stdio::inherit()).output();
+        let built = built.expect("tests/tools/grpcurl");
+        assert!(built.status.success(), "grpcurl is not built");
+        let grpcurl = String::from_utf8(built.stdout).expect("a path");
+        std::os::unix::fs::symlink(grpcurl.trim(), bin.join("grpcurl")).expect("a link");
+        let address = format!("127.0.0.1:{}", free_port());
+        Self { bin, work, address }
+    }
+
+    /// The block in bash, on the addresses of this test.
+    fn command(&self, block: &str) -> Command {
+        let script = block
+            .replace("127.0.0.1:50051", &self.address)
+            .replace(
+                "mongodb://localhost/todos?replicaSet=rs0",
+                &mongo().uri("readme"),
+            )
+            .replace("redis-cluster://localhost:7000", &redis_cluster().url());
+        let path = std::env::var("PATH").expect("a PATH");
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "--", "bash", "-e", "-c", &script])
+            .current_dir(&self.work)
+            .env("PATH", format!("{}:{path}", self.bin.display()))
+            .env("TIDEMARK_LISTEN", &self.address)
+            .env("TIDEMARK_METRICS_LISTEN", "off")
+            .env("TIDEMARK_SERVER", &self.address)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs it to its end.
+    fn run(&self, block: &str) -> String {
+        let out = self.command(block).output().expect("bash");
+        let text = format!(
+            "{}{}",
+            String::from_utf8_lossy(&out.stdout),
+            String::from_utf8_lossy(&out.stderr)
+        );
+        assert!(out.status.success(), "{block}\n{text}");
+        text
+    }
+
+    async fn serve(&self, block: &str) -> Child {
+        let mut service = self.command(block);
+        let service = service.stdout(Stdio::null()).spawn().expect("bash");
+        let address = format!("http://{}", self.address);
+        eventually("readiness", START_LIMIT, async || {
+            (health_at(&address).await == Some(SERVING)).then_some(())
+        })
+        .await;
+        service
+    }
+}
+
+/// What health says at this address; `None` if nobody answers.
+async fn health_at(address: &str) -> Option<i32> {
+    use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+    let channel = tonic::transport::Channel::from_shared(address.to_owned());
+    let channel = channel.expect("an address").connect().await.ok()?;
+    let mut client = HealthClient::new(channel);
+    let service = "readiness".to_owned();
+    let reply = client.check(HealthCheckRequest { service }).await.ok()?;
+    Some(reply.into_inner().status)
+}
+
+fn stop(mut child: Child) {
+    // bash has become the program: `exec` of a single command.
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+#[tokio::test]
+async fn every_block_of_the_readme_runs_as_pasted() {
+    let shell = Shell::new();
+    let mut service: Option<Child> = None;
+    let mut kinds = Vec::new();
+    for block in blocks() {
+        let kind = block
+            .split_whitespace()
+            .take(2)
+            .collect::<Vec<_>>()
+            .join(" ");
+        match kind.as_str() {
+            "cargo run" => {
+                service.take().into_iter().for_each(stop);
+                service = Some(shell.serve(&block).await);
+            }
+            "grpcurl -plaintext" => {
+                // A watch ends with the deadline that the line sets.
+                for line in block.lines() {
+                    let is_watch = line.contains("-max-time");
+                    let line = if is_watch {
+                        format!("{line} || true")
+                    } else {
+                        line.to_owned()
+                    };
+                    let text = shell.run(&line);
+                    assert!(text.contains('{') || is_watch, "{line}: {text}");
+                }
+            }
+            "tidemark add" => {
+                let text = shell.run(
+                    &block.replace("tidemark status", "tidemark status --metrics 127.0.0.1:1"),
+                );
+                assert!(
+                    text.contains("Buy bread") && text.contains("readiness"),
+                    "{text}"
+                );
+            }
+            "tidemark generate" => {
+                let text = shell.run(&block.replace("200000", "2000"));
+                assert!(text.contains("2000 imported"), "{text}");
+            }
+            "cargo build" => drop(shell.run(&block)),
+            "./test servers" => {
+                let mut servers = Command::new("bash");
+                servers
+                    .args(["-e", "-c", &format!("exec {block}")])
+                    .current_dir(root());
+                // A target directory elsewhere must not matter.
+                servers.env("CARGO_TARGET_DIR", shell.work.join("elsewhere"));
+                let mut servers = servers.stdout(Stdio::piped()).spawn().expect("bash");
+                let mut line = String::new();
+                let mut out = BufReader::new(servers.stdout.take().expect("stdout"));
+                out.read_line(&mut line).expect("a line");
+                let pid = servers.id().to_string();
+                let ended = Command::new("kill").args(["-TERM", &pid]).status();
+                assert!(ended.expect("kill").success() && servers.wait().expect("ended").success());
+                assert!(
+                    line.starts_with("export MONGODB_URI='mongodb://127.0.0.1"),
+                    "{line}"
+                );
+            }
+            // What runs this test.
+            "./test" => {}
+            other => panic!("no test runs the block that begins with {other:?}: add it here"),
+        }
+        kinds.push(kind);
+    }
+    service.take().into_iter().for_each(stop);
+    assert!(kinds.len() >= 8, "{kinds:?}");
+}

@@ -21,7 +21,11 @@ use crate::{
     budget::Budgets,
     cache::{Cache, Clock, Fatal, Phase, Settings},
     config::Config,
-    grpc::{self, health::HealthState, transport::Tls},
+    grpc::{
+        self,
+        health::HealthState,
+        transport::{Limits, Port, SpareFiles, Tls},
+    },
     origin::{ConnectError, Origin, embedded::Embedded, mongo::MongoDb},
     telemetry::{self, Kind, Metrics},
     tier::{
@@ -35,6 +39,9 @@ use crate::{
 const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
 /// Longest time that the start waits for Redis, so that the first reads use it.
 const SHARED_WAIT: Duration = Duration::from_secs(1);
+/// Connections at once to each of the ports for metrics and health: a few
+/// scrapers and probes.
+const MAX_SIDE_CONNECTIONS: usize = 64;
 /// Pause before the database is tried again at start.
 const CONNECT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -72,9 +79,11 @@ pub async fn run(
     let metrics = Arc::new(Metrics::default());
     tell_panics(Arc::clone(&metrics));
     raise_open_files();
-    let listener = bind(config.listen, "listen").await?;
-    let metrics_listener = bind_if(config.metrics_listen, "metrics-listen").await?;
-    let health_listener = bind_if(config.health_listen, "health-listen").await?;
+    let plan = config.memory_plan().map_err(|e| Fatal(e.to_string()))?;
+    let (budgets, spare) = (Budgets::new(plan), SpareFiles::new());
+    let listener = bind(config.listen, "listen")?;
+    let metrics_listener = bind_if(config.metrics_listen, "metrics-listen")?;
+    let health_listener = bind_if(config.health_listen, "health-listen")?;
     let addresses = Addresses {
         grpc: address(&listener)?,
         tls: config.tls.is_some(),
@@ -89,39 +98,44 @@ pub async fn run(
         .transpose()
         .map_err(|problem| Fatal(format!("tls-cert, tls-key, tls-client-ca: {problem}")))?;
     if let Some(listener) = metrics_listener {
-        tokio::spawn(telemetry::serve_metrics(
-            listener,
-            Arc::new(metrics.registry()),
-        ));
+        let port = side_port("metrics", listener, true, &spare);
+        let router = telemetry::metrics_router(metrics.registry());
+        let (budgets, metrics) = (Arc::clone(&budgets), Arc::clone(&metrics));
+        tokio::spawn(grpc::serve_metrics(port, router, budgets, metrics));
     }
     let shutdown = CancellationToken::new();
     let cell = Arc::new(OnceLock::new());
     let (health, told) = watch::channel(HealthState::default());
     if let Some(listener) = health_listener {
-        let served = grpc::serve_health(
-            listener,
-            told.clone(),
-            Arc::clone(&metrics),
-            shutdown.clone(),
-        );
-        tokio::spawn(async move {
-            let ended = served.await;
-            tracing::error!(?ended, "health is not served any more");
-        });
+        let port = side_port("health", listener, false, &spare);
+        let (told, shutdown) = (told.clone(), shutdown.clone());
+        let (budgets, metrics) = (Arc::clone(&budgets), Arc::clone(&metrics));
+        tokio::spawn(grpc::serve_health(port, told, budgets, metrics, shutdown));
     }
+    let port = Port {
+        name: "gRPC",
+        listener,
+        limits: Limits::new(
+            config.max_connections,
+            config.max_connections_per_address,
+            &budgets,
+        ),
+        http1: false,
+        tls,
+        max_age: config.max_connection_age,
+        spare: None,
+    };
     let parts = grpc::Parts {
+        port,
+        budgets: Arc::clone(&budgets),
         cache: Arc::clone(&cell),
         health: told,
         metrics: Arc::clone(&metrics),
-        tls,
         web: config.cors_allow_origins.clone(),
         shutdown: shutdown.clone(),
     };
-    let mut server = tokio::spawn(async move {
-        grpc::serve(listener, parts)
-            .await
-            .map_err(|e| e.to_string())
-    });
+    let mut server =
+        tokio::spawn(async move { grpc::serve(parts).await.map_err(|e| e.to_string()) });
     let mut keeping_up = tokio::spawn(keep_up(
         config.clone(),
         Arc::clone(&cell),
@@ -129,6 +143,7 @@ pub async fn run(
     ));
     let telling = tokio::spawn(tell_health(
         config.clone(),
+        (Arc::clone(&budgets), Arc::clone(&metrics)),
         Arc::clone(&cell),
         health.clone(),
         shutdown.clone(),
@@ -180,8 +195,30 @@ fn raise_open_files() {
     }
 }
 
-async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener, Fatal> {
-    let bound = TcpListener::bind(address).await;
+/// A port for metrics or health: few connections, no age, and it answers
+/// whatever callers use up.
+fn side_port(
+    name: &'static str,
+    listener: TcpListener,
+    http1: bool,
+    spare: &Arc<SpareFiles>,
+) -> Port {
+    Port {
+        name,
+        listener,
+        limits: Limits {
+            connections: MAX_SIDE_CONNECTIONS,
+            per_address: MAX_SIDE_CONNECTIONS / 2,
+        },
+        http1,
+        tls: None,
+        max_age: None,
+        spare: Some(Arc::clone(spare)),
+    }
+}
+
+fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener, Fatal> {
+    let bound = grpc::transport::bind(address);
     bound.map_err(|e| {
         Fatal(format!(
             "{setting} {address} cannot be used: {e}; choose another port, or 0 for any"
@@ -189,9 +226,9 @@ async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener, Fatal> 
     })
 }
 
-async fn bind_if(address: Option<SocketAddr>, setting: &str) -> Result<Option<TcpListener>, Fatal> {
+fn bind_if(address: Option<SocketAddr>, setting: &str) -> Result<Option<TcpListener>, Fatal> {
     match address {
-        Some(address) => bind(address, setting).await.map(Some),
+        Some(address) => bind(address, setting).map(Some),
         None => Ok(None),
     }
 }
@@ -320,6 +357,7 @@ fn settings(config: &Config) -> Settings {
 /// Keeps health and gauges up to date.
 async fn tell_health(
     config: Config,
+    (budgets, metrics): (Arc<Budgets>, Arc<Metrics>),
     cell: Arc<OnceLock<Arc<Cache>>>,
     health: watch::Sender<HealthState>,
     shutdown: CancellationToken,
@@ -327,6 +365,7 @@ async fn tell_health(
     let mut tick = interval(HEALTH_INTERVAL);
     while !shutdown.is_cancelled() {
         tick.tick().await;
+        metrics.measure_budgets(&budgets);
         let Some(cache) = cell.get() else { continue };
         cache.measure();
         let now = state(cache, &config);

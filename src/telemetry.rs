@@ -4,7 +4,7 @@ mod logs;
 mod process;
 mod traces;
 
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 pub use logs::{Guard, LogFormat, init};
 use prometheus_client::{
@@ -12,6 +12,8 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
+
+use crate::budget::Budgets;
 
 /// One label `kind`: what was read, or which bound, reason or outcome it was.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -119,7 +121,7 @@ metrics! {
     /// Readers that joined a load which another had begun
     joined_loads: Counter = "joined_loads";
     /// Requests refused because a bound was reached, by bound
-    overloaded: Family<Kind, Counter> = "overloaded" => ["keys waiting to be loaded", "writes under way", "open watches", "watches that begin before the recent changes"];
+    overloaded: Family<Kind, Counter> = "overloaded" => ["keys waiting to be loaded", "writes under way", "open watches", "watches that begin before the recent changes", "unfinished requests", "decoded requests", "replies in flight", "names of watches"];
     /// Answers marked stale because the origin could not be asked
     stale_answers: Counter = "stale_answers";
     /// Time from the newest acknowledged heartbeat back to the frontier, by the origin's clock
@@ -189,6 +191,27 @@ metrics! {
 }
 
 impl Metrics {
+    /// Brings the gauges of budgets and bounds up to date.
+    pub fn measure_budgets(&self, budgets: &Budgets) {
+        let gauge = |family: &Family<Kind, IntGauge>, kind, value| {
+            let value = i64::try_from(value).unwrap_or(i64::MAX);
+            family.get_or_create(&Kind { kind }).set(value);
+        };
+        for budget in budgets.all() {
+            let (used, limit) = if budget.is_of_bytes() {
+                (&self.budget_used, &self.budget_limit)
+            } else {
+                (&self.bound_used, &self.bound_limit)
+            };
+            gauge(used, budget.name(), budget.used());
+            gauge(limit, budget.name(), budget.limit());
+            let refusals = self.budget_refusals.get_or_create(&Kind {
+                kind: budget.name(),
+            });
+            refusals.inner().store(budget.refused(), Ordering::Relaxed);
+        }
+    }
+
     /// A registry with all of them, each name with the prefix `tidemark_`, and
     /// with the usual `process_*` metrics.
     #[must_use]
@@ -328,9 +351,8 @@ fn to_prometheus_text(open_metrics: &str) -> String {
     text
 }
 
-/// Serves the metrics at `/metrics` in the format that the scraper asks for,
-/// for as long as the process lives.
-pub async fn serve_metrics(listener: tokio::net::TcpListener, registry: std::sync::Arc<Registry>) {
+/// The metrics at `/metrics`, in the format that the scraper asks for.
+pub fn metrics_router(registry: Registry) -> axum::Router {
     use axum::{
         Router,
         http::{
@@ -340,6 +362,7 @@ pub async fn serve_metrics(listener: tokio::net::TcpListener, registry: std::syn
         routing::get,
     };
 
+    let registry = std::sync::Arc::new(registry);
     let respond = move |headers: HeaderMap| {
         let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
         let format = Format::accepted(accept.unwrap_or_default());
@@ -347,10 +370,7 @@ pub async fn serve_metrics(listener: tokio::net::TcpListener, registry: std::syn
         let headers = [(CONTENT_TYPE, format.content_type()), (VARY, "accept")];
         async move { (headers, text) }
     };
-    let routes = Router::new().route("/metrics", get(respond));
-    if let Err(problem) = axum::serve(listener, routes).await {
-        tracing::error!(%problem, "metrics are no longer served");
-    }
+    Router::new().route("/metrics", get(respond))
 }
 
 #[cfg(test)]

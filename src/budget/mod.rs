@@ -112,6 +112,12 @@ impl Budget {
         self.name
     }
 
+    /// Whether it counts bytes, and not things.
+    #[must_use]
+    pub const fn is_of_bytes(&self) -> bool {
+        self.slot < Part::ALL.len()
+    }
+
     /// The most that may be in use.
     #[must_use]
     pub const fn limit(&self) -> u64 {
@@ -188,14 +194,15 @@ impl Budget {
         caller.used(self.slot).saturating_add(amount) <= self.callers.share(self.limit)
     }
 
-    fn add(&self, caller: Option<&Caller>, amount: u64) {
+    /// Charges without a guard, for the hot path; given back by `sub`.
+    pub(crate) fn add(&self, caller: Option<&Caller>, amount: u64) {
         self.used.fetch_add(amount, Relaxed);
         if let Some(caller) = caller {
             caller.add(self.slot, amount);
         }
     }
 
-    fn try_add(&self, caller: Option<&Caller>, amount: u64) -> bool {
+    pub(crate) fn try_add(&self, caller: Option<&Caller>, amount: u64) -> bool {
         let before = self.used.fetch_add(amount, Relaxed);
         if self.has_room(caller, before, amount) {
             if let Some(caller) = caller {
@@ -208,7 +215,7 @@ impl Budget {
         false
     }
 
-    fn sub(&self, caller: Option<&Caller>, amount: u64) {
+    pub(crate) fn sub(&self, caller: Option<&Caller>, amount: u64) {
         self.used.fetch_sub(amount, Relaxed);
         if let Some(caller) = caller {
             caller.sub(self.slot, amount);

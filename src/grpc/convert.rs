@@ -5,6 +5,7 @@ use std::{collections::HashSet, time::Duration};
 
 use prost::Message;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{filter, page_token};
@@ -443,6 +444,7 @@ pub fn watch(request: &pb::WatchTodosRequest, origin: OriginId) -> Result<WatchR
         seen,
         include_todo: request.include_todo,
         progress_interval,
+        closing: CancellationToken::new(),
     })
 }
 

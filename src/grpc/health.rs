@@ -1,7 +1,7 @@
-//! `grpc.health.v1`. Kubernetes probes `readiness`, `liveness` and `startup`;
-//! the other names are for people and dashboards.
+//! The gRPC health protocol (`grpc.health.v1`). Kubernetes probes `readiness`,
+//! `liveness` and `startup`; the other names are for people and dashboards.
 
-use std::pin::Pin;
+use std::{pin::Pin, sync::Arc};
 
 use futures::{Stream, StreamExt};
 use tokio::sync::watch;
@@ -14,9 +14,10 @@ use tonic_health::pb::{
     health_server::{Health, HealthServer},
 };
 
+use super::transport::Call;
 use crate::error::shorten;
 
-/// What health tells.
+/// What the health protocol reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HealthState {
     /// Can answer: caught up, not draining, and heard of the origin within the
@@ -56,7 +57,7 @@ struct Service {
     shutdown: CancellationToken,
 }
 
-/// The service; its streams end with `shutdown`.
+/// The service. Its streams end at `shutdown`, or when their connection closes.
 #[must_use]
 pub fn service(
     state: watch::Receiver<HealthState>,
@@ -80,7 +81,7 @@ impl Health for Service {
         let service = &request.get_ref().service;
         match self.state.borrow().status(service) {
             ServingStatus::ServiceUnknown => Err(Status::not_found(format!(
-                "{:?} is not known; ask for todo.v1.TodoService, readiness, liveness, startup, origin, shared or feed",
+                "health of {:?} is not known: expected one of todo.v1.TodoService, readiness, liveness, startup, origin, shared, feed",
                 shorten(service)
             ))),
             status => Ok(Response::new(response(status))),
@@ -93,6 +94,9 @@ impl Health for Service {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        let closing = request.extensions().get::<Arc<Call>>();
+        let closing = closing.map(|call| call.closing().clone());
+        let closing = closing.unwrap_or_default();
         let service = request.into_inner().service;
         let mut last = None;
         let changes = WatchStream::new(self.state.clone()).filter_map(move |state| {
@@ -101,8 +105,11 @@ impl Health for Service {
             futures::future::ready(changed.then(|| Ok(response(status))))
         });
         let shutdown = self.shutdown.clone();
-        Ok(Response::new(Box::pin(
-            changes.take_until(async move { shutdown.cancelled().await }),
-        )))
+        Ok(Response::new(Box::pin(changes.take_until(async move {
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = closing.cancelled() => {}
+            }
+        }))))
     }
 }

@@ -18,29 +18,26 @@ pub mod transport;
 use std::{
     convert::Infallible,
     sync::{Arc, OnceLock},
-    time::Duration,
 };
 
-use futures::TryStreamExt as _;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{
     body::Body,
     codec::CompressionEncoding::{Gzip, Zstd},
-    transport::{Server, server::TcpIncoming},
+    service::Routes,
 };
-
 use tower::Layer as _;
 
 use self::{
     health::HealthState,
     server::todo_service_server::TodoServiceServer,
     service::Todos,
-    transport::{CoalescedWrites, Tls, WebLayer},
+    transport::{Port, WebLayer},
 };
 use tonic_health::pb::health_server::{Health, HealthServer};
 
-use crate::{cache::Cache, config::AllowedOrigins, telemetry::Metrics};
+use crate::{budget::Budgets, cache::Cache, config::AllowedOrigins, telemetry::Metrics};
 
 /// The generated client.
 pub mod client {
@@ -57,24 +54,18 @@ mod server {
     include!(concat!(env!("OUT_DIR"), "/server/todo.v1.rs"));
 }
 
-/// Calls at once on one connection: a client that wants more opens another.
-const MAX_STREAMS: u32 = 1000;
-/// Headers of one request.
-const MAX_HEADER_BYTES: u32 = 16 << 10;
-/// A connection whose peer does not answer a ping for so long is closed.
-const KEEPALIVE: Duration = Duration::from_secs(30);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// What the server needs.
 pub struct Parts {
+    /// Where it listens. HTTP/1.1 is spoken if `web` is set.
+    pub port: Port,
     /// The service; set once the origin is reached.
     pub cache: Arc<OnceLock<Arc<Cache>>>,
     /// What health tells.
     pub health: watch::Receiver<HealthState>,
+    /// What calls may take.
+    pub budgets: Arc<Budgets>,
     /// Where calls are counted.
     pub metrics: Arc<Metrics>,
-    /// TLS; `None`: without.
-    pub tls: Option<Tls>,
     /// Pages that may call by grpc-web; `None`: grpc-web is off.
     pub web: Option<AllowedOrigins>,
     /// No new connections and calls; those under way are finished.
@@ -91,19 +82,17 @@ pub fn calls(
     rpc_layer::RpcLayer::new(metrics).layer(TodoServiceServer::new(Todos::new(cache)))
 }
 
-/// Serves until `shutdown`, and then until the last call is finished.
+/// Serves until `shutdown`, and then until the last connection has ended.
 ///
 /// # Errors
-/// What the transport says of itself.
-pub async fn serve(
-    listener: TcpListener,
-    parts: Parts,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// An origin of `web` that is not a valid header value.
+pub async fn serve(parts: Parts) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let Parts {
+        port,
         cache,
         health,
+        budgets,
         metrics,
-        tls,
         web,
         shutdown,
     } = parts;
@@ -115,15 +104,7 @@ pub async fn serve(
         .send_compressed(Gzip)
         .send_compressed(Zstd);
     let descriptors = Arc::new(reflection::descriptors()?);
-    let router = Server::builder()
-        .max_concurrent_streams(Some(MAX_STREAMS))
-        .http2_max_header_list_size(Some(MAX_HEADER_BYTES))
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .accept_http1(web.is_on())
-        .layer(web)
-        .layer(rpc_layer::RpcLayer::new(Arc::clone(&metrics)))
-        .add_service(todos)
+    let routes = Routes::new(todos)
         .add_service(health_service(health, shutdown.clone()))
         .add_service(
             reflection::v1::service(Arc::clone(&descriptors), shutdown.clone())
@@ -132,20 +113,14 @@ pub async fn serve(
         .add_service(
             reflection::v1alpha::service(descriptors, shutdown.clone())
                 .max_decoding_message_size(method::MAX_REFLECTION_REQUEST_BYTES),
-        );
-    let until = shutdown.clone().cancelled_owned();
-    match tls {
-        None => {
-            let incoming = plain(listener).map_ok(CoalescedWrites::new);
-            router.serve_with_incoming_shutdown(incoming, until).await?;
-        }
-        Some(tls) => {
-            let incoming = tls
-                .incoming(listener, metrics, shutdown)
-                .map_ok(CoalescedWrites::new);
-            router.serve_with_incoming_shutdown(incoming, until).await?;
-        }
-    }
+        )
+        .prepare();
+    let port = Port {
+        http1: web.is_on(),
+        ..port
+    };
+    let service = web.layer(rpc_layer::RpcLayer::new(Arc::clone(&metrics)).layer(routes));
+    port.serve(service, budgets, metrics, shutdown).await;
     Ok(())
 }
 
@@ -156,28 +131,29 @@ fn health_service(
     health::service(health, shutdown).max_decoding_message_size(method::MAX_HEALTH_REQUEST_BYTES)
 }
 
-fn plain(listener: TcpListener) -> TcpIncoming {
-    TcpIncoming::from(listener).with_nodelay(Some(true))
-}
-
 /// Serves health and nothing else, for as long as the process lives: probes
 /// need an answer during the drain, too. Its streams end with `shutdown`.
-///
-/// # Errors
-/// What the transport says of itself.
 pub async fn serve_health(
-    listener: TcpListener,
+    port: Port,
     health: watch::Receiver<HealthState>,
+    budgets: Arc<Budgets>,
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
-) -> Result<(), tonic::transport::Error> {
-    Server::builder()
-        .max_concurrent_streams(Some(MAX_STREAMS))
-        .http2_max_header_list_size(Some(MAX_HEADER_BYTES))
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .layer(rpc_layer::RpcLayer::new(metrics))
-        .add_service(health_service(health, shutdown))
-        .serve_with_incoming(plain(listener))
-        .await
+) {
+    let routes = Routes::new(health_service(health, shutdown)).prepare();
+    let service = rpc_layer::RpcLayer::new(Arc::clone(&metrics)).layer(routes);
+    let never = CancellationToken::new();
+    port.serve(service, budgets, metrics, never).await;
+}
+
+/// Serves metrics, for as long as the process lives.
+pub async fn serve_metrics(
+    port: Port,
+    router: axum::Router,
+    budgets: Arc<Budgets>,
+    metrics: Arc<Metrics>,
+) {
+    let never = CancellationToken::new();
+    let service = Routes::from(router);
+    port.serve(service, budgets, metrics, never).await;
 }

@@ -187,12 +187,14 @@ impl RequestBody {
     }
 }
 
-/// Whether the body ended because of the connection, and not of its contents.
+/// Whether the body ended because of the connection, and not of its contents or
+/// of a refusal of ours, which has details.
 fn is_transport_error(error: &Status) -> bool {
-    matches!(
-        error.code(),
-        Code::Cancelled | Code::Unknown | Code::Unavailable
-    )
+    error.details().is_empty()
+        && matches!(
+            error.code(),
+            Code::Cancelled | Code::Unknown | Code::Unavailable
+        )
 }
 
 /// The length that a message's head announces, once it is here.

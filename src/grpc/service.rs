@@ -22,8 +22,10 @@ use super::{
         watch_todos_response::Event,
     },
     status,
+    transport::Call,
 };
 use crate::{
+    budget::{Count, Part, Reservation},
     cache::{Answer, Cache, TodoPage, WatchEvent, WatchMessage},
     error::Error,
     model::{PageQuery, ReadInfo, TodoName},
@@ -53,10 +55,47 @@ impl Todos {
     }
 }
 
-/// The caller's deadline and the message.
-fn split<T>(request: Request<T>) -> (Option<Instant>, T) {
-    let (metadata, _, message): (MetadataMap, _, T) = request.into_parts();
-    (deadline::of(&metadata), message)
+/// Decoded requests of fewer bytes are part of what every call is charged.
+const SMALL_REQUEST_BYTES: usize = 4 << 10;
+/// What a decoded request takes, in sizes of the encoded one: the message, and
+/// the names parsed from it.
+const DECODED_FACTOR: usize = 3;
+
+/// The caller's deadline and the message, which is charged to its call.
+fn split<T: prost::Message>(request: Request<T>) -> Result<(Option<Instant>, T), Error> {
+    let (metadata, extensions, message): (MetadataMap, _, T) = request.into_parts();
+    let bytes = message.encoded_len();
+    if bytes > SMALL_REQUEST_BYTES
+        && let Some(call) = extensions.get::<Arc<Call>>()
+    {
+        call.charge_decoded((bytes * DECODED_FACTOR) as u64)?;
+    }
+    Ok((deadline::of(&metadata), message))
+}
+
+/// The caller's place among the writes, or the watches, of all callers.
+fn reserve<T>(request: &Request<T>, count: Count) -> Result<Option<Reservation>, Error> {
+    let call = request.extensions().get::<Arc<Call>>();
+    call.map(|call| call.reserve(count)).transpose()
+}
+
+/// What a name in the filter of a watch takes beside its text.
+const WATCHED_NAME_BYTES: usize = 64;
+
+/// The memory of the names that a watch filters by, for as long as it is open.
+fn reserve_names(request: &Request<pb::WatchTodosRequest>) -> Result<Option<Reservation>, Error> {
+    let names = &request.get_ref().names;
+    let Some(call) = request.extensions().get::<Arc<Call>>() else {
+        return Ok(None);
+    };
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let bytes: usize = names
+        .iter()
+        .map(|name| name.len() + WATCHED_NAME_BYTES)
+        .sum();
+    call.reserve_bytes(Part::WatchNames, bytes as u64).map(Some)
 }
 
 fn read_info(read: &ReadInfo) -> Option<pb::ReadInfo> {
@@ -98,7 +137,7 @@ impl TodoService for Todos {
         &self,
         request: Request<pb::GetTodoRequest>,
     ) -> Result<Response<GetTodoResponse>, Status> {
-        let (deadline, request) = split(request);
+        let (deadline, request) = split(request)?;
         let name = convert::todo_name("name", &request.name).map_err(Error::from)?;
         let cache = self.cache()?;
         let options = convert::read_options(request.consistency, deadline, cache.origin_id())?;
@@ -115,7 +154,7 @@ impl TodoService for Todos {
         &self,
         request: Request<pb::BatchGetTodosRequest>,
     ) -> Result<Response<BatchGetTodosResponse>, Status> {
-        let (deadline, request) = split(request);
+        let (deadline, request) = split(request)?;
         let names = convert::names(&request.names)?;
         let cache = self.cache()?;
         let options = convert::read_options(request.consistency, deadline, cache.origin_id())?;
@@ -135,7 +174,7 @@ impl TodoService for Todos {
         &self,
         request: Request<pb::ListTodosRequest>,
     ) -> Result<Response<ListTodosResponse>, Status> {
-        let (deadline, request) = split(request);
+        let (deadline, request) = split(request)?;
         let (query, carried) = convert::page_query(&request)?;
         let cache = self.cache()?;
         let options = convert::read_options(request.consistency, deadline, cache.origin_id())?;
@@ -158,7 +197,8 @@ impl TodoService for Todos {
         &self,
         request: Request<pb::CreateTodoRequest>,
     ) -> Result<Response<CreateTodoResponse>, Status> {
-        let (deadline, request) = split(request);
+        let _place = reserve(&request, Count::Writes)?;
+        let (deadline, request) = split(request)?;
         let (write, request_id) = convert::create(request, now_ms())?;
         let done = self.cache()?.write(write, request_id, deadline).await?;
         Ok(Response::new(CreateTodoResponse {
@@ -171,7 +211,8 @@ impl TodoService for Todos {
         &self,
         request: Request<pb::UpdateTodoRequest>,
     ) -> Result<Response<UpdateTodoResponse>, Status> {
-        let (deadline, request) = split(request);
+        let _place = reserve(&request, Count::Writes)?;
+        let (deadline, request) = split(request)?;
         let (write, request_id) = convert::update(request)?;
         let done = self.cache()?.write(write, request_id, deadline).await?;
         Ok(Response::new(UpdateTodoResponse {
@@ -184,7 +225,8 @@ impl TodoService for Todos {
         &self,
         request: Request<pb::DeleteTodoRequest>,
     ) -> Result<Response<pb::DeleteTodoResponse>, Status> {
-        let (deadline, request) = split(request);
+        let _place = reserve(&request, Count::Writes)?;
+        let (deadline, request) = split(request)?;
         let write = convert::delete(request)?;
         let done = self.cache()?.write(write, None, deadline).await?;
         Ok(Response::new(pb::DeleteTodoResponse {
@@ -198,13 +240,24 @@ impl TodoService for Todos {
         &self,
         request: Request<pb::WatchTodosRequest>,
     ) -> Result<Response<Self::WatchTodosStream>, Status> {
-        let (deadline, request) = split(request);
+        let place = reserve(&request, Count::OpenWatches)?;
+        let names = reserve_names(&request)?;
+        let closing = request.extensions().get::<Arc<Call>>();
+        let closing = closing.map(|call| call.closing().clone());
+        let (deadline, request) = split(request)?;
         let cache = self.cache()?;
-        let watch = convert::watch(&request, cache.origin_id())?;
+        let mut watch = convert::watch(&request, cache.origin_id())?;
+        watch.closing = closing.unwrap_or_default();
         let messages = cache.watch(watch, deadline).await?;
-        // The cache ends a stream only at shutdown, after a last progress message.
+        // The cache ends a stream only when the process or the connection closes,
+        // after a last progress message.
         let end = futures::stream::once(async { Err(Status::from(Error::Draining)) });
-        let replies = messages.map(|message| Ok(watch_reply(message))).chain(end);
+        let replies = messages
+            .map(move |message| {
+                let _held = (&place, &names);
+                Ok(watch_reply(message))
+            })
+            .chain(end);
         Ok(Response::new(Box::pin(replies)))
     }
 }

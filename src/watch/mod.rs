@@ -50,6 +50,8 @@ pub struct WatchRequest {
     pub include_todo: bool,
     /// Longest time between two messages.
     pub progress_interval: Duration,
+    /// Ends the watch, as a shutdown does: its connection is about to close.
+    pub closing: CancellationToken,
 }
 
 /// One message to a watcher.

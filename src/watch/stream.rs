@@ -4,6 +4,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures::Stream;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 pub(super) use super::hub::Watcher;
 use super::{Delivery, TooOld, WatchEvent, WatchMessage, WatchRequest, Watches, hub::MAX_WATCHERS};
@@ -13,7 +14,7 @@ use crate::{
 };
 
 /// The messages of a watch, without todos. Ends only when the replica shuts down,
-/// after a last progress message.
+/// or the connection of the watch closes, after a last progress message.
 pub type WatchStream = Pin<Box<dyn Stream<Item = WatchMessage> + Send>>;
 
 struct Watching {
@@ -21,6 +22,7 @@ struct Watching {
     watcher: Arc<Watcher>,
     /// What the presented token has seen.
     seen: OriginTime,
+    closing: CancellationToken,
     progress_interval: Duration,
     next_progress: Instant,
     ended: bool,
@@ -58,6 +60,7 @@ impl Watches {
             watches: Arc::clone(self),
             watcher,
             seen: request.seen,
+            closing: request.closing,
             progress_interval: request.progress_interval,
             next_progress: Instant::now() + request.progress_interval,
             ended: false,
@@ -76,6 +79,11 @@ impl Watches {
 impl Watching {
     async fn next(&mut self) -> Option<WatchMessage> {
         while !self.ended {
+            // The client resumes at the cursor, and gets what is pending then.
+            if self.closing.is_cancelled() || self.watches.shutdown.is_cancelled() {
+                self.ended = true;
+                return Some(self.progress(self.watcher.cursor()));
+            }
             if let Some(delivery) = self.watcher.pop() {
                 return Some(self.message(delivery));
             }
@@ -83,24 +91,18 @@ impl Watching {
             let pushed = async {
                 tokio::select! {
                     biased;
-                    () = shutdown.cancelled() => true,
-                    () = self.watcher.pushed.notified() => false,
+                    () = shutdown.cancelled() => {}
+                    () = self.closing.cancelled() => {}
+                    () = self.watcher.pushed.notified() => {}
                 }
             };
-            match timeout_at(self.next_progress, pushed).await {
-                Ok(false) => {}
-                Ok(true) => {
-                    self.ended = true;
-                    return Some(self.progress(self.watcher.cursor()));
-                }
-                Err(_) => {
-                    self.next_progress = Instant::now() + self.progress_interval;
-                    // Read before the queue is looked at: what is pushed later
-                    // has a later time.
-                    let frontier = self.watches.tracker.watermarks.frontier();
-                    if let Some(cursor) = self.reached(frontier) {
-                        return Some(self.progress(cursor));
-                    }
+            if timeout_at(self.next_progress, pushed).await.is_err() {
+                self.next_progress = Instant::now() + self.progress_interval;
+                // Read before the queue is looked at: what is pushed later has a
+                // later time.
+                let frontier = self.watches.tracker.watermarks.frontier();
+                if let Some(cursor) = self.reached(frontier) {
+                    return Some(self.progress(cursor));
                 }
             }
         }

@@ -14,6 +14,7 @@ use tidemark::{
     model::{ChangeKind, ListName, OriginTime, TodoName, Value},
 };
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     fleet::{Fleet, Replica},
@@ -136,6 +137,7 @@ impl Watcher {
             },
             include_todo: self.include_todo,
             progress_interval: self.progress,
+            closing: CancellationToken::new(),
         };
         let opened = Instant::now();
         self.told_here.clear();

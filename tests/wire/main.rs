@@ -4,13 +4,16 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attack;
 mod bad_input;
 mod bounds;
 mod calls;
 mod cli;
 mod client;
 mod coherence;
+mod connections;
 mod life;
+mod raw;
 mod readme;
 mod tls;
 mod tour;

@@ -1,11 +1,104 @@
-//! Connections: accepting them, TLS, grpc-web, write coalescing, and the codec
-//! of messages. Nothing here knows the calls of the service.
+//! Connections: accepting them, TLS, HTTP, the budgets of calls, grpc-web,
+//! write coalescing, and the codec of messages. Nothing here knows the calls of
+//! the service.
+//!
+//! tonic's own server is not used: it cannot bound connections, give them an
+//! age with jitter, drop those that do not move at a shutdown, or set all limits
+//! of h2. Its services and its router are, under hyper.
 
+mod accept;
 mod codec;
+mod connection;
+mod metering;
 pub(super) mod protocol;
 mod tls;
 mod web;
 mod write_coalescing;
 
-pub use self::tls::Tls;
-pub(super) use self::{codec::SizedBufferCodec, web::WebLayer, write_coalescing::CoalescedWrites};
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use http::{Request, Response};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::body::Body;
+
+use self::{
+    accept::{Accept, Connections},
+    connection::ConnectionServer,
+    metering::MeteredService,
+};
+pub use self::{
+    accept::{Limits, SpareFiles, bind},
+    metering::Call,
+    tls::Tls,
+};
+pub(super) use self::{codec::SizedBufferCodec, web::WebLayer};
+use crate::{budget::Budgets, telemetry::Metrics};
+
+/// A port and what it serves by.
+pub struct Port {
+    /// What it is for, in log lines.
+    pub name: &'static str,
+    /// The port.
+    pub listener: TcpListener,
+    /// Most connections.
+    pub limits: Limits,
+    /// HTTP/1.1 is spoken, too.
+    pub http1: bool,
+    /// TLS; `None`: without.
+    pub tls: Option<Tls>,
+    /// Age at which a connection is closed gracefully; `None`: at none.
+    pub max_age: Option<Duration>,
+    /// Descriptors in reserve, for a port that answers whatever is used up;
+    /// `None`: a port for callers.
+    pub spare: Option<Arc<SpareFiles>>,
+}
+
+impl Port {
+    /// Serves until `shutdown`, and then until the last connection has ended.
+    pub async fn serve<S>(
+        self,
+        service: S,
+        budgets: Arc<Budgets>,
+        metrics: Arc<Metrics>,
+        shutdown: CancellationToken,
+    ) where
+        S: tower::Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        let tls = self
+            .tls
+            .map(|tls| tls.follow(Arc::clone(&metrics), &shutdown));
+        let server = Arc::new(ConnectionServer::new(
+            self.http1,
+            tls,
+            self.max_age,
+            self.spare.is_some(),
+            Arc::clone(&budgets),
+            Arc::clone(&metrics),
+            shutdown.clone(),
+        ));
+        let accept = Accept {
+            port: self.name,
+            connections: Connections::new(self.limits, budgets, metrics),
+            spare: self.spare,
+            shutdown,
+        };
+        let tracker = TaskTracker::new();
+        accept
+            .run(self.listener, &tracker, |stream, slot| {
+                let (server, service) = (Arc::clone(&server), service.clone());
+                async move {
+                    let metered = |connection| MeteredService::new(service, connection);
+                    server.serve(stream, slot, metered).await;
+                }
+            })
+            .await;
+        tracker.close();
+        tracker.wait().await;
+    }
+}

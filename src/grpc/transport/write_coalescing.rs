@@ -10,11 +10,13 @@
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tonic::transport::server::Connected;
+
+use super::connection::Connection;
 
 /// Most bytes buffered until the flush: h2's own write buffer and one frame of
 /// the default size, 16 KiB each. The buffer is freed at the flush that ends
@@ -27,14 +29,17 @@ pub struct CoalescedWrites<IO> {
     pending: Vec<u8>,
     /// Bytes of `pending` that are written already.
     written: usize,
+    /// Learns how much the peer sends.
+    connection: Arc<Connection>,
 }
 
 impl<IO> CoalescedWrites<IO> {
-    pub fn new(io: IO) -> Self {
+    pub fn new(io: IO, connection: Arc<Connection>) -> Self {
         Self {
             io,
             pending: Vec::new(),
             written: 0,
+            connection,
         }
     }
 }
@@ -92,15 +97,10 @@ impl<IO: AsyncRead + Unpin> AsyncRead for CoalescedWrites<IO> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(context, buffer)
-    }
-}
-
-impl<IO: Connected> Connected for CoalescedWrites<IO> {
-    type ConnectInfo = IO::ConnectInfo;
-
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.io.connect_info()
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
+        self.connection.heard(buffer.filled().len() - before);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -113,7 +113,7 @@ mod tests {
     #[tokio::test]
     async fn small_writes_wait_for_the_flush() {
         let (near, mut far) = duplex(1 << 20);
-        let mut transport = CoalescedWrites::new(near);
+        let mut transport = CoalescedWrites::new(near, Connection::for_tests());
         transport.write_all(b"head ").await.expect("taken");
         transport.write_all(b"payload").await.expect("taken");
         let nothing = futures::poll!(Box::pin(far.read_u8()));
@@ -145,7 +145,7 @@ mod tests {
         ];
         let mut wanted = Vec::new();
         let (near, mut far) = duplex(7);
-        let mut transport = CoalescedWrites::new(near);
+        let mut transport = CoalescedWrites::new(near, Connection::for_tests());
         for (round, size) in sizes.into_iter().enumerate() {
             wanted.extend((0..size).map(|at| u8::try_from((at + round) % 251).expect("small")));
         }

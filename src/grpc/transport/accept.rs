@@ -1,0 +1,456 @@
+//! Accepting connections: one loop for each port.
+//!
+//! The loop bounds the connections, in all and from one address. At a bound, a
+//! connection that has not sent anything yet makes room for the new one: a
+//! flood of silent connections cannot keep callers out. A connection beyond a
+//! bound is closed at once, so that its client tries another replica.
+//!
+//! When the process has no file descriptor left, the loop pauses instead of
+//! trying again at once, and says so once a minute. The ports for metrics and
+//! health hold a few descriptors in reserve.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fs::File,
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    time::sleep,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    budget::{Budgets, CONNECTION_BYTES, Caller, Part, Reservation},
+    telemetry::{Kind, Metrics},
+};
+
+/// Connections that the kernel completes before they are accepted: a burst of
+/// reconnecting clients after a rollout. The kernel caps it by `somaxconn`.
+const BACKLOG: u32 = 1024;
+/// Pause when no file descriptor is left: ten tries a second.
+const NO_FILES_PAUSE: Duration = Duration::from_millis(100);
+/// Pause after a connection was refused because there are too many: 40 a second
+/// at most.
+const FULL_PAUSE: Duration = Duration::from_millis(25);
+/// A warning is repeated this often at most.
+const WARN_INTERVAL: Duration = Duration::from_mins(1);
+/// Open files that are not connections of callers: listeners, the runtime,
+/// connections to MongoDB (two pools for each node) and Redis, the embedded
+/// store, and the ports for metrics and health.
+const OTHER_FILES: usize = 100;
+/// File descriptors in reserve for metrics and health: a scraper and a few
+/// probes at once.
+const SPARE_FILES: usize = 8;
+
+/// Binds a listener with a backlog for bursts.
+///
+/// # Errors
+/// The address cannot be used.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // A restart may bind while old connections are in TIME_WAIT.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Most connections at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// In all.
+    pub connections: usize,
+    /// From one address.
+    pub per_address: usize,
+}
+
+impl Limits {
+    /// What the settings, the memory and the limit of open files allow.
+    pub fn new(connections: usize, per_address: usize, budgets: &Budgets) -> Self {
+        let memory = usize::try_from(budgets.plan().connections()).unwrap_or(usize::MAX);
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let files = files.map_or(usize::MAX, |files| {
+            usize::try_from(files).unwrap_or(usize::MAX)
+        });
+        let files = files.saturating_sub(OTHER_FILES).max(1);
+        let most = connections.min(memory).min(files);
+        if most < connections {
+            tracing::info!(
+                max_connections = connections,
+                memory,
+                files,
+                "fewer connections are accepted than --max-connections: memory or the limit of open files allows {most}"
+            );
+        }
+        Self {
+            connections: most,
+            // A tenth stays for other addresses.
+            per_address: per_address.min(most - most / 10),
+        }
+    }
+}
+
+/// File descriptors in reserve.
+pub struct SpareFiles(Mutex<Vec<File>>);
+
+impl SpareFiles {
+    /// To be called early: a process whose limit is lowered later needs
+    /// descriptors with low numbers.
+    pub fn new() -> Arc<Self> {
+        let spare = Self(Mutex::default());
+        spare.refill();
+        Arc::new(spare)
+    }
+
+    fn files(&self) -> MutexGuard<'_, Vec<File>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes one. `false`: there is none left.
+    fn release(&self) -> bool {
+        self.files().pop().is_some()
+    }
+
+    fn refill(&self) {
+        let mut files = self.files();
+        while files.len() < SPARE_FILES {
+            // None is free: the next connection that ends tries again.
+            let Ok(file) = File::open("/dev/null") else {
+                break;
+            };
+            files.push(file);
+        }
+    }
+}
+
+/// The connections of one port.
+pub struct Connections {
+    limits: Limits,
+    table: Mutex<Table>,
+    budgets: Arc<Budgets>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Default)]
+struct Table {
+    open: usize,
+    by_address: HashMap<IpAddr, usize>,
+    /// Those that have sent nothing yet, the oldest first.
+    silent: VecDeque<Silent>,
+    next_id: u64,
+}
+
+struct Silent {
+    id: u64,
+    address: IpAddr,
+    evicted: CancellationToken,
+}
+
+impl Table {
+    fn remove(&mut self, address: IpAddr) {
+        self.open -= 1;
+        if let Some(count) = self.by_address.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_address.remove(&address);
+            }
+        }
+    }
+
+    /// Ends the oldest silent connection, of this address if one is given.
+    fn evict(&mut self, address: Option<IpAddr>) -> bool {
+        let position = self
+            .silent
+            .iter()
+            .position(|silent| address.is_none_or(|address| silent.address == address));
+        let Some(silent) = position.and_then(|position| self.silent.remove(position)) else {
+            return false;
+        };
+        silent.evicted.cancel();
+        self.remove(silent.address);
+        true
+    }
+}
+
+impl Connections {
+    /// No connections yet.
+    pub fn new(limits: Limits, budgets: Arc<Budgets>, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            limits,
+            table: Mutex::default(),
+            budgets,
+            metrics,
+        })
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a connection from this address.
+    ///
+    /// # Errors
+    /// Which limit is reached: `limit` or `address_limit`.
+    fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Slot, &'static str> {
+        let caller = self.budgets.callers().of(address);
+        let address = caller.address();
+        let mut table = self.table();
+        let of_address = table.by_address.get(&address).copied().unwrap_or_default();
+        if of_address >= self.limits.per_address && !table.evict(Some(address)) {
+            return Err("address_limit");
+        }
+        if table.open >= self.limits.connections && !table.evict(None) {
+            return Err("limit");
+        }
+        table.open += 1;
+        *table.by_address.entry(address).or_default() += 1;
+        let (id, evicted) = (table.next_id, CancellationToken::new());
+        table.next_id += 1;
+        table.silent.push_back(Silent {
+            id,
+            address,
+            evicted: evicted.clone(),
+        });
+        drop(table);
+        let bytes = self.budgets.of(Part::Connections);
+        let memory = bytes.force(Some(&caller), CONNECTION_BYTES);
+        Ok(Slot {
+            connections: Arc::clone(self),
+            caller,
+            id,
+            evicted,
+            _memory: memory,
+        })
+    }
+
+    fn count_closed(&self, kind: &'static str) {
+        let closed = self
+            .metrics
+            .connections_closed
+            .get_or_create(&Kind { kind });
+        closed.inc();
+    }
+}
+
+/// The place of one connection, free again when it is dropped.
+pub struct Slot {
+    connections: Arc<Connections>,
+    caller: Arc<Caller>,
+    id: u64,
+    evicted: CancellationToken,
+    _memory: Reservation,
+}
+
+impl Slot {
+    /// Whose connection it is.
+    pub const fn caller(&self) -> &Arc<Caller> {
+        &self.caller
+    }
+
+    /// Cancelled when the connection has to make room for another one.
+    pub const fn evicted(&self) -> &CancellationToken {
+        &self.evicted
+    }
+
+    /// The peer has sent something: it is not evicted any more.
+    pub fn has_spoken(&self) {
+        let mut table = self.connections.table();
+        table.silent.retain(|silent| silent.id != self.id);
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut table = self.connections.table();
+        table.silent.retain(|silent| silent.id != self.id);
+        // An evicted one gave its place back already.
+        if !self.evicted.is_cancelled() {
+            table.remove(self.caller.address());
+        }
+    }
+}
+
+/// A warning that is logged once a minute at most.
+#[derive(Default)]
+struct Warning(Option<Instant>);
+
+impl Warning {
+    fn is_due(&mut self) -> bool {
+        let now = Instant::now();
+        let due = self.0.is_none_or(|last| now - last >= WARN_INTERVAL);
+        if due {
+            self.0 = Some(now);
+        }
+        due
+    }
+}
+
+/// What an accept loop needs.
+pub struct Accept {
+    /// What the port is for, in log lines.
+    pub port: &'static str,
+    /// Its connections.
+    pub connections: Arc<Connections>,
+    /// Descriptors in reserve, for ports that must answer always.
+    pub spare: Option<Arc<SpareFiles>>,
+    /// No new connections.
+    pub shutdown: CancellationToken,
+}
+
+impl Accept {
+    /// Accepts until `shutdown`, then closes the listener. Each connection is a
+    /// task of `tracker`.
+    pub async fn run<F>(
+        self,
+        listener: TcpListener,
+        tracker: &TaskTracker,
+        serve: impl Fn(TcpStream, Slot) -> F,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let shutdown = self.shutdown.clone();
+        let accepting = async {
+            let (mut full, mut no_files) = (Warning::default(), Warning::default());
+            loop {
+                match listener.accept().await {
+                    Ok((stream, peer)) => {
+                        self.accepted(stream, peer, tracker, &serve, &mut full)
+                            .await;
+                    }
+                    Err(problem) => self.failed(&problem, &mut no_files).await,
+                }
+            }
+        };
+        shutdown.run_until_cancelled(accepting).await;
+    }
+
+    async fn accepted<F>(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        tracker: &TaskTracker,
+        serve: impl Fn(TcpStream, Slot) -> F,
+        full: &mut Warning,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        match self.connections.admit(peer.ip()) {
+            Ok(slot) => {
+                let served = serve(stream, slot);
+                let spare = self.spare.clone();
+                tracker.spawn(async move {
+                    served.await;
+                    if let Some(spare) = spare {
+                        spare.refill();
+                    }
+                });
+            }
+            Err(limit) => {
+                drop(stream);
+                self.connections.count_closed(limit);
+                let Limits {
+                    connections,
+                    per_address,
+                } = self.connections.limits;
+                if full.is_due() {
+                    tracing::warn!(
+                        port = self.port,
+                        %peer,
+                        limit,
+                        connections,
+                        per_address,
+                        "a connection was closed: there are too many (--max-connections, --max-connections-per-address, memory, open files)"
+                    );
+                }
+                if limit == "limit" {
+                    sleep(FULL_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn failed(&self, problem: &io::Error, no_files: &mut Warning) {
+        if !is_exhausted(problem) {
+            // The peer closed the connection before it was accepted.
+            tracing::debug!(port = self.port, %problem, "a connection could not be accepted");
+            return tokio::task::yield_now().await;
+        }
+        if self.spare.as_ref().is_some_and(|spare| spare.release()) {
+            return;
+        }
+        self.connections.metrics.accept_pauses.inc();
+        if no_files.is_due() {
+            tracing::warn!(
+                port = self.port,
+                %problem,
+                "no connection can be accepted: the limit of open files (ulimit -n) or of memory is reached"
+            );
+        }
+        sleep(NO_FILES_PAUSE).await;
+    }
+}
+
+/// Whether the process or the system has run out of something: trying again at
+/// once would fail again.
+fn is_exhausted(problem: &io::Error) -> bool {
+    use rustix::io::Errno;
+
+    let errno = problem.raw_os_error().map(Errno::from_raw_os_error);
+    errno.is_some_and(|errno| {
+        [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].contains(&errno)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connections(connections: usize, per_address: usize) -> Arc<Connections> {
+        let limits = Limits {
+            connections,
+            per_address,
+        };
+        Connections::new(limits, Budgets::unlimited(), Arc::default())
+    }
+
+    fn address(last: u8) -> IpAddr {
+        [10, 0, 0, last].into()
+    }
+
+    #[test]
+    fn one_address_cannot_take_all_places() {
+        let all = connections(4, 2);
+        let first: Vec<_> = (0..2)
+            .map(|_| all.admit(address(1)).expect("a place"))
+            .collect();
+        first.iter().for_each(Slot::has_spoken);
+        assert_eq!(all.admit(address(1)).err(), Some("address_limit"));
+        let second = all.admit(address(2)).expect("a place");
+        drop((first, second));
+        assert_eq!(all.table().open, 0);
+        assert!(all.table().by_address.is_empty());
+    }
+
+    #[test]
+    fn a_silent_connection_makes_room() {
+        let all = connections(2, 2);
+        let silent = all.admit(address(1)).expect("a place");
+        let speaking = all.admit(address(2)).expect("a place");
+        speaking.has_spoken();
+        let next = all.admit(address(3)).expect("the place of the silent one");
+        assert!(silent.evicted().is_cancelled() && !speaking.evicted().is_cancelled());
+        next.has_spoken();
+        assert_eq!(all.admit(address(3)).err(), Some("limit"));
+        drop((silent, speaking, next));
+        let table = all.table();
+        assert!(table.open == 0 && table.by_address.is_empty() && table.silent.is_empty());
+    }
+}

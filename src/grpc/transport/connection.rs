@@ -1,0 +1,522 @@
+//! One connection: from the handshake to its end.
+//!
+//! A connection is closed when its peer does not send the preface of HTTP/2 in
+//! time, does not answer pings, or does not read its replies; when it reaches
+//! its maximal age; and when the process shuts down. In the last two cases it
+//! is closed gracefully: GOAWAY, then the calls under way end, streams with a
+//! last message. What does not move any more is not waited for.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use hyper::{Request, Response, body::Incoming, service::Service};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::watch,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+use tokio_util::sync::CancellationToken;
+
+use super::{accept::Slot, metering::ReplyBody, write_coalescing::CoalescedWrites};
+use crate::{
+    budget::{Budgets, Caller},
+    telemetry::{Kind, Metrics},
+};
+
+/// Time for a TLS handshake, and then for the preface of HTTP/2 or the head of
+/// the first HTTP/1.1 request: a few round trips.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of the preface of HTTP/2.
+const PREFACE_BYTES: u64 = 24;
+/// Calls at once on one connection: a client that wants more opens another.
+const MAX_STREAMS: u32 = 1000;
+/// Size of the headers of one request, as HTTP/2 counts it.
+const MAX_HEADER_BYTES: u32 = 16 << 10;
+/// Bytes of one request that may be here before the call has read them.
+const STREAM_WINDOW_BYTES: u32 = 64 << 10;
+/// The same for all requests of one connection: two of the largest.
+const CONNECTION_WINDOW_BYTES: u32 = 512 << 10;
+/// Bytes of one stream's messages that wait for the connection. Replies to
+/// unary calls are handed over whole.
+const SEND_BUFFER_BYTES: usize = 32 << 10;
+/// Calls that the peer cancelled before they were seen here. More on one
+/// connection ends it: cancelling is normal, so as many as calls at once.
+const MAX_PENDING_RESETS: usize = 1024;
+/// Streams that were reset because the peer broke the rules of HTTP/2, in the
+/// life of one connection. More ends it (CVE-2025-8671 and RUSTSEC-2024-0003).
+const MAX_ERROR_RESETS: usize = 1024;
+/// Buffer of one HTTP/1.1 connection.
+const HTTP1_BUFFER_BYTES: usize = 64 << 10;
+/// How often a quiet connection is pinged, and how long the answer may take.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the replies of a connection are looked at.
+const REPLIES_TICK: Duration = Duration::from_secs(5);
+/// Replies wait on a connection and nothing was written to it for this long:
+/// the peer does not read.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// A reply is counted in the epoch in which it was made, so that the age of the
+/// oldest one is known without a list of them. One that is older than all
+/// epochs but one, 60 to 75 s, closes the connection: less than 70 KiB/s.
+const EPOCH: Duration = Duration::from_secs(15);
+const EPOCHS: usize = 8;
+const MAX_REPLY_EPOCHS: usize = 5;
+/// Spread of the maximal age, so that the connections of a rollout do not all
+/// end at the same moment.
+const AGE_JITTER: f64 = 0.1;
+/// How often a connection that is closing is looked at.
+const CLOSING_TICK: Duration = Duration::from_millis(50);
+/// A closing connection without calls is closed after this time, whether its
+/// peer answers the GOAWAY or not: calls that crossed it are here by then.
+const CLOSING_IDLE: Duration = Duration::from_millis(300);
+/// A closing connection is closed after this time in any case: longer than a
+/// write takes at most.
+const MAX_CLOSING: Duration = Duration::from_secs(60);
+
+/// Why a connection is closed gracefully.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closing {
+    Age,
+    Drain,
+}
+
+impl Closing {
+    /// How long nothing may be written while only replies and streams are left.
+    const fn stall_timeout(self) -> Duration {
+        match self {
+            Self::Age => Duration::from_secs(10),
+            Self::Drain => Duration::from_secs(1),
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Age => "age",
+            Self::Drain => "drain",
+        }
+    }
+}
+
+/// What the calls of a connection share.
+pub struct Connection {
+    caller: Arc<Caller>,
+    budgets: Arc<Budgets>,
+    metrics: Arc<Metrics>,
+    /// Cancelled when the connection is about to close: streams end.
+    closing: CancellationToken,
+    /// Cancelled when the process shuts down.
+    shutdown: CancellationToken,
+    exempt: bool,
+    started: Instant,
+    /// Bytes read so far, up to the size of the preface.
+    heard: AtomicU64,
+    /// Calls that are not finished, their replies included.
+    open: AtomicU32,
+    /// Calls whose handler works.
+    handling: AtomicU32,
+    /// Grows when a part of a reply is written.
+    progress: AtomicU64,
+    /// Replies that are not written yet, by the epoch in which they were made.
+    replies: [AtomicU32; EPOCHS],
+}
+
+impl Connection {
+    fn of(
+        caller: Arc<Caller>,
+        budgets: &Arc<Budgets>,
+        metrics: &Arc<Metrics>,
+        shutdown: &CancellationToken,
+        exempt: bool,
+    ) -> Self {
+        Self {
+            caller,
+            budgets: Arc::clone(budgets),
+            metrics: Arc::clone(metrics),
+            closing: CancellationToken::new(),
+            shutdown: shutdown.clone(),
+            exempt,
+            started: Instant::now(),
+            heard: AtomicU64::new(0),
+            open: AtomicU32::new(0),
+            handling: AtomicU32::new(0),
+            progress: AtomicU64::new(0),
+            replies: [const { AtomicU32::new(0) }; EPOCHS],
+        }
+    }
+
+    /// A connection that nobody opened.
+    #[cfg(test)]
+    pub(super) fn for_tests() -> Arc<Self> {
+        let budgets = Budgets::unlimited();
+        Arc::new(Self::of(
+            budgets.callers().of([10, 0, 0, 1].into()),
+            &budgets,
+            &Arc::default(),
+            &CancellationToken::new(),
+            false,
+        ))
+    }
+
+    /// Whose connection it is.
+    #[must_use]
+    pub const fn caller(&self) -> &Arc<Caller> {
+        &self.caller
+    }
+
+    /// The budgets of the process.
+    #[must_use]
+    pub const fn budgets(&self) -> &Arc<Budgets> {
+        &self.budgets
+    }
+
+    /// Whether its calls are served whatever is used up.
+    pub(super) const fn is_exempt(&self) -> bool {
+        self.exempt
+    }
+
+    /// Cancelled when the connection is about to close, because of its age or
+    /// because the process shuts down: streams on it should end.
+    #[must_use]
+    pub const fn closing(&self) -> &CancellationToken {
+        &self.closing
+    }
+
+    pub(super) const fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    pub(super) const fn shutdown(&self) -> &CancellationToken {
+        &self.shutdown
+    }
+
+    pub(super) fn call_began(&self) {
+        self.open.fetch_add(1, Relaxed);
+        self.handling.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn call_answered(&self) {
+        self.handling.fetch_sub(1, Relaxed);
+    }
+
+    pub(super) fn call_ended(&self) {
+        self.open.fetch_sub(1, Relaxed);
+    }
+
+    /// The number of the epoch that it is now.
+    fn epoch(&self) -> usize {
+        let number = self.started.elapsed().as_secs() / EPOCH.as_secs();
+        usize::try_from(number).unwrap_or_default()
+    }
+
+    /// A reply was made; returns its epoch for [`Connection::reply_ended`].
+    pub(super) fn reply_began(&self) -> usize {
+        let epoch = self.epoch() % EPOCHS;
+        self.replies[epoch].fetch_add(1, Relaxed);
+        epoch
+    }
+
+    pub(super) fn reply_ended(&self, epoch: usize) {
+        self.replies[epoch].fetch_sub(1, Relaxed);
+    }
+
+    /// A part of a reply was written to the connection.
+    pub(super) fn progressed(&self) {
+        self.progress.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn heard(&self, bytes: usize) {
+        // Only the connection's own task writes it.
+        let heard = self.heard.load(Relaxed);
+        if heard < PREFACE_BYTES {
+            self.heard.store(heard + bytes as u64, Relaxed);
+        }
+    }
+
+    fn has_spoken(&self) -> bool {
+        self.heard.load(Relaxed) >= PREFACE_BYTES
+    }
+
+    fn waits_for_peer(&self) -> bool {
+        self.replies.iter().any(|replies| replies.load(Relaxed) > 0)
+    }
+
+    /// Whether a reply is older than [`MAX_REPLY_EPOCHS`].
+    fn has_old_reply(&self) -> bool {
+        let now = self.epoch();
+        (MAX_REPLY_EPOCHS..EPOCHS)
+            .filter_map(|age| now.checked_sub(age))
+            .any(|epoch| self.replies[epoch % EPOCHS].load(Relaxed) > 0)
+    }
+}
+
+/// Serves connections: what all of a port share.
+pub struct ConnectionServer {
+    http: auto::Builder<TokioExecutor>,
+    tls: Option<watch::Receiver<Arc<ServerConfig>>>,
+    max_age: Option<Duration>,
+    exempt: bool,
+    budgets: Arc<Budgets>,
+    metrics: Arc<Metrics>,
+    shutdown: CancellationToken,
+}
+
+impl ConnectionServer {
+    /// `http1`: HTTP/1.1 is spoken, too. `exempt`: calls are served whatever is
+    /// used up.
+    pub fn new(
+        http1: bool,
+        tls: Option<watch::Receiver<Arc<ServerConfig>>>,
+        max_age: Option<Duration>,
+        exempt: bool,
+        budgets: Arc<Budgets>,
+        metrics: Arc<Metrics>,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self {
+            http: http(http1),
+            tls,
+            max_age,
+            exempt,
+            budgets,
+            metrics,
+            shutdown,
+        }
+    }
+
+    /// Serves one connection until its end. `service` makes the service for it.
+    pub async fn serve<S>(
+        &self,
+        stream: TcpStream,
+        slot: Slot,
+        service: impl FnOnce(Arc<Connection>) -> S,
+    ) where
+        S: Service<Request<Incoming>, Response = Response<ReplyBody>> + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        // Without it, the connection is only slower.
+        let _ = stream.set_nodelay(true);
+        let caller = Arc::clone(slot.caller());
+        let connection = Connection::of(
+            caller,
+            &self.budgets,
+            &self.metrics,
+            &self.shutdown,
+            self.exempt,
+        );
+        let connection = Arc::new(connection);
+        self.metrics.connections.inc();
+        let reason = match &self.tls {
+            None => {
+                let io = CoalescedWrites::new(stream, Arc::clone(&connection));
+                let served = self.drive(io, &connection, &slot, service);
+                served.await
+            }
+            Some(tls) => match self.handshake(tls, stream, &slot).await {
+                Some(stream) => {
+                    let io = CoalescedWrites::new(stream, Arc::clone(&connection));
+                    let served = self.drive(io, &connection, &slot, service);
+                    served.await
+                }
+                None => "silent",
+            },
+        };
+        self.metrics.connections.dec();
+        let closed = self
+            .metrics
+            .connections_closed
+            .get_or_create(&Kind { kind: reason });
+        closed.inc();
+    }
+
+    async fn handshake(
+        &self,
+        tls: &watch::Receiver<Arc<ServerConfig>>,
+        stream: TcpStream,
+        slot: &Slot,
+    ) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
+        let acceptor = TlsAcceptor::from(Arc::clone(&tls.borrow()));
+        let accepted = timeout(HELLO_TIMEOUT, acceptor.accept(stream));
+        let (outcome, stream) = tokio::select! {
+            accepted = accepted => match accepted {
+                Ok(Ok(stream)) => ("done", Some(stream)),
+                Ok(Err(problem)) => {
+                    tracing::debug!(%problem, "a TLS handshake failed");
+                    ("failed", None)
+                }
+                Err(_) => ("slow", None),
+            },
+            () = slot.evicted().cancelled() => ("refused", None),
+            () = self.shutdown.cancelled() => ("refused", None),
+        };
+        let handshakes = self
+            .metrics
+            .tls_handshakes
+            .get_or_create(&Kind { kind: outcome });
+        handshakes.inc();
+        stream
+    }
+
+    /// Serves HTTP on the connection; returns why it ended.
+    async fn drive<IO, S>(
+        &self,
+        io: IO,
+        connection: &Arc<Connection>,
+        slot: &Slot,
+        service: impl FnOnce(Arc<Connection>) -> S,
+    ) -> &'static str
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: Service<Request<Incoming>, Response = Response<ReplyBody>> + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let service = service(Arc::clone(connection));
+        let mut http = Box::pin(self.http.serve_connection(TokioIo::new(io), service));
+        let closing = tokio::select! {
+            ended = &mut http => {
+                if let Err(problem) = ended {
+                    tracing::debug!(%problem, "a connection ended");
+                }
+                return "client";
+            }
+            reason = self.watch(connection, slot) => match reason {
+                Ok(closing) => closing,
+                Err(reason) => return reason,
+            }
+        };
+        if !connection.has_spoken() {
+            return closing.name();
+        }
+        connection.closing.cancel();
+        http.as_mut().graceful_shutdown();
+        tokio::select! {
+            // However it ended: it was about to.
+            _ = &mut http => {}
+            () = stuck(connection, closing) => {}
+        }
+        closing.name()
+    }
+
+    /// Returns when the connection must close: gracefully, or at once for the
+    /// reason given as an error.
+    async fn watch(&self, connection: &Connection, slot: &Slot) -> Result<Closing, &'static str> {
+        let age = async {
+            match self.max_age {
+                Some(age) => sleep(jittered(age)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => Ok(Closing::Drain),
+            () = slot.evicted().cancelled() => Err("limit"),
+            reason = watch_peer(connection, slot) => Err(reason),
+            () = age => Ok(Closing::Age),
+        }
+    }
+}
+
+/// The settings of HTTP. All that has a bound in h2 is set here, so that a new
+/// version with other defaults changes nothing.
+fn http(http1: bool) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    if !http1 {
+        builder = builder.http2_only();
+    }
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADER_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS)
+        .keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HELLO_TIMEOUT)
+        .max_buf_size(HTTP1_BUFFER_BYTES);
+    builder
+}
+
+fn jittered(age: Duration) -> Duration {
+    age.mul_f64(1.0 + AGE_JITTER * (2.0 * rand::random::<f64>() - 1.0))
+}
+
+/// Returns why the peer is given up: it says nothing, or reads nothing.
+async fn watch_peer(connection: &Connection, slot: &Slot) -> &'static str {
+    // In small steps at first, so that a connection that speaks cannot be
+    // evicted any more.
+    let hello = connection.started + HELLO_TIMEOUT;
+    let mut step = Duration::from_millis(10);
+    while !connection.has_spoken() {
+        if Instant::now() >= hello {
+            return "silent";
+        }
+        sleep_until((Instant::now() + step).min(hello)).await;
+        step = (step * 2).min(Duration::from_millis(500));
+    }
+    slot.has_spoken();
+    let (mut progress, mut since) = (0, Instant::now());
+    loop {
+        sleep(REPLIES_TICK).await;
+        let now = connection.progress.load(Relaxed);
+        if now != progress || !connection.waits_for_peer() {
+            (progress, since) = (now, Instant::now());
+        }
+        if since.elapsed() >= UNREAD_TIMEOUT || connection.has_old_reply() {
+            return "unread";
+        }
+    }
+}
+
+/// Returns when a closing connection need not be waited for: it has no calls
+/// left, or only such whose peer does not read.
+async fn stuck(connection: &Connection, closing: Closing) {
+    let (mut progress, mut since) = (connection.progress.load(Relaxed), Instant::now());
+    let (began, mut idle_since) = (since, None);
+    while began.elapsed() < MAX_CLOSING {
+        sleep(CLOSING_TICK).await;
+        let now = connection.progress.load(Relaxed);
+        if now != progress || connection.handling.load(Relaxed) > 0 {
+            (progress, since) = (now, Instant::now());
+        }
+        if since.elapsed() >= closing.stall_timeout() {
+            return;
+        }
+        if connection.open.load(Relaxed) > 0 {
+            idle_since = None;
+        } else if idle_since.get_or_insert_with(Instant::now).elapsed() >= CLOSING_IDLE {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_age_has_a_jitter_of_a_tenth() {
+        for _ in 0..1000 {
+            let age = jittered(Duration::from_secs(100)).as_secs();
+            assert!((89..=110).contains(&age), "{age}");
+        }
+    }
+}

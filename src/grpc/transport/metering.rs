@@ -1,0 +1,562 @@
+//! Charges each call to the budgets of the process: its request until the call
+//! is answered, and its reply until the bytes are written to the connection.
+//!
+//! A reply that finds its budget used up becomes `OVERLOADED`. Messages of
+//! streams wait instead: their changes are pending, and have a budget there.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use futures::future::BoxFuture;
+use http::{HeaderMap, Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Sleep, sleep};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, body::Body};
+
+use super::connection::Connection;
+use crate::{
+    budget::{Budget, Caller, Count, Part, Reservation},
+    error::Error,
+    telemetry::Kind,
+};
+
+/// Memory of a call beside its headers and messages: tasks, the stream in h2,
+/// and what the call works with.
+const CALL_BYTES: u64 = 4 << 10;
+/// What a header takes beside its name and value.
+const HEADER_BYTES: u64 = 96;
+/// Time for the rest of a request after the shutdown began: it is on the way, or
+/// never comes.
+const DRAIN_REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
+/// What a stream of requests (reflection) is charged: its largest message.
+const STREAM_REQUEST_BYTES: u64 = 64 << 10;
+/// How often a stream looks for room in its budget.
+const ROOM_PAUSE: Duration = Duration::from_millis(20);
+/// When a caller that was refused should try again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// One call. Each request has it among its extensions as an `Arc<Call>`.
+pub struct Call {
+    connection: Arc<Connection>,
+    /// Charged to unfinished requests.
+    request: AtomicU64,
+    /// Charged to decoded requests.
+    decoded: AtomicU64,
+    answered: AtomicBool,
+    /// Served whatever is used up: probes and metrics, which an attack must not
+    /// silence.
+    exempt: bool,
+}
+
+impl Call {
+    /// Charges a call with what its head takes.
+    fn begin<B>(connection: &Arc<Connection>, request: &Request<B>) -> Result<Arc<Self>, Error> {
+        let path = request.uri().path();
+        let mut bytes = CALL_BYTES + path.len() as u64;
+        for (name, value) in request.headers() {
+            bytes += HEADER_BYTES + (name.as_str().len() + value.len()) as u64;
+        }
+        if is_stream(path) {
+            bytes += STREAM_REQUEST_BYTES;
+        }
+        let (requests, caller) = (
+            connection.budgets().of(Part::UnfinishedRequests),
+            connection.caller(),
+        );
+        let exempt = connection.is_exempt() || path.starts_with("/grpc.health.v1.");
+        if exempt {
+            requests.add(Some(caller), bytes);
+        } else {
+            let replies = connection.budgets().of(Part::Replies);
+            if replies.is_full(Some(caller)) {
+                return Err(overloaded(connection, replies));
+            }
+            if !requests.try_add(Some(caller), bytes) {
+                return Err(overloaded(connection, requests));
+            }
+        }
+        connection.call_began();
+        Ok(Arc::new(Self {
+            connection: Arc::clone(connection),
+            request: AtomicU64::new(bytes),
+            decoded: AtomicU64::new(0),
+            answered: AtomicBool::new(false),
+            exempt,
+        }))
+    }
+
+    /// Whose call it is.
+    #[must_use]
+    pub fn caller(&self) -> &Arc<Caller> {
+        self.connection.caller()
+    }
+
+    /// Cancelled when the connection is about to close: a stream should end.
+    #[must_use]
+    pub fn closing(&self) -> &CancellationToken {
+        self.connection.closing()
+    }
+
+    /// Charges the decoded request, until the call is answered.
+    ///
+    /// # Errors
+    /// `Overloaded`: the budget is used up.
+    pub fn charge_decoded(&self, bytes: u64) -> Result<(), Error> {
+        let decoded = self.connection.budgets().of(Part::DecodedRequests);
+        if !decoded.try_add(Some(self.caller()), bytes) {
+            return Err(overloaded(&self.connection, decoded));
+        }
+        self.decoded.fetch_add(bytes, Relaxed);
+        Ok(())
+    }
+
+    /// A place among a number of things that all callers share.
+    ///
+    /// # Errors
+    /// `Overloaded`: there are too many, or this caller has more than its share
+    /// of nearly too many.
+    pub fn reserve(&self, count: Count) -> Result<Reservation, Error> {
+        self.reserve_of(self.connection.budgets().count(count), 1)
+    }
+
+    /// Bytes of a budget, for longer than the call.
+    ///
+    /// # Errors
+    /// As for [`Call::reserve`].
+    pub fn reserve_bytes(&self, part: Part, bytes: u64) -> Result<Reservation, Error> {
+        self.reserve_of(self.connection.budgets().of(part), bytes)
+    }
+
+    fn reserve_of(&self, budget: &Arc<Budget>, amount: u64) -> Result<Reservation, Error> {
+        budget
+            .try_reserve_for(self.caller(), amount)
+            .ok_or_else(|| overloaded(&self.connection, budget))
+    }
+
+    fn charge_body(&self, bytes: u64) -> Result<(), Error> {
+        let requests = self.connection.budgets().of(Part::UnfinishedRequests);
+        if !requests.try_add(Some(self.caller()), bytes) {
+            return Err(overloaded(&self.connection, requests));
+        }
+        self.request.fetch_add(bytes, Relaxed);
+        Ok(())
+    }
+
+    /// The head of the response is there: the request is not needed any more.
+    fn answered(&self) {
+        if self.answered.swap(true, Relaxed) {
+            return;
+        }
+        self.connection.call_answered();
+        let budgets = self.connection.budgets();
+        for (part, bytes) in [
+            (Part::UnfinishedRequests, &self.request),
+            (Part::DecodedRequests, &self.decoded),
+        ] {
+            let bytes = bytes.swap(0, Relaxed);
+            if bytes > 0 {
+                budgets.of(part).sub(Some(self.caller()), bytes);
+            }
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.answered();
+        // A body that was read on after the answer.
+        let late = self.request.swap(0, Relaxed);
+        let requests = self.connection.budgets().of(Part::UnfinishedRequests);
+        requests.sub(Some(self.caller()), late);
+        self.connection.call_ended();
+    }
+}
+
+fn overloaded(connection: &Connection, budget: &Budget) -> Error {
+    let kind = Kind {
+        kind: budget.name(),
+    };
+    connection.metrics().overloaded.get_or_create(&kind).inc();
+    Error::Overloaded {
+        what: budget.name(),
+        limit: usize::try_from(budget.limit()).unwrap_or(usize::MAX),
+        retry_after: RETRY_AFTER,
+    }
+}
+
+/// Whether requests of this path are streams of messages.
+fn is_stream(path: &str) -> bool {
+    path.starts_with("/grpc.reflection.")
+}
+
+/// The service of one connection.
+pub struct MeteredService<S> {
+    inner: S,
+    connection: Arc<Connection>,
+}
+
+impl<S> MeteredService<S> {
+    /// Charges the calls of this connection.
+    pub const fn new(inner: S, connection: Arc<Connection>) -> Self {
+        Self { inner, connection }
+    }
+}
+
+impl<S> hyper::service::Service<Request<Incoming>> for MeteredService<S>
+where
+    S: tower::Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
+{
+    type Response = Response<ReplyBody>;
+    type Error = Infallible;
+    type Future = CallFuture<S::Future>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let call = match Call::begin(&self.connection, &request) {
+            Ok(call) => call,
+            Err(error) => return CallFuture::Refused { error: Some(error) },
+        };
+        let is_stream = is_stream(request.uri().path());
+        let mut request = request.map(|body| Body::new(RequestBody::new(body, &call, is_stream)));
+        request.extensions_mut().insert(Arc::clone(&call));
+        // All of our layers, and the router, are ready always.
+        let work = self.inner.clone().call(request);
+        CallFuture::Working { work, call }
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// A call until the head of its response.
+    #[project = CallProjection]
+    pub enum CallFuture<F> {
+        /// The service works on it.
+        Working { #[pin] work: F, call: Arc<Call> },
+        /// The service never saw it.
+        Refused { error: Option<Error> },
+    }
+}
+
+impl<F> Future for CallFuture<F>
+where
+    F: Future<Output = Result<Response<Body>, Infallible>>,
+{
+    type Output = Result<Response<ReplyBody>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = match self.project() {
+            CallProjection::Working { work, call } => {
+                let Ok(response) = ready!(work.poll(cx));
+                call.answered();
+                response.map(|body| ReplyBody::new(body, Some(Arc::clone(call))))
+            }
+            CallProjection::Refused { error } => {
+                let status = error
+                    .take()
+                    .map_or_else(|| Status::internal(""), Status::from);
+                status
+                    .into_http::<Body>()
+                    .map(|body| ReplyBody::new(body, None))
+            }
+        };
+        Poll::Ready(Ok(response))
+    }
+}
+
+/// The body of a request: each chunk is charged until the call is answered. The
+/// layer above bounds its size and time, and waits until it is complete.
+struct RequestBody<B> {
+    inner: B,
+    call: Arc<Call>,
+    /// Charged at its beginning: a stream of requests.
+    is_stream: bool,
+    /// Set when the body waits for its peer for the first time: a shutdown ends
+    /// what is unfinished.
+    draining: Option<BoxFuture<'static, ()>>,
+}
+
+impl<B> RequestBody<B> {
+    fn new(inner: B, call: &Arc<Call>, is_stream: bool) -> Self {
+        Self {
+            inner,
+            call: Arc::clone(call),
+            is_stream,
+            draining: None,
+        }
+    }
+}
+
+async fn drained(shutdown: CancellationToken) {
+    shutdown.cancelled().await;
+    sleep(DRAIN_REQUEST_TIMEOUT).await;
+}
+
+impl<B> HttpBody for RequestBody<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frame = match Pin::new(&mut self.inner).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => frame,
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Pending => {
+                let shutdown = self.call.connection.shutdown().clone();
+                let draining = self
+                    .draining
+                    .get_or_insert_with(|| Box::pin(drained(shutdown)));
+                ready!(draining.as_mut().poll(cx));
+                return Poll::Ready(Some(Err(Status::from(Error::Draining).into())));
+            }
+        };
+        let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+        if !self.is_stream
+            && bytes > 0
+            && let Err(error) = self.call.charge_body(bytes)
+        {
+            return Poll::Ready(Some(Err(Status::from(error).into())));
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// The body of a response: each chunk is charged until it is written.
+pub struct ReplyBody {
+    inner: Body,
+    /// `None`: a refusal, which has no messages.
+    call: Option<Arc<Call>>,
+    /// A message was sent: what follows is a stream.
+    is_stream: bool,
+    /// Ended by us, with another status than the service gave.
+    ended: bool,
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+impl ReplyBody {
+    const fn new(inner: Body, call: Option<Arc<Call>>) -> Self {
+        Self {
+            inner,
+            call,
+            is_stream: false,
+            ended: false,
+            pause: None,
+        }
+    }
+
+    /// Pending while the budget for messages of streams has no room.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(call) = self.call.as_ref().filter(|_| self.is_stream) else {
+            return Poll::Ready(());
+        };
+        let frames = call.connection.budgets().of(Part::StreamFrames);
+        while frames.is_full(Some(call.caller())) {
+            let pause = self
+                .pause
+                .get_or_insert_with(|| Box::pin(sleep(ROOM_PAUSE)));
+            ready!(pause.as_mut().poll(cx));
+            self.pause = None;
+        }
+        Poll::Ready(())
+    }
+
+    fn charged(&mut self, bytes: Bytes) -> Result<ReplyData, Error> {
+        let Some(call) = &self.call else {
+            return Ok(ReplyData {
+                bytes,
+                charge: None,
+            });
+        };
+        let (connection, amount) = (&call.connection, bytes.len() as u64);
+        let (part, epoch) = if self.is_stream {
+            let frames = connection.budgets().of(Part::StreamFrames);
+            frames.add(Some(call.caller()), amount);
+            (Part::StreamFrames, None)
+        } else {
+            let replies = connection.budgets().of(Part::Replies);
+            if call.exempt {
+                replies.add(Some(call.caller()), amount);
+            } else if !replies.try_add(Some(call.caller()), amount) {
+                return Err(overloaded(connection, replies));
+            }
+            (Part::Replies, Some(connection.reply_began()))
+        };
+        self.is_stream = true;
+        Ok(ReplyData {
+            bytes,
+            charge: Some(Charge {
+                call: Arc::clone(call),
+                part,
+                amount,
+                epoch,
+            }),
+        })
+    }
+}
+
+impl HttpBody for ReplyBody {
+    type Data = ReplyData;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<ReplyData>, Status>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        ready!(self.poll_room(cx));
+        let frame = match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+            Some(Ok(frame)) => frame,
+            Some(Err(status)) => return Poll::Ready(Some(Err(status))),
+            None => return Poll::Ready(None),
+        };
+        let frame = match frame.into_data() {
+            Ok(bytes) => match self.charged(bytes) {
+                Ok(data) => Frame::data(data),
+                Err(error) => {
+                    self.ended = true;
+                    self.inner = Body::empty();
+                    Frame::trailers(trailers(Status::from(error)))
+                }
+            },
+            Err(frame) => match frame.into_trailers() {
+                Ok(trailers) => Frame::trailers(trailers),
+                // There are no other frames.
+                Err(_) => return Poll::Ready(None),
+            },
+        };
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended || self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// A status as the trailers of a response whose head was sent.
+fn trailers(status: Status) -> HeaderMap {
+    let mut headers = std::mem::take(status.into_http::<()>().headers_mut());
+    headers.remove(http::header::CONTENT_TYPE);
+    headers
+}
+
+/// A chunk of a reply, charged until the connection has written it.
+pub struct ReplyData {
+    bytes: Bytes,
+    charge: Option<Charge>,
+}
+
+struct Charge {
+    call: Arc<Call>,
+    part: Part,
+    amount: u64,
+    /// Of replies to unary calls: see [`Connection::reply_began`].
+    epoch: Option<usize>,
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        let connection = &self.call.connection;
+        let budget = connection.budgets().of(self.part);
+        budget.sub(Some(self.call.caller()), self.amount);
+        if let Some(epoch) = self.epoch {
+            connection.reply_ended(epoch);
+        }
+    }
+}
+
+impl Buf for ReplyData {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+        if let Some(charge) = &self.charge {
+            charge.call.connection.progressed();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt as _, StreamBody};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shutdown_ends_an_unfinished_request() {
+        let connection = Connection::for_tests();
+        let call = Call::begin(&connection, &Request::new(())).expect("room");
+        let head = futures::stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from_static(
+            b"\0\0\x40\0\0",
+        )))]);
+        let endless = futures::StreamExt::chain(head, futures::stream::pending());
+        let mut body = RequestBody::new(StreamBody::new(Box::pin(endless)), &call, false);
+        body.frame().await.expect("a frame").expect("the head");
+        connection.shutdown().cancel();
+        let problem = body.frame().await.expect("a frame").expect_err("draining");
+        let status = problem.downcast::<Status>().expect("a status");
+        assert_eq!(status.code(), tonic::Code::Unavailable);
+        drop((body, call));
+        let requests = connection.budgets().of(Part::UnfinishedRequests);
+        assert_eq!(requests.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_reply_beyond_the_budget_is_a_refusal() {
+        let connection = Connection::for_tests();
+        let replies = connection.budgets().of(Part::Replies);
+        let call = Call::begin(&connection, &Request::new(())).expect("room");
+        let message = Bytes::from(vec![0; 1 << 20]);
+        let reply = || {
+            let body = Body::new(http_body_util::Full::new(message.clone()));
+            ReplyBody::new(body, Some(Arc::clone(&call)))
+        };
+        let mut held = Vec::new();
+        let status = loop {
+            let frame = reply().frame().await.expect("a frame").expect("no error");
+            match frame.into_data() {
+                Ok(data) => held.push(data),
+                Err(frame) => break frame.into_trailers().ok().expect("trailers"),
+            }
+        };
+        assert_eq!(status["grpc-status"], "8");
+        assert_eq!(held.len() as u64, replies.used() >> 20);
+        assert!(Call::begin(&connection, &Request::new(())).is_err());
+        drop(held);
+        assert_eq!(replies.used(), 0);
+    }
+}

@@ -1,0 +1,376 @@
+//! Attacks on the memory of the service, one by one and all at once.
+
+use std::{
+    fs,
+    io::Write as _,
+    net::Ipv4Addr,
+    path::PathBuf,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use h2::client::Builder;
+use tidemark::pb;
+use tokio::{
+    task::{JoinSet, LocalSet},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    client::*,
+    raw::{ATTACKER, Peer, framed, peak_memory, status, tcp},
+    support::{Tidemark, eventually, folder},
+};
+
+const GET: &str = "todo.v1.TodoService/GetTodo";
+const BATCH: &str = "todo.v1.TodoService/BatchGetTodos";
+const WATCH: &str = "todo.v1.TodoService/WatchTodos";
+/// RESOURCE_EXHAUSTED and DEADLINE_EXCEEDED.
+const EXHAUSTED: i32 = 8;
+const TOO_LATE: i32 = 4;
+
+fn pod() -> Tidemark {
+    let dir = folder("data").display().to_string();
+    Tidemark::start(&["--data-dir", &dir, "--memory-limit", "768MiB"])
+}
+
+/// 2,000,000 empty names, compressed: 4 KB that decode to 42 MB.
+fn bomb() -> Bytes {
+    static BOMB: OnceLock<Bytes> = OnceLock::new();
+    let make = || {
+        let names = [0x0a, 0].repeat(2_000_000);
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        gzip.write_all(&names).expect("compressed");
+        framed(&gzip.finish().expect("compressed"), true)
+    };
+    BOMB.get_or_init(make).clone()
+}
+
+/// A todo of some 45 KB, and a batch of it that takes `times` as much.
+async fn large_batch(client: &mut Client, times: usize) -> pb::BatchGetTodosRequest {
+    let todo = pb::Todo {
+        notes: "\u{1F600}".repeat(8192),
+        ..titled(&"\u{1F600}".repeat(1024))
+    };
+    // It may be there already.
+    let _ = create_in(client, "lists/home", "large", todo).await;
+    pb::BatchGetTodosRequest {
+        names: vec!["lists/home/todos/large".into(); times],
+        consistency: None,
+    }
+}
+
+/// Requests that never end hold what they sent, and no longer than ten seconds.
+#[tokio::test]
+async fn unfinished_requests_hold_little_and_end() {
+    let (service, _client) = ready(pod()).await;
+    let before = peak_memory(&service);
+    let mut peers = Vec::new();
+    let mut calls = Vec::new();
+    let began = Instant::now();
+    for _ in 0..4 {
+        let mut peer = Peer::connect(&service, ATTACKER, &Builder::new()).await;
+        for _ in 0..16 {
+            let (response, mut stream) = peer.begin(BATCH, Some("gzip")).await.expect("sent");
+            stream.send_data(bomb(), false).expect("sent");
+            calls.push((response, stream));
+            // A head that announces 4 MiB.
+            let (response, mut stream) = peer.begin(BATCH, None).await.expect("sent");
+            let head = Bytes::from_static(&[0, 0, 0x40, 0, 0]);
+            stream.send_data(head, false).expect("sent");
+            calls.push((response, stream));
+        }
+        peers.push(peer);
+    }
+    for (response, _stream) in calls {
+        let ended = timeout(Duration::from_secs(30), status(response)).await;
+        let code = ended.expect("a deadline").expect("a status");
+        assert!([TOO_LATE, EXHAUSTED].contains(&code), "{code}");
+    }
+    assert!(began.elapsed() >= Duration::from_secs(9));
+    let more = peak_memory(&service) - before;
+    assert!(more < 32 << 20, "{more} bytes more");
+    eventually("the memory back", Duration::from_secs(5), async || {
+        let used = service.metric("tidemark_budget_used_bytes{kind=\"unfinished requests\"}");
+        (used == 0).then_some(())
+    })
+    .await;
+}
+
+/// Replies that nobody reads have a budget. The next callers are refused, other
+/// callers are served, and the connection is given up.
+#[tokio::test]
+async fn unread_replies_are_bounded() {
+    let (service, mut client) = ready(pod()).await;
+    let batch = large_batch(&mut client, 80).await;
+    client.batch_get_todos(batch.clone()).await.expect("3.6 MB");
+    let mut builder = Builder::new();
+    builder.initial_window_size(0);
+    let mut peer = Peer::connect(&service, ATTACKER, &builder).await;
+    let mut calls = JoinSet::new();
+    for _ in 0..100 {
+        let (response, _) = peer.call(BATCH, &batch).await.expect("sent");
+        calls.spawn(timeout(Duration::from_secs(60), status(response)));
+    }
+    eventually("a refusal", Duration::from_secs(30), async || {
+        let refused = service.metric("tidemark_overloaded_total{kind=\"replies in flight\"}");
+        (refused > 10).then_some(())
+    })
+    .await;
+    let budget = service.metric("tidemark_budget_limit_bytes{kind=\"replies in flight\"}");
+    let used = service.metric("tidemark_budget_used_bytes{kind=\"replies in flight\"}");
+    assert!(used <= budget && used >= budget / 2, "{used} of {budget}");
+    // Another caller has its share of the budget.
+    for _ in 0..5 {
+        client.batch_get_todos(batch.clone()).await.expect("served");
+    }
+    let began = Instant::now();
+    let _ = peer.end(Duration::from_secs(60)).await;
+    assert!(began.elapsed() < Duration::from_secs(55));
+    assert!(service.metric("tidemark_connections_closed_total{kind=\"unread\"}") >= 1);
+    eventually("the memory back", Duration::from_secs(10), async || {
+        let used = service.metric("tidemark_budget_used_bytes{kind=\"replies in flight\"}");
+        (used == 0).then_some(())
+    })
+    .await;
+    let peak = peak_memory(&service);
+    assert!(peak < 400 << 20, "{peak} bytes");
+}
+
+/// A memory cgroup of the pod's size, if one can be made here.
+struct Group(Option<PathBuf>);
+
+impl Group {
+    fn around(service: &Tidemark) -> Self {
+        let root = PathBuf::from("/sys/fs/cgroup");
+        for (folder, limit) in [("", "memory.max"), ("memory", "memory.limit_in_bytes")] {
+            let group = root
+                .join(folder)
+                .join(format!("tidemark-test-{}", service.pid()));
+            let made = fs::create_dir(&group)
+                .and_then(|()| fs::write(group.join(limit), (768_u64 << 20).to_string()))
+                .and_then(|()| fs::write(group.join("cgroup.procs"), service.pid().to_string()));
+            if made.is_ok() {
+                return Self(Some(group));
+            }
+            let _ = fs::remove_dir(&group);
+        }
+        eprintln!("no memory cgroup can be made here: the peak alone is checked");
+        Self(None)
+    }
+
+    fn remove(self) {
+        if let Some(group) = self.0 {
+            // Once the process has ended.
+            let _ = fs::remove_dir(group);
+        }
+    }
+}
+
+/// One attacker: does its worst until it is dropped.
+async fn attack(kind: usize, service: Arc<Tidemark>, batch: pb::BatchGetTodosRequest) {
+    let from = Ipv4Addr::new(127, 0, 0, 2 + u8::try_from(kind % 4).expect("small"));
+    loop {
+        // Whatever ends it, it begins again.
+        let _ = attack_once(kind, from, &service, &batch).await;
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn attack_once(
+    kind: usize,
+    from: Ipv4Addr,
+    service: &Tidemark,
+    batch: &pb::BatchGetTodosRequest,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let second = Duration::from_secs(1);
+    if kind == 0 {
+        let mut silent = Vec::new();
+        for _ in 0..500 {
+            silent.push(timeout(second, tcp(service, from)).await??);
+        }
+        sleep(second).await;
+        return Ok(());
+    }
+    let mut builder = Builder::new();
+    if kind == 1 || kind == 2 {
+        builder.initial_window_size(0);
+    }
+    let stream = timeout(second, tcp(service, from)).await??;
+    let mut peer = timeout(second, Peer::over(stream, &builder)).await??;
+    let mut held = Vec::new();
+    for n in 0..200 {
+        match kind {
+            1 => held.push(peer.call(BATCH, batch).await?),
+            2 => {
+                let names = (0..1000).map(|n| format!("lists/home/todos/{n:060}"));
+                let request = pb::WatchTodosRequest {
+                    parent: "lists/home".into(),
+                    names: names.collect(),
+                    ..Default::default()
+                };
+                held.push(peer.call(WATCH, &request).await?);
+            }
+            3 => {
+                let (response, mut stream) = peer.begin(BATCH, Some("gzip")).await?;
+                stream.send_data(bomb(), n % 2 == 0)?;
+                held.push((response, stream));
+            }
+            _ => {
+                let (_, mut stream) = peer.begin(GET, None).await?;
+                tokio::task::yield_now().await;
+                stream.send_reset(h2::Reason::CANCEL);
+            }
+        }
+        sleep(Duration::from_millis(2)).await;
+    }
+    sleep(second).await;
+    Ok(())
+}
+
+/// What an honest caller saw.
+#[derive(Default)]
+struct Seen {
+    latencies: Vec<Duration>,
+    failed: Vec<String>,
+}
+
+impl Seen {
+    fn p99(&mut self) -> Duration {
+        self.latencies.sort_unstable();
+        self.latencies[self.latencies.len() * 99 / 100]
+    }
+}
+
+/// Reads and writes for this long.
+async fn honest(client: &mut Client, run: &str, time: Duration) -> Seen {
+    let (mut seen, until, mut n) = (Seen::default(), Instant::now() + time, 0);
+    while Instant::now() < until {
+        let began = Instant::now();
+        let outcome = if n % 10 == 0 {
+            let id = format!("honest-{run}-{n}");
+            let created = create_in(client, "lists/honest", &id, titled("x")).await;
+            created.map(drop)
+        } else {
+            let name = format!("lists/honest/todos/honest-{run}-{}", n - n % 10);
+            get(client, &name, None).await.map(drop)
+        };
+        seen.latencies.push(began.elapsed());
+        seen.failed
+            .extend(outcome.err().map(|status| status.to_string()));
+        n += 1;
+        sleep(Duration::from_millis(5)).await;
+    }
+    seen
+}
+
+/// Starts all attackers on a thread of their own, so that they do not delay the
+/// honest caller in this process.
+fn start_attackers(
+    service: &Arc<Tidemark>,
+    batch: &pb::BatchGetTodosRequest,
+    stop: CancellationToken,
+) -> thread::JoinHandle<()> {
+    let (service, batch) = (Arc::clone(service), batch.clone());
+    bomb();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let local = LocalSet::new();
+        local.block_on(&runtime, async move {
+            let mut attackers = JoinSet::new();
+            for kind in 0..5 {
+                // Not `Send`: its errors are of any kind.
+                attackers.spawn_local(attack(kind, Arc::clone(&service), batch.clone()));
+            }
+            stop.cancelled().await;
+            attackers.shutdown().await;
+        });
+    })
+}
+
+/// All attacks at once, for this long. No call of an honest caller fails, its
+/// watch sees each change, and the process lives within the memory of its pod.
+async fn all_at_once(time: Duration) {
+    let (service, mut client) = ready(pod()).await;
+    let group = Group::around(&service);
+    let service = Arc::new(service);
+    let batch = large_batch(&mut client, 80).await;
+    let watched = Arc::new(AtomicU64::new(0));
+    let mut changes = client
+        .watch_todos(pb::WatchTodosRequest {
+            parent: "lists/honest".into(),
+            ..Default::default()
+        })
+        .await
+        .expect("open")
+        .into_inner();
+    let counting = tokio::spawn({
+        let watched = Arc::clone(&watched);
+        async move {
+            while let Some(message) = changes.next().await {
+                let event = message.expect("the watch goes on").event;
+                if matches!(event, Some(pb::watch_todos_response::Event::Change(_))) {
+                    watched.fetch_add(1, Relaxed);
+                }
+            }
+        }
+    });
+    let mut calm = honest(&mut client, "calm", Duration::from_secs(3)).await;
+    let stop = CancellationToken::new();
+    let attackers = start_attackers(&service, &batch, stop.clone());
+    sleep(Duration::from_secs(1)).await;
+    let mut stormy = honest(&mut client, "storm", time).await;
+    stop.cancel();
+    attackers.join().expect("no panic");
+    assert!(
+        stormy.failed.is_empty(),
+        "{} failed: {:?}",
+        stormy.failed.len(),
+        stormy.failed.first()
+    );
+    let (calm_p99, p99) = (calm.p99(), stormy.p99());
+    eprintln!(
+        "p99 {calm_p99:?} in calm, {p99:?} under attack; {} calls",
+        stormy.latencies.len()
+    );
+    // The attackers use the same cores.
+    assert!(
+        p99 < (calm_p99 * 3).max(Duration::from_secs(1)),
+        "{calm_p99:?}, then {p99:?}"
+    );
+    let writes = (calm.latencies.len().div_ceil(10) + stormy.latencies.len().div_ceil(10)) as u64;
+    eventually("all changes", Duration::from_secs(10), async || {
+        (watched.load(Relaxed) == writes).then_some(())
+    })
+    .await;
+    assert!(!counting.is_finished());
+    counting.abort();
+    let peak = peak_memory(&service);
+    eprintln!("peak {} MiB", peak >> 20);
+    assert!(peak < 768 << 20, "{peak} bytes");
+    service.terminate();
+    assert_eq!(service.exit_code(Duration::from_secs(10)).await, Some(0));
+    group.remove();
+}
+
+#[tokio::test]
+async fn an_honest_caller_is_served_during_all_attacks() {
+    all_at_once(Duration::from_secs(15)).await;
+}
+
+/// `cargo test --test wire -- --ignored attacks_of_two_minutes`
+#[tokio::test]
+#[ignore = "two minutes"]
+async fn attacks_of_two_minutes() {
+    all_at_once(Duration::from_secs(120)).await;
+}

@@ -1,0 +1,305 @@
+//! Connections: silent ones, cancelled calls, too many of them, their age, and
+//! what a shutdown waits for.
+
+use std::{
+    net::Ipv4Addr,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use futures::StreamExt as _;
+use h2::client::Builder;
+use tidemark::pb;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time::{sleep, timeout},
+};
+
+use crate::{
+    client::*,
+    raw::{ATTACKER, Peer, framed, next, tcp},
+    support::{Tidemark, eventually, folder},
+};
+
+const WATCH: &str = "todo.v1.TodoService/WatchTodos";
+const GET: &str = "todo.v1.TodoService/GetTodo";
+
+fn watch_all() -> pb::WatchTodosRequest {
+    pb::WatchTodosRequest {
+        parent: "lists/-".into(),
+        ..Default::default()
+    }
+}
+
+fn embedded_with(more: &[&str]) -> Tidemark {
+    let dir = folder("data").display().to_string();
+    let mut args = vec!["--data-dir", &dir];
+    args.extend(more);
+    Tidemark::start(&args)
+}
+
+/// A connection on which nothing comes is closed after ten seconds; one that
+/// spoke HTTP/2 and is idle is not.
+#[tokio::test]
+async fn a_silent_connection_is_closed() {
+    let (service, _client) = embedded().await;
+    let began = Instant::now();
+    let mut idle = Peer::connect(&service, ATTACKER, &Builder::new()).await;
+    let mut silent = tcp(&service, ATTACKER).await.expect("connected");
+    let mut half = tcp(&service, ATTACKER).await.expect("connected");
+    half.write_all(b"PRI * HTTP/2.0\r\n").await.expect("sent");
+    for stream in [&mut silent, &mut half] {
+        // Settings of the server, then the end or a reset.
+        let mut bytes = Vec::new();
+        let read = timeout(Duration::from_secs(20), stream.read_to_end(&mut bytes));
+        let _ = read.await.expect("closed in time");
+        assert!(began.elapsed() >= Duration::from_secs(9));
+    }
+    let request = pb::GetTodoRequest::default();
+    let (response, _) = idle.call(GET, &request).await.expect("it is open");
+    response.await.expect("it is served");
+    assert!(service.metric("tidemark_connections_closed_total{kind=\"silent\"}") >= 2);
+}
+
+/// Cancelling calls is normal: the watch on the same connection lives. The
+/// service is stopped meanwhile, so that it sees all calls and their ends at
+/// once.
+#[tokio::test]
+async fn cancelled_calls_leave_the_connection_alone() {
+    let (service, mut client) = embedded().await;
+    let mut peer = Peer::connect(&service, ATTACKER, &Builder::new()).await;
+    let (response, _watch) = peer.call(WATCH, &watch_all()).await.expect("sent");
+    let mut changes = response.await.expect("a response").into_body();
+    next(&mut changes, Duration::from_secs(10))
+        .await
+        .expect("progress")
+        .expect("open");
+    for round in 0..3 {
+        service.freeze();
+        let mut calls = Vec::new();
+        for n in 0..500 {
+            let method = if n % 10 == 0 { WATCH } else { GET };
+            calls.push(peer.begin(method, None).await.expect("sent"));
+        }
+        sleep(Duration::from_millis(300)).await;
+        for (_, stream) in &mut calls {
+            stream.send_reset(h2::Reason::CANCEL);
+        }
+        sleep(Duration::from_millis(300)).await;
+        service.thaw();
+        create(&mut client, &format!("todo-{round}"), "x").await;
+        let change = next(&mut changes, Duration::from_secs(20)).await;
+        change
+            .expect("the watch goes on")
+            .expect("the connection lives");
+    }
+}
+
+/// Streams that end because the peer breaks the rules are counted: the 1,025th
+/// ends the connection.
+#[tokio::test]
+async fn a_peer_that_breaks_the_rules_is_given_up() {
+    const HEADERS: u8 = 1;
+    const GOAWAY: u8 = 7;
+    let (service, _client) = embedded().await;
+    let mut stream = tcp(&service, ATTACKER).await.expect("connected");
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    // Empty settings.
+    bytes.extend([0, 0, 0, 4, 0, 0, 0, 0, 0]);
+    // Requests that end at once and have no path: only `:method: POST`.
+    for n in 0..1500_u32 {
+        bytes.extend([0, 0, 1, HEADERS, 0x05]);
+        bytes.extend((2 * n + 1).to_be_bytes());
+        bytes.push(0x83);
+    }
+    stream.write_all(&bytes).await.expect("sent");
+    let told = async {
+        loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.expect("a frame");
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let mut payload = vec![0; length as usize];
+            stream.read_exact(&mut payload).await.expect("a payload");
+            if head[3] == GOAWAY {
+                return payload;
+            }
+        }
+    };
+    let payload = timeout(Duration::from_secs(20), told)
+        .await
+        .expect("GOAWAY");
+    // ENHANCE_YOUR_CALM.
+    assert_eq!(payload[4..8], [0, 0, 0, 0xb]);
+}
+
+/// SIGTERM ends the process soon, whatever its peers do not do.
+#[tokio::test]
+async fn a_shutdown_does_not_wait_for_peers_that_do_not_move() {
+    let limit = Duration::from_secs(4);
+    for case in [
+        "silent",
+        "half sent",
+        "unread watch",
+        "unread reply",
+        "idle",
+    ] {
+        let (service, mut client) = embedded().await;
+        create(&mut client, "milk", &"x".repeat(1000)).await;
+        let mut builder = Builder::new();
+        if case.starts_with("unread") {
+            builder.initial_window_size(0);
+        }
+        let silent = tcp(&service, ATTACKER).await.expect("connected");
+        let mut peer = Peer::connect(&service, ATTACKER, &builder).await;
+        let get = pb::GetTodoRequest {
+            name: "lists/home/todos/milk".into(),
+            ..Default::default()
+        };
+        let held = match case {
+            "half sent" => {
+                let (response, mut stream) = peer.begin(GET, None).await.expect("sent");
+                stream
+                    .send_data(framed(&[0; 20], false).slice(..9), false)
+                    .expect("sent");
+                Some((response, stream))
+            }
+            "unread watch" => Some(peer.call(WATCH, &watch_all()).await.expect("sent")),
+            "unread reply" => Some(peer.call(GET, &get).await.expect("sent")),
+            _ => None,
+        };
+        sleep(Duration::from_millis(500)).await;
+        let began = Instant::now();
+        service.terminate();
+        let code = service.exit_code(Duration::from_secs(20)).await;
+        let took = began.elapsed();
+        assert_eq!(code, Some(0), "{case}");
+        assert!(took < limit, "{case}: {took:?}");
+        drop((silent, held));
+    }
+}
+
+/// A connection that reaches its age is told to go: its watch ends with a last
+/// progress message and DRAINING, and calls go on over the next connection.
+#[tokio::test]
+async fn a_connection_has_an_age() {
+    let (service, mut client) = ready(embedded_with(&["--max-connection-age", "2s"])).await;
+    let began = Instant::now();
+    let mut messages = client
+        .watch_todos(watch_all())
+        .await
+        .expect("open")
+        .into_inner();
+    let mut last = None;
+    let end = loop {
+        match messages.next().await.expect("an end with a status") {
+            Ok(message) => last = Some(message),
+            Err(status) => break status,
+        }
+    };
+    let (_, reason, _) = refused(Err::<(), _>(end));
+    assert_eq!(reason, "DRAINING");
+    let event = last.and_then(|message| message.event);
+    assert!(
+        matches!(event, Some(pb::watch_todos_response::Event::Progress(_))),
+        "{event:?}"
+    );
+    assert!(
+        began.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        began.elapsed()
+    );
+    create(&mut client, "milk", "x").await;
+    eventually("the count", Duration::from_secs(5), async || {
+        let aged = service.metric("tidemark_connections_closed_total{kind=\"age\"}");
+        (aged > 0).then_some(())
+    })
+    .await;
+}
+
+/// One address cannot have all connections.
+#[tokio::test]
+async fn connections_are_bounded() {
+    let service = embedded_with(&[
+        "--max-connections",
+        "20",
+        "--max-connections-per-address",
+        "4",
+    ]);
+    let (service, _client) = ready(service).await;
+    let mut held = Vec::new();
+    let refused = eventually("a refusal", Duration::from_secs(10), async || {
+        let stream = tcp(&service, ATTACKER).await.expect("connected");
+        let Ok(mut peer) = Peer::over(stream, &Builder::new()).await else {
+            return Some(held.len());
+        };
+        sleep(Duration::from_millis(100)).await;
+        if !peer.is_alive() {
+            return Some(held.len());
+        }
+        let call = peer.call(GET, &pb::GetTodoRequest::default()).await;
+        drop(call.expect("sent"));
+        held.push(peer);
+        None
+    })
+    .await;
+    assert_eq!(refused, 4);
+    let other = Ipv4Addr::new(127, 0, 0, 3);
+    let mut peer = Peer::connect(&service, other, &Builder::new()).await;
+    let (response, _) = peer
+        .call(GET, &pb::GetTodoRequest::default())
+        .await
+        .expect("sent");
+    response.await.expect("another address is served");
+    assert!(service.metric("tidemark_connections_closed_total{kind=\"address_limit\"}") >= 1);
+}
+
+/// Without a free file descriptor, the service says so once, does not spin, and
+/// metrics answer.
+#[tokio::test]
+async fn the_limit_of_open_files_is_survived() {
+    let (service, mut client) = embedded().await;
+    let pid = service.pid();
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .expect("readable")
+        .count();
+    let limit = open + 4;
+    let set = Command::new("prlimit")
+        .args([
+            "--pid",
+            &pid.to_string(),
+            &format!("--nofile={limit}:{limit}"),
+        ])
+        .status();
+    assert!(set.expect("prlimit").success());
+    let mut held = Vec::new();
+    for _ in 0..60 {
+        held.push(tcp(&service, ATTACKER).await.expect("in the backlog"));
+    }
+    eventually("a pause", Duration::from_secs(10), async || {
+        (service.metric("tidemark_accept_pauses_total") > 0).then_some(())
+    })
+    .await;
+    let (before, began) = (
+        service.metric("tidemark_accept_pauses_total"),
+        Instant::now(),
+    );
+    sleep(Duration::from_secs(2)).await;
+    let pauses = service.metric("tidemark_accept_pauses_total") - before;
+    assert!(
+        pauses as f64 / began.elapsed().as_secs_f64() < 50.0,
+        "{pauses} pauses"
+    );
+    let warnings = service.log("WARN");
+    let about: Vec<_> = warnings
+        .iter()
+        .filter(|line| line.contains("open files"))
+        .collect();
+    assert_eq!(about.len(), 1, "{warnings:?}");
+    // Those who are connected are served.
+    create(&mut client, "milk", "x").await;
+    drop(held);
+    eventually("a new connection", Duration::from_secs(20), async || {
+        health(&service, "liveness").await.ok()
+    })
+    .await;
+}

@@ -1,0 +1,153 @@
+//! A peer that speaks HTTP/2 frame by frame, and does what no client library
+//! does: for tests of attacks and of broken clients.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::{
+    RecvStream, SendStream,
+    client::{Builder, ResponseFuture, SendRequest},
+};
+use prost::Message;
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    task::JoinHandle,
+};
+
+use crate::support::Tidemark;
+
+/// The address of the attackers: another caller than the other tests are.
+pub const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+fn address(service: &Tidemark) -> SocketAddr {
+    let address = service.address.trim_start_matches("http://");
+    address.parse().expect("an address")
+}
+
+/// A TCP connection from this address of the loopback.
+pub async fn tcp(service: &Tidemark, from: Ipv4Addr) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((from, 0).into())?;
+    socket.connect(address(service)).await
+}
+
+/// An HTTP/2 connection.
+pub struct Peer {
+    send: SendRequest<Bytes>,
+    connection: JoinHandle<Result<(), h2::Error>>,
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Peer {
+    /// Connects with settings of its own.
+    pub async fn connect(service: &Tidemark, from: Ipv4Addr, builder: &Builder) -> Self {
+        let stream = tcp(service, from).await.expect("connected");
+        Self::over(stream, builder).await.expect("HTTP/2")
+    }
+
+    /// HTTP/2 on this connection.
+    pub async fn over(stream: TcpStream, builder: &Builder) -> Result<Self, h2::Error> {
+        let (send, connection) = builder.handshake(stream).await?;
+        let connection = tokio::spawn(connection);
+        let send = send.ready().await?;
+        Ok(Self { send, connection })
+    }
+
+    /// Begins a call: its head is sent.
+    pub async fn begin(
+        &mut self,
+        method: &str,
+        encoding: Option<&str>,
+    ) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
+        futures::future::poll_fn(|cx| self.send.poll_ready(cx)).await?;
+        let mut request = http::Request::post(format!("http://tidemark/{method}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
+        if let Some(encoding) = encoding {
+            request = request.header("grpc-encoding", encoding);
+        }
+        let request = request.body(()).expect("a request");
+        self.send.send_request(request, false)
+    }
+
+    /// Sends a whole call.
+    pub async fn call(
+        &mut self,
+        method: &str,
+        message: &impl Message,
+    ) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
+        let (response, mut stream) = self.begin(method, None).await?;
+        stream.send_data(framed(&message.encode_to_vec(), false), true)?;
+        Ok((response, stream))
+    }
+
+    /// Why the connection ended.
+    pub async fn end(&mut self, limit: Duration) -> Result<(), h2::Error> {
+        let ended = tokio::time::timeout(limit, &mut self.connection).await;
+        ended.expect("it ended in time").expect("no panic")
+    }
+
+    /// Whether it still lives.
+    pub fn is_alive(&self) -> bool {
+        !self.connection.is_finished()
+    }
+}
+
+/// A message of gRPC.
+pub fn framed(message: &[u8], compressed: bool) -> Bytes {
+    let length = u32::try_from(message.len()).expect("short");
+    let mut bytes = vec![u8::from(compressed)];
+    bytes.extend(length.to_be_bytes());
+    bytes.extend(message);
+    bytes.into()
+}
+
+/// The status of a response: of its head, or of its trailers after all data.
+pub async fn status(response: ResponseFuture) -> Result<i32, h2::Error> {
+    let (head, mut body) = response.await?.into_parts();
+    if let Some(status) = head.headers.get("grpc-status") {
+        return Ok(code(status));
+    }
+    while let Some(data) = body.data().await {
+        let length = data?.len();
+        body.flow_control().release_capacity(length)?;
+    }
+    let trailers = body.trailers().await?.unwrap_or_default();
+    Ok(trailers.get("grpc-status").map_or(-1, code))
+}
+
+fn code(value: &http::HeaderValue) -> i32 {
+    value
+        .to_str()
+        .ok()
+        .and_then(|code| code.parse().ok())
+        .unwrap_or(-1)
+}
+
+/// The next piece of a stream.
+pub async fn next(body: &mut RecvStream, limit: Duration) -> Option<Result<Bytes, h2::Error>> {
+    let data = tokio::time::timeout(limit, body.data())
+        .await
+        .expect("in time")?;
+    Some(data.inspect(|bytes| {
+        // Fails only when the stream has ended.
+        let _ = body.flow_control().release_capacity(bytes.len());
+    }))
+}
+
+/// The most memory that a process had resident so far, in bytes.
+pub fn peak_memory(service: &Tidemark) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", service.pid()));
+    let status = status.expect("it lives");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    kib.expect("VmHWM").trim().parse::<u64>().expect("a number") << 10
+}

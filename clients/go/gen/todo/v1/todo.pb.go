@@ -123,14 +123,22 @@ const (
 	ErrorReason_ERROR_REASON_DRAINING ErrorReason = 12
 	// RESOURCE_EXHAUSTED: a bound of this replica is reached.
 	ErrorReason_ERROR_REASON_OVERLOADED ErrorReason = 13
-	// RESOURCE_EXHAUSTED: the request or the response exceeds the server's limit;
-	// the text says which limit.
+	// RESOURCE_EXHAUSTED: a request over 256 KiB, or a response over 4 MiB. The
+	// text says which, and what to do.
 	ErrorReason_ERROR_REASON_MESSAGE_TOO_LARGE ErrorReason = 14
 	// DEADLINE_EXCEEDED: the metadata names the tier that was being waited for.
 	ErrorReason_ERROR_REASON_DEADLINE_EXCEEDED ErrorReason = 15
 	// UNKNOWN: the write may or may not have been applied. Repeat it with the
 	// same `request_id`, or read the todo.
 	ErrorReason_ERROR_REASON_WRITE_OUTCOME_UNKNOWN ErrorReason = 16
+	// FAILED_PRECONDITION: a rule of the database's operator (a validator, a
+	// unique index) does not allow the write. Nothing was written.
+	ErrorReason_ERROR_REASON_ORIGIN_REFUSED ErrorReason = 17
+	// PERMISSION_DENIED: the service's database user may not write. Nothing was
+	// written.
+	ErrorReason_ERROR_REASON_ORIGIN_FORBIDDEN ErrorReason = 18
+	// RESOURCE_EXHAUSTED: the database's disk is full. Nothing was written.
+	ErrorReason_ERROR_REASON_ORIGIN_FULL ErrorReason = 19
 )
 
 // Enum value maps for ErrorReason.
@@ -153,6 +161,9 @@ var (
 		14: "ERROR_REASON_MESSAGE_TOO_LARGE",
 		15: "ERROR_REASON_DEADLINE_EXCEEDED",
 		16: "ERROR_REASON_WRITE_OUTCOME_UNKNOWN",
+		17: "ERROR_REASON_ORIGIN_REFUSED",
+		18: "ERROR_REASON_ORIGIN_FORBIDDEN",
+		19: "ERROR_REASON_ORIGIN_FULL",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":           0,
@@ -172,6 +183,9 @@ var (
 		"ERROR_REASON_MESSAGE_TOO_LARGE":     14,
 		"ERROR_REASON_DEADLINE_EXCEEDED":     15,
 		"ERROR_REASON_WRITE_OUTCOME_UNKNOWN": 16,
+		"ERROR_REASON_ORIGIN_REFUSED":        17,
+		"ERROR_REASON_ORIGIN_FORBIDDEN":      18,
+		"ERROR_REASON_ORIGIN_FULL":           19,
 	}
 )
 
@@ -974,7 +988,8 @@ type ListTodosRequest struct {
 	// `lists/{list}`.
 	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
 	// Most todos in the page. 0 means 50; values above 1000 are reduced to 1000;
-	// negative values are refused. A page may contain fewer todos.
+	// negative values are refused. A page may contain fewer todos, since a
+	// response has at most 4 MiB: go on as long as there is a `next_page_token`.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// `next_page_token` of the previous page. `parent`, `filter` and `order_by`
 	// must be the same; `page_size` may differ. It is valid on any replica and
@@ -2030,7 +2045,7 @@ const file_todo_v1_todo_proto_rawDesc = "" +
 	"\x12SOURCE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vSOURCE_NEAR\x10\x01\x12\x11\n" +
 	"\rSOURCE_SHARED\x10\x02\x12\x11\n" +
-	"\rSOURCE_ORIGIN\x10\x03*\xc9\x04\n" +
+	"\rSOURCE_ORIGIN\x10\x03*\xab\x05\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aERROR_REASON_FIELD_INVALID\x10\x01\x12\x1f\n" +
@@ -2049,7 +2064,10 @@ const file_todo_v1_todo_proto_rawDesc = "" +
 	"\x17ERROR_REASON_OVERLOADED\x10\r\x12\"\n" +
 	"\x1eERROR_REASON_MESSAGE_TOO_LARGE\x10\x0e\x12\"\n" +
 	"\x1eERROR_REASON_DEADLINE_EXCEEDED\x10\x0f\x12&\n" +
-	"\"ERROR_REASON_WRITE_OUTCOME_UNKNOWN\x10\x102\xfd\x03\n" +
+	"\"ERROR_REASON_WRITE_OUTCOME_UNKNOWN\x10\x10\x12\x1f\n" +
+	"\x1bERROR_REASON_ORIGIN_REFUSED\x10\x11\x12!\n" +
+	"\x1dERROR_REASON_ORIGIN_FORBIDDEN\x10\x12\x12\x1c\n" +
+	"\x18ERROR_REASON_ORIGIN_FULL\x10\x132\xfd\x03\n" +
 	"\vTodoService\x12<\n" +
 	"\aGetTodo\x12\x17.todo.v1.GetTodoRequest\x1a\x18.todo.v1.GetTodoResponse\x12N\n" +
 	"\rBatchGetTodos\x12\x1d.todo.v1.BatchGetTodosRequest\x1a\x1e.todo.v1.BatchGetTodosResponse\x12B\n" +

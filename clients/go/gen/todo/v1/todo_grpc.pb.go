@@ -57,7 +57,8 @@ type TodoServiceClient interface {
 	// ReadInfo would have said (`token`, `source`, `staleness_bound_ms`).
 	GetTodo(ctx context.Context, in *GetTodoRequest, opts ...grpc.CallOption) (*GetTodoResponse, error)
 	// Reads up to 1000 todos, of any lists, in one call. Names that no todo has
-	// are listed in `missing` and are not an error.
+	// are listed in `missing` and are not an error. If the response would exceed
+	// 4 MiB, the call ends with MESSAGE_TOO_LARGE and the number of names that fit.
 	BatchGetTodos(ctx context.Context, in *BatchGetTodosRequest, opts ...grpc.CallOption) (*BatchGetTodosResponse, error)
 	// Reads the todos of one list, one page at a time. A run through all pages
 	// returns every todo that was there all along exactly once.
@@ -186,7 +187,8 @@ type TodoServiceServer interface {
 	// ReadInfo would have said (`token`, `source`, `staleness_bound_ms`).
 	GetTodo(context.Context, *GetTodoRequest) (*GetTodoResponse, error)
 	// Reads up to 1000 todos, of any lists, in one call. Names that no todo has
-	// are listed in `missing` and are not an error.
+	// are listed in `missing` and are not an error. If the response would exceed
+	// 4 MiB, the call ends with MESSAGE_TOO_LARGE and the number of names that fit.
 	BatchGetTodos(context.Context, *BatchGetTodosRequest) (*BatchGetTodosResponse, error)
 	// Reads the todos of one list, one page at a time. A run through all pages
 	// returns every todo that was there all along exactly once.

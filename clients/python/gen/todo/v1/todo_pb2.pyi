@@ -38,6 +38,9 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_MESSAGE_TOO_LARGE: _ClassVar[ErrorReason]
     ERROR_REASON_DEADLINE_EXCEEDED: _ClassVar[ErrorReason]
     ERROR_REASON_WRITE_OUTCOME_UNKNOWN: _ClassVar[ErrorReason]
+    ERROR_REASON_ORIGIN_REFUSED: _ClassVar[ErrorReason]
+    ERROR_REASON_ORIGIN_FORBIDDEN: _ClassVar[ErrorReason]
+    ERROR_REASON_ORIGIN_FULL: _ClassVar[ErrorReason]
 SOURCE_UNSPECIFIED: Source
 SOURCE_NEAR: Source
 SOURCE_SHARED: Source
@@ -59,6 +62,9 @@ ERROR_REASON_OVERLOADED: ErrorReason
 ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason
 ERROR_REASON_WRITE_OUTCOME_UNKNOWN: ErrorReason
+ERROR_REASON_ORIGIN_REFUSED: ErrorReason
+ERROR_REASON_ORIGIN_FORBIDDEN: ErrorReason
+ERROR_REASON_ORIGIN_FULL: ErrorReason
 
 class Todo(_message.Message):
     __slots__ = ("name", "title", "notes", "state", "priority", "labels", "due_time", "create_time", "update_time", "complete_time", "etag")

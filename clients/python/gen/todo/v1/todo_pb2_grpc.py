@@ -110,7 +110,8 @@ class TodoServiceServicer:
 
     def BatchGetTodos(self, request, context):
         """Reads up to 1000 todos, of any lists, in one call. Names that no todo has
-        are listed in `missing` and are not an error.
+        are listed in `missing` and are not an error. If the response would exceed
+        4 MiB, the call ends with MESSAGE_TOO_LARGE and the number of names that fit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

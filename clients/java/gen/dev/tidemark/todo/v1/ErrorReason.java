@@ -132,8 +132,8 @@ public enum ErrorReason
   ERROR_REASON_OVERLOADED(13),
   /**
    * <pre>
-   * RESOURCE_EXHAUSTED: the request or the response exceeds the server's limit;
-   * the text says which limit.
+   * RESOURCE_EXHAUSTED: a request over 256 KiB, or a response over 4 MiB. The
+   * text says which, and what to do.
    * </pre>
    *
    * <code>ERROR_REASON_MESSAGE_TOO_LARGE = 14;</code>
@@ -156,6 +156,32 @@ public enum ErrorReason
    * <code>ERROR_REASON_WRITE_OUTCOME_UNKNOWN = 16;</code>
    */
   ERROR_REASON_WRITE_OUTCOME_UNKNOWN(16),
+  /**
+   * <pre>
+   * FAILED_PRECONDITION: a rule of the database's operator (a validator, a
+   * unique index) does not allow the write. Nothing was written.
+   * </pre>
+   *
+   * <code>ERROR_REASON_ORIGIN_REFUSED = 17;</code>
+   */
+  ERROR_REASON_ORIGIN_REFUSED(17),
+  /**
+   * <pre>
+   * PERMISSION_DENIED: the service's database user may not write. Nothing was
+   * written.
+   * </pre>
+   *
+   * <code>ERROR_REASON_ORIGIN_FORBIDDEN = 18;</code>
+   */
+  ERROR_REASON_ORIGIN_FORBIDDEN(18),
+  /**
+   * <pre>
+   * RESOURCE_EXHAUSTED: the database's disk is full. Nothing was written.
+   * </pre>
+   *
+   * <code>ERROR_REASON_ORIGIN_FULL = 19;</code>
+   */
+  ERROR_REASON_ORIGIN_FULL(19),
   UNRECOGNIZED(-1),
   ;
 
@@ -284,8 +310,8 @@ public enum ErrorReason
   public static final int ERROR_REASON_OVERLOADED_VALUE = 13;
   /**
    * <pre>
-   * RESOURCE_EXHAUSTED: the request or the response exceeds the server's limit;
-   * the text says which limit.
+   * RESOURCE_EXHAUSTED: a request over 256 KiB, or a response over 4 MiB. The
+   * text says which, and what to do.
    * </pre>
    *
    * <code>ERROR_REASON_MESSAGE_TOO_LARGE = 14;</code>
@@ -308,6 +334,32 @@ public enum ErrorReason
    * <code>ERROR_REASON_WRITE_OUTCOME_UNKNOWN = 16;</code>
    */
   public static final int ERROR_REASON_WRITE_OUTCOME_UNKNOWN_VALUE = 16;
+  /**
+   * <pre>
+   * FAILED_PRECONDITION: a rule of the database's operator (a validator, a
+   * unique index) does not allow the write. Nothing was written.
+   * </pre>
+   *
+   * <code>ERROR_REASON_ORIGIN_REFUSED = 17;</code>
+   */
+  public static final int ERROR_REASON_ORIGIN_REFUSED_VALUE = 17;
+  /**
+   * <pre>
+   * PERMISSION_DENIED: the service's database user may not write. Nothing was
+   * written.
+   * </pre>
+   *
+   * <code>ERROR_REASON_ORIGIN_FORBIDDEN = 18;</code>
+   */
+  public static final int ERROR_REASON_ORIGIN_FORBIDDEN_VALUE = 18;
+  /**
+   * <pre>
+   * RESOURCE_EXHAUSTED: the database's disk is full. Nothing was written.
+   * </pre>
+   *
+   * <code>ERROR_REASON_ORIGIN_FULL = 19;</code>
+   */
+  public static final int ERROR_REASON_ORIGIN_FULL_VALUE = 19;
 
 
   public final int getNumber() {
@@ -351,6 +403,9 @@ public enum ErrorReason
       case 14: return ERROR_REASON_MESSAGE_TOO_LARGE;
       case 15: return ERROR_REASON_DEADLINE_EXCEEDED;
       case 16: return ERROR_REASON_WRITE_OUTCOME_UNKNOWN;
+      case 17: return ERROR_REASON_ORIGIN_REFUSED;
+      case 18: return ERROR_REASON_ORIGIN_FORBIDDEN;
+      case 19: return ERROR_REASON_ORIGIN_FULL;
       default: return null;
     }
   }

@@ -109,7 +109,8 @@ private static final long serialVersionUID = 0L;
   /**
    * <pre>
    * Most todos in the page. 0 means 50; values above 1000 are reduced to 1000;
-   * negative values are refused. A page may contain fewer todos.
+   * negative values are refused. A page may contain fewer todos, since a
+   * response has at most 4 MiB: go on as long as there is a `next_page_token`.
    * </pre>
    *
    * <code>int32 page_size = 2 [json_name = "pageSize"];</code>
@@ -845,7 +846,8 @@ private static final long serialVersionUID = 0L;
     /**
      * <pre>
      * Most todos in the page. 0 means 50; values above 1000 are reduced to 1000;
-     * negative values are refused. A page may contain fewer todos.
+     * negative values are refused. A page may contain fewer todos, since a
+     * response has at most 4 MiB: go on as long as there is a `next_page_token`.
      * </pre>
      *
      * <code>int32 page_size = 2 [json_name = "pageSize"];</code>
@@ -858,7 +860,8 @@ private static final long serialVersionUID = 0L;
     /**
      * <pre>
      * Most todos in the page. 0 means 50; values above 1000 are reduced to 1000;
-     * negative values are refused. A page may contain fewer todos.
+     * negative values are refused. A page may contain fewer todos, since a
+     * response has at most 4 MiB: go on as long as there is a `next_page_token`.
      * </pre>
      *
      * <code>int32 page_size = 2 [json_name = "pageSize"];</code>
@@ -875,7 +878,8 @@ private static final long serialVersionUID = 0L;
     /**
      * <pre>
      * Most todos in the page. 0 means 50; values above 1000 are reduced to 1000;
-     * negative values are refused. A page may contain fewer todos.
+     * negative values are refused. A page may contain fewer todos, since a
+     * response has at most 4 MiB: go on as long as there is a `next_page_token`.
      * </pre>
      *
      * <code>int32 page_size = 2 [json_name = "pageSize"];</code>

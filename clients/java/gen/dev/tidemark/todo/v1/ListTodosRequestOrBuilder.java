@@ -33,7 +33,8 @@ public interface ListTodosRequestOrBuilder extends
   /**
    * <pre>
    * Most todos in the page. 0 means 50; values above 1000 are reduced to 1000;
-   * negative values are refused. A page may contain fewer todos.
+   * negative values are refused. A page may contain fewer todos, since a
+   * response has at most 4 MiB: go on as long as there is a `next_page_token`.
    * </pre>
    *
    * <code>int32 page_size = 2 [json_name = "pageSize"];</code>

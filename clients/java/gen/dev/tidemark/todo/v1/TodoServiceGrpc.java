@@ -330,7 +330,8 @@ public final class TodoServiceGrpc {
     /**
      * <pre>
      * Reads up to 1000 todos, of any lists, in one call. Names that no todo has
-     * are listed in `missing` and are not an error.
+     * are listed in `missing` and are not an error. If the response would exceed
+     * 4 MiB, the call ends with MESSAGE_TOO_LARGE and the number of names that fit.
      * </pre>
      */
     default void batchGetTodos(dev.tidemark.todo.v1.BatchGetTodosRequest request,
@@ -461,7 +462,8 @@ public final class TodoServiceGrpc {
     /**
      * <pre>
      * Reads up to 1000 todos, of any lists, in one call. Names that no todo has
-     * are listed in `missing` and are not an error.
+     * are listed in `missing` and are not an error. If the response would exceed
+     * 4 MiB, the call ends with MESSAGE_TOO_LARGE and the number of names that fit.
      * </pre>
      */
     public void batchGetTodos(dev.tidemark.todo.v1.BatchGetTodosRequest request,
@@ -574,7 +576,8 @@ public final class TodoServiceGrpc {
     /**
      * <pre>
      * Reads up to 1000 todos, of any lists, in one call. Names that no todo has
-     * are listed in `missing` and are not an error.
+     * are listed in `missing` and are not an error. If the response would exceed
+     * 4 MiB, the call ends with MESSAGE_TOO_LARGE and the number of names that fit.
      * </pre>
      */
     public dev.tidemark.todo.v1.BatchGetTodosResponse batchGetTodos(dev.tidemark.todo.v1.BatchGetTodosRequest request) throws io.grpc.StatusException {
@@ -683,7 +686,8 @@ public final class TodoServiceGrpc {
     /**
      * <pre>
      * Reads up to 1000 todos, of any lists, in one call. Names that no todo has
-     * are listed in `missing` and are not an error.
+     * are listed in `missing` and are not an error. If the response would exceed
+     * 4 MiB, the call ends with MESSAGE_TOO_LARGE and the number of names that fit.
      * </pre>
      */
     public dev.tidemark.todo.v1.BatchGetTodosResponse batchGetTodos(dev.tidemark.todo.v1.BatchGetTodosRequest request) {
@@ -792,7 +796,8 @@ public final class TodoServiceGrpc {
     /**
      * <pre>
      * Reads up to 1000 todos, of any lists, in one call. Names that no todo has
-     * are listed in `missing` and are not an error.
+     * are listed in `missing` and are not an error. If the response would exceed
+     * 4 MiB, the call ends with MESSAGE_TOO_LARGE and the number of names that fit.
      * </pre>
      */
     public com.google.common.util.concurrent.ListenableFuture<dev.tidemark.todo.v1.BatchGetTodosResponse> batchGetTodos(

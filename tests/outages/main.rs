@@ -7,6 +7,7 @@ mod client;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod disk;
 mod feed;
 mod mongo;
 mod rights;

@@ -49,7 +49,12 @@ pub async fn fail(application: &str, mode: impl Into<mongodb::bson::Bson>, data:
 pub static FAIL_POINT: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 pub async fn connect(uri: &str) -> Arc<dyn Origin> {
-    Arc::new(MongoDb::connect(uri, 0, 8).await.expect("connected"))
+    let limit = Duration::from_secs(30);
+    let connected = eventually("a connection", limit, async || {
+        // A new set may still be electing its primary.
+        MongoDb::connect(uri, 0, 8).await.ok()
+    });
+    Arc::new(connected.await)
 }
 
 pub fn name(id: &str) -> TodoName {

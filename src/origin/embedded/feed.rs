@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use redb::{Database, ReadableDatabase};
 use tokio::sync::watch;
 
 use super::{
+    disk::Store,
     store::{HISTORY, decode_change},
     tail::Tail,
 };
@@ -20,7 +20,7 @@ use crate::{
 const BATCH: usize = 1000;
 
 pub(super) struct EmbeddedFeed {
-    database: Arc<Database>,
+    store: Arc<Store>,
     tail: Arc<Tail>,
     published: watch::Receiver<u64>,
     cursor: u64,
@@ -28,13 +28,13 @@ pub(super) struct EmbeddedFeed {
 
 impl EmbeddedFeed {
     pub(super) fn open(
-        database: Arc<Database>,
+        store: Arc<Store>,
         tail: Arc<Tail>,
         after: OriginTime,
     ) -> Result<Self, FeedError> {
         let published = tail.subscribe();
         let feed = Self {
-            database,
+            store,
             tail,
             published,
             cursor: after.0,
@@ -56,7 +56,7 @@ impl EmbeddedFeed {
     /// far it was read.
     fn read_file(&self, published: u64) -> Result<Vec<FeedItem>, FeedError> {
         let broken = |e: &dyn std::fmt::Display| FeedError::broken(e.to_string());
-        let txn = self.database.begin_read().map_err(|e| broken(&e))?;
+        let txn = self.store.begin_read().map_err(|e| broken(&e))?;
         let history = txn.open_table(HISTORY).map_err(|e| broken(&e))?;
         let mut items = Vec::new();
         for entry in history

@@ -6,6 +6,7 @@
 //! chosen for its build time and its reads (ADR 12). It has one writer at a
 //! time, so writes that wait together are committed together.
 
+mod disk;
 mod feed;
 mod store;
 mod tables;
@@ -20,14 +21,15 @@ use std::{
 };
 
 use async_trait::async_trait;
-use redb::{Database, DatabaseError, ReadableDatabase};
+use redb::DatabaseError;
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::{
+    disk::{Mode, Store},
     feed::EmbeddedFeed,
     tail::Tail,
     writer::{Command, Writer},
@@ -40,10 +42,15 @@ use crate::{
 
 /// Commands that may wait for the writer: a second or so of its work.
 const MAX_QUEUED: usize = 4096;
-/// Pages that the store keeps in memory: the upper levels of its trees, for
-/// millions of todos. The rest is the near tier's work and the kernel's cache.
-/// (The library's own default is 1 GiB.)
-const CACHE_BYTES: usize = 32 << 20;
+/// Tries of a read while the store is opened again, and the pause between two.
+const MAX_REOPEN_TRIES: usize = 10;
+const REOPEN_PAUSE: Duration = Duration::from_millis(50);
+/// A process that starts with a full disk begins one number further for so
+/// many milliseconds since 1970: faster than heartbeats use numbers up.
+const MS_PER_NUMBER: u64 = 4;
+/// The kernel's signal for a file that may not grow (`ulimit -f`). Its default
+/// is to end the process.
+const SIGXFSZ: i32 = 25;
 /// The file in the data directory.
 const FILE: &str = "todos.redb";
 
@@ -59,7 +66,7 @@ pub struct OpenError {
 pub struct Embedded {
     id: OriginId,
     scope: u64,
-    database: Arc<Database>,
+    store: Arc<Store>,
     tail: Arc<Tail>,
     commands: mpsc::Sender<Command>,
 }
@@ -76,17 +83,19 @@ impl Embedded {
             problem,
         };
         fs::create_dir_all(dir).map_err(|e| error(e.to_string()))?;
-        let database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create(dir.join(FILE));
-        let database = database.map_err(|e| match e {
+        catch_size_signal();
+        let opened = Store::open(&dir.join(FILE), store::prepare);
+        let (store, mut opened, mode) = opened.map_err(|e| match e {
             DatabaseError::DatabaseAlreadyOpen => error(
                 "another process has it open; stop that one, or give this one a --data-dir of its own".into(),
             ),
             other => error(other.to_string()),
         })?;
-        let database = Arc::new(database);
-        let opened = store::prepare(&database).map_err(&error)?;
+        if mode == Mode::Overlay {
+            // No number can be reserved, and none may be given out twice.
+            opened.clock += u64::try_from(wall_ms()).unwrap_or(0) / MS_PER_NUMBER;
+        }
+        let store = Arc::new(store);
         let tail = Arc::new(Tail::new(
             opened.clock,
             opened.history_start,
@@ -94,17 +103,18 @@ impl Embedded {
         ));
         let (commands, queue) = mpsc::channel(MAX_QUEUED);
         let writer = Writer::new(
-            Arc::clone(&database),
+            Arc::clone(&store),
             Arc::clone(&tail),
             opened.clock,
             opened.history_len,
+            mode,
         );
         writer.spawn(queue).map_err(|e| error(e.to_string()))?;
         let scope = xxh3_64(&[opened.id.to_be_bytes(), cache_epoch.to_be_bytes()].concat());
         Ok(Self {
             id: OriginId(opened.id),
             scope,
-            database,
+            store,
             tail,
             commands,
         })
@@ -121,15 +131,38 @@ impl Embedded {
         answer.await.map_err(|_| true)
     }
 
+    fn read_todos(
+        &self,
+        names: &[TodoName],
+        after: OriginTime,
+    ) -> Result<(OriginTime, Vec<Value>), OriginError> {
+        let (time, reader) = self.snapshot(after)?;
+        let values = names
+            .iter()
+            .map(|name| reader.value(name))
+            .collect::<Result<_, _>>();
+        Ok((time, values.map_err(OriginError::unavailable)?))
+    }
+
+    async fn read_page(
+        &self,
+        query: &PageQuery,
+        after: OriginTime,
+    ) -> Result<(OriginTime, Page), OriginError> {
+        let (time, reader) = self.snapshot(after)?;
+        let query = query.clone();
+        // A filter that few todos match walks through the whole list.
+        let page = tokio::task::spawn_blocking(move || reader.page(&query)).await;
+        let page = page.map_err(|e| OriginError::unavailable(e.to_string()))?;
+        Ok((time, page.map_err(OriginError::unavailable)?))
+    }
+
     /// A snapshot with its exact time: nothing at or below it is missing, and
     /// nothing above it is there.
     fn snapshot(&self, after: OriginTime) -> Result<(OriginTime, store::Reader), OriginError> {
         let published = self.tail.published();
         let unavailable = |e: String| OriginError::unavailable(e);
-        let txn = self
-            .database
-            .begin_read()
-            .map_err(|e| unavailable(e.to_string()))?;
+        let txn = self.store.begin_read().map_err(unavailable)?;
         let reader = store::Reader::new(&txn).map_err(unavailable)?;
         let last = reader.last_write().map_err(unavailable)?;
         let time = OriginTime(published.max(last));
@@ -158,12 +191,15 @@ impl Origin for Embedded {
         after: OriginTime,
         _limit: Duration,
     ) -> Result<(OriginTime, Vec<Value>), OriginError> {
-        let (time, reader) = self.snapshot(after)?;
-        let values = names
-            .iter()
-            .map(|name| reader.value(name))
-            .collect::<Result<_, _>>();
-        Ok((time, values.map_err(OriginError::unavailable)?))
+        // The store is opened again when its disk is full.
+        let mut tries = 1;
+        loop {
+            match self.read_todos(names, after) {
+                Err(OriginError::Unavailable(_)) if tries < MAX_REOPEN_TRIES => tries += 1,
+                read => return read,
+            }
+            sleep(REOPEN_PAUSE).await;
+        }
     }
 
     async fn load_page(
@@ -172,12 +208,14 @@ impl Origin for Embedded {
         after: OriginTime,
         _limit: Duration,
     ) -> Result<(OriginTime, Page), OriginError> {
-        let (time, reader) = self.snapshot(after)?;
-        let query = query.clone();
-        // A filter that few todos match walks through the whole list.
-        let page = tokio::task::spawn_blocking(move || reader.page(&query)).await;
-        let page = page.map_err(|e| OriginError::unavailable(e.to_string()))?;
-        Ok((time, page.map_err(OriginError::unavailable)?))
+        let mut tries = 1;
+        loop {
+            match self.read_page(query, after).await {
+                Err(OriginError::Unavailable(_)) if tries < MAX_REOPEN_TRIES => tries += 1,
+                read => return read,
+            }
+            sleep(REOPEN_PAUSE).await;
+        }
     }
 
     async fn heartbeat(&self, number: u64, limit: Duration) -> Result<OriginTime, OriginError> {
@@ -234,8 +272,18 @@ impl Origin for Embedded {
                 .downcast_ref::<OriginTime>()
                 .ok_or_else(|| FeedError::broken("the position is of another origin"))?,
         };
-        EmbeddedFeed::open(Arc::clone(&self.database), Arc::clone(&self.tail), after)
+        EmbeddedFeed::open(Arc::clone(&self.store), Arc::clone(&self.tail), after)
             .map(|feed| Box::new(feed) as Box<dyn Feed>)
+    }
+}
+
+/// Lets a write beyond `ulimit -f` fail like one to a full disk.
+fn catch_size_signal() {
+    if tokio::runtime::Handle::try_current().is_ok() {
+        // The handler stays when its stream is dropped.
+        drop(tokio::signal::unix::signal(
+            tokio::signal::unix::SignalKind::from_raw(SIGXFSZ),
+        ));
     }
 }
 

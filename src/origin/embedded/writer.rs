@@ -1,12 +1,18 @@
 //! The one writer: what waits together is committed together, each write with
 //! a number of its own, and published in the order of the numbers.
 
-use std::{io, sync::Arc, thread, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
-use redb::{Database, ReadableTable, WriteTransaction};
+use redb::{ReadableTable, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    disk::{Mode, Store},
     store::{HISTORY, HISTORY_START, LAST_WRITE, META, RESERVED, encode_change},
     tables::Tables,
     tail::Tail,
@@ -14,7 +20,7 @@ use super::{
 };
 use crate::{
     model::{OriginTime, RequestId, Write, WriteDone},
-    origin::{FeedEvent, FeedItem, Imported, WriteError},
+    origin::{FeedEvent, FeedItem, Imported, Rule, WriteError},
     pb::Todo,
 };
 
@@ -28,6 +34,13 @@ const BLOCK: u64 = 1 << 20;
 const HISTORY_AGE: Duration = Duration::from_secs(3600);
 /// Most changes remembered: some 200 MB of the file.
 const MAX_HISTORY: u64 = 2_000_000;
+
+/// Pause before a full disk is looked at again; doubled each time that it turns
+/// out to be full, up to the second one.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+const MAX_LOOK: Duration = Duration::from_secs(15);
+/// How a full disk is called in errors.
+const NO_ROOM: &str = "the disk of the data directory is full";
 
 type Reply<T> = oneshot::Sender<T>;
 
@@ -58,26 +71,31 @@ enum Answer {
 }
 
 pub(super) struct Writer {
-    database: Arc<Database>,
+    store: Arc<Store>,
     tail: Arc<Tail>,
     clock: u64,
     reserved: u64,
     history_len: u64,
+    /// The disk is full since: when it is looked at again, and how long after
+    /// that.
+    full: Option<(Instant, Duration)>,
 }
 
 impl Writer {
-    pub(super) const fn new(
-        database: Arc<Database>,
+    pub(super) fn new(
+        store: Arc<Store>,
         tail: Arc<Tail>,
         clock: u64,
         history_len: u64,
+        mode: Mode,
     ) -> Self {
         Self {
-            database,
+            store,
             tail,
             clock,
             reserved: clock,
             history_len,
+            full: (mode == Mode::Overlay).then(|| (Instant::now(), FIRST_LOOK)),
         }
     }
 
@@ -106,25 +124,96 @@ impl Writer {
         Ok(())
     }
 
-    fn commit(&mut self, group: Vec<Command>) {
-        let clock = self.clock;
+    fn commit(&mut self, mut group: Vec<Command>) {
+        if self.is_full() {
+            // Heartbeats change nothing; all else waits for room.
+            let (heartbeats, refused) = group
+                .into_iter()
+                .partition(|command| matches!(command, Command::Heartbeat { .. }));
+            for command in refused {
+                Answer::unavailable(command).fail(&Failure::NoRoom);
+            }
+            group = heartbeats;
+        }
+        let before = (self.clock, self.reserved, self.history_len);
         let (mut items, mut answers) = (Vec::new(), Vec::new());
-        match self.apply(group, &mut items, &mut answers) {
-            Ok(history_start) => self.tail.publish(items, history_start),
+        let failure = match self.apply(group, &mut items, &mut answers) {
+            Ok(history_start) => {
+                self.tail.publish(items, history_start);
+                return answers.into_iter().for_each(Answer::send);
+            }
+            Err((problem, _)) if self.store.has_run_out() => {
+                tracing::error!(%problem, "the disk is full: writes are refused, reads go on");
+                match self.begin_full(&items) {
+                    Some(history_start) => {
+                        self.tail.publish(items, history_start);
+                        return answers.into_iter().for_each(Answer::send);
+                    }
+                    None => Failure::NoRoom,
+                }
+            }
             Err((problem, unknown)) => {
                 tracing::error!(%problem, "a commit failed");
-                for answer in answers {
-                    answer.fail(&problem, unknown);
-                }
                 if unknown {
-                    // What was committed is not known: a new process reads it.
-                    std::process::exit(1);
+                    Failure::Unknown(problem)
+                } else {
+                    Failure::Unavailable(problem)
                 }
-                self.clock = clock;
-                return;
             }
+        };
+        for answer in answers {
+            answer.fail(&failure);
         }
-        answers.into_iter().for_each(Answer::send);
+        if let Failure::Unknown(_) = failure {
+            // What was committed is not known: a new process reads it.
+            std::process::exit(1);
+        }
+        (self.clock, self.reserved, self.history_len) = before;
+    }
+
+    /// Opens the store again without writing to its file. The start of its
+    /// history, if the events of the last group turn out to be committed.
+    fn begin_full(&mut self, items: &[FeedItem]) -> Option<u64> {
+        let pause = self
+            .full
+            .map_or(FIRST_LOOK, |(_, pause)| (pause * 2).min(MAX_LOOK));
+        self.full = Some((Instant::now() + pause, pause));
+        if let Err(problem) = self.store.reopen(Mode::Overlay) {
+            tracing::error!(%problem, "the store cannot be opened again; this process ends");
+            std::process::exit(1);
+        }
+        let last_change = items
+            .iter()
+            .rev()
+            .find(|item| matches!(item.event, FeedEvent::Change(_)))?;
+        let txn = self.store.begin_read().ok()?;
+        let meta = txn.open_table(META).ok()?;
+        let last = meta.get(LAST_WRITE).ok()??.value();
+        let start = meta.get(HISTORY_START).ok()??.value();
+        (last == last_change.time.0).then_some(start)
+    }
+
+    /// Whether the disk is full, looked at again from time to time.
+    fn is_full(&mut self) -> bool {
+        let Some((next, pause)) = self.full else {
+            return false;
+        };
+        if Instant::now() < next {
+            return true;
+        }
+        if self.store.has_room() && self.store.reopen(Mode::Normal).is_ok() {
+            tracing::info!("the disk has room again: writes are accepted");
+            // Kept for the pause, should it be full again at once.
+            self.full = None;
+            return false;
+        }
+        let pause = (pause * 2).min(MAX_LOOK);
+        self.full = Some((Instant::now() + pause, pause));
+        if self.store.begin_read().is_err() {
+            // It could not be opened as usual: reads go on as before.
+            let _ = self.store.reopen(Mode::Overlay);
+        }
+        true
     }
 
     /// Runs the commands in one transaction. The error says whether the commit
@@ -139,7 +228,8 @@ impl Writer {
         let heartbeats_only = group
             .iter()
             .all(|command| matches!(command, Command::Heartbeat { .. }));
-        if heartbeats_only && self.clock + (group.len() as u64) < self.reserved {
+        let has_numbers = self.clock + (group.len() as u64) < self.reserved;
+        if heartbeats_only && (has_numbers || self.full.is_some()) {
             for command in group {
                 let Command::Heartbeat { number, reply } = command else {
                     continue;
@@ -148,7 +238,7 @@ impl Writer {
             }
             return Ok(self.tail.history_start());
         }
-        let txn = match self.database.begin_write() {
+        let txn = match self.store.begin_write() {
             Ok(txn) => txn,
             Err(error) => {
                 answers.extend(group.into_iter().map(Answer::unavailable));
@@ -273,6 +363,16 @@ impl Writer {
     }
 }
 
+/// Why a group of commands came to nothing.
+enum Failure {
+    /// The disk is full; nothing was written.
+    NoRoom,
+    /// Nothing was written.
+    Unavailable(String),
+    /// Nobody can say.
+    Unknown(String),
+}
+
 impl Answer {
     fn unavailable(command: Command) -> Self {
         let unavailable = || Err(WriteError::unavailable("the commit failed"));
@@ -295,13 +395,22 @@ impl Answer {
         }
     }
 
-    fn fail(self, problem: &str, unknown: bool) {
-        let problem = format!("the store could not commit: {problem}");
-        match self {
-            Self::Write(reply, _) if unknown => {
-                drop(reply.send(Err(WriteError::unknown(problem))));
+    fn fail(self, failure: &Failure) {
+        let problem = match failure {
+            Failure::NoRoom => NO_ROOM.to_owned(),
+            Failure::Unavailable(problem) | Failure::Unknown(problem) => {
+                format!("the store could not commit: {problem}")
             }
-            Self::Write(reply, _) => drop(reply.send(Err(WriteError::unavailable(problem)))),
+        };
+        match self {
+            Self::Write(reply, _) => drop(reply.send(Err(match failure {
+                Failure::NoRoom => WriteError::Refused {
+                    rule: Rule::DiskFull,
+                    cause: problem.into(),
+                },
+                Failure::Unavailable(_) => WriteError::unavailable(problem),
+                Failure::Unknown(_) => WriteError::unknown(problem),
+            }))),
             Self::Import(reply, _) => drop(reply.send(Err(problem))),
             Self::Heartbeat(reply, _) => drop(reply.send(Err(problem))),
         }

@@ -148,6 +148,7 @@ async fn service() -> (tempfile::TempDir, Arc<Cache>, Arc<Metrics>) {
         Arc::new(origin),
         None,
         Arc::clone(&metrics),
+        tidemark::budget::Budgets::unlimited(),
     );
     tokio::spawn(Arc::clone(&cache).run());
     cache

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::{
     coherence::CommitGroups,
     loader::Loader,
-    model::{Event, Mono, OriginTime},
+    model::{Event, Mono, OriginTime, Touched},
     origin::{
         Feed, FeedError, FeedEvent, FeedItem, FeedPosition, FeedStart, HUNG_AFTER,
         MAX_TRIES_AT_A_POSITION, OPEN_TIMEOUT, Origin,
@@ -250,9 +250,11 @@ impl Follower {
     /// assigned to a stripe.
     fn raise(&self, time: OriginTime, event: FeedEvent) -> Option<Event> {
         match event {
-            FeedEvent::Change(change) => {
+            FeedEvent::Change(mut change) => {
                 self.tracker.watermarks.raise(&change);
                 self.metrics.feed_changes.inc();
+                // Nobody reads the paths from here on, and they may be long.
+                change.touched = Touched::All;
                 Some(Event::Change(change.into()))
             }
             FeedEvent::Reset { reason } => {

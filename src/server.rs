@@ -140,6 +140,7 @@ pub async fn run(
         config.clone(),
         Arc::clone(&cell),
         Arc::clone(&metrics),
+        Arc::clone(&budgets),
     ));
     let telling = tokio::spawn(tell_health(
         config.clone(),
@@ -263,9 +264,14 @@ fn ended_task(ended: Result<Fatal, tokio::task::JoinError>, metrics: &Metrics) -
 }
 
 /// Reaches the origin, then keeps up with it for as long as the process lives.
-async fn keep_up(config: Config, cell: Arc<OnceLock<Arc<Cache>>>, metrics: Arc<Metrics>) -> Fatal {
+async fn keep_up(
+    config: Config,
+    cell: Arc<OnceLock<Arc<Cache>>>,
+    metrics: Arc<Metrics>,
+    budgets: Arc<Budgets>,
+) -> Fatal {
     // It connects while the origin is opened.
-    let shared = match shared_tier(&config, &metrics) {
+    let shared = match shared_tier(&config, &metrics, &budgets) {
         Ok(shared) => shared,
         Err(fatal) => return fatal,
     };
@@ -288,7 +294,14 @@ async fn keep_up(config: Config, cell: Arc<OnceLock<Arc<Cache>>>, metrics: Arc<M
         }
         None => None,
     };
-    let cache = Cache::new(settings(&config), Clock::Boottime, origin, shared, metrics);
+    let cache = Cache::new(
+        settings(&config),
+        Clock::Boottime,
+        origin,
+        shared,
+        metrics,
+        budgets,
+    );
     let mut phase = cache.phase();
     let running = tokio::spawn(Arc::clone(&cache).run());
     let started = async {
@@ -302,7 +315,11 @@ async fn keep_up(config: Config, cell: Arc<OnceLock<Arc<Cache>>>, metrics: Arc<M
     }
 }
 
-fn shared_tier(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Arc<RedisTier>>, Fatal> {
+fn shared_tier(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    budgets: &Arc<Budgets>,
+) -> Result<Option<Arc<RedisTier>>, Fatal> {
     let Some(url) = &config.redis_url else {
         return Ok(None);
     };
@@ -312,7 +329,7 @@ fn shared_tier(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Arc<Red
         mac_key: mac_key
             .transpose()
             .map_err(|e| Fatal(format!("redis-mac-key-file: {e}")))?,
-        budgets: Budgets::new(config.memory_plan().map_err(|e| Fatal(e.to_string()))?),
+        budgets: Arc::clone(budgets),
     };
     RedisTier::connect_with(&url.0, options, Arc::clone(metrics))
         .map(|tier| Some(Arc::new(tier)))

@@ -22,12 +22,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::request::{Answer, ReadOptions, TodoBatch, TodoPage, Written};
 use self::{counters::ReadCounters, write::MAX_WRITES};
-pub use crate::{
-    coherence::Consistency,
-    tracker::{Clock, Fatal, Phase},
-    watch::{WatchEvent, WatchMessage, WatchRequest},
-};
 use crate::{
+    budget::Budgets,
     coherence::Watermarks,
     error::Error,
     follower::Follower,
@@ -39,6 +35,11 @@ use crate::{
     tracker::OriginTracker,
     verifier::Verifier,
     watch::Watches,
+};
+pub use crate::{
+    coherence::Consistency,
+    tracker::{Clock, Fatal, Phase},
+    watch::{WatchEvent, WatchMessage, WatchRequest},
 };
 
 /// The messages of a watch. Ends only when the replica shuts down, after a last
@@ -94,9 +95,12 @@ impl Cache {
         origin: Arc<dyn Origin>,
         shared: Option<Arc<dyn Shared>>,
         metrics: Arc<Metrics>,
+        budgets: Arc<Budgets>,
     ) -> Arc<Self> {
         let watermarks = Watermarks::default();
-        Self::with_watermarks(settings, clock, origin, shared, metrics, watermarks)
+        Self::with_watermarks(
+            settings, clock, origin, shared, metrics, budgets, watermarks,
+        )
     }
 
     /// The same with fences of another size: a simulation makes many of them.
@@ -107,6 +111,7 @@ impl Cache {
         origin: Arc<dyn Origin>,
         shared: Option<Arc<dyn Shared>>,
         metrics: Arc<Metrics>,
+        budgets: Arc<Budgets>,
         watermarks: Watermarks,
     ) -> Arc<Self> {
         let keep = (settings.staleness_limit * 2).max(settings.stale_if_error.unwrap_or_default());
@@ -137,6 +142,7 @@ impl Cache {
             Arc::clone(&tracker),
             Arc::clone(&origin),
             Arc::clone(&metrics),
+            budgets,
             settings.heartbeat_interval,
             shutdown.clone(),
             tasks.clone(),

@@ -445,6 +445,7 @@ pub fn watch(request: &pb::WatchTodosRequest, origin: OriginId) -> Result<WatchR
         include_todo: request.include_todo,
         progress_interval,
         closing: CancellationToken::new(),
+        caller: None,
     })
 }
 

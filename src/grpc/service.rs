@@ -242,12 +242,14 @@ impl TodoService for Todos {
     ) -> Result<Response<Self::WatchTodosStream>, Status> {
         let place = reserve(&request, Count::OpenWatches)?;
         let names = reserve_names(&request)?;
-        let closing = request.extensions().get::<Arc<Call>>();
-        let closing = closing.map(|call| call.closing().clone());
+        let call = request.extensions().get::<Arc<Call>>().cloned();
         let (deadline, request) = split(request)?;
         let cache = self.cache()?;
         let mut watch = convert::watch(&request, cache.origin_id())?;
-        watch.closing = closing.unwrap_or_default();
+        if let Some(call) = call {
+            watch.closing = call.closing().clone();
+            watch.caller = Some(Arc::clone(call.caller()));
+        }
         let messages = cache.watch(watch, deadline).await?;
         // The cache ends a stream only when the process or the connection closes,
         // after a last progress message.

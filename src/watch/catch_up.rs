@@ -5,11 +5,9 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{sleep, timeout};
 
-use super::{
-    Watches,
-    hub::{MAX_CATCH_UP_FEEDS, Watcher},
-};
+use super::{Watches, hub::Watcher};
 use crate::{
+    budget::{Caller, Count},
     coherence::{ClosedTimes, CommitGroups},
     error::Error,
     model::{Event, OriginTime},
@@ -27,6 +25,9 @@ const MAX_BACKLOG: usize = 1024;
 /// with twice the patience, up to this: a long stretch without heartbeats may lie
 /// before it.
 const MAX_PATIENCE: Duration = Duration::from_secs(64);
+/// A client that takes nothing for so long gives its catch-up feed back, and gets a
+/// reset when it goes on.
+const STALL_LIMIT: Duration = Duration::from_secs(30);
 /// Pause before a broken catch-up feed is opened again.
 const REOPEN_PAUSE: Duration = Duration::from_millis(500);
 
@@ -35,20 +36,22 @@ impl Watches {
         self: &Arc<Self>,
         watcher: &Arc<Watcher>,
         after: OriginTime,
+        caller: Option<&Arc<Caller>>,
     ) -> Result<(), Error> {
-        let permit = self.hub.catch_up_permit().ok_or_else(|| {
-            self.overloaded(
-                "watches that begin before the recent changes",
-                MAX_CATCH_UP_FEEDS,
-            )
-        })?;
+        let budget = self.budgets.count(Count::CatchUpFeeds);
+        let reserved = match caller {
+            Some(caller) => budget.try_reserve_for(caller, 1),
+            None => budget.try_reserve(1),
+        };
+        let reserved = reserved.ok_or_else(|| self.overloaded(budget.name(), budget.limit()))?;
         let (watches, watcher) = (Arc::clone(self), Arc::clone(watcher));
         self.tasks.spawn(async move {
-            let _permit = permit;
-            let shutdown = watches.shutdown.clone();
+            let _reserved = reserved;
+            let (shutdown, gone) = (watches.shutdown.clone(), watcher.gone.clone());
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => {}
+                () = gone.cancelled() => {}
                 () = watches.catch_up(&watcher, after) => {}
             }
         });
@@ -60,8 +63,7 @@ impl Watches {
         let mut groups = CommitGroups::default();
         let mut patience = self.heartbeat_interval.saturating_add(HUNG_AFTER);
         let mut tries = 0;
-        // The stream of the watch holds the other reference.
-        while Arc::strong_count(watcher) > 1 {
+        loop {
             let began = from.clone();
             let error = match timeout(OPEN_TIMEOUT, self.origin.open_feed(from.clone())).await {
                 Ok(Ok(mut feed)) => {
@@ -96,8 +98,7 @@ impl Watches {
         }
     }
 
-    /// Pushes closed groups until the ring has the rest, or the watch is gone.
-    /// `from` follows: a batch that was not handed over is read again.
+    /// Pushes closed groups until the ring has the rest. `from` follows: a batch that was not handed over is read again.
     async fn drain_feed(
         &self,
         feed: &mut dyn Feed,
@@ -116,15 +117,18 @@ impl Watches {
                 if self.hub.register(watcher, closed.frontier).is_ok() {
                     return Ok(());
                 }
+                while watcher.backlog() > MAX_BACKLOG {
+                    let popped = watcher.popped.notified();
+                    if timeout(STALL_LIMIT, popped).await.is_err() {
+                        let frontier = self.tracker.watermarks.frontier();
+                        let reason = "the client stopped reading while it caught up";
+                        self.hub.register_with_reset(watcher, frontier, reason);
+                        return Ok(());
+                    }
+                }
             }
             if let Some(position) = feed.position() {
                 *from = FeedStart::Resume(position);
-            }
-            while watcher.backlog() > MAX_BACKLOG {
-                watcher.popped.notified().await;
-            }
-            if Arc::strong_count(watcher) == 1 {
-                return Ok(());
             }
         }
     }

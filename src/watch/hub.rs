@@ -1,101 +1,125 @@
-//! The hub: pushes each closed commit group to the watchers that want it, and
-//! keeps the recent groups for watches that start from a cursor.
+//! The hub: the ring of recent commit groups, and the watchers that read it.
+//!
+//! Watchers pull: the follower appends a group once, however many watch, and wakes
+//! the watchers of its lists. A watcher takes the next groups into its own queue when
+//! the queue is empty. So a slow watcher costs no memory, and the frontier never waits
+//! for watchers. One that has fallen behind the ring gets a reset.
 
 use std::{
-    collections::{BTreeMap, HashSet},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
-use super::{ConflatingQueue, Delivery, Ring, TooOld};
+use super::{
+    ConflatingQueue, Delivery, Ring, TooOld, WatchRequest,
+    ring::{Group, after},
+};
 use crate::{
+    budget::{Budgets, Part},
     model::{Event, ListName, OriginTime, TodoName},
     telemetry::{Kind, Metrics},
 };
 
-/// Watchers at once: at 12 KB each this is 240 MB.
-pub(super) const MAX_WATCHERS: usize = 20_000;
-/// Catch-up feeds at once. Each is a change stream at the origin.
-pub(super) const MAX_CATCH_UP_FEEDS: usize = 16;
+/// Most events that a watcher takes at once: some 8 KB that a watcher which is not read
+/// holds. Changes of one todo among them merge.
+const PULLED_EVENTS: usize = 32;
 
 /// Where changes meet watchers.
 pub(super) struct Hub {
     state: Mutex<State>,
-    permits: Arc<Semaphore>,
-    catch_up_permits: Arc<Semaphore>,
+    budgets: Arc<Budgets>,
     metrics: Arc<Metrics>,
 }
 
-#[derive(Default)]
 struct State {
     ring: Ring,
-    /// Those of one list, by its name; sorted, so that a reset reaches them in
-    /// the same order each time.
-    of_list: BTreeMap<ListName, Vec<Arc<Watcher>>>,
-    /// Those of all lists.
-    of_all: Vec<Arc<Watcher>>,
+    /// The lists that somebody watches.
+    lists: BTreeMap<ListName, List>,
+    /// Wakes the watchers of all lists.
+    changed: Arc<Notify>,
+    /// The newest reset that has left the ring.
+    evicted_reset: OriginTime,
+    /// The newest time that has left the ring.
+    evicted: OriginTime,
+}
+
+/// The part of the ring that concerns one list.
+struct List {
+    watchers: usize,
+    groups: VecDeque<Group>,
+    /// The newest group of this list that has left the ring.
+    evicted: OriginTime,
+    changed: Arc<Notify>,
 }
 
 /// One watcher: its selection, and its queue.
 pub(super) struct Watcher {
     list: Option<ListName>,
     names: HashSet<TodoName>,
-    pending: Mutex<ConflatingQueue>,
-    /// Something was pushed.
+    state: Mutex<WatcherState>,
+    /// A catch-up feed pushed something, or has ended.
     pub(super) pushed: Notify,
     /// Something was popped: for a catch-up feed that waits for room.
     pub(super) popped: Notify,
-    registered: AtomicBool,
-    _permit: OwnedSemaphorePermit,
+    /// Wakes the watchers of its list.
+    pub(super) changed: Arc<Notify>,
+    /// Cancelled when the watch is dropped.
+    pub(super) gone: CancellationToken,
+}
+
+struct WatcherState {
+    queue: ConflatingQueue,
+    /// The time up to which it has read the ring; `None`: it catches up.
+    position: Option<OriginTime>,
 }
 
 impl Watcher {
-    fn pending(&self) -> MutexGuard<'_, ConflatingQueue> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, WatcherState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The next thing to send.
     pub(super) fn pop(&self) -> Option<Delivery> {
-        let next = self.pending().pop();
+        let next = self.state().queue.pop();
         if next.is_some() {
             self.popped.notify_one();
         }
         next
     }
 
-    /// The cursor to tell when nothing is pending; `frontier` must have been
-    /// read before.
+    /// The cursor to send while nothing is pending. `frontier` was read before the
+    /// ring was pulled.
     pub(super) fn progress(&self, frontier: OriginTime) -> Option<OriginTime> {
-        self.pending().progress(frontier)
+        let mut state = self.state();
+        if state.position.is_none() {
+            return Some(state.queue.cursor());
+        }
+        state.queue.progress(frontier)
     }
 
     /// The last cursor.
     pub(super) fn cursor(&self) -> OriginTime {
-        self.pending().cursor()
+        self.state().queue.cursor()
     }
 
     /// How many names are pending.
     pub(super) fn backlog(&self) -> usize {
-        self.pending().len()
+        self.state().queue.len()
     }
 
-    /// Hands over what this watcher wants of a closed time. `true` if that
-    /// was too much.
+    /// Adds what this watcher wants of a group.
     pub(super) fn push(&self, time: OriginTime, events: &[Event]) -> bool {
-        let wanted = events.iter().filter(|event| self.wants(event)).cloned();
-        let overflowed = self.pending().push(time, wanted);
+        let overflowed = self.add(&mut self.state(), time, events);
         self.pushed.notify_one();
         overflowed
     }
 
-    /// All that is pending gives way to a reset.
-    pub(super) fn reset(&self, time: OriginTime, reason: Arc<str>) {
-        self.pending().reset(time, reason);
-        self.pushed.notify_one();
+    fn add(&self, state: &mut WatcherState, time: OriginTime, events: &[Event]) -> bool {
+        let wanted = events.iter().filter(|event| self.wants(event)).cloned();
+        state.queue.push(time, wanted)
     }
 
     fn wants(&self, event: &Event) -> bool {
@@ -110,11 +134,17 @@ impl Watcher {
 }
 
 impl Hub {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(metrics: Arc<Metrics>, budgets: Arc<Budgets>) -> Self {
+        let state = State {
+            ring: Ring::default(),
+            lists: BTreeMap::new(),
+            changed: Arc::default(),
+            evicted_reset: OriginTime::ZERO,
+            evicted: OriginTime::ZERO,
+        };
         Self {
-            state: Mutex::default(),
-            permits: Arc::new(Semaphore::new(MAX_WATCHERS)),
-            catch_up_permits: Arc::new(Semaphore::new(MAX_CATCH_UP_FEEDS)),
+            state: Mutex::new(state),
+            budgets,
             metrics,
         }
     }
@@ -123,143 +153,135 @@ impl Hub {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins after `start`. Once, before the first watcher.
+    /// Begins after `start`. Called once, before the first watcher.
     pub(super) fn place(&self, start: OriginTime) {
-        self.state().ring = Ring::starting_at(start);
+        let max_bytes = self.budgets.of(Part::WatchPending).limit();
+        let max_bytes = usize::try_from(max_bytes).unwrap_or(usize::MAX);
+        let mut state = self.state();
+        state.ring = Ring::starting_at(start).with_max_bytes(max_bytes);
+        (state.evicted, state.evicted_reset) = (start, OriginTime::ZERO);
     }
 
-    /// A permit for one catch-up feed. `None`: there are too many.
-    pub(super) fn catch_up_permit(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.catch_up_permits).try_acquire_owned().ok()
-    }
-
-    /// A watcher that is not registered yet. `None`: there are too many.
-    pub(super) fn watcher(
-        &self,
-        list: Option<ListName>,
-        names: HashSet<TodoName>,
-        after: OriginTime,
-    ) -> Option<Arc<Watcher>> {
-        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
-        Some(Arc::new(Watcher {
-            list,
-            names,
-            pending: Mutex::new(ConflatingQueue::after(after)),
+    /// A watcher that does not read the ring yet.
+    pub(super) fn watcher(&self, request: &WatchRequest, after: OriginTime) -> Arc<Watcher> {
+        let changed = {
+            let mut state = self.state();
+            match &request.list {
+                Some(list) => Arc::clone(&state.join(list).changed),
+                None => Arc::clone(&state.changed),
+            }
+        };
+        Arc::new(Watcher {
+            list: request.list.clone(),
+            names: request.names.clone(),
+            state: Mutex::new(WatcherState {
+                queue: ConflatingQueue::after(after),
+                position: None,
+            }),
             pushed: Notify::new(),
             popped: Notify::new(),
-            registered: AtomicBool::new(false),
-            _permit: permit,
-        }))
+            changed,
+            gone: CancellationToken::new(),
+        })
     }
 
-    /// From here on the watcher gets every closed time after `cursor`, without
-    /// a gap and without a double.
+    /// From here on the watcher reads the ring: every group after `cursor`, without a
+    /// gap and without a double.
     ///
     /// # Errors
-    /// `TooOld`: the ring has not all of them; it is not registered.
-    pub(super) fn register(
-        &self,
-        watcher: &Arc<Watcher>,
-        cursor: OriginTime,
-    ) -> Result<(), TooOld> {
-        let mut state = self.state();
-        for (time, events) in state.ring.since(cursor)? {
-            if watcher.push(*time, events) {
-                self.count_reset("overflow");
-            }
-        }
-        watcher.registered.store(true, Ordering::Relaxed);
-        match &watcher.list {
-            Some(list) => state
-                .of_list
-                .entry(list.clone())
-                .or_default()
-                .push(Arc::clone(watcher)),
-            None => state.of_all.push(Arc::clone(watcher)),
-        }
+    /// `TooOld`: the ring does not have all of them.
+    pub(super) fn register(&self, watcher: &Watcher, cursor: OriginTime) -> Result<(), TooOld> {
+        let state = self.state();
+        drop(state.ring.since(cursor)?);
+        watcher.state().position = Some(cursor);
+        watcher.pushed.notify_one();
         Ok(())
     }
 
-    /// Registers a watcher that has to read everything anew.
+    /// Registers a watcher whose client has to read everything again.
     pub(super) fn register_with_reset(
         &self,
-        watcher: &Arc<Watcher>,
+        watcher: &Watcher,
         frontier: OriginTime,
         reason: &str,
     ) {
-        let end = self.state().ring.end().max(frontier);
-        watcher.reset(end, reason.into());
         self.count_reset("forgotten");
-        // The end of the ring is never too old for it, unless the whole ring
-        // was passed through meanwhile: then once more.
-        if self.register(watcher, end).is_err() {
-            self.register_with_reset(watcher, frontier, reason);
-        }
+        let state = self.state();
+        let end = state.ring.end().max(frontier);
+        let mut watcher_state = watcher.state();
+        watcher_state.queue.reset(end, reason.into());
+        watcher_state.position = Some(end);
+        watcher.pushed.notify_one();
     }
 
-    /// Whether it is registered.
-    pub(super) fn has(&self, watcher: &Watcher) -> bool {
-        let _consistent = self.state();
-        watcher.registered.load(Ordering::Relaxed)
-    }
-
-    /// The watcher is gone.
-    pub(super) fn remove(&self, watcher: &Arc<Watcher>) {
-        let mut state = self.state();
-        let Some(list) = &watcher.list else {
-            return state.of_all.retain(|other| !Arc::ptr_eq(other, watcher));
+    /// Moves the next groups from the ring into the watcher's queue.
+    pub(super) fn pull(&self, watcher: &Watcher) {
+        let state = self.state();
+        let mut watcher_state = watcher.state();
+        let Some(position) = watcher_state.position else {
+            return;
         };
-        if let Some(watchers) = state.of_list.get_mut(list) {
-            watchers.retain(|other| !Arc::ptr_eq(other, watcher));
-            if watchers.is_empty() {
-                state.of_list.remove(list);
-            }
+        let list = watcher.list.as_ref().and_then(|list| state.lists.get(list));
+        let evicted = list.map_or(state.evicted, |list| list.evicted);
+        if position < evicted.max(state.evicted_reset) {
+            let reason = "changes were sent faster than they were read";
+            watcher_state.queue.reset(state.ring.end(), reason.into());
+            watcher_state.position = Some(state.ring.end());
+            self.count_reset("overflow");
+            return;
         }
-    }
-
-    /// All changes of a closed time, before the frontier reaches it.
-    pub(super) fn release(&self, time: OriginTime, events: Vec<Event>) {
-        let events: Arc<[Event]> = events.into();
-        let mut state = self.state();
-        state.ring.push(time, Arc::clone(&events));
-        let is_reset = events
-            .iter()
-            .any(|event| matches!(event, Event::Reset { .. }));
-        if is_reset {
-            for watcher in state.of_list.values().flatten() {
-                watcher.push(time, &events);
-                self.count_reset("origin");
-            }
-        } else if !state.of_list.is_empty() {
-            self.to_lists(&state, time, &events);
-        }
-        for watcher in &state.of_all {
-            if watcher.push(time, &events) {
+        let groups = match list {
+            Some(list) => take(after(&list.groups, position)),
+            // The position is in the ring, as was checked.
+            None => take(state.ring.since(position).into_iter().flatten()),
+        };
+        let taken: usize = groups.iter().map(|(_, events)| events.len()).sum();
+        let end = match groups.last() {
+            Some((time, _)) if taken >= PULLED_EVENTS => *time,
+            _ => state.ring.end().max(position),
+        };
+        watcher_state.position = Some(end);
+        drop(state);
+        for (time, group) in groups {
+            if watcher.add(&mut watcher_state, time, &group) {
                 self.count_reset("overflow");
             }
         }
     }
 
-    fn to_lists(&self, state: &State, time: OriginTime, events: &[Event]) {
-        let mut lists = HashSet::new();
-        for event in events {
-            let Event::Change(change) = event else {
-                continue;
-            };
-            if !lists.insert(change.name.parent()) {
-                continue;
+    /// The watcher is gone.
+    pub(super) fn remove(&self, watcher: &Watcher) {
+        watcher.gone.cancel();
+        let mut state = self.state();
+        let Some(name) = &watcher.list else { return };
+        if let Some(list) = state.lists.get_mut(name) {
+            list.watchers -= 1;
+            if list.watchers == 0 {
+                state.lists.remove(name);
             }
-            for watcher in state
-                .of_list
-                .get(change.name.parent())
-                .into_iter()
-                .flatten()
-            {
-                if watcher.push(time, events) {
-                    self.count_reset("overflow");
+        }
+    }
+
+    /// Appends a closed commit group, before the frontier reaches its time.
+    pub(super) fn release(&self, time: OriginTime, events: Vec<Event>) {
+        let events: Arc<[Event]> = events.into();
+        let mut state = self.state();
+        for (time, group) in state.ring.push(time, Arc::clone(&events)) {
+            state.evict(time, &group);
+        }
+        if events.iter().any(Event::is_reset) {
+            self.count_reset("origin");
+            for list in state.lists.values_mut() {
+                list.append(time, &events);
+            }
+        } else {
+            for parent in parents(&events) {
+                if let Some(list) = state.lists.get_mut(parent) {
+                    list.append(time, &events);
                 }
             }
         }
+        state.changed.notify_waiters();
     }
 
     fn count_reset(&self, kind: &'static str) {
@@ -267,5 +289,186 @@ impl Hub {
             .watch_resets
             .get_or_create(&Kind { kind })
             .inc();
+    }
+}
+
+impl State {
+    /// One more watcher of a list. The first one makes the list's part of the ring.
+    fn join(&mut self, name: &ListName) -> &List {
+        let ring = &self.ring;
+        let list = self.lists.entry(name.clone()).or_insert_with(|| {
+            let concerns = |event: &Event| match event {
+                Event::Change(change) => change.name.parent() == name.as_str(),
+                Event::Reset { .. } => true,
+            };
+            let groups = ring.since(ring.start()).into_iter().flatten();
+            let groups = groups.filter(|(_, events)| events.iter().any(concerns));
+            List {
+                watchers: 0,
+                groups: groups.cloned().collect(),
+                evicted: ring.start(),
+                changed: Arc::default(),
+            }
+        });
+        list.watchers += 1;
+        list
+    }
+
+    fn evict(&mut self, time: OriginTime, group: &[Event]) {
+        self.evicted = time;
+        if group.iter().any(Event::is_reset) {
+            self.evicted_reset = time;
+            for list in self.lists.values_mut() {
+                list.evict(time);
+            }
+        }
+        for parent in parents(group) {
+            if let Some(list) = self.lists.get_mut(parent) {
+                list.evict(time);
+            }
+        }
+    }
+}
+
+impl List {
+    fn append(&mut self, time: OriginTime, events: &Arc<[Event]>) {
+        self.groups.push_back((time, Arc::clone(events)));
+        self.changed.notify_waiters();
+    }
+
+    fn evict(&mut self, time: OriginTime) {
+        self.evicted = time;
+        while self
+            .groups
+            .front()
+            .is_some_and(|(oldest, _)| *oldest <= time)
+        {
+            self.groups.pop_front();
+        }
+    }
+}
+
+/// The next groups, `PULLED_EVENTS` or one group.
+fn take<'a>(available: impl Iterator<Item = &'a Group>) -> Vec<Group> {
+    let mut events = 0;
+    let mut groups = Vec::new();
+    for group in available {
+        events += group.1.len();
+        groups.push(group.clone());
+        if events >= PULLED_EVENTS {
+            break;
+        }
+    }
+    groups
+}
+
+/// The lists of a group, each once.
+fn parents(events: &[Event]) -> BTreeSet<&str> {
+    let changes = events.iter().filter_map(|event| match event {
+        Event::Change(change) => Some(change),
+        Event::Reset { .. } => None,
+    });
+    changes.map(|change| change.name.parent()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::{Change, ChangeKind, Touched};
+
+    fn change(list: &str, id: u64, time: u64) -> Vec<Event> {
+        vec![Event::Change(Arc::new(Change {
+            name: TodoName::parse(&format!("lists/{list}/todos/{id}")).expect("a name"),
+            kind: ChangeKind::Updated,
+            touched: Touched::All,
+            time: OriginTime(time),
+            wall_ms: 0,
+        }))]
+    }
+
+    fn hub() -> Hub {
+        let hub = Hub::new(Arc::default(), Budgets::unlimited());
+        hub.place(OriginTime(0));
+        hub
+    }
+
+    fn watcher(hub: &Hub, list: Option<&str>) -> Arc<Watcher> {
+        let request = WatchRequest {
+            list: list.map(|list| ListName::parse(&format!("lists/{list}")).expect("a list")),
+            names: HashSet::new(),
+            after: None,
+            seen: OriginTime::ZERO,
+            include_todo: false,
+            progress_interval: Duration::from_secs(10),
+            closing: CancellationToken::new(),
+            caller: None,
+        };
+        let watcher = hub.watcher(&request, OriginTime(0));
+        hub.register(&watcher, OriginTime(0)).expect("in the ring");
+        watcher
+    }
+
+    /// All that can be had now, by time; a reset is 0.
+    fn drain(hub: &Hub, watcher: &Watcher) -> Vec<u64> {
+        let mut times = Vec::new();
+        loop {
+            hub.pull(watcher);
+            let Some(first) = watcher.pop() else {
+                return times;
+            };
+            let mut next = Some(first);
+            while let Some(delivery) = next {
+                times.push(match delivery.event {
+                    Event::Change(change) => change.time.0,
+                    Event::Reset { .. } => 0,
+                });
+                next = watcher.pop();
+            }
+        }
+    }
+
+    #[test]
+    fn each_watcher_gets_the_changes_of_its_list_in_order() {
+        let hub = hub();
+        let (home, all) = (watcher(&hub, Some("home")), watcher(&hub, None));
+        for time in 1..=100 {
+            let list = if time % 2 == 0 { "home" } else { "work" };
+            hub.release(OriginTime(time), change(list, time, time));
+        }
+        let even: Vec<_> = (1..=100).filter(|time| time % 2 == 0).collect();
+        assert_eq!(drain(&hub, &home), even);
+        assert_eq!(drain(&hub, &all), (1..=100).collect::<Vec<_>>());
+        assert_eq!(home.progress(OriginTime(100)), Some(OriginTime(100)));
+    }
+
+    /// What other lists do must not cost a watcher its place.
+    #[test]
+    fn a_watcher_of_a_quiet_list_outlives_the_ring() {
+        let hub = hub();
+        let (quiet, busy) = (watcher(&hub, Some("quiet")), watcher(&hub, Some("busy")));
+        for time in 1..=70_000 {
+            hub.release(OriginTime(time), change("busy", time, time));
+        }
+        hub.release(OriginTime(70_001), change("quiet", 1, 70_001));
+        assert_eq!(drain(&hub, &quiet), [70_001]);
+        assert_eq!(drain(&hub, &busy), [0], "it has fallen behind: a reset");
+        hub.release(OriginTime(70_002), change("busy", 1, 70_002));
+        assert_eq!(drain(&hub, &busy), [70_002], "and then it goes on");
+    }
+
+    #[test]
+    fn a_list_that_nobody_watches_costs_nothing() {
+        let hub = hub();
+        let one = watcher(&hub, Some("home"));
+        let two = watcher(&hub, Some("home"));
+        hub.release(OriginTime(1), change("home", 1, 1));
+        hub.remove(&one);
+        assert_eq!(hub.state().lists.len(), 1);
+        hub.remove(&two);
+        assert!(hub.state().lists.is_empty());
+        // The first watcher of a list finds what the ring still has.
+        assert_eq!(drain(&hub, &watcher(&hub, Some("home"))), [1]);
     }
 }

@@ -2,8 +2,9 @@
 //! todo, or a reset; never a silent gap.
 //!
 //! [`Hub`] gets each closed commit group from the follower before the frontier
-//! reaches it, and pushes it to the queues of the watchers. A watch whose cursor is
-//! older than the ring of recent groups first reads a catch-up feed of its own.
+//! reaches it, and appends it to a ring, from which the watchers take it at their own
+//! pace. A watch whose cursor is older than the ring first reads a catch-up feed of
+//! its own.
 //!
 //! A change passes five types: `FeedItem` (the origin's), [`Event`](crate::model::Event)
 //! (shared by all watchers), [`Delivery`] (from a watcher's queue),
@@ -27,6 +28,7 @@ pub use self::{
     stream::WatchStream,
 };
 use crate::{
+    budget::{Budgets, Caller},
     error::Error,
     model::{Change, Event, ListName, OriginTime, TodoName, Token},
     origin::Origin,
@@ -52,6 +54,8 @@ pub struct WatchRequest {
     pub progress_interval: Duration,
     /// Ends the watch, as a shutdown does: its connection is about to close.
     pub closing: CancellationToken,
+    /// Whose share of the catch-up feeds it takes; `None`: nobody's.
+    pub caller: Option<Arc<Caller>>,
 }
 
 /// One message to a watcher.
@@ -93,6 +97,7 @@ pub struct Watches {
     tracker: Arc<OriginTracker>,
     origin: Arc<dyn Origin>,
     metrics: Arc<Metrics>,
+    budgets: Arc<Budgets>,
     heartbeat_interval: Duration,
     /// Ends the streams.
     shutdown: CancellationToken,
@@ -107,12 +112,14 @@ impl Watches {
         tracker: Arc<OriginTracker>,
         origin: Arc<dyn Origin>,
         metrics: Arc<Metrics>,
+        budgets: Arc<Budgets>,
         heartbeat_interval: Duration,
         shutdown: CancellationToken,
         tasks: TaskTracker,
     ) -> Self {
         Self {
-            hub: Hub::new(Arc::clone(&metrics)),
+            hub: Hub::new(Arc::clone(&metrics), Arc::clone(&budgets)),
+            budgets,
             tracker,
             origin,
             metrics,
@@ -132,11 +139,11 @@ impl Watches {
         self.hub.release(time, events);
     }
 
-    fn overloaded(&self, what: &'static str, limit: usize) -> Error {
+    fn overloaded(&self, what: &'static str, limit: u64) -> Error {
         self.metrics
             .overloaded
             .get_or_create(&Kind { kind: what })
             .inc();
-        Error::overloaded(what, limit)
+        Error::overloaded(what, usize::try_from(limit).unwrap_or(usize::MAX))
     }
 }

@@ -3,11 +3,11 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures::Stream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 pub(super) use super::hub::Watcher;
-use super::{Delivery, TooOld, WatchEvent, WatchMessage, WatchRequest, Watches, hub::MAX_WATCHERS};
+use super::{Delivery, TooOld, WatchEvent, WatchMessage, WatchRequest, Watches};
 use crate::{
     error::Error,
     model::{Event, OriginTime, Token},
@@ -33,7 +33,7 @@ impl Watches {
     ///
     /// # Errors
     /// `OriginUnavailable` while starting, `Draining` while shutting down,
-    /// `Overloaded` at the limits of watches and of catch-up feeds.
+    /// `Overloaded` at the limit of catch-up feeds.
     pub fn open(self: &Arc<Self>, request: WatchRequest) -> Result<WatchStream, Error> {
         if !self.tracker.is_started() {
             return Err(Error::starting());
@@ -43,19 +43,8 @@ impl Watches {
         }
         let frontier = self.tracker.watermarks.frontier();
         let after = request.after.unwrap_or(frontier);
-        let watcher = self
-            .hub
-            .watcher(request.list, request.names, after)
-            .ok_or_else(|| self.overloaded("open watches", MAX_WATCHERS))?;
-        match self.hub.register(&watcher, after) {
-            Ok(()) => {}
-            Err(TooOld::ResetSince) => {
-                let reason = "the database was replaced since";
-                self.hub.register_with_reset(&watcher, frontier, reason);
-            }
-            Err(TooOld::NotInRing) => self.start_catch_up(&watcher, after)?,
-        }
-        self.metrics.watchers.inc();
+        let watcher = self.hub.watcher(&request, after);
+        // From here on a drop of `watching` removes the watcher.
         let watching = Watching {
             watches: Arc::clone(self),
             watcher,
@@ -65,6 +54,18 @@ impl Watches {
             next_progress: Instant::now() + request.progress_interval,
             ended: false,
         };
+        self.metrics.watchers.inc();
+        match self.hub.register(&watching.watcher, after) {
+            Ok(()) => {}
+            Err(TooOld::ResetSince) => {
+                let reason = "the database was replaced since";
+                self.hub
+                    .register_with_reset(&watching.watcher, frontier, reason);
+            }
+            Err(TooOld::NotInRing) => {
+                self.start_catch_up(&watching.watcher, after, request.caller.as_ref())?;
+            }
+        }
         let first = watching.progress(after);
         let rest = futures::stream::unfold(watching, |mut watching| async move {
             watching.next().await.map(|message| (message, watching))
@@ -78,43 +79,42 @@ impl Watches {
 
 impl Watching {
     async fn next(&mut self) -> Option<WatchMessage> {
-        while !self.ended {
+        if self.ended {
+            return None;
+        }
+        let (shutdown, closing) = (self.watches.shutdown.clone(), self.closing.clone());
+        loop {
+            // Registered before the ring is read, so that no change is missed.
+            let watcher = Arc::clone(&self.watcher);
+            let changed = watcher.changed.notified();
             // The client resumes at the cursor, and gets what is pending then.
-            if self.closing.is_cancelled() || self.watches.shutdown.is_cancelled() {
+            if shutdown.is_cancelled() || closing.is_cancelled() {
                 self.ended = true;
-                return Some(self.progress(self.watcher.cursor()));
+                return Some(self.progress(watcher.cursor()));
             }
-            if let Some(delivery) = self.watcher.pop() {
+            if let Some(delivery) = watcher.pop() {
                 return Some(self.message(delivery));
             }
-            let shutdown = self.watches.shutdown.clone();
-            let pushed = async {
-                tokio::select! {
-                    biased;
-                    () = shutdown.cancelled() => {}
-                    () = self.closing.cancelled() => {}
-                    () = self.watcher.pushed.notified() => {}
-                }
-            };
-            if timeout_at(self.next_progress, pushed).await.is_err() {
+            // Read before the ring: what is appended later has a later time.
+            let frontier = self.watches.tracker.watermarks.frontier();
+            self.watches.hub.pull(&watcher);
+            if let Some(delivery) = watcher.pop() {
+                return Some(self.message(delivery));
+            }
+            if Instant::now() >= self.next_progress {
                 self.next_progress = Instant::now() + self.progress_interval;
-                // Read before the queue is looked at: what is pushed later has a
-                // later time.
-                let frontier = self.watches.tracker.watermarks.frontier();
-                if let Some(cursor) = self.reached(frontier) {
+                if let Some(cursor) = watcher.progress(frontier) {
                     return Some(self.progress(cursor));
                 }
             }
-        }
-        None
-    }
-
-    /// How far this watch has come: the frontier, once the hub serves it.
-    fn reached(&self, frontier: OriginTime) -> Option<OriginTime> {
-        if self.watches.hub.has(&self.watcher) {
-            self.watcher.progress(frontier)
-        } else {
-            Some(self.watcher.cursor())
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => {}
+                () = closing.cancelled() => {}
+                () = changed => {}
+                () = watcher.pushed.notified() => {}
+                () = sleep_until(self.next_progress) => {}
+            }
         }
     }
 

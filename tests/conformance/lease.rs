@@ -78,6 +78,7 @@ async fn replica(origin: &Arc<Embedded>, shared: Arc<Slow>) -> Replica {
         origin,
         Some(shared),
         Arc::clone(&metrics),
+        tidemark::budget::Budgets::unlimited(),
     );
     tokio::spawn(Arc::clone(&cache).run());
     cache

@@ -108,6 +108,7 @@ impl Fleet {
             Arc::new(SimOrigin(Arc::clone(&link))),
             shared,
             Arc::clone(&metrics),
+            tidemark::budget::Budgets::unlimited(),
             Watermarks::new(todo_stripes, list_stripes),
         );
         let (running, fleet) = (Arc::clone(&cache), Arc::clone(self));

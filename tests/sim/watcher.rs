@@ -138,6 +138,7 @@ impl Watcher {
             include_todo: self.include_todo,
             progress_interval: self.progress,
             closing: CancellationToken::new(),
+            caller: None,
         };
         let opened = Instant::now();
         self.told_here.clear();

@@ -262,7 +262,7 @@ async fn impossible_entries_are_misses() {
         ("ahead", Box::new(ahead(14)), None),
         ("less-ahead", Box::new(ahead(8)), None),
         ("empty", Box::new(ahead(0)), Some(Value::Todo(Bytes::new()))),
-        ("other", Box::new(ahead(0)), Some(raw(&other))),
+        ("of-another", Box::new(ahead(0)), Some(raw(&other))),
     ];
     for (kind, stamp, value) in entries {
         let created = create_in(&mut writer, LIST, kind, titled("old")).await;
@@ -387,8 +387,11 @@ fn names_of(reply: &pb::ListTodosResponse) -> Vec<TodoName> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clean_run_raises_no_alarm() {
     const DATABASE: &str = "clean";
-    let (one, client_one) = real_with(DATABASE, &ALL).await;
-    let (two, client_two) = real_with(DATABASE, &ALL).await;
+    // Not every value: one that waits for its turn is changed meanwhile, and then
+    // nothing can be said of it.
+    const SOME: [&str; 2] = ["--verify-one-in", "20"];
+    let (one, client_one) = real_with(DATABASE, &SOME).await;
+    let (two, client_two) = real_with(DATABASE, &SOME).await;
     let stop = CancellationToken::new();
     let mut tasks = Vec::new();
     for hand in 0..3_usize {

@@ -315,7 +315,8 @@ async fn keep_up(
     }
 }
 
-fn shared_tier(
+/// The shared tier that the settings name. Connects in the background.
+pub(crate) fn shared_tier(
     config: &Config,
     metrics: &Arc<Metrics>,
     budgets: &Arc<Budgets>,

@@ -1,5 +1,6 @@
 //! The command line: one file a command.
 
+mod check;
 mod client;
 mod create;
 mod delete;
@@ -33,6 +34,7 @@ const AFTER_HELP: &str = "Examples:
   tidemark done home/milk               complete the todo lists/home/todos/milk
   tidemark watch home                   print changes as they come
   tidemark status                       show the health of the service
+  tidemark check --mongodb-uri ...      try everything that serve needs
   tidemark man | man -l -               the whole manual
 
 Exit codes: 0 done, 1 failed, 2 wrong arguments or settings.";
@@ -49,6 +51,8 @@ struct Cli {
 enum Command {
     /// Run the service
     Serve(serve::Args),
+    /// Check the stores that `serve` needs, with what to do about problems
+    Check(check::Check),
     /// Import todos from JSON, into the store or through a running service
     Import(import::Import),
     /// Generate realistic todos as JSON lines, the same every time
@@ -102,6 +106,7 @@ pub async fn run() -> ExitCode {
     }
     match command {
         Command::Serve(args) => serve::run(args).await,
+        Command::Check(args) => check::run(args).await,
         Command::Import(args) => import::run(args).await,
         Command::Generate(args) => exit(generate::run(&args)),
         Command::Get(args) => exit(get::run(args).await),

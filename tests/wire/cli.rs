@@ -20,7 +20,7 @@ use crate::{
     tls::{self, Authority, Files},
 };
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "serve",
     "import",
     "generate",
@@ -33,6 +33,7 @@ const COMMANDS: [&str; 14] = [
     "add",
     "done",
     "status",
+    "check",
     "completions",
     "man",
 ];

@@ -208,3 +208,37 @@ async fn the_process_has_metrics_and_logs_in_the_format_asked_for() {
     );
     assert_eq!(service.log("WARN"), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn check_tries_what_the_service_needs() {
+    let (uri, url) = (mongo().uri("checked"), redis_cluster().url());
+    let check = |uri: &str, url: &str| {
+        let args = [
+            "check",
+            "--mongodb-uri",
+            uri,
+            "--redis-url",
+            url,
+            "-o",
+            "json",
+        ];
+        let out = binary().args(args).output().expect("run");
+        let found: serde_json::Value =
+            serde_json::from_str(&stdout(&out)).unwrap_or_else(|_| panic!("{}", stderr(&out)));
+        (out.status.code(), found["findings"].clone())
+    };
+    let (code, found) = check(&uri, &url);
+    assert_eq!(code, Some(0), "{found}");
+    let found = found.as_array().expect("findings");
+    let has = |part: &str| found.iter().any(|finding| finding["part"] == part);
+    assert!(has("mongodb") && has("redis"), "{found:?}");
+    let nobody = "mongodb://me:geheim@127.0.0.1:1/todos?serverSelectionTimeoutMS=500";
+    let (code, found) = check(nobody, "redis://:geheim@127.0.0.1:1");
+    assert_eq!(code, Some(1), "{found}");
+    let text = found.to_string();
+    assert!(
+        text.contains("\"error\"") && text.contains("\"warning\""),
+        "{text}"
+    );
+    assert!(!text.contains("geheim"), "{text}");
+}

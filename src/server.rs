@@ -77,27 +77,13 @@ pub async fn run(
     on_event: impl Fn(Event<'_>) + Send + Sync + 'static,
 ) -> Result<(), Fatal> {
     let metrics = Arc::new(Metrics::default());
-    tell_panics(Arc::clone(&metrics));
+    install_panic_hook(Arc::clone(&metrics));
     raise_open_files();
     let plan = config.memory_plan().map_err(|e| Fatal(e.to_string()))?;
     let (budgets, spare) = (Budgets::new(plan), SpareFiles::new());
-    let listener = bind(config.listen, "listen")?;
-    let metrics_listener = bind_if(config.metrics_listen, "metrics-listen")?;
-    let health_listener = bind_if(config.health_listen, "health-listen")?;
-    let addresses = Addresses {
-        grpc: address(&listener)?,
-        tls: config.tls.is_some(),
-        metrics: metrics_listener.as_ref().map(address).transpose()?,
-        health: health_listener.as_ref().map(address).transpose()?,
-    };
-    let tls = config
-        .tls
-        .clone()
-        .map(|files| Tls::load(files, config.cors_allow_origins.is_some()));
-    let tls = tls
-        .transpose()
-        .map_err(|problem| Fatal(format!("tls-cert, tls-key, tls-client-ca: {problem}")))?;
-    if let Some(listener) = metrics_listener {
+    let (listeners, addresses) = bind_all(&config)?;
+    let tls = load_tls(&config)?;
+    if let Some(listener) = listeners.metrics {
         let port = side_port("metrics", listener, true, &spare);
         let router = telemetry::metrics_router(metrics.registry());
         let (budgets, metrics) = (Arc::clone(&budgets), Arc::clone(&metrics));
@@ -106,25 +92,13 @@ pub async fn run(
     let shutdown = CancellationToken::new();
     let cell = Arc::new(OnceLock::new());
     let (health, told) = watch::channel(HealthState::default());
-    if let Some(listener) = health_listener {
+    if let Some(listener) = listeners.health {
         let port = side_port("health", listener, false, &spare);
         let (told, shutdown) = (told.clone(), shutdown.clone());
         let (budgets, metrics) = (Arc::clone(&budgets), Arc::clone(&metrics));
         tokio::spawn(grpc::serve_health(port, told, budgets, metrics, shutdown));
     }
-    let port = Port {
-        name: "gRPC",
-        listener,
-        limits: Limits::new(
-            config.max_connections,
-            config.max_connections_per_address,
-            &budgets,
-        ),
-        http1: false,
-        tls,
-        max_age: config.max_connection_age,
-        spare: None,
-    };
+    let port = grpc_port(&config, listeners.grpc, tls, &budgets);
     let parts = grpc::Parts {
         port,
         budgets: Arc::clone(&budgets),
@@ -142,7 +116,7 @@ pub async fn run(
         Arc::clone(&metrics),
         Arc::clone(&budgets),
     ));
-    let telling = tokio::spawn(tell_health(
+    let reporting = tokio::spawn(report_health(
         config.clone(),
         (Arc::clone(&budgets), Arc::clone(&metrics)),
         Arc::clone(&cell),
@@ -159,20 +133,68 @@ pub async fn run(
 
     let ended = tokio::select! {
         ended = &mut server => Err(Fatal(format!("the gRPC server ended: {ended:?}"))),
-        ended = &mut keeping_up => Err(ended_task(ended, &metrics)),
-        () = terminated() => Ok(()),
+        ended = &mut keeping_up => Err(describe_end(ended, &metrics)),
+        () = shutdown_signal() => Ok(()),
     };
-    telling.abort();
+    reporting.abort();
     health.send_modify(|health| health.ready = false);
     ended?;
     tracing::info!("draining");
     shutdown.cancel();
-    drained(cell.get(), server, config.drain_timeout).await
+    drain(cell.get(), server, config.drain_timeout).await
+}
+
+struct Listeners {
+    grpc: TcpListener,
+    metrics: Option<TcpListener>,
+    health: Option<TcpListener>,
+}
+
+fn bind_all(config: &Config) -> Result<(Listeners, Addresses), Fatal> {
+    let listeners = Listeners {
+        grpc: bind(config.listen, "listen")?,
+        metrics: bind_if(config.metrics_listen, "metrics-listen")?,
+        health: bind_if(config.health_listen, "health-listen")?,
+    };
+    let addresses = Addresses {
+        grpc: address(&listeners.grpc)?,
+        tls: config.tls.is_some(),
+        metrics: listeners.metrics.as_ref().map(address).transpose()?,
+        health: listeners.health.as_ref().map(address).transpose()?,
+    };
+    Ok((listeners, addresses))
+}
+
+fn load_tls(config: &Config) -> Result<Option<Tls>, Fatal> {
+    let Some(files) = &config.tls else {
+        return Ok(None);
+    };
+    Tls::load(files.clone(), config.cors_allow_origins.is_some())
+        .map(Some)
+        .map_err(|problem| Fatal(format!("tls-cert, tls-key, tls-client-ca: {problem}")))
+}
+
+fn grpc_port(
+    config: &Config,
+    listener: TcpListener,
+    tls: Option<Tls>,
+    budgets: &Arc<Budgets>,
+) -> Port {
+    let (all, one) = (config.max_connections, config.max_connections_per_address);
+    Port {
+        name: "gRPC",
+        listener,
+        limits: Limits::new(all, one, budgets),
+        http1: false,
+        tls,
+        max_age: config.max_connection_age,
+        spare: None,
+    }
 }
 
 /// Every panic, of whatever task, is an error in the log and a metric. Whether
 /// the service can live without the task is decided where it is waited for.
-fn tell_panics(metrics: Arc<Metrics>) {
+fn install_panic_hook(metrics: Arc<Metrics>) {
     std::panic::set_hook(Box::new(move |panic| {
         metrics.panics.inc();
         let location = panic
@@ -238,7 +260,7 @@ fn address(listener: &TcpListener) -> Result<SocketAddr, Fatal> {
     listener.local_addr().map_err(|e| Fatal(e.to_string()))
 }
 
-async fn terminated() {
+async fn shutdown_signal() {
     let (Ok(mut term), Ok(mut int)) = (
         signal(SignalKind::terminate()),
         signal(SignalKind::interrupt()),
@@ -251,7 +273,7 @@ async fn terminated() {
     }
 }
 
-fn ended_task(ended: Result<Fatal, tokio::task::JoinError>, metrics: &Metrics) -> Fatal {
+fn describe_end(ended: Result<Fatal, tokio::task::JoinError>, metrics: &Metrics) -> Fatal {
     ended.unwrap_or_else(|panic| {
         metrics
             .task_panics
@@ -373,7 +395,7 @@ fn settings(config: &Config) -> Settings {
 }
 
 /// Keeps health and gauges up to date.
-async fn tell_health(
+async fn report_health(
     config: Config,
     (budgets, metrics): (Arc<Budgets>, Arc<Metrics>),
     cell: Arc<OnceLock<Arc<Cache>>>,
@@ -405,7 +427,7 @@ fn state(cache: &Cache, config: &Config) -> HealthState {
 
 /// Waits until calls and writes under way are finished, but no longer than the
 /// drain timeout.
-async fn drained(
+async fn drain(
     cache: Option<&Arc<Cache>>,
     server: JoinHandle<Result<(), String>>,
     limit: Duration,

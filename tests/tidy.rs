@@ -1,12 +1,18 @@
-//! The form of the house: who may know whom, and that what can be set and seen
-//! is in the docs.
+//! The form of the code: which module may depend on which, how long functions and
+//! files may be, and that texts name what there is.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
 
 use tidemark::config::SETTINGS;
+
+/// Lines of a function that fit on a screen.
+const MAX_FUNCTION_LINES: usize = 70;
+/// Lines of `src/cache/read.rs`, its documentation included.
+const MAX_ROAD_LINES: usize = 300;
 
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -34,99 +40,147 @@ fn code(file: &Path) -> String {
         .to_owned()
 }
 
-/// Nobody in this folder (or file) says any of these words.
-fn never_says(place: &str, words: &[&str]) {
-    let path = root().join("src").join(place);
-    let files = if path.is_dir() {
-        files(&path)
-    } else {
-        vec![path]
+/// The code of a file without comments and tests.
+fn statements(file: &Path) -> String {
+    let is_code = |line: &&str| !line.trim_start().starts_with("//");
+    code(file)
+        .lines()
+        .filter(is_code)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// The module of a file: the first part of its path below `src`.
+fn module_of(file: &Path) -> String {
+    let path = file.strip_prefix(root().join("src")).expect("in src");
+    let first = path.components().next().expect("a name").as_os_str();
+    first.to_string_lossy().trim_end_matches(".rs").to_owned()
+}
+
+/// The modules that a text names after `crate::`, in braces too.
+fn modules_named(text: &str) -> BTreeSet<String> {
+    let ident = |text: &str| -> String {
+        let end = text.find(|c: char| !(c.is_ascii_lowercase() || c == '_'));
+        text[..end.unwrap_or(text.len())].to_owned()
     };
+    let mut found = BTreeSet::new();
+    for (at, _) in text.match_indices("crate::") {
+        let rest = &text[at + "crate::".len()..];
+        let Some(group) = rest.strip_prefix('{') else {
+            found.insert(ident(rest));
+            continue;
+        };
+        let (mut depth, mut expects_name) = (1, true);
+        for (at, c) in group.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                ',' if depth == 1 => expects_name = true,
+                _ if depth == 1 && expects_name && c.is_ascii_lowercase() => {
+                    found.insert(ident(&group[at..]));
+                    expects_name = false;
+                }
+                _ => {}
+            }
+            if depth == 0 {
+                break;
+            }
+        }
+    }
+    found.remove("");
+    found
+}
+
+/// Which module names which, as the code has it.
+fn real_edges() -> BTreeMap<String, BTreeSet<String>> {
+    let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for file in files(&root().join("src")) {
+        let module = module_of(&file);
+        // The crate's root names its modules, and the fuzzer's entry points any.
+        if ["lib", "main", "fuzzing"].contains(&module.as_str()) {
+            continue;
+        }
+        let mut named = modules_named(&statements(&file));
+        named.remove(&module);
+        edges.entry(module).or_default().extend(named);
+    }
+    edges.retain(|_, named| !named.is_empty());
+    edges
+}
+
+/// Which module may name which, as ARCHITECTURE.md has it: lines such as
+/// "- `a` -> `b`, `c`".
+fn listed_edges() -> BTreeMap<String, BTreeSet<String>> {
+    let page = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
+    let lines = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("- `")?.split_once("` -> "));
+    lines
+        .filter(|(module, _)| *module != "main")
+        .map(|(module, named)| {
+            let named = named
+                .split(", ")
+                .map(|name| name.trim_matches('`').to_owned());
+            (module.to_owned(), named.collect())
+        })
+        .collect()
+}
+
+#[test]
+fn modules_depend_on_each_other_as_architecture_lists() {
+    let (real, listed) = (real_edges(), listed_edges());
+    assert!(real.len() > 10, "{real:?}");
+    for (module, named) in &real {
+        let allowed = listed.get(module).cloned().unwrap_or_default();
+        let not_listed: Vec<_> = named.difference(&allowed).collect();
+        assert!(
+            not_listed.is_empty(),
+            "{module} -> {not_listed:?} is not in ARCHITECTURE.md"
+        );
+    }
+    for (module, allowed) in &listed {
+        let named = real.get(module).cloned().unwrap_or_default();
+        let unused: Vec<_> = allowed.difference(&named).collect();
+        assert!(
+            unused.is_empty(),
+            "{module} -> {unused:?} is in ARCHITECTURE.md only"
+        );
+    }
+}
+
+#[test]
+fn modules_have_no_cycles() {
+    let mut edges = real_edges();
+    // Modules that depend on nothing that is left are taken away until none is.
+    loop {
+        let left: BTreeSet<String> = edges.keys().cloned().collect();
+        let before = edges.len();
+        edges.retain(|_, named| named.iter().any(|name| left.contains(name)));
+        if edges.len() == before {
+            break;
+        }
+    }
+    assert!(edges.is_empty(), "these depend on each other: {edges:?}");
+}
+
+/// Nobody in this folder says any of these words.
+fn never_says(place: &str, words: &[&str]) {
+    let files = files(&root().join("src").join(place));
     assert!(!files.is_empty());
     for file in files {
-        let code = code(&file);
-        for (number, line) in code
-            .lines()
-            .enumerate()
-            .filter(|(_, line)| !line.trim_start().starts_with("//"))
-        {
-            for word in words {
-                assert!(
-                    !line.contains(word),
-                    "{}:{}: {word:?} does not belong here",
-                    file.display(),
-                    number + 1
-                );
-            }
+        let text = statements(&file);
+        for word in words {
+            assert!(
+                !text.contains(word),
+                "{}: {word:?} does not belong here",
+                file.display()
+            );
         }
     }
 }
 
 #[test]
-fn calls_go_in_one_direction() {
-    never_says(
-        "model",
-        &[
-            "crate::cache",
-            "crate::grpc",
-            "crate::tier",
-            "crate::origin",
-            "crate::coherence",
-            "crate::cli",
-            "crate::server",
-        ],
-    );
-    never_says(
-        "tier",
-        &[
-            "crate::cache",
-            "crate::grpc",
-            "crate::origin",
-            "crate::coherence",
-            "crate::cli",
-            "crate::server",
-        ],
-    );
-    never_says(
-        "origin",
-        &[
-            "crate::cache",
-            "crate::grpc",
-            "crate::tier",
-            "crate::coherence",
-            "crate::cli",
-            "crate::server",
-        ],
-    );
-    never_says(
-        "cache",
-        &[
-            "crate::grpc",
-            "crate::cli",
-            "crate::server",
-            "tonic",
-            "mongodb",
-            "fred",
-            "redb",
-        ],
-    );
-    never_says(
-        "grpc",
-        &[
-            "crate::tier",
-            "crate::origin",
-            "crate::coherence",
-            "crate::server",
-            "crate::cli",
-            "mongodb",
-            "fred",
-            "redb",
-        ],
-    );
-}
-
-#[test]
-fn coherence_is_pure() {
+fn libraries_stay_behind_their_modules() {
     never_says(
         "coherence",
         &[
@@ -135,10 +189,6 @@ fn coherence_is_pure() {
             "mongodb",
             "tonic",
             "redb",
-            "crate::cache",
-            "crate::grpc",
-            "crate::tier",
-            "crate::origin",
             "std::time::Instant",
             "SystemTime",
             "rand",
@@ -148,23 +198,145 @@ fn coherence_is_pure() {
             "tracing",
         ],
     );
+    for place in ["cache", "loader", "tracker", "watch"] {
+        never_says(place, &["tonic", "mongodb", "fred::", "redb"]);
+    }
+    never_says("grpc", &["mongodb", "fred::", "redb"]);
 }
 
 #[test]
 fn files_are_short() {
     for file in files(&root().join("src")) {
-        let code = code(&file);
-        let lines = code
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty() && !line.starts_with("//"));
-        let lines = lines.count();
+        let lines = statements(&file);
+        let lines = lines.lines().filter(|line| !line.trim().is_empty()).count();
         assert!(
             lines <= 600,
             "{} has {lines} lines of code without its tests",
             file.display()
         );
     }
+}
+
+/// The road of a read is one file that can be read in a few minutes.
+#[test]
+fn the_road_of_a_read_is_one_short_file() {
+    let file = root().join("src/cache/read.rs");
+    let lines = fs::read_to_string(&file).expect("readable").lines().count();
+    assert!(
+        lines < MAX_ROAD_LINES,
+        "{} has {lines} lines",
+        file.display()
+    );
+}
+
+/// Functions over the limit, each with the reason why it is one table.
+const LONG_FUNCTIONS: [(&str, &str); 1] = [("src/grpc/status.rs", "the one table of statuses")];
+
+#[test]
+fn functions_are_short() {
+    let mut long = Vec::new();
+    for file in files(&root().join("src")) {
+        let path = file
+            .strip_prefix(root())
+            .expect("in the root")
+            .to_string_lossy()
+            .into_owned();
+        if LONG_FUNCTIONS.iter().any(|(allowed, _)| *allowed == path) {
+            continue;
+        }
+        let text = code(&file);
+        let lines: Vec<_> = text.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            let words = line.trim_start().trim_start_matches("pub ");
+            let words = words
+                .trim_start_matches("pub(super) ")
+                .trim_start_matches("pub(crate) ");
+            let words = words
+                .trim_start_matches("const ")
+                .trim_start_matches("async ");
+            // A declaration in a trait ends with a semicolon.
+            let head = lines[at..]
+                .iter()
+                .find(|line| line.ends_with('{') || line.ends_with(';'));
+            if !words.starts_with("fn ") || !head.is_some_and(|line| line.ends_with('{')) {
+                continue;
+            }
+            // rustfmt closes a function at its own indentation.
+            let close = format!("{}}}", &line[..line.len() - line.trim_start().len()]);
+            let length = lines[at..]
+                .iter()
+                .position(|line| **line == close)
+                .unwrap_or(0)
+                + 1;
+            if length > MAX_FUNCTION_LINES {
+                long.push(format!("{path}:{}: {length} lines", at + 1));
+            }
+        }
+    }
+    assert!(
+        long.is_empty(),
+        "over {MAX_FUNCTION_LINES} lines:\n{}",
+        long.join("\n")
+    );
+}
+
+/// Every file of the repository that a text may name.
+fn tracked_files() -> Vec<String> {
+    let listed = std::process::Command::new("git")
+        .args(["ls-files"])
+        .current_dir(root())
+        .output()
+        .expect("git");
+    let listed = String::from_utf8(listed.stdout).expect("UTF-8");
+    listed.lines().map(ToOwned::to_owned).collect()
+}
+
+/// A text that names a page or a source file names one that is here.
+#[test]
+fn texts_name_only_files_that_are_in_the_repository() {
+    let tracked = tracked_files();
+    if tracked.is_empty() {
+        eprintln!("not in a git checkout: nothing to compare with");
+        return;
+    }
+    let exists = |from: &str, name: &str| {
+        let folder = from.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let name = name.trim_start_matches("./");
+        let mut beside = format!("{folder}/{name}")
+            .trim_start_matches('/')
+            .to_owned();
+        while let Some((before, after)) = beside.split_once("/../") {
+            let before = before.rsplit_once('/').map_or("", |(before, _)| before);
+            beside = format!("{before}/{after}")
+                .trim_start_matches('/')
+                .to_owned();
+        }
+        tracked
+            .iter()
+            .any(|file| *file == name || *file == beside || file.ends_with(&format!("/{name}")))
+    };
+    let mut missing = Vec::new();
+    let is_text = |file: &&String| {
+        [".md", ".rs", ".proto", ".toml", ".yaml"]
+            .iter()
+            .any(|end| file.ends_with(end))
+            && !file.contains("/gen/")
+    };
+    for file in tracked.iter().filter(is_text) {
+        let Ok(text) = fs::read_to_string(root().join(file)) else {
+            continue;
+        };
+        let part = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+        for word in text.split(|c| !part(c)) {
+            let word = word.trim_end_matches('.');
+            let is_named = word.ends_with(".md") || word.ends_with(".rs");
+            let plain = word.len() > 3 && !word.starts_with('.') && !word.starts_with('/');
+            if is_named && plain && !word.contains("//") && !exists(file, word) {
+                missing.push(format!("{file} names {word}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! The read-through service: near, shared and the origin behind one interface.
-//! `read.rs` is the road of a read, `write.rs` that of a write. Loads, heartbeats,
+//! `calls.rs` has the reads that callers ask for, `read.rs` is their road, `write.rs` that of a write. Loads, heartbeats,
 //! the feed, watches and verification are parts of their own, with their own state;
 //! this module builds them and runs their tasks.
 
+mod calls;
 mod counters;
 mod freshness;
 mod grace;

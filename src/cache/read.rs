@@ -5,136 +5,34 @@
 //! of [`ReadView`](crate::coherence::ReadView): its stamp is not below its fence,
 //! and it is as fresh as the request needs.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tracing::{Instrument as _, info_span};
 
 use super::{
-    Answer, Cache, ReadOptions, TodoBatch, TodoPage,
-    request::{Miss, ReadItem, ReadRequest, sort_items},
+    Cache,
+    request::{Miss, ReadItem, ReadRequest},
     within,
 };
 use crate::{
     coherence::{Admitted, Consistency, LoadRequirement},
     error::Error,
     loader::LoadRequest,
-    model::{KeyRef, OriginTime, PageQuery, Source, TodoName, Value},
+    model::{KeyRef, Source, TodoName},
 };
 
 /// Longest wait for the frontier before a load begins instead. A working feed
 /// returns a heartbeat within a few milliseconds.
 const FRONTIER_WAIT: Duration = Duration::from_millis(50);
-/// Time to read the todo that is sent with a change to a watcher.
-const WATCH_READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Cache {
-    /// One todo, encoded.
-    ///
-    /// # Errors
-    /// `TodoNotFound` and `TodoUnreadable` are responses too and say how fresh they
-    /// are; see [`Error`] for the others.
-    pub async fn get(
+    /// One todo or page.
+    pub(super) async fn read_one(
         &self,
-        name: &TodoName,
-        options: &ReadOptions,
-    ) -> Result<Answer<Bytes>, Error> {
-        let request = self.begin(options).await?;
-        let key = KeyRef::Todo(name);
-        let item = self.read_one(key, &request).await?;
-        let read = self.read_info(std::iter::once((key, &item)), &request)?;
-        match item.value {
-            Value::Todo(body) => Ok(Answer { body, read }),
-            Value::Unreadable(why) => Err(Error::TodoUnreadable {
-                name: name.clone(),
-                field: why.field.clone(),
-                problem: why.problem.clone(),
-                read: Some(read.into()),
-                token: None,
-            }),
-            Value::Absent | Value::Page(_) => Err(Error::TodoNotFound {
-                name: name.clone(),
-                read: Some(read),
-                token: None,
-            }),
-        }
-    }
-
-    /// Several todos in the order asked for. A name asked for twice is answered
-    /// twice.
-    ///
-    /// # Errors
-    /// See [`Error`]. Missing and unreadable todos are no errors.
-    pub async fn get_many(
-        &self,
-        names: &[TodoName],
-        options: &ReadOptions,
-    ) -> Result<Answer<TodoBatch>, Error> {
-        let request = self.begin(options).await?;
-        let items = self.read_many(names, &request).await?;
-        let keys = names.iter().map(KeyRef::Todo);
-        let read = self.read_info(keys.zip(&items), &request)?;
-        Ok(Answer {
-            body: sort_items(names.iter(), items.into_iter()),
-            read,
-        })
-    }
-
-    /// One page of a list: its names, then their todos like any others. `carried`:
-    /// the least `fresh_to` of the earlier pages.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn list(
-        &self,
-        query: &Arc<PageQuery>,
-        carried: Option<OriginTime>,
-        options: &ReadOptions,
-    ) -> Result<Answer<TodoPage>, Error> {
-        let request = self.begin(options).await?;
-        let page_key = KeyRef::Page(query);
-        let page_item = self.read_one(page_key, &request).await?;
-        let Value::Page(page) = &page_item.value else {
-            return Err(Error::unavailable("a page was loaded as something else"));
-        };
-        let items = self.read_many(&page.names, &request).await?;
-        let keys = page.names.iter().map(KeyRef::Todo);
-        let parts = keys.zip(&items).chain([(page_key, &page_item)]);
-        let mut read = self.read_info(parts, &request)?;
-        if let Some(carried) = carried {
-            read.token.fresh_to = read.token.fresh_to.min(carried);
-        }
-        let batch = sort_items(page.names.iter(), items.into_iter());
-        let body = TodoPage {
-            todos: batch.todos,
-            unreadable: batch.unreadable,
-            next: page.next.clone(),
-        };
-        Ok(Answer { body, read })
-    }
-
-    /// The todo that is sent with a change, not older than `at_least`. `None`: it
-    /// does not exist any more, or cannot be read in time.
-    pub async fn read_for_watch(&self, name: &TodoName, at_least: OriginTime) -> Option<Bytes> {
-        let request = ReadRequest {
-            consistency: Consistency::AtLeastAsFresh(at_least),
-            deadline: Some(Instant::now() + WATCH_READ_TIMEOUT),
-            min_freshness: at_least,
-            origin_error: None,
-        };
-        match self
-            .read_one(KeyRef::Todo(name), &request)
-            .await
-            .ok()?
-            .value
-        {
-            Value::Todo(todo) => Some(todo),
-            Value::Absent | Value::Unreadable(_) | Value::Page(_) => None,
-        }
-    }
-
-    async fn read_one(&self, key: KeyRef<'_>, request: &ReadRequest) -> Result<ReadItem, Error> {
+        key: KeyRef<'_>,
+        request: &ReadRequest,
+    ) -> Result<ReadItem, Error> {
         let miss = match near_span(1).in_scope(|| self.lookup_near(0, key, request)) {
             Lookup::Hit(item) => return Ok(item),
             Lookup::Miss(miss) => miss,
@@ -146,7 +44,8 @@ impl Cache {
         item.ok_or_else(|| Error::unavailable("the load returned no value"))
     }
 
-    async fn read_many(
+    /// Several todos, in their order.
+    pub(super) async fn read_many(
         &self,
         names: &[TodoName],
         request: &ReadRequest,

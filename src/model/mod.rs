@@ -2,6 +2,7 @@
 
 mod change;
 mod event;
+mod field;
 mod key;
 mod name;
 mod query;
@@ -14,6 +15,7 @@ mod write;
 
 pub use change::{Change, ChangeKind, Touched};
 pub use event::Event;
+pub use field::{FieldProblem, shorten};
 pub use key::{Key, KeyRef};
 pub use name::{ListName, TodoName};
 pub use query::{Condition, DueValue, Filter, Op, Order, PagePosition, PageQuery, SortKey};

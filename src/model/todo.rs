@@ -3,12 +3,10 @@
 
 use prost_types::Timestamp;
 
-use crate::{
-    error::FieldProblem,
-    pb::{
-        Todo,
-        todo::{Priority, State},
-    },
+use super::FieldProblem;
+use crate::pb::{
+    Todo,
+    todo::{Priority, State},
 };
 
 /// The limits of a todo's fields. Lengths count characters (Unicode scalar
@@ -139,6 +137,47 @@ pub fn validate(todo: &mut Todo, path: &str) -> Result<(), Vec<FieldProblem>> {
     let mut wrong = |field: &str, value: String, problem: String| {
         problems.push(FieldProblem::new(format!("{path}{field}"), value, problem));
     };
+    check_texts(todo, &mut wrong);
+    match State::try_from(todo.state) {
+        Ok(state) => todo.set_state(default_state(state)),
+        Err(_) => {
+            wrong(
+                "state",
+                todo.state.to_string(),
+                "is not a state; use STATE_ACTIVE or STATE_COMPLETED".into(),
+            );
+        }
+    }
+    match Priority::try_from(todo.priority) {
+        Ok(priority) => todo.set_priority(default_priority(priority)),
+        Err(_) => wrong(
+            "priority",
+            todo.priority.to_string(),
+            "is not a priority; use PRIORITY_LOW, _NORMAL, _HIGH or _URGENT".into(),
+        ),
+    }
+    check_labels(&todo.labels, &mut wrong);
+    if let Some(due) = todo.due_time {
+        match timestamp_ms(&due) {
+            Some(ms) => todo.due_time = Some(timestamp_from_ms(ms)),
+            None => wrong(
+                "due_time",
+                format!("{}s {}ns", due.seconds, due.nanos),
+                "is not a timestamp; years 0001 to 9999, 0 to 999999999 nanoseconds".into(),
+            ),
+        }
+    }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(problems)
+    }
+}
+
+/// Takes a field, its value and what is wrong with it.
+type Wrong<'a> = &'a mut dyn FnMut(&str, String, String);
+
+fn check_texts(todo: &Todo, wrong: Wrong<'_>) {
     let title = todo.title.chars().count();
     if title == 0 {
         wrong(
@@ -167,36 +206,21 @@ pub fn validate(todo: &mut Todo, path: &str) -> Result<(), Vec<FieldProblem>> {
             ),
         );
     }
-    match State::try_from(todo.state) {
-        Ok(state) => todo.set_state(default_state(state)),
-        Err(_) => {
-            wrong(
-                "state",
-                todo.state.to_string(),
-                "is no state; use STATE_ACTIVE or STATE_COMPLETED".into(),
-            );
-        }
-    }
-    match Priority::try_from(todo.priority) {
-        Ok(priority) => todo.set_priority(default_priority(priority)),
-        Err(_) => wrong(
-            "priority",
-            todo.priority.to_string(),
-            "is no priority; use PRIORITY_LOW, _NORMAL, _HIGH or _URGENT".into(),
-        ),
-    }
-    if todo.labels.len() > LIMITS.labels {
+}
+
+fn check_labels(labels: &[String], wrong: Wrong<'_>) {
+    if labels.len() > LIMITS.labels {
         wrong(
             "labels",
-            todo.labels.len().to_string(),
+            labels.len().to_string(),
             format!(
                 "has {} labels; at most {} are allowed",
-                todo.labels.len(),
+                labels.len(),
                 LIMITS.labels
             ),
         );
     }
-    for (at, label) in todo.labels.iter().enumerate().take(LIMITS.labels) {
+    for (at, label) in labels.iter().enumerate().take(LIMITS.labels) {
         let chars = label.chars().count();
         if chars == 0 || chars > LIMITS.label {
             wrong(
@@ -205,21 +229,6 @@ pub fn validate(todo: &mut Todo, path: &str) -> Result<(), Vec<FieldProblem>> {
                 format!("has {chars} characters; 1 to {} are allowed", LIMITS.label),
             );
         }
-    }
-    if let Some(due) = todo.due_time {
-        match timestamp_ms(&due) {
-            Some(ms) => todo.due_time = Some(timestamp_from_ms(ms)),
-            None => wrong(
-                "due_time",
-                format!("{}s {}ns", due.seconds, due.nanos),
-                "is no timestamp; years 0001 to 9999, 0 to 999999999 nanoseconds".into(),
-            ),
-        }
-    }
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(problems)
     }
 }
 

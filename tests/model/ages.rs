@@ -4,7 +4,7 @@
 //!
 //! One key and one reader at a time. The local clock goes in whole seconds,
 //! and stands a little later at a read than at the heartbeat before it.
-//! Mirrors `cache/heartbeat.rs` and `cache/read.rs` (`begin`, `after_frontier`,
+//! Mirrors `tracker/heartbeats.rs` and `cache/read.rs` (`begin`, `after_frontier`,
 //! `page_in_grace`, `stale_instead`, `facts`).
 
 use std::time::Duration;

@@ -3,8 +3,8 @@
 //! feed with transactions, lost history and DDL, loads that are overtaken, a
 //! restart, and a shared tier that brings back what it likes.
 //!
-//! Mirrors `cache/read.rs` (look, shared, load), `cache/load.rs` and
-//! `cache/follow.rs`. What is read between two awaits is one step, unless the
+//! Mirrors `cache/read.rs` (look, shared, load), `loader/mod.rs` and
+//! `follower.rs`. What is read between two awaits is one step, unless the
 //! order of the reads is the point.
 
 use stateright::{Model, Property};

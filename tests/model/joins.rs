@@ -1,7 +1,7 @@
 //! Readers of one key and the loads that they wait for: who may join which,
 //! how many there are, and how long one waits.
 //!
-//! Mirrors `cache/load.rs` and the way of `cache/read.rs` from near to it. A
+//! Mirrors `loader/mod.rs` and the way of `cache/read.rs` from near to it. A
 //! reader looks into near, asks the shared tier (which has nothing here), and
 //! then joins: a load may end meanwhile.
 

@@ -4,7 +4,7 @@
 //! grace for as long as the model runs (that it ends is in `ages`).
 //!
 //! Mirrors `cache/read.rs` (`list`, `page_in_near`, `page_in_grace`, `load`,
-//! `facts`), `cache/load.rs` and `cache/write.rs`.
+//! `facts`), `loader/mod.rs` and `cache/write.rs`.
 
 use stateright::{Model, Property};
 use tidemark::{

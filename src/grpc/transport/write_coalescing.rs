@@ -3,7 +3,7 @@
 //! h2 buffers frames that are ready, but writes each DATA frame of 256 bytes or
 //! more immediately if the transport supports vectored writes: one system call
 //! per response. This transport does not support them, so h2 buffers frames of
-//! up to 1 KiB (`CHAIN_THRESHOLD_WITHOUT_VECTORED_IO` in its `framed_write.rs`).
+//! up to 1 KiB (`CHAIN_THRESHOLD_WITHOUT_VECTORED_IO` in its its `framed_write` module).
 //! h2 writes the header and the payload of a larger frame separately; they are
 //! joined here. BENCHMARKS.md has the gain.
 

@@ -11,7 +11,7 @@ use crate::{
     config::Config,
     grpc::client::todo_service_client::TodoServiceClient,
     model::{Patch, TodoName, Write},
-    origin::{Origin, OriginError, WriteError},
+    origin::{ConnectError, Origin, OriginError, WriteError},
     pb::{self, Todo},
     server,
 };
@@ -62,12 +62,26 @@ enum Fate {
 }
 
 impl Target {
-    /// The store that the settings name.
+    /// The store that the settings name. Tried again while it cannot be reached,
+    /// such as during an election.
     pub(super) async fn store(config: &Config, replace: bool) -> Result<Self, String> {
-        let origin = server::open_origin(config)
-            .await
-            .map_err(|e| e.to_string())?;
-        Ok(Self::Store { origin, replace })
+        for attempt in 0.. {
+            match server::open_origin(config).await {
+                Ok(origin) => return Ok(Self::Store { origin, replace }),
+                Err(problem @ ConnectError::Transient(_)) => {
+                    if attempt == 0 {
+                        note(&format!(
+                            "the store cannot be reached: {problem}; trying again"
+                        ));
+                    }
+                    if !wait(attempt).await {
+                        return Err(problem.to_string());
+                    }
+                }
+                Err(problem) => return Err(problem.to_string()),
+            }
+        }
+        Err("the store cannot be reached".into())
     }
 
     /// A running service.

@@ -310,7 +310,7 @@ async fn keep_up(
     let shared = match shared {
         Some(shared) => {
             if !shared.wait_ready(SHARED_WAIT).await {
-                tracing::warn!("Redis does not answer yet; reads go on without it");
+                tracing::info!("Redis does not answer yet; reads continue without it");
             }
             Some(shared as Arc<dyn Shared>)
         }

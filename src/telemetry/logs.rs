@@ -137,7 +137,7 @@ mod tests {
         assert!(shown(None).0.contains("fred=off") && shown(Some(" ")) == shown(None));
         let (debug, _) = shown(Some("debug,fred=trace"));
         assert!(
-            debug.contains("debug") && debug.contains("fred=trace") && !debug.contains("fred=warn"),
+            debug.contains("debug") && debug.contains("fred=trace") && !debug.contains("fred=off"),
             "{debug}"
         );
         assert!(shown(Some("fred=loud")).1);

@@ -79,10 +79,10 @@ const COMMIT_TIME: u32 = 4;
 impl EncodedChange {
     /// This change; with the todo if it was asked for and is still there.
     #[must_use]
-    pub fn new(change: Arc<Change>, todo: Option<Bytes>) -> Self {
+    pub fn new(change: Arc<Change>, todo: Option<EncodedTodo>) -> Self {
         Self {
             change: Some(change),
-            todo: todo.and_then(EncodedTodo::from_bytes),
+            todo,
         }
     }
 }
@@ -214,8 +214,7 @@ mod tests {
                         todo: with_todo.then(todo),
                         commit_time: Some(timestamp_from_ms(wall_ms)),
                     };
-                    let bytes = Bytes::from(todo().encode_to_vec());
-                    let ours = EncodedChange::new(change, with_todo.then_some(bytes));
+                    let ours = EncodedChange::new(change, with_todo.then(encoded));
                     same(&ours, &plain);
                 }
             }

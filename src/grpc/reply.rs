@@ -3,6 +3,7 @@
 //! gRPC clients refuse messages above 4 MiB by default. A page ends early and
 //! has a next token; a batch is refused with the number of names that fit.
 
+use bytes::Bytes;
 use prost::Message;
 use tonic::Response;
 
@@ -52,6 +53,12 @@ pub fn check_todo(todo: &EncodedTodo) -> Result<(), Error> {
         limit: MAX_TODO_BYTES,
         advice: "shorten it in the database".into(),
     })
+}
+
+/// The todo that goes with a write or a change; `None` if there is none, or
+/// none that a client could receive.
+pub fn sendable_todo(todo: Bytes) -> Option<EncodedTodo> {
+    EncodedTodo::from_bytes(todo).filter(|todo| check_todo(todo).is_ok())
 }
 
 /// Moves todos that no client could receive to `unreadable`.
@@ -104,8 +111,6 @@ pub fn check_batch(batch: &BatchGetTodosResponse) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     fn todos(count: usize, bytes: usize) -> Vec<EncodedTodo> {

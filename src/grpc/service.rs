@@ -202,7 +202,7 @@ impl TodoService for Todos {
         let (write, request_id) = convert::create(request, now_ms())?;
         let done = self.cache()?.write(write, request_id, deadline).await?;
         Ok(Response::new(CreateTodoResponse {
-            todo: EncodedTodo::from_bytes(done.todo),
+            todo: reply::sendable_todo(done.todo),
             token: done.token.encode(),
         }))
     }
@@ -216,7 +216,7 @@ impl TodoService for Todos {
         let (write, request_id) = convert::update(request)?;
         let done = self.cache()?.write(write, request_id, deadline).await?;
         Ok(Response::new(UpdateTodoResponse {
-            todo: EncodedTodo::from_bytes(done.todo),
+            todo: reply::sendable_todo(done.todo),
             token: done.token.encode(),
         }))
     }
@@ -281,7 +281,10 @@ fn page_reply(query: &PageQuery, answer: Answer<TodoPage>) -> ListTodosResponse 
 
 fn watch_reply(message: WatchMessage) -> WatchTodosResponse {
     let event = match message.event {
-        WatchEvent::Change { change, todo } => Event::Change(EncodedChange::new(change, todo)),
+        WatchEvent::Change { change, todo } => {
+            let todo = todo.and_then(reply::sendable_todo);
+            Event::Change(EncodedChange::new(change, todo))
+        }
         WatchEvent::Progress { staleness_bound } => Event::Progress(pb::WatchProgress {
             staleness_bound: staleness_bound.map(to_duration),
         }),

@@ -36,6 +36,9 @@ const MAX_VIOLATIONS: usize = 10;
 const MAX_VIOLATION_BYTES: usize = 3 << 9;
 /// Most field violations that an error's text shows.
 const MAX_SHOWN_VIOLATIONS: usize = 3;
+/// Longest description of what the database met, in bytes. It has a few words
+/// of ours; whatever else gets here is cut.
+const MAX_ORIGIN_PROBLEM_BYTES: usize = 120;
 /// Longest value in an error's metadata in bytes.
 const MAX_METADATA_VALUE_BYTES: usize = 256;
 
@@ -56,7 +59,12 @@ fn metadata<const N: usize>(values: [(&str, String); N]) -> Metadata {
 
 /// The one conversion of an error to a status.
 impl From<Error> for Status {
-    fn from(error: Error) -> Self {
+    fn from(mut error: Error) -> Self {
+        if let Error::OriginUnavailable { problem, .. } | Error::WriteOutcomeUnknown { problem } =
+            &mut error
+        {
+            cut(problem, MAX_ORIGIN_PROBLEM_BYTES);
+        }
         let text = match &error {
             Error::FieldInvalid(problems) => describe_fields(problems),
             error => error.to_string(),

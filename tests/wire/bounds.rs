@@ -141,3 +141,45 @@ async fn what_unpacks_to_too_much_is_refused() {
         );
     }
 }
+
+/// Without a database, callers get a few words of ours.
+#[tokio::test]
+async fn what_the_driver_says_stays_inside() {
+    let mongo = Mongo::start(1, 50);
+    let uri = mongo.uri("gone");
+    let args = ["--mongodb-uri", &uri, "--staleness-limit", "3s"];
+    let (_service, mut client) = ready(Tidemark::start(&args)).await;
+    create(&mut client, "milk", "x").await;
+    mongo.nodes[0].kill();
+    let mut texts = Vec::new();
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(12) {
+        for n in 0..3 {
+            let read = get(&mut client, &name(n), None).await;
+            texts.push(read.expect_err("no database"));
+        }
+        texts.extend(
+            get(&mut client, "lists/home/todos/milk", strong())
+                .await
+                .err(),
+        );
+        let bread = create_in(&mut client, "lists/home", "bread", titled("x"));
+        let written = tokio::time::timeout(Duration::from_secs(3), bread).await;
+        texts.extend(written.ok().and_then(Result::err));
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert!(
+        texts
+            .iter()
+            .any(|status| status.code() == Code::Unavailable)
+    );
+    for status in texts {
+        let details = String::from_utf8_lossy(status.details()).into_owned();
+        for text in [status.message(), &details] {
+            assert!(text.len() < 300, "{text}");
+            for inside in ["127.0.0.1", "localhost", "Topology", "ReplicaSet", "rs0"] {
+                assert!(!text.contains(inside), "{text}");
+            }
+        }
+    }
+}

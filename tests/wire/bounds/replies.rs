@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use tidemark::pb;
+use mongodb::bson::doc;
+use tidemark::pb::{self, watch_todos_response::Event};
 use tonic::Code;
 
-use crate::client::*;
+use crate::{client::*, support::mongo};
 
 /// The largest valid todo has about 45 KB.
 fn large(notes: usize) -> pb::Todo {
@@ -147,4 +148,51 @@ async fn a_large_batch_is_refused_with_what_fits() {
         .expect("fits")
         .into_inner();
     assert_eq!(reply.todos.len(), fits);
+}
+
+/// An edit made in the database is not held to the limits of the contract.
+#[tokio::test]
+async fn a_todo_that_no_client_can_receive_blocks_nothing() {
+    let (_service, mut client) = real("oversized").await;
+    let todos = mongo().todos("oversized").await;
+    create(&mut client, "small", "x").await;
+    create(&mut client, "huge", "x").await;
+    let watch = pb::WatchTodosRequest {
+        parent: "lists/home".into(),
+        include_todo: true,
+        ..Default::default()
+    };
+    let mut changes = client.watch_todos(watch).await.expect("open").into_inner();
+    changes.message().await.expect("alive");
+    let name = "lists/home/todos/huge";
+    let edit = doc! { "$set": { "notes": "x".repeat(6 << 20) } };
+    todos
+        .update_one(doc! { "_id": name }, edit)
+        .await
+        .expect("edited");
+    let (code, reason, _) = refused(get(&mut client, name, strong()).await);
+    assert_eq!(
+        (code, reason.as_str()),
+        (Code::ResourceExhausted, "MESSAGE_TOO_LARGE")
+    );
+    let request = pb::ListTodosRequest {
+        consistency: strong(),
+        ..page_of("lists/home")
+    };
+    let page = list(&mut client, request).await;
+    assert_eq!(names(&page), ["lists/home/todos/small"]);
+    assert_eq!(page.unreadable, [name]);
+    let batch = pb::BatchGetTodosRequest {
+        names: vec![name.into(); 2],
+        consistency: None,
+    };
+    let batch = client.batch_get_todos(batch).await.expect("read");
+    assert_eq!(batch.into_inner().unreadable, [name, name]);
+    loop {
+        let message = changes.message().await.expect("alive").expect("a message");
+        if let Some(Event::Change(change)) = message.event {
+            assert_eq!((change.name.as_str(), change.todo), (name, None));
+            break;
+        }
+    }
 }

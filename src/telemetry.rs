@@ -243,6 +243,16 @@ pub fn continue_trace(span: &tracing::Span, headers: &http::HeaderMap) {
     let _ = span.set_parent(context);
 }
 
+/// The id of the trace that the current span belongs to, if it is exported.
+#[must_use]
+pub fn trace_id() -> Option<String> {
+    use opentelemetry::trace::TraceContextExt as _;
+    use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+    let context = tracing::Span::current().context();
+    let span = context.span().span_context().clone();
+    span.is_valid().then(|| span.trace_id().to_string())
+}
+
 struct Headers<'a>(&'a http::HeaderMap);
 
 impl opentelemetry::propagation::Extractor for Headers<'_> {

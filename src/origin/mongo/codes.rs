@@ -5,9 +5,20 @@
 //! their meaning between versions. A code that is not listed gets the safe
 //! reading of its group, which each function names.
 
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
 use mongodb::error::{Error, ErrorKind, WriteFailure};
 
-use crate::origin::{Cause, FeedError, Rule};
+use crate::{
+    origin::{Cause, FeedError, Rule},
+    telemetry,
+};
+
+/// Least time between two log lines with errors of the driver.
+const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The time asked for is ahead of the server.
 pub(super) const INVALID_OPTIONS: i32 = 72;
@@ -81,9 +92,11 @@ pub(super) fn code(error: &Error) -> Option<i32> {
 }
 
 /// The driver's error, with the server's code, as a cause. Its text is for
-/// callers, too: it says nothing of hosts or documents. The source has all.
+/// callers, too: a few words of ours, without hosts, set names or documents. The
+/// driver's text goes to the log, and the source has all.
 pub(super) fn cause(error: Error) -> Cause {
     let code = code(&error);
+    report(&error);
     let text = match *error.kind {
         ErrorKind::ServerSelection { .. } => "no primary of the replica set can be reached".into(),
         ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } => {
@@ -91,9 +104,34 @@ pub(super) fn cause(error: Error) -> Cause {
         }
         ErrorKind::DnsResolve { .. } => "the name of the database's host has no address".into(),
         ErrorKind::Authentication { .. } => "MongoDB refused the service's login".into(),
-        _ => text(&error),
+        ErrorKind::InvalidTlsConfig { .. } => "the TLS settings for MongoDB are wrong".into(),
+        ErrorKind::Command(ref command) => {
+            format!(
+                "MongoDB reports error {} {}",
+                command.code, command.code_name
+            )
+        }
+        _ => code.map_or_else(
+            || "MongoDB's driver reports an error".into(),
+            |code| format!("MongoDB reports error {code}"),
+        ),
     };
     Cause::from_error(error, code).with_text(text)
+}
+
+/// Logs what the driver reports, at most once in `REPORT_INTERVAL`: when the
+/// database is gone, every read meets the same.
+fn report(error: &Error) {
+    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+    let now = Instant::now();
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if last.is_some_and(|last| now - last < REPORT_INTERVAL) {
+        return;
+    }
+    *last = Some(now);
+    drop(last);
+    let trace_id = telemetry::trace_id();
+    tracing::warn!(%error, trace_id, "MongoDB's driver reports an error");
 }
 
 /// What went wrong, in one line, without the server's whole reply.

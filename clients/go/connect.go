@@ -9,6 +9,7 @@ import (
 	_ "google.golang.org/grpc/health" // Without it, healthCheckConfig does nothing.
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/dns"
 	"google.golang.org/grpc/resolver/manual"
 )
 
@@ -20,6 +21,9 @@ var serviceConfig string
 // connect makes one channel over all replicas. A single address is a gRPC
 // target, in a cluster a name with all replicas: dns:///tidemark-headless:50051.
 func connect(addresses []string) (*grpc.ClientConn, error) {
+	// By default gRPC resolves a name at most every 30 s. After a rollout the
+	// addresses of all replicas are new: do not wait that long for them.
+	dns.SetMinResolutionInterval(3 * time.Second)
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultServiceConfig(serviceConfig),

@@ -20,6 +20,9 @@ def connect(addresses: list[str]) -> grpc.Channel:
             # A replica that is frozen, or behind a dead link, closes no connection.
             ("grpc.keepalive_time_ms", 10_000),
             ("grpc.keepalive_timeout_ms", 5_000),
+            # By default gRPC resolves a name at most every 30 s. After a rollout the
+            # addresses of all replicas are new: do not wait that long for them.
+            ("grpc.dns_min_time_between_resolutions_ms", 3_000),
             # Coming back is the watch's own business: see mirror.py.
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 2_000),

@@ -15,6 +15,7 @@ import java.io.Reader;
 import java.net.InetSocketAddress;
 import java.net.URI;
 import java.nio.charset.StandardCharsets;
+import java.security.Security;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.TimeUnit;
@@ -28,6 +29,10 @@ final class Channels {
    * {@code dns:///tidemark-headless:50051}.
    */
   static ManagedChannel connect(List<String> addresses) {
+    // By default gRPC and the JVM cache a name for 30 s. After a rollout the addresses
+    // of all replicas are new: do not wait that long for them.
+    System.setProperty("networkaddress.cache.ttl", "3");
+    Security.setProperty("networkaddress.cache.ttl", "3");
     String target = addresses.get(0);
     if (addresses.size() > 1) {
       NameResolverRegistry.getDefaultRegistry().register(new Replicas());

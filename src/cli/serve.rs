@@ -7,7 +7,7 @@ use clap::{Arg, ArgMatches, Command};
 use crate::{
     config::{Config, ConfigErrors, SETTINGS, Values, display_url, environment, variable},
     server::{self, Addresses, Event},
-    telemetry,
+    telemetry::{self, LogFormat},
 };
 
 /// The arguments of `serve`.
@@ -123,11 +123,23 @@ pub async fn run(args: Args) -> ExitCode {
         shared_cache = stores.shared,
         "tidemark starts"
     );
-    match server::run(config, move |event| print_event(event, &stores)).await {
+    // With JSON asked for, all output is JSON on one stream: a log collector reads
+    // each line.
+    let json = config.log_format == LogFormat::Json;
+    let report = move |event: Event<'_>| {
+        if json {
+            log_event(&event);
+        } else {
+            print_event(event, &stores);
+        }
+    };
+    match server::run(config, report).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(fatal) => {
             tracing::error!(%fatal, "the service ends");
-            eprintln!("error: {fatal}");
+            if !json {
+                eprintln!("error: {fatal}");
+            }
             ExitCode::FAILURE
         }
     }
@@ -153,6 +165,18 @@ impl Stores {
             None => "none".into(),
         };
         Self { store, shared }
+    }
+}
+
+fn log_event(event: &Event<'_>) {
+    if let Event::Listening(addresses) = event {
+        tracing::info!(
+            grpc = %addresses.grpc,
+            tls = addresses.tls,
+            metrics = addresses.metrics.map(tracing::field::display),
+            health = addresses.health.map(tracing::field::display),
+            "tidemark listens"
+        );
     }
 }
 

@@ -94,9 +94,12 @@ def settings(tidemark, documents, overlay):
     with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
         file.write(addresses(documents, overlay))
         file.flush()
+        # In the pod the program finds this limit by its cgroup, and rejects settings
+        # that do not fit into it.
+        limit = container(documents)["resources"]["limits"]["memory"] + "B"
         asked = subprocess.run(
             [tidemark, *container(documents)["args"], "--print-config"],
-            env={**env, "TIDEMARK_CONFIG": file.name},
+            env={"TIDEMARK_MEMORY_LIMIT": limit, **env, "TIDEMARK_CONFIG": file.name},
             capture_output=True,
             text=True,
         )
@@ -166,8 +169,10 @@ def rollout(documents, pause, overlay):
 
 
 def default_protocols(documents, overlay):
-    """Ports without `protocol` make `kubectl diff` report a change after each apply."""
+    """Ports without `protocol`, and empty lists, make `kubectl diff` report a change after each apply."""
     for policy in (d for d in documents if d["kind"] == "NetworkPolicy"):
+        empty = [field for field in ("ingress", "egress") if policy["spec"].get(field) == []]
+        want(not empty, f"{overlay}: NetworkPolicy {policy['metadata']['name']}: {empty} is an empty list")
         rules = policy["spec"].get("ingress", []) + policy["spec"].get("egress", [])
         for port in (port for rule in rules for port in rule.get("ports", [])):
             want("protocol" in port, f"{overlay}: NetworkPolicy {policy['metadata']['name']}: {port} has no protocol")
@@ -274,6 +279,11 @@ def documented(documents):
     for rule in alerts(documents):
         want(f"`{rule['alert']}`" in page, f"docs/operations.md has no entry for {rule['alert']}")
         want(rule["annotations"].get("summary"), f"{rule['alert']} has no summary")
+        anchor = rule["alert"].lower()
+        url = rule["annotations"].get("runbook_url", "")
+        want(url.endswith(f"docs/operations.md#{anchor}"), f"{rule['alert']}: runbook_url is {url!r}")
+        anchors = f'<a id="{anchor}">' in page or re.search(rf"^#+ `?{rule['alert']}`?$", page, re.M)
+        want(anchors, f"docs/operations.md has no anchor #{anchor}")
         want(rule["labels"].get("severity") in ("page", "ticket"), f"{rule['alert']} has no severity")
     known = {rule["alert"] for rule in alerts(documents)}
     for name in re.findall(r"`(Tidemark[A-Z]\w+)`", page):

@@ -29,6 +29,10 @@ k8s:
     cargo build
     k8s/check
 
+# A real Kubernetes on this machine: build, start, check, remove (wants root).
+cluster *checks:
+    k8s/cluster {{ checks }}
+
 # Clients in four languages, a browser and grpcurl, against real servers.
 clients:
     clients/test

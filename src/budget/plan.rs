@@ -111,7 +111,7 @@ impl Part {
                 5,
                 12,
                 256,
-                "the watcher with the most gets a reset",
+                "the oldest leave; watchers behind them get a reset",
             ),
             Self::WatchNames => size("names of watches", 2, 6, 64, "OVERLOADED"),
             Self::Writes => size("waiting writes", 2, 6, 64, "OVERLOADED"),

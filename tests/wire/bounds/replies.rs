@@ -2,11 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use futures::StreamExt as _;
 use mongodb::bson::doc;
 use tidemark::pb::{self, watch_todos_response::Event};
 use tonic::Code;
 
 use crate::{client::*, support::mongo};
+
+/// Writes at once: far from what the service refuses.
+const AT_ONCE: usize = 16;
 
 /// The largest valid todo has about 45 KB.
 fn large(notes: usize) -> pb::Todo {
@@ -25,7 +29,10 @@ async fn fill(client: &Client, list: &str, count: usize, todo: pb::Todo) {
                 .expect("created");
         }
     });
-    futures::future::join_all(creates).await;
+    futures::stream::iter(creates)
+        .buffer_unordered(AT_ONCE)
+        .collect::<Vec<()>>()
+        .await;
 }
 
 /// All names of a list, by pages of a thousand.
@@ -101,7 +108,10 @@ async fn a_list_whose_todos_grow_meanwhile_is_shown_whole() {
             client.update_todo(request).await.expect("updated");
         }
     });
-    futures::future::join_all(grow).await;
+    futures::stream::iter(grow)
+        .buffer_unordered(AT_ONCE)
+        .collect::<Vec<()>>()
+        .await;
     let mut page_token = page.next_page_token;
     while !page_token.is_empty() {
         let request = pb::ListTodosRequest {

@@ -74,7 +74,16 @@ impl Target {
     /// # Errors
     /// `Permanent` if it is wrong or names a database that cannot be used.
     pub(super) async fn parse(uri: &str) -> Result<Self, ConnectError> {
-        let options = ClientOptions::parse(uri.trim()).await?;
+        let uri = uri.trim();
+        let options = ClientOptions::parse(uri).await.map_err(|error| {
+            // Without the source: the driver repeats parts of the URI.
+            let text = without_secrets(uri, &codes::text(&error));
+            if codes::is_permanent(&error) {
+                ConnectError::permanent(format!("MongoDB: {text}"))
+            } else {
+                ConnectError::transient(format!("MongoDB: {text}"))
+            }
+        })?;
         let database = options
             .default_database
             .clone()
@@ -164,6 +173,28 @@ impl Target {
             _ => None,
         }
     }
+}
+
+/// A text about a URI without what stands where the URI has its login and the
+/// values of its options.
+fn without_secrets(uri: &str, text: &str) -> String {
+    /// Shorter ones would take parts of ordinary words away.
+    const SHORTEST: usize = 3;
+    let rest = uri.split_once("://").map_or(uri, |(_, rest)| rest);
+    let (login, _) = rest.rsplit_once('@').unwrap_or_default();
+    let (_, options) = rest.split_once('?').unwrap_or_default();
+    let values = options
+        .split('&')
+        .filter_map(|option| option.split_once('=').map(|(_, value)| value));
+    let mut secrets: Vec<_> = values
+        .chain(std::iter::once(login))
+        .chain(login.split([':', '/', '@', '?']))
+        .filter(|secret| secret.len() >= SHORTEST)
+        .collect();
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    secrets
+        .iter()
+        .fold(text.to_owned(), |text, secret| text.replace(secret, "..."))
 }
 
 /// What is wrong with the name of a database, and what would be right.
@@ -334,6 +365,20 @@ mod tests {
         }
         let long = format!("mongodb://h/{}", "x".repeat(64));
         assert!(Target::parse(&long).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_error_about_a_uri_repeats_no_secret() {
+        for uri in [
+            "mongodb://me:geheim@h/todos?authMechanism=geheim",
+            "mongodb://me:geh/eim@h/todos",
+            "mongodb://me:geheim@h/todos?maxPoolSize=geheim",
+            "me:geheim@h",
+        ] {
+            let error = Target::parse(uri).await.err().expect(uri);
+            let text = format!("{error} {error:?}");
+            assert!(!text.contains("geheim") && !text.contains("eim@"), "{text}");
+        }
     }
 
     #[test]

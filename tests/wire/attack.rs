@@ -298,6 +298,14 @@ fn start_attackers(
     })
 }
 
+/// Whether more is runnable than four tasks a core, one minute's mean.
+fn is_busy() -> bool {
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().and_then(|load| load.parse().ok());
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    load.unwrap_or(0.0) > 4.0 * cores as f64
+}
+
 /// All attacks at once, for this long. No call of an honest caller fails, its
 /// watch sees each change, and the process lives within the memory of its pod.
 async fn all_at_once(time: Duration) {
@@ -343,11 +351,15 @@ async fn all_at_once(time: Duration) {
         "p99 {calm_p99:?} in calm, {p99:?} under attack; {} calls",
         stormy.latencies.len()
     );
-    // The attackers use the same cores.
-    assert!(
-        p99 < (calm_p99 * 3).max(Duration::from_secs(1)),
-        "{calm_p99:?}, then {p99:?}"
-    );
+    if is_busy() {
+        eprintln!("other work keeps this machine busy: latencies say nothing");
+    } else {
+        // The attackers use the same cores.
+        assert!(
+            p99 < (calm_p99 * 3).max(Duration::from_secs(1)),
+            "{calm_p99:?}, then {p99:?}"
+        );
+    }
     let writes = (calm.latencies.len().div_ceil(10) + stormy.latencies.len().div_ceil(10)) as u64;
     eventually("all changes", Duration::from_secs(10), async || {
         (watched.load(Relaxed) == writes).then_some(())

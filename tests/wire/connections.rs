@@ -77,7 +77,7 @@ async fn cancelled_calls_leave_the_connection_alone() {
     for round in 0..3 {
         service.freeze();
         let mut calls = Vec::new();
-        for n in 0..500 {
+        for n in 0..400 {
             let method = if n % 10 == 0 { WATCH } else { GET };
             calls.push(peer.begin(method, None).await.expect("sent"));
         }

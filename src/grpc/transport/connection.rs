@@ -51,8 +51,9 @@ const CONNECTION_WINDOW_BYTES: u32 = 512 << 10;
 /// unary calls are handed over whole.
 const SEND_BUFFER_BYTES: usize = 32 << 10;
 /// Calls that the peer cancelled before they were seen here. More on one
-/// connection ends it: cancelling is normal, so as many as calls at once.
-const MAX_PENDING_RESETS: usize = 1024;
+/// connection ends it. Cancelling is normal: twice as many as calls at once, for
+/// a process that had no CPU for a moment. Each holds its headers.
+const MAX_PENDING_RESETS: usize = 2048;
 /// Streams that were reset because the peer broke the rules of HTTP/2, in the
 /// life of one connection. More ends it (CVE-2025-8671 and RUSTSEC-2024-0003).
 const MAX_ERROR_RESETS: usize = 1024;

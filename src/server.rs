@@ -124,13 +124,7 @@ pub async fn run(
         shutdown.clone(),
     ));
     on_event(Event::Listening(&addresses));
-    let mut ready = health.subscribe();
-    tokio::spawn(async move {
-        if ready.wait_for(|health| health.ready).await.is_ok() {
-            on_event(Event::Ready(&addresses));
-        }
-    });
-
+    tokio::spawn(report_ready(health.subscribe(), addresses, on_event));
     let ended = tokio::select! {
         ended = &mut server => Err(Fatal(format!("the gRPC server ended: {ended:?}"))),
         ended = &mut keeping_up => Err(describe_end(ended, &metrics)),
@@ -142,6 +136,16 @@ pub async fn run(
     tracing::info!("draining");
     shutdown.cancel();
     drain(cell.get(), server, config.drain_timeout).await
+}
+
+async fn report_ready(
+    mut health: watch::Receiver<HealthState>,
+    addresses: Addresses,
+    on_event: impl Fn(Event<'_>) + Send + Sync + 'static,
+) {
+    if health.wait_for(|health| health.ready).await.is_ok() {
+        on_event(Event::Ready(&addresses));
+    }
 }
 
 struct Listeners {

@@ -30,8 +30,8 @@ const OPEN_TIME_PATIENCE: Duration = Duration::from_millis(5);
 /// `MAX_REOPEN_PAUSE`.
 const REOPEN_PAUSE: Duration = Duration::from_millis(50);
 const MAX_REOPEN_PAUSE: Duration = Duration::from_secs(1);
-/// How long an error that waiting does not mend (a right taken away) may last before
-/// the process ends with it: somebody may be about to correct it.
+/// How long a fatal error (such as a revoked privilege) is retried before the process
+/// exits, so that an operator can fix it.
 const FATAL_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why the feed is left.

@@ -1,5 +1,5 @@
 //! Verifies one in N cached values against the origin, in the background. So the
-//! service itself counts how often its statements hold.
+//! service itself counts how often served values were correct.
 //!
 //! A value was served as the state of its key at `fresh_to`. The verifier loads the
 //! key, waits until the frontier has reached the stamp of the load, and compares: if
@@ -66,7 +66,7 @@ struct Claim {
     source: Source,
 }
 
-/// Whether it was true.
+/// The result of a verification.
 enum Verdict {
     Consistent,
     /// What the origin has instead.

@@ -62,8 +62,8 @@ impl Cache {
         Err(error)
     }
 
-    /// Refuses a token in `field` whose time is ahead of the origin. An honest one
-    /// is below every heartbeat begun after it arrived.
+    /// Refuses a token in `field` whose time is ahead of the origin. A token
+    /// issued by this service is below any heartbeat begun after the request arrived.
     ///
     /// # Errors
     /// `TokenInvalid`; `OriginUnavailable` and `DeadlineExceeded` if it cannot be
@@ -102,7 +102,7 @@ impl Cache {
     ) -> Result<ReadInfo, Error> {
         let items = parts.clone().map(|(_, item)| item);
         let fresh_to = items.clone().map(|item| item.admitted.fresh_to).min();
-        // Without parts nothing can be missing up to what the request needs.
+        // An empty response is fresh to the requested minimum.
         let fresh_to = fresh_to.unwrap_or(request.min_freshness);
         let seen = items.clone().map(|item| item.admitted.seen);
         let seen = seen.fold(request.consistency.without_age(), OriginTime::max);

@@ -1,5 +1,4 @@
-//! What a read may take from where: pages within their grace, entries of the shared
-//! tier, leases.
+//! Rules for pages within their grace, entries of the shared tier, and leases.
 
 use std::time::Duration;
 
@@ -97,8 +96,8 @@ impl Cache {
     }
 
     /// Stores a shared value near. An entry older than half its lifetime is written
-    /// to shared again, as fresh as the view that admitted it says: entries that
-    /// are read stay alive without the origin.
+    /// to shared again, as fresh as the view that admitted it says, so that entries in
+    /// use do not expire while the origin is down.
     pub(super) fn promote(&self, scope: u64, miss: &Miss, stamped: &Stamped) {
         self.tiers.near.put(&miss.key, stamped.clone(), None);
         let half = self.settings.replay_window / 2;

@@ -1,5 +1,5 @@
-//! The road of a read, top to bottom: near, the frontier, shared, a load of the
-//! origin, and a stale value if the origin is down and the server allows it.
+//! The read path, in order: near cache, wait for the frontier, shared cache, load
+//! from the origin, and a stale value if the origin is down and the server allows it.
 //!
 //! A value is never served because a cache has it, only because it passes the rule
 //! of [`ReadView`](crate::coherence::ReadView): its stamp is not below its fence,
@@ -65,11 +65,13 @@ impl Cache {
         if !misses.is_empty() {
             Box::pin(self.read_through(misses, &mut items, request)).await?;
         }
-        Ok(items.into_iter().flatten().collect())
+        // A lost item would shift the names of all that follow.
+        let items: Option<Vec<_>> = items.into_iter().collect();
+        items.ok_or_else(|| Error::unavailable("the load returned no value"))
     }
 
-    /// Everything that near could not answer, from farther away at each step. Each
-    /// step answers what it can and returns the rest.
+    /// Resolves near misses. Each step fills in what it can and returns the remaining
+    /// misses.
     async fn read_through(
         &self,
         misses: Vec<Miss>,
@@ -125,8 +127,8 @@ impl Cache {
         }
     }
 
-    /// For levels that ask for more than the staleness limit: once the frontier has
-    /// reached what they need, the view is read again and the near value may do.
+    /// For levels that ask for more than the staleness limit: waits until the frontier
+    /// reaches the requested freshness, then checks the near cache again.
     async fn wait_for_frontier(
         &self,
         misses: Vec<Miss>,
@@ -161,8 +163,8 @@ impl Cache {
         Ok(rest)
     }
 
-    /// Asks the shared tier for all keys at once. A key with a lease is left to the
-    /// loader, which asks once for all its readers.
+    /// Asks the shared tier for all keys at once. Skips keys that need a lease: the
+    /// loader looks those up once for all their readers.
     async fn lookup_shared(
         &self,
         misses: Vec<Miss>,
@@ -240,8 +242,8 @@ impl Cache {
         Ok(())
     }
 
-    /// If the origin is down and the server allows it: what passes fence, floor and
-    /// token, marked stale.
+    /// Serves the remaining misses from admissible values, marked stale, if the origin
+    /// is down and the server allows it. Otherwise returns `error`.
     fn serve_stale(
         &self,
         misses: Vec<Miss>,
@@ -273,7 +275,7 @@ impl Cache {
     }
 }
 
-/// The result of a near lookup. A hit builds nothing that only a miss needs.
+/// The result of a near lookup. The key is cloned only for a miss.
 enum Lookup {
     Hit(ReadItem),
     Miss(Miss),

@@ -17,8 +17,8 @@ use crate::{
 /// Writes under way at once. More than the origin completes in a second would only
 /// wait.
 pub(super) const MAX_WRITES: usize = 1024;
-/// When a write is worth trying again after the disk was full: somebody has to make
-/// room.
+/// When a write is worth trying again after the disk was full: an operator has to
+/// free disk space.
 const FULL_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Time between giving up a write that was not sent and its deadline.
@@ -179,14 +179,14 @@ fn may_move_in_list(write: &Write) -> bool {
     state.is_some() || priority.is_some() || labels.is_some() || due_time.is_some()
 }
 
-/// When a write with this deadline must have been sent: early enough that its
-/// caller hears that it had no effect, and not only that time ran out.
+/// When a write with this deadline must have been sent: early enough that there is
+/// time to report that it had no effect.
 fn send_by(deadline: Instant) -> Instant {
     let left = deadline.saturating_duration_since(Instant::now());
     deadline - SEND_MARGIN.min(left / 4)
 }
 
-/// How a caller is told depends on the rule that refuses the write.
+/// Maps a refused write to the error of the rule that refused it.
 fn refused_by_origin(rule: &Rule) -> Error {
     let problem = rule.to_string();
     match rule {

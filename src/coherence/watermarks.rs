@@ -1,8 +1,8 @@
 //! Frontier, fences and floor of this replica, and the one rule that decides by
 //! them whether a stamped value may be served.
 //!
-//! An invalidation is one atomic maximum, and nothing is deleted for a read to be
-//! right. Cost: 9 MiB of stripes, and an extra load, never a wrong response, where
+//! An invalidation is one atomic maximum, and correctness never depends on deleting
+//! an entry. Cost: 9 MiB of stripes, and an extra load, never a wrong response, where
 //! two keys share a stripe.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,7 +28,7 @@ const LIST_FIELDS: [&str; 6] = [
     "create_time",
 ];
 
-/// Frontier, fences and floor. None of them ever falls.
+/// Frontier, fences and floor. After [`Watermarks::place`] none of them decreases.
 pub struct Watermarks {
     frontier: AtomicU64,
     floor: AtomicU64,
@@ -54,7 +54,7 @@ pub struct ReadView {
 pub struct Admitted {
     /// Every change up to this time is in the value.
     pub fresh_to: OriginTime,
-    /// What the value has seen: its part of the response's token.
+    /// The lower bound that this value adds to the `seen` of the response's token.
     pub seen: OriginTime,
 }
 
@@ -85,8 +85,8 @@ impl ReadView {
         (as_of >= self.min_as_of).then(|| self.loaded(as_of))
     }
 
-    /// How fresh a value is that was loaded for this view. The load began with
-    /// `after >= max(min_as_of, min_freshness)`, so it needs no second check.
+    /// How fresh an admissible value is. The caller must know that it is admissible:
+    /// by `admissible`, or because it was loaded with `after >= min_as_of`.
     #[must_use]
     pub fn loaded(&self, as_of: OriginTime) -> Admitted {
         let seen = if as_of > self.frontier {

@@ -3,7 +3,7 @@
 //!
 //! A change of a todo on 20 replicas costs the origin one or two loads instead of
 //! 20. The cost is one command to the shared tier for each load after a change. A
-//! lost lease costs a load, never an answer: a replica that does not find the entry
+//! lost lease costs an extra load; it never fails a read: a replica that does not find the entry
 //! within a few tries loads the todo itself.
 
 use std::{sync::Arc, time::Duration};
@@ -23,7 +23,7 @@ use crate::{
 /// change has a lease of its own, so no later change waits for this one's end.
 const LEASE: Duration = Duration::from_secs(1);
 /// Pauses before a replica without the lease looks for the entry again. Their sum
-/// is the longest that a read waits for a lease holder that died.
+/// is the longest that a read waits for a lease holder that crashed.
 const RETRY_PAUSES_MS: [u64; 5] = [2, 3, 5, 10, 20];
 
 impl Loader {

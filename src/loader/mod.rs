@@ -32,7 +32,7 @@ use crate::{
 const LOAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// While the origin is down a load is only a probe.
 const LOAD_TIMEOUT_WHEN_DOWN: Duration = Duration::from_millis(50);
-/// Loads of todos running at once. Few, so that misses gather meanwhile: one more
+/// Loads of todos running at once. Kept low so that misses are batched: an extra
 /// document costs a fiftieth of a load.
 const TODO_LOADS: usize = 4;
 /// Keys of one load of todos: about a millisecond of the origin's time, so that a
@@ -227,8 +227,8 @@ impl Loader {
         }
     }
 
-    /// The time that a load of these keys must reach: all that this replica knows
-    /// of, whatever the readers need.
+    /// The time that a load of these keys must reach: the newest origin time that this
+    /// replica knows, even if readers need less.
     fn load_after(&self, keys: &[Key]) -> OriginTime {
         let fences = keys
             .iter()

@@ -33,11 +33,11 @@ const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(1);
 /// origin is back, and long enough not to burden an origin that is starting.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Failed heartbeats in a row before the origin counts as down. A single one may
-/// have met a slow moment or a step-down: readers that wait for it get the outcome
+/// fail during a latency spike or an election: readers that wait for it get the outcome
 /// of the next one.
 const FAILURES_UNTIL_DOWN: u32 = 2;
-/// While the origin is down, readers wait at most this long for a heartbeat: they
-/// get their UNAVAILABLE within milliseconds.
+/// While the origin is down, readers wait at most this long for a heartbeat, so that
+/// they fail with UNAVAILABLE quickly.
 const WAIT_WHEN_DOWN: Duration = Duration::from_millis(50);
 /// Acknowledged heartbeats that the feed has not returned yet. The oldest ones
 /// are kept, since they show that the feed hangs.
@@ -107,7 +107,7 @@ impl Heartbeats {
     /// All that wait share it.
     ///
     /// # Errors
-    /// What was seen of the origin, when two heartbeats in a row failed.
+    /// The last heartbeat's error, after two heartbeats in a row failed.
     pub(crate) async fn begun_since(&self, since: Mono) -> Result<OriginTime, Arc<str>> {
         let wait = async {
             loop {

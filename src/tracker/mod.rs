@@ -41,7 +41,7 @@ pub enum Phase {
 #[error("{0}")]
 pub struct Fatal(pub String);
 
-/// See the module's documentation. One for each replica, shared by its parts.
+/// What this replica knows of the origin. One for each replica, shared by its parts.
 pub struct OriginTracker {
     pub(crate) watermarks: Watermarks,
     pub(crate) heartbeats: Heartbeats,
@@ -149,8 +149,8 @@ impl OriginTracker {
     }
 
     /// Raises every stripe that the feed will raise for a write of this replica,
-    /// before anybody hears of the write. `time` is an upper bound of its commit
-    /// time: right for fences and tokens, never a stamp. `moves`: the write can
+    /// before the write is acknowledged. `time` is an upper bound of its commit time:
+    /// valid for fences and tokens, never as a stamp. `moves`: the write can
     /// move the todo in pages of its list.
     pub fn record_own_write(&self, name: &TodoName, moves: bool, time: OriginTime) {
         self.own_write.fetch_max(time.0, Ordering::AcqRel);

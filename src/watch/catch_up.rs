@@ -17,16 +17,16 @@ use crate::{
     },
 };
 
-/// A catch-up feed goes on when fewer names than this are pending: it follows the
-/// pace of its client and never overflows its queue.
-const MAX_BACKLOG: usize = 1024;
+/// A catch-up feed continues while fewer names than this are pending, so that the
+/// watcher's queue never overflows.
+const MAX_BACKLOG: usize = 128;
 /// A catch-up feed that yields nothing for a heartbeat interval and `HUNG_AFTER`
 /// hangs, since this replica's heartbeats lie in what it reads. It is opened again
 /// with twice the patience, up to this: a long stretch without heartbeats may lie
 /// before it.
 const MAX_PATIENCE: Duration = Duration::from_secs(64);
-/// A client that takes nothing for so long gives its catch-up feed back, and gets a
-/// reset when it goes on.
+/// The catch-up feed of a client that reads nothing for this long is closed, and the
+/// client gets a reset.
 const STALL_LIMIT: Duration = Duration::from_secs(30);
 /// Pause before a broken catch-up feed is opened again.
 const REOPEN_PAUSE: Duration = Duration::from_millis(500);
@@ -98,7 +98,7 @@ impl Watches {
         }
     }
 
-    /// Pushes closed groups until the ring has the rest. `from` follows: a batch that was not handed over is read again.
+    /// Pushes closed groups until the watcher can continue from the ring. `from` follows: a batch that was not handed over is read again.
     async fn drain_feed(
         &self,
         feed: &mut dyn Feed,

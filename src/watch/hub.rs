@@ -2,7 +2,7 @@
 //!
 //! Watchers pull: the follower appends a group once, however many watch, and wakes
 //! the watchers of its lists. A watcher takes the next groups into its own queue when
-//! the queue is empty. So a slow watcher costs no memory, and the frontier never waits
+//! the queue is empty. So a slow watcher costs little memory, and the frontier never waits
 //! for watchers. One that has fallen behind the ring gets a reset.
 
 use std::{
@@ -23,11 +23,11 @@ use crate::{
     telemetry::{Kind, Metrics},
 };
 
-/// Most events that a watcher takes at once: some 8 KB that a watcher which is not read
-/// holds. Changes of one todo among them merge.
+/// A watcher takes commit groups until they hold so many events, some 8 KB; the last
+/// group is taken whole. Changes of one todo among them merge.
 const PULLED_EVENTS: usize = 32;
 
-/// Where changes meet watchers.
+/// Distributes changes to watchers.
 pub(super) struct Hub {
     state: Mutex<State>,
     budgets: Arc<Budgets>,
@@ -42,8 +42,6 @@ struct State {
     changed: Arc<Notify>,
     /// The newest reset that has left the ring.
     evicted_reset: OriginTime,
-    /// The newest time that has left the ring.
-    evicted: OriginTime,
 }
 
 /// The part of the ring that concerns one list.
@@ -72,7 +70,8 @@ pub(super) struct Watcher {
 
 struct WatcherState {
     queue: ConflatingQueue,
-    /// The time up to which it has read the ring; `None`: it catches up.
+    /// The time up to which it has read the ring; `None` while a catch-up feed
+    /// supplies its events.
     position: Option<OriginTime>,
 }
 
@@ -110,7 +109,8 @@ impl Watcher {
         self.state().queue.len()
     }
 
-    /// Adds what this watcher wants of a group.
+    /// Adds what this watcher wants of a group. Returns `true` if the queue overflowed
+    /// into a reset.
     pub(super) fn push(&self, time: OriginTime, events: &[Event]) -> bool {
         let overflowed = self.add(&mut self.state(), time, events);
         self.pushed.notify_one();
@@ -140,7 +140,6 @@ impl Hub {
             lists: BTreeMap::new(),
             changed: Arc::default(),
             evicted_reset: OriginTime::ZERO,
-            evicted: OriginTime::ZERO,
         };
         Self {
             state: Mutex::new(state),
@@ -159,11 +158,12 @@ impl Hub {
         let max_bytes = usize::try_from(max_bytes).unwrap_or(usize::MAX);
         let mut state = self.state();
         state.ring = Ring::starting_at(start).with_max_bytes(max_bytes);
-        (state.evicted, state.evicted_reset) = (start, OriginTime::ZERO);
+        state.evicted_reset = OriginTime::ZERO;
     }
 
-    /// A watcher that does not read the ring yet.
-    pub(super) fn watcher(&self, request: &WatchRequest, after: OriginTime) -> Arc<Watcher> {
+    /// Adds a watcher. It does not read the ring until it is registered; `remove`
+    /// undoes this.
+    pub(super) fn add_watcher(&self, request: &WatchRequest, after: OriginTime) -> Arc<Watcher> {
         let changed = {
             let mut state = self.state();
             match &request.list {
@@ -185,8 +185,7 @@ impl Hub {
         })
     }
 
-    /// From here on the watcher reads the ring: every group after `cursor`, without a
-    /// gap and without a double.
+    /// Lets the watcher read the ring after `cursor`: each later group exactly once.
     ///
     /// # Errors
     /// `TooOld`: the ring does not have all of them.
@@ -222,7 +221,7 @@ impl Hub {
             return;
         };
         let list = watcher.list.as_ref().and_then(|list| state.lists.get(list));
-        let evicted = list.map_or(state.evicted, |list| list.evicted);
+        let evicted = list.map_or(state.ring.start(), |list| list.evicted);
         if position < evicted.max(state.evicted_reset) {
             let reason = "changes were sent faster than they were read";
             watcher_state.queue.reset(state.ring.end(), reason.into());
@@ -249,7 +248,7 @@ impl Hub {
         }
     }
 
-    /// The watcher is gone.
+    /// Removes a watcher and cancels its catch-up feed.
     pub(super) fn remove(&self, watcher: &Watcher) {
         watcher.gone.cancel();
         let mut state = self.state();
@@ -315,7 +314,6 @@ impl State {
     }
 
     fn evict(&mut self, time: OriginTime, group: &[Event]) {
-        self.evicted = time;
         if group.iter().any(Event::is_reset) {
             self.evicted_reset = time;
             for list in self.lists.values_mut() {
@@ -405,7 +403,7 @@ mod tests {
             closing: CancellationToken::new(),
             caller: None,
         };
-        let watcher = hub.watcher(&request, OriginTime(0));
+        let watcher = hub.add_watcher(&request, OriginTime(0));
         hub.register(&watcher, OriginTime(0)).expect("in the ring");
         watcher
     }
@@ -443,7 +441,7 @@ mod tests {
         assert_eq!(home.progress(OriginTime(100)), Some(OriginTime(100)));
     }
 
-    /// What other lists do must not cost a watcher its place.
+    /// Changes of other lists must not cause a reset.
     #[test]
     fn a_watcher_of_a_quiet_list_outlives_the_ring() {
         let hub = hub();

@@ -9,14 +9,15 @@ use std::{
 
 use crate::model::{Change, ChangeKind, Event, OriginTime, TodoName};
 
-/// Most names that may be pending for one watcher. A client that is further
+/// Most names that may be pending for one watcher, some 64 KB: more than it takes at
+/// once only if a transaction changed many todos of its list. A client that is further
 /// behind reads its list again sooner than it works them off.
-const MAX_PENDING: usize = 4096;
+const MAX_PENDING: usize = 256;
 
-/// What one watcher is still to be given, and the cursor of what it was given.
+/// The events pending for one watcher, and the last cursor sent.
 ///
 /// Changes of one name merge: the merged one goes to the tail and keeps the
-/// time of the oldest change it swallowed, and no cursor sent reaches the
+/// time of the oldest change merged into it, and no cursor sent reaches the
 /// oldest time still pending. So a client that resumes from any cursor it was
 /// sent misses nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,7 +116,7 @@ impl ConflatingQueue {
         Some(item)
     }
 
-    /// All that is pending gives way to a reset at `time`.
+    /// Replaces everything pending by a reset at `time`.
     pub fn reset(&mut self, time: OriginTime, reason: Arc<str>) {
         self.items.clear();
         self.by_name.clear();
@@ -177,8 +178,7 @@ impl ConflatingQueue {
     }
 }
 
-/// Where it stands and what is pending, in order: what else there is follows
-/// from it. For the model, which tells states apart by it.
+/// The state that the model compares: the cursor and the pending events, in order.
 impl Hash for ConflatingQueue {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (self.start, self.cursor, self.items.len()).hash(state);
@@ -186,9 +186,8 @@ impl Hash for ConflatingQueue {
     }
 }
 
-/// Two changes of one todo as one. A todo whose creation was not told yet is
-/// still told as created; one that was deleted and is there again was changed,
-/// from where the client stands.
+/// Merges two changes of one todo. An undelivered creation stays a creation; a delete
+/// followed by a create becomes an update.
 fn merged(earlier: &Change, later: Arc<Change>) -> Arc<Change> {
     let kind = match (earlier.kind, later.kind) {
         (ChangeKind::Created, ChangeKind::Updated | ChangeKind::Replaced) => ChangeKind::Created,

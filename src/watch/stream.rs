@@ -43,7 +43,7 @@ impl Watches {
         }
         let frontier = self.tracker.watermarks.frontier();
         let after = request.after.unwrap_or(frontier);
-        let watcher = self.hub.watcher(&request, after);
+        let watcher = self.hub.add_watcher(&request, after);
         // From here on a drop of `watching` removes the watcher.
         let watching = Watching {
             watches: Arc::clone(self),

@@ -194,7 +194,6 @@ async fn probes_follow_the_state_of_mongodb_and_redis() {
 
     // SIGTERM during a write: no new connections, not ready on the health port,
     // but alive, because the drain must not be interrupted.
-    mongo.nodes[0].freeze();
     let todo = pb::Todo {
         title: "The last one".into(),
         ..Default::default()
@@ -204,6 +203,11 @@ async fn probes_follow_the_state_of_mongodb_and_redis() {
         todo: Some(todo),
         ..Default::default()
     };
+    // The first one opens the connection: a write that could not be sent would be
+    // refused at once, and hold up nothing.
+    let first = client.create_todo(create.clone()).await;
+    first.expect("MongoDB answers again");
+    mongo.nodes[0].freeze();
     let write = tokio::spawn(async move { client.create_todo(create).await });
     tokio::time::sleep(Duration::from_millis(500)).await;
     service.terminate();

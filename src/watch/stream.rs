@@ -20,7 +20,8 @@ pub type WatchStream = Pin<Box<dyn Stream<Item = WatchMessage> + Send>>;
 struct Watching {
     watches: Arc<Watches>,
     watcher: Arc<Watcher>,
-    /// What the presented token has seen.
+    /// What the presented token and the messages so far have seen. No later token has
+    /// seen less.
     seen: OriginTime,
     closing: CancellationToken,
     progress_interval: Duration,
@@ -45,7 +46,7 @@ impl Watches {
         let after = request.after.unwrap_or(frontier);
         let watcher = self.hub.add_watcher(&request, after);
         // From here on a drop of `watching` removes the watcher.
-        let watching = Watching {
+        let mut watching = Watching {
             watches: Arc::clone(self),
             watcher,
             seen: request.seen,
@@ -118,7 +119,7 @@ impl Watching {
         }
     }
 
-    fn progress(&self, cursor: OriginTime) -> WatchMessage {
+    fn progress(&mut self, cursor: OriginTime) -> WatchMessage {
         let staleness_bound = self.watches.tracker.staleness_bound(cursor);
         WatchMessage {
             token: self.token(cursor, cursor),
@@ -126,7 +127,7 @@ impl Watching {
         }
     }
 
-    fn message(&self, delivery: Delivery) -> WatchMessage {
+    fn message(&mut self, delivery: Delivery) -> WatchMessage {
         let event = match delivery.event {
             Event::Reset { reason } => WatchEvent::Reset { reason },
             Event::Change(change) => {
@@ -142,10 +143,11 @@ impl Watching {
 
     /// The client resumes at `cursor`, and reads nothing older than what it was
     /// shown here and before.
-    fn token(&self, seen: OriginTime, cursor: OriginTime) -> Token {
+    fn token(&mut self, seen: OriginTime, cursor: OriginTime) -> Token {
+        self.seen = self.seen.max(seen).max(cursor);
         Token {
             origin: self.watches.origin.id(),
-            seen: seen.max(cursor).max(self.seen),
+            seen: self.seen,
             fresh_to: cursor,
         }
     }

@@ -3,6 +3,8 @@
 use std::{
     io::{BufRead, BufReader, Read},
     process::{Command, Stdio},
+    thread::sleep,
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -26,7 +28,9 @@ fn output_of_a_run() -> (String, Vec<String>) {
     let mut lines = Vec::new();
     for line in BufReader::new(child.stderr.take().expect("stderr")).lines() {
         let line = line.expect("text");
-        if line.contains("tidemark listens") {
+        if line.contains("caught up") {
+            // The signal handler is installed a moment after the start.
+            sleep(Duration::from_secs(1));
             kill_process(pid, Signal::TERM).expect("it runs");
         }
         lines.push(line);

@@ -145,7 +145,7 @@ impl Values {
             // Writing to a String cannot fail.
             let _ = if value.is_empty() {
                 writeln!(line, "# {name} is not set")
-            } else if is_secret(name) {
+            } else if is_secret(name) || is_url_with_user(value) {
                 let shown = display_url(value);
                 if shown != *value {
                     *line += &format!("# {name}: credentials and options are not shown\n");
@@ -164,6 +164,11 @@ impl Values {
 /// Whether the values of this setting may contain a password.
 pub(super) fn is_secret(name: &str) -> bool {
     matches!(name, "mongodb-uri" | "redis-url")
+}
+
+/// Whether a value of any setting is a URL with a user, given by mistake.
+fn is_url_with_user(value: &str) -> bool {
+    value.contains("://") && value.contains('@')
 }
 
 /// A TOML string of one line.

@@ -116,6 +116,7 @@ class Load:
         expect(self.process.returncode == 0 and lines, f"client {self.name}: {errors.strip()[-300:]}")
         result = json.loads(lines[-1])
         result["errors"] = errors.strip()
+        result.setdefault("failures", {})
         return result
 
 
@@ -416,8 +417,8 @@ kind: Kustomization
 resources: [../prod-tls]
 images: [{name: registry.example.com/tidemark, newName: tidemark, newTag: "VERSION"}]
 patches:
-  - path: ../dev/small.yaml
-  - path: ../dev/one-or-two.yaml
+  - path: small.yaml
+  - path: one-or-two.yaml
 """
 
 
@@ -428,6 +429,9 @@ def tls():
         kubectl("-n", NAMESPACE, "create", "secret", "generic", "tidemark-addresses", "--from-file=k8s/overlays/dev/tidemark.toml")
         overlay = pathlib.Path(project, "k8s/overlays/small-tls")
         overlay.mkdir(exist_ok=True)
+        # kustomize reads patches from the folder of the overlay only.
+        for patch in ("small.yaml", "one-or-two.yaml"):
+            (overlay / patch).write_text(pathlib.Path(project, "k8s/overlays/dev", patch).read_text())
         version = re.search(r'^version = "(.*)"', pathlib.Path(project, "Cargo.toml").read_text(), re.M)[1]
         (overlay / "kustomization.yaml").write_text(SMALL_TLS.replace("VERSION", version))
         kubectl("apply", "-k", "k8s/overlays/small-tls")
@@ -462,7 +466,6 @@ def memory():
 
 def delete():
     began = time.monotonic()
-    kubectl("delete", "-k", "k8s/overlays/small-tls", "--ignore-not-found", "--wait=true")
     kubectl("delete", "-k", "k8s/overlays/dev", "--ignore-not-found", "--wait=true")
     left = kubectl("get", "namespace", NAMESPACE, "--ignore-not-found", "-o", "name").stdout
     expect(not left, f"left: {left}")

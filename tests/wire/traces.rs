@@ -19,6 +19,7 @@ use tonic::Code;
 use crate::{
     client::*,
     support::{Tidemark, eventually, folder, free_port, mongo, redis_cluster, spawn},
+    tls::{Authority, Files},
 };
 
 /// Of the caller: the example of the W3C's recommendation.
@@ -55,12 +56,17 @@ fn collector_binary() -> PathBuf {
 
 impl Collector {
     async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// One whose gRPC receiver has these settings, too, as YAML.
+    async fn start_with(tls: &str) -> Self {
         let program = tokio::task::spawn_blocking(collector_binary)
             .await
             .expect("built");
         let (port, file) = (free_port(), folder("collector").join("config.yaml"));
         let config = format!(
-            "receivers: {{otlp: {{protocols: {{grpc: {{endpoint: '127.0.0.1:{port}'}}}}}}}}\n\
+            "receivers: {{otlp: {{protocols: {{grpc: {{endpoint: '127.0.0.1:{port}'{tls}}}}}}}}}\n\
              exporters: {{debug: {{verbosity: detailed, use_internal_logger: false}}}}\n\
              service:\n  telemetry: {{metrics: {{level: none}}}}\n  \
              pipelines: {{traces: {{receivers: [otlp], exporters: [debug]}}}}\n"
@@ -302,4 +308,64 @@ async fn a_call_is_one_trace_with_its_tiers() {
         "{:?}",
         tiers(&list)
     );
+}
+
+/// Whether a call's span arrives at the collector, from a service with these
+/// variables.
+async fn arrives(collector: &Collector, variables: &[(&str, String)]) -> String {
+    let dir = folder("data").display().to_string();
+    let envs: Vec<_> = variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), value.clone()))
+        .chain([("OTEL_BSP_SCHEDULE_DELAY".to_owned(), "200".to_owned())])
+        .collect();
+    let service = Tidemark::start_with(&["--data-dir", &dir], &envs);
+    let (_service, mut client) = ready(service).await;
+    let message = pb::GetTodoRequest {
+        name: "lists/home/todos/none".into(),
+        consistency: None,
+    };
+    let status = client.get_todo(traced(TRACE, message)).await;
+    assert_eq!(status.expect_err("there is none").code(), Code::NotFound);
+    collector.trace(TRACE, 1).await;
+    collector.printed.lock().expect("the lines").join("\n")
+}
+
+#[tokio::test]
+async fn an_endpoint_may_have_no_scheme_and_attributes_may_name_the_service() {
+    let collector = Collector::start().await;
+    let printed = arrives(
+        &collector,
+        &[
+            (
+                "OTEL_EXPORTER_OTLP_ENDPOINT",
+                format!("127.0.0.1:{}", collector.port),
+            ),
+            ("OTEL_RESOURCE_ATTRIBUTES", "service.name=shop".into()),
+        ],
+    )
+    .await;
+    assert!(printed.contains("service.name: Str(shop)"), "{printed}");
+}
+
+#[tokio::test]
+async fn traces_are_exported_over_tls() {
+    let ours = Authority::new("ours");
+    let files = Files::new(&ours.sign());
+    let ca = files.write("ca.pem", &ours.pem());
+    let (cert, key) = (files.path("cert.pem"), files.path("key.pem"));
+    let tls = format!(", tls: {{cert_file: '{cert}', key_file: '{key}'}}");
+    let collector = Collector::start_with(&tls).await;
+    let printed = arrives(
+        &collector,
+        &[
+            (
+                "OTEL_EXPORTER_OTLP_ENDPOINT",
+                format!("https://127.0.0.1:{}", collector.port),
+            ),
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", ca),
+        ],
+    )
+    .await;
+    assert!(printed.contains("service.name: Str(tidemark)"), "{printed}");
 }

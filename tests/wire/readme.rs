@@ -4,7 +4,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    os::unix::fs::PermissionsExt as _,
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -96,6 +96,8 @@ impl Shell {
 
     async fn serve(&self, block: &str) -> Child {
         let mut service = self.command(block);
+        // A group of its own: bash may keep the service as its child.
+        service.process_group(0);
         let service = service.stdout(Stdio::null()).spawn().expect("bash");
         let address = format!("http://{}", self.address);
         eventually("readiness", START_LIMIT, async || {
@@ -118,8 +120,9 @@ async fn health_at(address: &str) -> Option<i32> {
 }
 
 fn stop(mut child: Child) {
-    // bash has become the program: `exec` of a single command.
-    let _ = child.kill();
+    let group = format!("-{}", child.id());
+    let killed = Command::new("kill").args(["-KILL", "--", &group]).status();
+    assert!(killed.expect("kill").success());
     let _ = child.wait();
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// Memory of the process that no budget counts: code, runtime, the fences of
-/// the coherence rules, the ring of recent changes, pools of connections to
+/// the coherence rules, pools of connections to
 /// MongoDB and Redis, the allocator's slack, and what two workers decode and
 /// encode at this moment. Measured at 40 to 60 MiB; the rest is reserve.
 pub const BASE_BYTES: u64 = 96 << 20;

@@ -76,6 +76,7 @@ pub async fn run(
     config: Config,
     on_event: impl Fn(Event<'_>) + Send + Sync + 'static,
 ) -> Result<(), Fatal> {
+    let signalled = shutdown_signal();
     let metrics = Arc::new(Metrics::default());
     install_panic_hook(Arc::clone(&metrics));
     raise_open_files();
@@ -128,7 +129,7 @@ pub async fn run(
     let ended = tokio::select! {
         ended = &mut server => Err(Fatal(format!("the gRPC server ended: {ended:?}"))),
         ended = &mut keeping_up => Err(describe_end(ended, &metrics)),
-        () = shutdown_signal() => Ok(()),
+        () = signalled => Ok(()),
     };
     reporting.abort();
     health.send_modify(|health| health.ready = false);
@@ -264,16 +265,21 @@ fn address(listener: &TcpListener) -> Result<SocketAddr, Fatal> {
     listener.local_addr().map_err(|e| Fatal(e.to_string()))
 }
 
-async fn shutdown_signal() {
-    let (Ok(mut term), Ok(mut int)) = (
+/// Completes at SIGTERM or SIGINT. Registered when called, so that a signal during
+/// the start is not lost to the default action, which ends the process without a drain.
+fn shutdown_signal() -> impl Future<Output = ()> {
+    let signals = (
         signal(SignalKind::terminate()),
         signal(SignalKind::interrupt()),
-    ) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+    );
+    async move {
+        let (Ok(mut term), Ok(mut int)) = signals else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
     }
 }
 

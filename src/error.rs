@@ -1,7 +1,7 @@
 //! What went wrong, sorted by what the caller can do. `grpc/status.rs` turns
 //! each into a `Status`, in one exhaustive match.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 pub use crate::model::{FieldProblem, shorten};
 use crate::model::{ReadInfo, TodoName, Token};
@@ -169,6 +169,22 @@ pub enum Error {
         /// Which tier was being waited for: `near`, `shared`, `origin`, `feed`.
         tier: &'static str,
     },
+    /// The call carries no valid credential.
+    #[error("the caller is not known: {}", .0.advice())]
+    CallerUnknown(CallerProblem),
+    /// The caller lacks a right. The text does not say whether the resource
+    /// exists.
+    #[error(
+        "{principal} lacks the permission {permission:?} on {resource}, or {resource} does not exist"
+    )]
+    PermissionDenied {
+        /// What was asked for, such as `todos.create`.
+        permission: &'static str,
+        /// Name of the list.
+        resource: String,
+        /// Who asked.
+        principal: Arc<str>,
+    },
     /// The write may or may not have taken place.
     #[error(
         "it is not known whether the write took place: {problem}; read the todo with fully_consistent before repeating it, or send a request_id"
@@ -177,6 +193,86 @@ pub enum Error {
         /// What was seen.
         problem: String,
     },
+}
+
+/// Why a caller is not known. No variant holds any part of a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallerProblem {
+    /// The call carries no credential.
+    Missing,
+    /// The credential cannot be read.
+    Malformed,
+    /// The token has expired.
+    Expired,
+    /// The token is not valid yet.
+    NotYetValid,
+    /// The token is for another audience.
+    Audience,
+    /// The token is of another issuer.
+    Issuer,
+    /// No such API key, or no such key of the issuer.
+    Key,
+    /// The signature does not match, or is of a kind that is not accepted.
+    Signature,
+    /// The client's certificate has no name that may call.
+    Certificate,
+}
+
+impl CallerProblem {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Missing,
+        Self::Malformed,
+        Self::Expired,
+        Self::NotYetValid,
+        Self::Audience,
+        Self::Issuer,
+        Self::Key,
+        Self::Signature,
+        Self::Certificate,
+    ];
+
+    /// Its name in the error's metadata and in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Malformed => "malformed",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::Audience => "audience",
+            Self::Issuer => "issuer",
+            Self::Key => "key",
+            Self::Signature => "signature",
+            Self::Certificate => "certificate",
+        }
+    }
+
+    const fn advice(self) -> &'static str {
+        match self {
+            Self::Missing => {
+                "the call has no credential of a kind that this service accepts; send an API key or a token as \"authorization: Bearer ...\", or connect with a client certificate"
+            }
+            Self::Malformed => {
+                "its credential cannot be read; send one authorization header of at most 8 KiB of ASCII, with the scheme Bearer and an API key or a JSON Web Token that names its subject"
+            }
+            Self::Expired => "its token has expired; get a new one",
+            Self::NotYetValid => "its token is not valid yet; compare the clocks",
+            Self::Audience => {
+                "its token is for another service; get one for the audience of this one"
+            }
+            Self::Issuer => "its token is of an issuer that this service does not accept",
+            Self::Key => {
+                "its API key, or the key that signed its token, is not known here; it may have been revoked"
+            }
+            Self::Signature => {
+                "the signature of its token does not match, or is of a kind that is not accepted; use RS256, ES256 or EdDSA"
+            }
+            Self::Certificate => {
+                "its certificate has no URI or DNS name that may call; compare --tls-client-names"
+            }
+        }
+    }
 }
 
 /// When a caller that was refused should try again: about a heartbeat interval

@@ -16,6 +16,7 @@
 //! changes to [`watch`], and moves the frontier. ARCHITECTURE.md has the map of the
 //! modules, [`coherence`] the protocol in a page.
 
+pub mod auth;
 pub mod budget;
 pub mod cache;
 pub mod cli;

@@ -310,6 +310,24 @@ fn classify(error: Error) -> (Code, ErrorReason, ErrorDetails) {
             ErrorReason::DeadlineExceeded,
             with(metadata([("tier", tier.into())])),
         ),
+        Error::CallerUnknown(problem) => (
+            Code::Unauthenticated,
+            ErrorReason::CallerUnknown,
+            with(metadata([("why", problem.name().into())])),
+        ),
+        Error::PermissionDenied {
+            permission,
+            resource,
+            principal,
+        } => (
+            Code::PermissionDenied,
+            ErrorReason::PermissionDenied,
+            with(metadata([
+                ("permission", permission.into()),
+                ("resource", resource),
+                ("principal", principal.as_ref().into()),
+            ])),
+        ),
         Error::WriteOutcomeUnknown { problem } => (
             Code::Unknown,
             ErrorReason::WriteOutcomeUnknown,
@@ -462,6 +480,7 @@ fn header_bytes(headers: &HeaderMap) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::CallerProblem;
     use crate::model::{OriginId, OriginTime, TodoName};
 
     #[test]
@@ -623,6 +642,22 @@ mod tests {
                 Code::DeadlineExceeded,
                 "DEADLINE_EXCEEDED",
                 &["tier"],
+            ),
+            (
+                Error::CallerUnknown(CallerProblem::Expired),
+                Code::Unauthenticated,
+                "CALLER_UNKNOWN",
+                &["why"],
+            ),
+            (
+                Error::PermissionDenied {
+                    permission: "todos.create",
+                    resource: "lists/a".into(),
+                    principal: "user:ada".into(),
+                },
+                Code::PermissionDenied,
+                "PERMISSION_DENIED",
+                &["permission", "resource", "principal"],
             ),
             (
                 Error::WriteOutcomeUnknown { problem: text() },

@@ -9,6 +9,7 @@ protoc_gen_go_grpc_version=1.6.2
 grpcurl_version=1.9.4
 protoc_version=4.36.2
 grpc_java_version=1.82.2
+mongosh_version=2.12.0
 
 fail() {
     echo "clients: $*" >&2
@@ -141,4 +142,29 @@ npm_packages() {
     cmp -s "$clients/typescript/package-lock.json" "$mark" && return
     npm ci --silent --no-fund --no-audit --prefix "$clients/typescript" || fail "npm ci failed in clients/typescript"
     cp "$clients/typescript/package-lock.json" "$mark"
+}
+
+# A MongoDB replica set and a Redis Cluster for tests, unless MONGODB_URI and REDIS_URL
+# name some. They end with this script, which removes $1 by then.
+test_servers() {
+    local scratch="$1"
+    export SERVICE_BINARY="${SERVICE_BINARY:-${CARGO_TARGET_DIR:-$root/target}/debug/tidemark}"
+    export MONGOSH="npx --yes mongosh@$mongosh_version"
+    [ -x "$SERVICE_BINARY" ] || fail "$SERVICE_BINARY is missing: run cargo build"
+    [ -z "${MONGODB_URI:-}" ] || return 0
+    local mongod
+    mongod=$(command -v mongod || echo "$HOME/.cache/tidemark/mongod-6.0.5/mongod")
+    setpriv --pdeathsig TERM "$root/tests/tools/servers" "$mongod" >"$scratch/servers" &
+    servers_pid=$!
+    until [ -s "$scratch/servers" ]; do
+        kill -0 "$servers_pid" || fail "MongoDB and Redis did not start"
+        sleep 0.2
+    done
+    # shellcheck disable=SC1091
+    . "$scratch/servers"
+}
+
+# Ends them, and waits until their folders are removed.
+end_servers() {
+    [ -z "${servers_pid:-}" ] || { kill "$servers_pid" 2>/dev/null && wait "$servers_pid" || true; }
 }

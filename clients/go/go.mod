@@ -1,4 +1,4 @@
-module tidemark
+module tidemark.dev/clients/go
 
 go 1.26.0
 

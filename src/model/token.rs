@@ -91,6 +91,32 @@ impl Token {
 mod tests {
     use super::*;
 
+    /// The client libraries read version, origin and `seen` of a token (ADR 71), and
+    /// have the same texts in their tests.
+    #[test]
+    fn the_text_of_version_1_stays() {
+        let text = |origin, seen, fresh_to| {
+            Token {
+                origin: OriginId(origin),
+                seen: OriginTime(seen),
+                fresh_to: OriginTime(fresh_to),
+            }
+            .encode()
+        };
+        assert_eq!(
+            text(7, 10, 10),
+            "AQAAAAAAAAAHAAAAAAAAAAoAAAAAAAAACpj2nQaRC2sD"
+        );
+        assert_eq!(
+            text(7, 11, 9),
+            "AQAAAAAAAAAHAAAAAAAAAAsAAAAAAAAACejjLmA6UENV"
+        );
+        assert_eq!(
+            text(8, 1, 1),
+            "AQAAAAAAAAAIAAAAAAAAAAEAAAAAAAAAAZ6Ahy7aI_GU"
+        );
+    }
+
     #[test]
     fn every_cut_and_every_flip_is_seen() {
         let token = Token {

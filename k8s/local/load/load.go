@@ -21,7 +21,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/resolver/dns"
 	"google.golang.org/grpc/status"
-	todov1 "tidemark/gen/todo/v1"
+	todov1 "tidemark.dev/clients/go/gen/todo/v1"
 )
 
 const (

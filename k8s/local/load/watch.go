@@ -9,7 +9,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
-	todov1 "tidemark/gen/todo/v1"
+	todov1 "tidemark.dev/clients/go/gen/todo/v1"
 )
 
 // Changes are visible to a watch within milliseconds; a busy machine needs longer.

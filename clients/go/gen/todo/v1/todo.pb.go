@@ -139,6 +139,13 @@ const (
 	ErrorReason_ERROR_REASON_ORIGIN_FORBIDDEN ErrorReason = 18
 	// RESOURCE_EXHAUSTED: the database's disk is full. Nothing was written.
 	ErrorReason_ERROR_REASON_ORIGIN_FULL ErrorReason = 19
+	// UNAUTHENTICATED: the call has no valid credential. `why` is one of missing,
+	// malformed, expired, not_yet_valid, audience, issuer, key, signature and
+	// certificate.
+	ErrorReason_ERROR_REASON_CALLER_UNKNOWN ErrorReason = 20
+	// PERMISSION_DENIED: the caller (`principal`) lacks `permission` on
+	// `resource`, which may not exist.
+	ErrorReason_ERROR_REASON_PERMISSION_DENIED ErrorReason = 21
 )
 
 // Enum value maps for ErrorReason.
@@ -164,6 +171,8 @@ var (
 		17: "ERROR_REASON_ORIGIN_REFUSED",
 		18: "ERROR_REASON_ORIGIN_FORBIDDEN",
 		19: "ERROR_REASON_ORIGIN_FULL",
+		20: "ERROR_REASON_CALLER_UNKNOWN",
+		21: "ERROR_REASON_PERMISSION_DENIED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":           0,
@@ -186,6 +195,8 @@ var (
 		"ERROR_REASON_ORIGIN_REFUSED":        17,
 		"ERROR_REASON_ORIGIN_FORBIDDEN":      18,
 		"ERROR_REASON_ORIGIN_FULL":           19,
+		"ERROR_REASON_CALLER_UNKNOWN":        20,
+		"ERROR_REASON_PERMISSION_DENIED":     21,
 	}
 )
 
@@ -2045,7 +2056,7 @@ const file_todo_v1_todo_proto_rawDesc = "" +
 	"\x12SOURCE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vSOURCE_NEAR\x10\x01\x12\x11\n" +
 	"\rSOURCE_SHARED\x10\x02\x12\x11\n" +
-	"\rSOURCE_ORIGIN\x10\x03*\xab\x05\n" +
+	"\rSOURCE_ORIGIN\x10\x03*\xf0\x05\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aERROR_REASON_FIELD_INVALID\x10\x01\x12\x1f\n" +
@@ -2067,7 +2078,9 @@ const file_todo_v1_todo_proto_rawDesc = "" +
 	"\"ERROR_REASON_WRITE_OUTCOME_UNKNOWN\x10\x10\x12\x1f\n" +
 	"\x1bERROR_REASON_ORIGIN_REFUSED\x10\x11\x12!\n" +
 	"\x1dERROR_REASON_ORIGIN_FORBIDDEN\x10\x12\x12\x1c\n" +
-	"\x18ERROR_REASON_ORIGIN_FULL\x10\x132\xfd\x03\n" +
+	"\x18ERROR_REASON_ORIGIN_FULL\x10\x13\x12\x1f\n" +
+	"\x1bERROR_REASON_CALLER_UNKNOWN\x10\x14\x12\"\n" +
+	"\x1eERROR_REASON_PERMISSION_DENIED\x10\x152\xfd\x03\n" +
 	"\vTodoService\x12<\n" +
 	"\aGetTodo\x12\x17.todo.v1.GetTodoRequest\x1a\x18.todo.v1.GetTodoResponse\x12N\n" +
 	"\rBatchGetTodos\x12\x1d.todo.v1.BatchGetTodosRequest\x1a\x1e.todo.v1.BatchGetTodosResponse\x12B\n" +
@@ -2079,8 +2092,8 @@ const file_todo_v1_todo_proto_rawDesc = "" +
 	"\n" +
 	"DeleteTodo\x12\x1a.todo.v1.DeleteTodoRequest\x1a\x1b.todo.v1.DeleteTodoResponse\x12G\n" +
 	"\n" +
-	"WatchTodos\x12\x1a.todo.v1.WatchTodosRequest\x1a\x1b.todo.v1.WatchTodosResponse0\x01B@\n" +
-	"\x14dev.tidemark.todo.v1B\tTodoProtoP\x01Z\x1btidemark/gen/todo/v1;todov1b\x06proto3"
+	"WatchTodos\x12\x1a.todo.v1.WatchTodosRequest\x1a\x1b.todo.v1.WatchTodosResponse0\x01BO\n" +
+	"\x14dev.tidemark.todo.v1B\tTodoProtoP\x01Z*tidemark.dev/clients/go/gen/todo/v1;todov1b\x06proto3"
 
 var (
 	file_todo_v1_todo_proto_rawDescOnce sync.Once

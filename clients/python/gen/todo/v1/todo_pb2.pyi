@@ -41,6 +41,8 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_ORIGIN_REFUSED: _ClassVar[ErrorReason]
     ERROR_REASON_ORIGIN_FORBIDDEN: _ClassVar[ErrorReason]
     ERROR_REASON_ORIGIN_FULL: _ClassVar[ErrorReason]
+    ERROR_REASON_CALLER_UNKNOWN: _ClassVar[ErrorReason]
+    ERROR_REASON_PERMISSION_DENIED: _ClassVar[ErrorReason]
 SOURCE_UNSPECIFIED: Source
 SOURCE_NEAR: Source
 SOURCE_SHARED: Source
@@ -65,6 +67,8 @@ ERROR_REASON_WRITE_OUTCOME_UNKNOWN: ErrorReason
 ERROR_REASON_ORIGIN_REFUSED: ErrorReason
 ERROR_REASON_ORIGIN_FORBIDDEN: ErrorReason
 ERROR_REASON_ORIGIN_FULL: ErrorReason
+ERROR_REASON_CALLER_UNKNOWN: ErrorReason
+ERROR_REASON_PERMISSION_DENIED: ErrorReason
 
 class Todo(_message.Message):
     __slots__ = ("name", "title", "notes", "state", "priority", "labels", "due_time", "create_time", "update_time", "complete_time", "etag")

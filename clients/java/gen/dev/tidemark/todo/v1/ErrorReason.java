@@ -182,6 +182,25 @@ public enum ErrorReason
    * <code>ERROR_REASON_ORIGIN_FULL = 19;</code>
    */
   ERROR_REASON_ORIGIN_FULL(19),
+  /**
+   * <pre>
+   * UNAUTHENTICATED: the call has no valid credential. `why` is one of missing,
+   * malformed, expired, not_yet_valid, audience, issuer, key, signature and
+   * certificate.
+   * </pre>
+   *
+   * <code>ERROR_REASON_CALLER_UNKNOWN = 20;</code>
+   */
+  ERROR_REASON_CALLER_UNKNOWN(20),
+  /**
+   * <pre>
+   * PERMISSION_DENIED: the caller (`principal`) lacks `permission` on
+   * `resource`, which may not exist.
+   * </pre>
+   *
+   * <code>ERROR_REASON_PERMISSION_DENIED = 21;</code>
+   */
+  ERROR_REASON_PERMISSION_DENIED(21),
   UNRECOGNIZED(-1),
   ;
 
@@ -360,6 +379,25 @@ public enum ErrorReason
    * <code>ERROR_REASON_ORIGIN_FULL = 19;</code>
    */
   public static final int ERROR_REASON_ORIGIN_FULL_VALUE = 19;
+  /**
+   * <pre>
+   * UNAUTHENTICATED: the call has no valid credential. `why` is one of missing,
+   * malformed, expired, not_yet_valid, audience, issuer, key, signature and
+   * certificate.
+   * </pre>
+   *
+   * <code>ERROR_REASON_CALLER_UNKNOWN = 20;</code>
+   */
+  public static final int ERROR_REASON_CALLER_UNKNOWN_VALUE = 20;
+  /**
+   * <pre>
+   * PERMISSION_DENIED: the caller (`principal`) lacks `permission` on
+   * `resource`, which may not exist.
+   * </pre>
+   *
+   * <code>ERROR_REASON_PERMISSION_DENIED = 21;</code>
+   */
+  public static final int ERROR_REASON_PERMISSION_DENIED_VALUE = 21;
 
 
   public final int getNumber() {
@@ -406,6 +444,8 @@ public enum ErrorReason
       case 17: return ERROR_REASON_ORIGIN_REFUSED;
       case 18: return ERROR_REASON_ORIGIN_FORBIDDEN;
       case 19: return ERROR_REASON_ORIGIN_FULL;
+      case 20: return ERROR_REASON_CALLER_UNKNOWN;
+      case 21: return ERROR_REASON_PERMISSION_DENIED;
       default: return null;
     }
   }

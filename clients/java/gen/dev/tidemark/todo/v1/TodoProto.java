@@ -223,7 +223,7 @@ public final class TodoProto extends com.google.protobuf.GeneratedFile {
       "lenessBound\"$\n\nWatchReset\022\026\n\006reason\030\001 \001(" +
       "\tR\006reason*W\n\006Source\022\026\n\022SOURCE_UNSPECIFIE" +
       "D\020\000\022\017\n\013SOURCE_NEAR\020\001\022\021\n\rSOURCE_SHARED\020\002\022" +
-      "\021\n\rSOURCE_ORIGIN\020\003*\253\005\n\013ErrorReason\022\034\n\030ER" +
+      "\021\n\rSOURCE_ORIGIN\020\003*\360\005\n\013ErrorReason\022\034\n\030ER" +
       "ROR_REASON_UNSPECIFIED\020\000\022\036\n\032ERROR_REASON" +
       "_FIELD_INVALID\020\001\022\037\n\033ERROR_REASON_FILTER_" +
       "INVALID\020\002\022#\n\037ERROR_REASON_PAGE_TOKEN_INV" +
@@ -240,22 +240,24 @@ public final class TodoProto extends com.google.protobuf.GeneratedFile {
       "EDED\020\017\022&\n\"ERROR_REASON_WRITE_OUTCOME_UNK" +
       "NOWN\020\020\022\037\n\033ERROR_REASON_ORIGIN_REFUSED\020\021\022" +
       "!\n\035ERROR_REASON_ORIGIN_FORBIDDEN\020\022\022\034\n\030ER" +
-      "ROR_REASON_ORIGIN_FULL\020\0232\375\003\n\013TodoService" +
-      "\022<\n\007GetTodo\022\027.todo.v1.GetTodoRequest\032\030.t" +
-      "odo.v1.GetTodoResponse\022N\n\rBatchGetTodos\022" +
-      "\035.todo.v1.BatchGetTodosRequest\032\036.todo.v1" +
-      ".BatchGetTodosResponse\022B\n\tListTodos\022\031.to" +
-      "do.v1.ListTodosRequest\032\032.todo.v1.ListTod" +
-      "osResponse\022E\n\nCreateTodo\022\032.todo.v1.Creat" +
-      "eTodoRequest\032\033.todo.v1.CreateTodoRespons" +
-      "e\022E\n\nUpdateTodo\022\032.todo.v1.UpdateTodoRequ" +
-      "est\032\033.todo.v1.UpdateTodoResponse\022E\n\nDele" +
-      "teTodo\022\032.todo.v1.DeleteTodoRequest\032\033.tod" +
-      "o.v1.DeleteTodoResponse\022G\n\nWatchTodos\022\032." +
-      "todo.v1.WatchTodosRequest\032\033.todo.v1.Watc" +
-      "hTodosResponse0\001B@\n\024dev.tidemark.todo.v1" +
-      "B\tTodoProtoP\001Z\033tidemark/gen/todo/v1;todo" +
-      "v1b\006proto3"
+      "ROR_REASON_ORIGIN_FULL\020\023\022\037\n\033ERROR_REASON" +
+      "_CALLER_UNKNOWN\020\024\022\"\n\036ERROR_REASON_PERMIS" +
+      "SION_DENIED\020\0252\375\003\n\013TodoService\022<\n\007GetTodo" +
+      "\022\027.todo.v1.GetTodoRequest\032\030.todo.v1.GetT" +
+      "odoResponse\022N\n\rBatchGetTodos\022\035.todo.v1.B" +
+      "atchGetTodosRequest\032\036.todo.v1.BatchGetTo" +
+      "dosResponse\022B\n\tListTodos\022\031.todo.v1.ListT" +
+      "odosRequest\032\032.todo.v1.ListTodosResponse\022" +
+      "E\n\nCreateTodo\022\032.todo.v1.CreateTodoReques" +
+      "t\032\033.todo.v1.CreateTodoResponse\022E\n\nUpdate" +
+      "Todo\022\032.todo.v1.UpdateTodoRequest\032\033.todo." +
+      "v1.UpdateTodoResponse\022E\n\nDeleteTodo\022\032.to" +
+      "do.v1.DeleteTodoRequest\032\033.todo.v1.Delete" +
+      "TodoResponse\022G\n\nWatchTodos\022\032.todo.v1.Wat" +
+      "chTodosRequest\032\033.todo.v1.WatchTodosRespo" +
+      "nse0\001BO\n\024dev.tidemark.todo.v1B\tTodoProto" +
+      "P\001Z*tidemark.dev/clients/go/gen/todo/v1;" +
+      "todov1b\006proto3"
     };
     descriptor = com.google.protobuf.Descriptors.FileDescriptor
       .internalBuildGeneratedFileFrom(descriptorData,

@@ -50,11 +50,18 @@ impl Language {
                 "java".into(),
                 vec!["-jar".into(), built("java/target/todos.jar")],
             ),
-            Self::Python => (told("TIDEMARK_PYTHON"), vec![built("python/todos.py")]),
+            Self::Python => (
+                told("TIDEMARK_PYTHON"),
+                vec![built("python/example/todos.py")],
+            ),
             Self::TypeScript => ("node".into(), vec![built("typescript/dist/src/todos.js")]),
         };
         let mut command = dies_with_this_thread(&program);
         command.args(args);
+        if matches!(self, Self::Python) {
+            // The library is not installed where the program runs.
+            command.env("PYTHONPATH", clients.join("python"));
+        }
         command
     }
 

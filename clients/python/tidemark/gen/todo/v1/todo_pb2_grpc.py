@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from todo.v1 import todo_pb2 as todo_dot_v1_dot_todo__pb2
+from tidemark.gen.todo.v1 import todo_pb2 as todo_dot_v1_dot_todo__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__

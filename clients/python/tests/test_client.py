@@ -1,0 +1,169 @@
+"""The library against real replicas."""
+
+import threading
+import time
+import unittest
+
+import grpc
+
+from service import Replica, eventually
+from tidemark import Client, MirrorTooLarge, Todo, TodoError, fully_consistent
+
+
+class ServiceTest(unittest.TestCase):
+    def replica(self, database: str) -> Replica:
+        replica = Replica(database)
+        self.addCleanup(lambda: replica.kill())
+        return replica
+
+    def client(self, *addresses: str, **options) -> Client:
+        client = Client(addresses, **options)
+        self.addCleanup(client.close)
+        return client
+
+    def refused(self, reason: str, call, *args, **options) -> TodoError:
+        with self.assertRaises(TodoError) as raised:
+            call(*args, **options)
+        self.assertEqual(raised.exception.reason, reason, str(raised.exception))
+        return raised.exception
+
+    def test_reads_see_writes_on_any_replica(self) -> None:
+        one, other = self.replica("py_reads"), self.replica("py_reads")
+        client = self.client(one.address, other.address)
+        for n in range(30):
+            todo = client.create_todo("lists/home", Todo(title=str(n)))
+            # Round robin: these go to different replicas.
+            self.assertEqual([client.get_todo(todo.name).todo.title for _ in range(2)], [str(n)] * 2)
+            self.assertEqual(len(list(client.list_todos("lists/home"))), n + 1)
+        # The same across two clients, when one passes its token on.
+        first = self.client(one.address)
+        todo = first.create_todo("lists/home", Todo(title="over"), todo_id="handed")
+        second = self.client(other.address, token=first.token)
+        self.assertEqual(second.get_todo(todo.name).todo.title, "over")
+        session = client.new_session()
+        self.assertEqual(session.token, "")
+        session.get_todo(todo.name)
+        self.assertNotEqual(session.token, "")
+
+    def test_errors(self) -> None:
+        replica = self.replica("py_errors")
+        client = self.client(replica.address)
+        missing = self.refused("TODO_NOT_FOUND", client.get_todo, "lists/home/todos/none")
+        self.assertEqual(missing.code, grpc.StatusCode.NOT_FOUND)
+        self.assertEqual(missing.metadata["name"], "lists/home/todos/none")
+        self.assertEqual(missing.metadata["token"], client.token)
+        invalid = self.refused("FIELD_INVALID", client.create_todo, "lists/home", Todo())
+        self.assertEqual([one.field for one in invalid.fields], ["todo.title"])
+        self.assertTrue(invalid.fields[0].description)
+        milk = client.create_todo("lists/home", Todo(title="Buy milk"), todo_id="milk")
+        client.update_todo(Todo(name=milk.name, title="Buy oat milk", etag=milk.etag), ["title"])
+        self.refused("ETAG_MISMATCH", client.update_todo, Todo(name=milk.name, title="x", etag=milk.etag))
+        client.delete_todo(milk.name)
+        # A token of nobody is refused once; the session goes on without it.
+        stranger = self.client(replica.address, token="AAAA")
+        self.refused("TOKEN_INVALID", stranger.get_todo, milk.name)
+        self.refused("TODO_NOT_FOUND", stranger.get_todo, milk.name)
+
+    def test_deadlines(self) -> None:
+        replica = self.replica("py_deadlines")
+        client = self.client(replica.address)
+        # Connects before the replica is frozen.
+        milk = client.create_todo("lists/home", Todo(title="Buy milk"))
+        replica.freeze()
+        for timeout in 0.5, 0.2:
+            started = time.monotonic()
+            late = self.refused("", client.get_todo, milk.name, timeout=timeout)
+            self.assertEqual(late.code, grpc.StatusCode.DEADLINE_EXCEEDED)
+            self.assertLess(time.monotonic() - started, 3)
+
+    def test_lists_of_2500_todos(self) -> None:
+        one, other = self.replica("py_pages"), self.replica("py_pages")
+        one.import_todos(2500)
+        client = self.client(one.address, other.address)
+        for size in 0, 333, 1000:
+            found = client.list_todos("lists/many", page_size=size, consistency=fully_consistent())
+            self.assertEqual(len({todo.name for todo in found}), 2500, f"pages of {size}")
+        with self.assertRaises(MirrorTooLarge):
+            client.mirror("lists/many", max_bytes=10_000).run()
+
+    def test_a_mirror_ends_when_repetition_is_no_use(self) -> None:
+        client = self.client(self.replica("py_mirror_ends").address)
+        self.refused("FIELD_INVALID", client.mirror("no list").run)
+
+    def test_a_mirror_through_breaks_drains_and_resets(self) -> None:
+        one, other = self.replica("py_mirror"), self.replica("py_mirror")
+        client = self.client(one.address, other.address)
+        for name in "a", "b":
+            self.create(client, name)
+        client.create_todo("lists/home", Todo(title="0"), todo_id="counter")
+        lost: list[str | None] = []
+        numbers: list[int] = []
+
+        def on_change(name: str, todo: Todo | None) -> None:
+            if name.endswith("/counter") and todo:
+                numbers.append(int(todo.title))
+
+        followed = self.client(one.address, other.address).mirror(
+            "lists/home", on_change=on_change, on_stale=lambda error: lost.append(error and error.reason)
+        )
+        with followed as mirror:
+            self.assertTrue(mirror.wait_ready(60))
+            stop = threading.Event()
+            writer = threading.Thread(target=count_up, args=(client.new_session(), stop))
+            writer.start()
+            self.addCleanup(stop.set)
+            self.appears(client, mirror, "c")
+            # Wherever the watch is, it is lost both ways: by a break, and by a drain.
+            one.kill()
+            self.appears(client, mirror, "d")
+            one.start()
+            other.drain()
+            self.appears(client, mirror, "e")
+            other.start()
+            one.kill()
+            client.delete_todo("lists/home/todos/a", allow_missing=True)
+            self.appears(client, mirror, "f")
+            eventually("the deletion", lambda: mirror.get("lists/home/todos/a") is None)
+            one.start()
+            stop.set()
+            writer.join()
+            self.equals_the_list(mirror, client)
+            self.assertGreater(numbers[-1], 10)
+            self.assertEqual(numbers, sorted(numbers), "the mirror went back")
+
+            one.drop()
+            eventually("the reset", lambda: None in lost)
+            self.appears(client, mirror, "g")
+            self.equals_the_list(mirror, client)
+            self.assertEqual([todo.title for todo in mirror.todos], ["todo g"])
+        self.assertIn("DRAINING", lost)
+        self.assertIn("", lost)
+
+    def create(self, client: Client, name: str) -> None:
+        client.create_todo("lists/home", Todo(title=f"todo {name}"), todo_id=name)
+
+    def appears(self, client: Client, mirror, name: str) -> None:
+        self.create(client, name)
+        eventually(name, lambda: mirror.get(f"lists/home/todos/{name}") is not None)
+
+    def equals_the_list(self, mirror, client: Client) -> None:
+        def same() -> bool:
+            listed = client.list_todos("lists/home", consistency=fully_consistent())
+            return sorted(todo.name + todo.etag for todo in listed) == [t.name + t.etag for t in mirror.todos]
+
+        eventually("the same list", same)
+
+
+def count_up(client: Client, stop: threading.Event) -> None:
+    """Writes one number after the other into a todo."""
+    number = 0
+    while not stop.wait(0.005):
+        number += 1
+        try:
+            client.update_todo(Todo(name="lists/home/todos/counter", title=str(number)), ["title"])
+        except TodoError:
+            pass  # The next number will do.
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -148,7 +148,7 @@ async fn service() -> (tempfile::TempDir, Arc<Cache>, Arc<Metrics>) {
         Arc::new(origin),
         None,
         Arc::clone(&metrics),
-        tidemark::budget::Budgets::unlimited(),
+        tidemark::budget::Budgets::unlimited(256),
     );
     tokio::spawn(Arc::clone(&cache).run());
     cache
@@ -165,6 +165,7 @@ async fn calls(case: usize, rounds: u64) {
         let want = ReadOptions {
             consistency: Consistency::MinimizeLatency,
             deadline: None,
+            caller: None,
         };
         for round in 0..rounds + 100 {
             let name = TodoName::parse(&name(round % 100)).expect("a name");

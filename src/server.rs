@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    budget::Budgets,
+    budget::{Budgets, CONNECTION_BYTES},
     cache::{Cache, Clock, Fatal, Phase, Settings},
     config::Config,
     grpc::{
@@ -81,7 +81,10 @@ pub async fn run(
     install_panic_hook(Arc::clone(&metrics));
     raise_open_files();
     let plan = config.memory_plan().map_err(|e| Fatal(e.to_string()))?;
-    let (budgets, spare) = (Budgets::new(plan), SpareFiles::new());
+    let (budgets, spare) = (
+        Budgets::new(plan, config.max_origin_loads),
+        SpareFiles::new(),
+    );
     let (listeners, addresses) = bind_all(&config)?;
     let tls = load_tls(&config)?;
     if let Some(listener) = listeners.metrics {
@@ -189,7 +192,7 @@ fn grpc_port(
     Port {
         name: "gRPC",
         listener,
-        limits: Limits::new(all, one, budgets),
+        limits: Limits::new(all, one, tls.is_some(), budgets),
         http1: false,
         tls,
         max_age: config.max_connection_age,
@@ -237,6 +240,7 @@ fn side_port(
         limits: Limits {
             connections: MAX_SIDE_CONNECTIONS,
             per_address: MAX_SIDE_CONNECTIONS / 2,
+            bytes_each: CONNECTION_BYTES,
         },
         http1,
         tls: None,

@@ -22,7 +22,7 @@ use tokio::{
 
 use crate::{
     coherence::LoadRequirement,
-    loader::{LoadRequest, Loader},
+    loader::{Charge, LoadRequest, Loader},
     model::{Key, KeyRef, OriginTime, Source, Value},
     pb,
     telemetry::{Kind, Metrics},
@@ -173,7 +173,7 @@ impl Verifier {
             lease: None,
             past_near: true,
         };
-        let loaded = self.loader.load(vec![request]).await;
+        let loaded = self.loader.load(vec![request], Charge::default()).await;
         let (as_of, value) = match loaded.map(|mut loaded| loaded.pop()) {
             Ok(Some((stamped, Source::Origin))) => (stamped.as_of, stamped.value),
             Ok(_) => return Verdict::Undecided("another replica is loading the key".into()),

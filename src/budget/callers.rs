@@ -1,5 +1,5 @@
 //! Who uses how much of each budget. A caller is the address of its
-//! connections, as long as it has no other identity.
+//! connections, until a call proves another identity: see [`CallerKey`].
 //!
 //! The rule is work-conserving up to three quarters of a budget: so much one
 //! caller may use alone. The last quarter is for callers that have less than
@@ -8,7 +8,7 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -17,20 +17,48 @@ use std::{
 
 use super::SLOTS;
 
+/// Who is charged: callers with equal keys share one caller's part of each budget.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CallerKey(Identity);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Identity {
+    Address(IpAddr),
+    Principal(Arc<str>),
+}
+
+impl CallerKey {
+    /// The peer at this address. An IPv4 client of an IPv6 listener is the same
+    /// caller as one of an IPv4 listener. One IPv6 host has a whole /64 for itself.
+    #[must_use]
+    pub const fn address(address: IpAddr) -> Self {
+        Self(Identity::Address(match address.to_canonical() {
+            IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
+            v4 @ IpAddr::V4(_) => v4,
+        }))
+    }
+
+    /// Whoever has proved to be this principal, from whatever address.
+    #[must_use]
+    pub fn principal(name: &str) -> Self {
+        Self(Identity::Principal(name.into()))
+    }
+}
+
 /// What one caller uses of each budget. Lives as long as a connection of the
-/// caller or a reservation for it.
+/// caller, a call of it, or a reservation for it.
 #[derive(Debug)]
 pub struct Caller {
-    address: IpAddr,
+    key: CallerKey,
     used: [AtomicU64; SLOTS],
     registry: Weak<Callers>,
 }
 
 impl Caller {
-    /// The address of its connections.
+    /// Who it is.
     #[must_use]
-    pub const fn address(&self) -> IpAddr {
-        self.address
+    pub const fn key(&self) -> &CallerKey {
+        &self.key
     }
 
     pub(super) fn used(&self, slot: usize) -> u64 {
@@ -49,39 +77,34 @@ impl Caller {
 impl Drop for Caller {
     fn drop(&mut self) {
         if let Some(registry) = self.registry.upgrade() {
-            registry.forget(self.address);
+            registry.forget(&self.key);
         }
     }
 }
 
-/// The callers that have connections now.
+/// The callers that have connections or calls now.
 #[derive(Debug, Default)]
 pub struct Callers {
-    known: Mutex<HashMap<IpAddr, Weak<Caller>>>,
+    known: Mutex<HashMap<CallerKey, Weak<Caller>>>,
     /// Size of `known`, to be read without the lock.
     count: AtomicUsize,
 }
 
 impl Callers {
-    /// The caller at this address. To be asked once a connection.
+    /// The caller with this key. Takes a lock: to be asked once a connection, or
+    /// once a call that proves an identity.
     #[must_use]
-    pub fn of(self: &Arc<Self>, address: IpAddr) -> Arc<Caller> {
-        // An IPv4 client of an IPv6 listener is the same caller as one of an
-        // IPv4 listener. One IPv6 host has a whole /64 for itself.
-        let address = match address.to_canonical() {
-            IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
-            v4 @ IpAddr::V4(_) => v4,
-        };
+    pub fn of(self: &Arc<Self>, key: CallerKey) -> Arc<Caller> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(caller) = known.get(&address).and_then(Weak::upgrade) {
+        if let Some(caller) = known.get(&key).and_then(Weak::upgrade) {
             return caller;
         }
         let caller = Arc::new(Caller {
-            address,
+            key: key.clone(),
             used: [const { AtomicU64::new(0) }; SLOTS],
             registry: Arc::downgrade(self),
         });
-        known.insert(address, Arc::downgrade(&caller));
+        known.insert(key, Arc::downgrade(&caller));
         self.count.store(known.len(), Relaxed);
         caller
     }
@@ -93,20 +116,20 @@ impl Callers {
     }
 
     /// What one caller may have of a nearly used up budget of this limit: a
-    /// quarter, divided among more than a few callers.
+    /// quarter, divided among more than a few callers, and at least one.
     #[must_use]
     pub fn share(&self, limit: u64) -> u64 {
-        limit / (self.count() as u64 + 3)
+        (limit / (self.count() as u64 + 3)).max(1)
     }
 
-    fn forget(&self, address: IpAddr) {
+    fn forget(&self, key: &CallerKey) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         // It may have come back meanwhile.
         if known
-            .get(&address)
+            .get(key)
             .is_some_and(|caller| caller.strong_count() == 0)
         {
-            known.remove(&address);
+            known.remove(key);
         }
         self.count.store(known.len(), Relaxed);
     }
@@ -117,15 +140,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_caller_is_known_by_its_address_while_it_is_connected() {
+    fn a_caller_is_known_while_it_is_connected() {
         let callers = Arc::new(Callers::default());
-        let v4 = callers.of("10.0.0.1".parse().expect("an address"));
-        let mapped = callers.of("::ffff:10.0.0.1".parse().expect("an address"));
+        let at = |text: &str| callers.of(CallerKey::address(text.parse().expect("an address")));
+        let (v4, mapped) = (at("10.0.0.1"), at("::ffff:10.0.0.1"));
         assert!(Arc::ptr_eq(&v4, &mapped));
-        let one = callers.of("2001:db8::1".parse().expect("an address"));
-        let same = callers.of("2001:db8::2".parse().expect("an address"));
+        let (one, same) = (at("2001:db8::1"), at("2001:db8::2"));
         assert!(Arc::ptr_eq(&one, &same) && callers.count() == 2);
-        drop((v4, mapped, one, same));
+        let alice = callers.of(CallerKey::principal("alice"));
+        assert!(Arc::ptr_eq(
+            &alice,
+            &callers.of(CallerKey::principal("alice"))
+        ));
+        assert_eq!(callers.count(), 3);
+        drop((v4, mapped, one, same, alice));
         assert_eq!(callers.count(), 0);
     }
 }

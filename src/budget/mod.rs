@@ -14,6 +14,7 @@
 //! Pure: no clock, no runtime. Only [`limit`] reads files.
 
 mod callers;
+mod fair_queue;
 pub mod limit;
 mod plan;
 
@@ -23,35 +24,50 @@ use std::sync::{
 };
 
 pub use self::{
-    callers::{Caller, Callers},
-    plan::{BASE_BYTES, CONNECTION_BYTES, DoesNotFit, NEAR_OVERHEAD_PERCENT, Part, Plan},
+    callers::{Caller, CallerKey, Callers},
+    fair_queue::FairQueue,
+    plan::{
+        BASE_BYTES, CATCH_UP_BYTES, CONNECTION_BYTES, DoesNotFit, NEAR_OVERHEAD_PERCENT, Part,
+        Plan, TLS_CONNECTION_BYTES, WATCH_BYTES,
+    },
 };
 
 /// A bound on a number of things at once, not on bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
-    /// Open watches. Each holds some 12 KiB beside its names and pending
-    /// changes.
+    /// Open watches. What they hold is in [`Part::Watches`] and
+    /// [`Part::WatchNames`].
     OpenWatches,
+    /// Watches of all lists. Each takes every change, some 4 us: so many take a
+    /// core 16 ms a change.
+    AllListWatches,
     /// Watches that catch up from before the recent changes. Each is a change
     /// stream of its own at the database.
     CatchUpFeeds,
-    /// Writes under way: more than the database completes in a second would
-    /// only wait.
+    /// Writes that wait or are at the database: more than the database
+    /// completes in a second would only wait.
     Writes,
-    /// Keys that wait to be loaded.
+    /// Writes at the database: the connections to MongoDB that are for writes.
+    /// The others wait in turns of their callers.
+    RunningWrites,
+    /// Keys that wait to be loaded, or are loaded.
     WaitingKeys,
+    /// Pages being loaded. The others wait in turns of their callers.
+    PageLoads,
     /// Strong reads that wait for a heartbeat.
     StrongReads,
 }
 
 impl Count {
     /// All of them, in the order of their slots.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 8] = [
         Self::OpenWatches,
+        Self::AllListWatches,
         Self::CatchUpFeeds,
         Self::Writes,
+        Self::RunningWrites,
         Self::WaitingKeys,
+        Self::PageLoads,
         Self::StrongReads,
     ];
 
@@ -60,25 +76,39 @@ impl Count {
     pub const fn name(self) -> &'static str {
         match self {
             Self::OpenWatches => "open watches",
+            Self::AllListWatches => "watches of all lists",
             Self::CatchUpFeeds => "watches that begin before the recent changes",
             Self::Writes => "writes under way",
+            Self::RunningWrites => "writes at the database",
             Self::WaitingKeys => "keys waiting to be loaded",
+            Self::PageLoads => "page loads",
             Self::StrongReads => "strong reads",
         }
     }
 
-    /// How many at once.
+    /// How many at once. `origin_loads`: most loads at the origin at once
+    /// (`--max-origin-loads`).
     #[must_use]
-    pub const fn limit(self) -> u64 {
+    pub const fn limit(self, origin_loads: u64) -> u64 {
         match self {
             Self::OpenWatches => 20_000,
+            Self::AllListWatches => 4096,
             Self::CatchUpFeeds => 16,
             Self::Writes => 1024,
-            Self::WaitingKeys => 4096,
-            Self::StrongReads => 8192,
+            Self::RunningWrites => 64,
+            Self::WaitingKeys => origin_loads.saturating_mul(WAITING_PER_LOAD),
+            Self::PageLoads if origin_loads < PAGE_LOADS => origin_loads,
+            Self::PageLoads => PAGE_LOADS,
+            Self::StrongReads => 16_384,
         }
     }
 }
+
+/// Keys that may wait or be loaded, for each load that the origin may be asked to
+/// do at once.
+const WAITING_PER_LOAD: u64 = 16;
+/// Loads of pages at once: pages cannot be gathered into one load.
+const PAGE_LOADS: u64 = 16;
 
 /// How many budgets a caller has a share in.
 const SLOTS: usize = Part::ALL.len() + Count::ALL.len();
@@ -156,7 +186,13 @@ impl Budget {
         self.reserve(Some(caller), amount)
     }
 
-    fn reserve(self: &Arc<Self>, caller: Option<&Arc<Caller>>, amount: u64) -> Option<Reservation> {
+    /// Reserves `amount` for a caller, or for nobody.
+    #[must_use]
+    pub fn reserve(
+        self: &Arc<Self>,
+        caller: Option<&Arc<Caller>>,
+        amount: u64,
+    ) -> Option<Reservation> {
         self.try_add(caller.map(AsRef::as_ref), amount)
             .then(|| Reservation {
                 budget: Arc::clone(self),
@@ -181,6 +217,18 @@ impl Budget {
     #[must_use]
     pub fn is_full(&self, caller: Option<&Caller>) -> bool {
         !self.has_room(caller, self.used(), 1)
+    }
+
+    /// Whether there is room for `amount` of nobody's.
+    #[must_use]
+    pub fn has_room_for(&self, amount: u64) -> bool {
+        self.has_room(None, self.used(), amount)
+    }
+
+    /// How much of it this caller uses.
+    #[must_use]
+    pub fn used_by(&self, caller: &Caller) -> u64 {
+        caller.used(self.slot)
     }
 
     fn has_room(&self, caller: Option<&Caller>, used: u64, amount: u64) -> bool {
@@ -238,6 +286,24 @@ impl Reservation {
         self.amount
     }
 
+    /// Whose it is; `None`: nobody's.
+    #[must_use]
+    pub const fn caller(&self) -> Option<&Arc<Caller>> {
+        self.caller.as_ref()
+    }
+
+    /// Takes `amount` of it, or what is left of it, as a reservation by itself.
+    #[must_use]
+    pub fn split(&mut self, amount: u64) -> Self {
+        let amount = amount.min(self.amount);
+        self.amount -= amount;
+        Self {
+            budget: Arc::clone(&self.budget),
+            caller: self.caller.clone(),
+            amount,
+        }
+    }
+
     /// Reserves more. `false`: refused, and nothing changed.
     #[must_use]
     pub fn try_grow(&mut self, more: u64) -> bool {
@@ -252,6 +318,12 @@ impl Reservation {
     pub fn force_grow(&mut self, more: u64) {
         self.budget.add(self.caller.as_deref(), more);
         self.amount += more;
+    }
+
+    /// Makes it as large as the bytes that exist now.
+    pub fn set(&mut self, amount: u64) {
+        self.force_grow(amount.saturating_sub(self.amount));
+        self.shrink_to(amount);
     }
 
     /// Gives back all but `amount`.
@@ -278,15 +350,17 @@ pub struct Budgets {
 }
 
 impl Budgets {
-    /// Budgets of the sizes of this plan.
+    /// Budgets of the sizes of this plan, for an origin that may be asked to do
+    /// this many loads at once.
     #[must_use]
-    pub fn new(plan: Plan) -> Arc<Self> {
+    pub fn new(plan: Plan, origin_loads: usize) -> Arc<Self> {
+        let origin_loads = origin_loads as u64;
         let callers = Arc::new(Callers::default());
         let parts = Part::ALL
             .map(|part| Budget::new(part.name(), part as usize, plan.bytes(part), &callers));
         let counts = Count::ALL.map(|count| {
             let slot = Part::ALL.len() + count as usize;
-            Budget::new(count.name(), slot, count.limit(), &callers)
+            Budget::new(count.name(), slot, count.limit(origin_loads), &callers)
         });
         Arc::new(Self {
             plan,
@@ -298,8 +372,8 @@ impl Budgets {
 
     /// Budgets without a memory limit: for tests and simulations.
     #[must_use]
-    pub fn unlimited() -> Arc<Self> {
-        Self::new(Plan::unlimited())
+    pub fn unlimited(origin_loads: usize) -> Arc<Self> {
+        Self::new(Plan::unlimited(), origin_loads)
     }
 
     /// The sizes.
@@ -334,17 +408,16 @@ impl Budgets {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv4Addr};
-
     use super::*;
 
-    fn address(last: u8) -> IpAddr {
-        Ipv4Addr::new(10, 0, 0, last).into()
+    fn caller(budgets: &Budgets, last: u8) -> Arc<Caller> {
+        let address = [10, 0, 0, last].into();
+        budgets.callers().of(CallerKey::address(address))
     }
 
     #[test]
     fn a_reservation_is_given_back() {
-        let budgets = Budgets::unlimited();
+        let budgets = Budgets::unlimited(256);
         let loads = budgets.of(Part::Loads);
         let limit = loads.limit();
         let mut all = loads.try_reserve(limit).expect("all of it");
@@ -360,22 +433,54 @@ mod tests {
     /// have less than their share.
     #[test]
     fn a_greedy_caller_leaves_a_share_to_others() {
-        let budgets = Budgets::unlimited();
+        let budgets = Budgets::unlimited(256);
         let replies = budgets.of(Part::Replies);
         let piece = replies.limit() / 64;
-        let greedy = budgets.callers().of(address(1));
+        let greedy = caller(&budgets, 1);
         let mut held = Vec::new();
         while let Some(reservation) = replies.try_reserve_for(&greedy, piece) {
             held.push(reservation);
         }
         assert_eq!(held.len(), 48);
         assert!(replies.is_full(Some(&greedy)));
-        let modest = budgets.callers().of(address(2));
+        let modest = caller(&budgets, 2);
         assert!(!replies.is_full(Some(&modest)));
         let one = replies.try_reserve_for(&modest, piece).expect("its share");
         assert!(replies.try_reserve_for(&greedy, piece).is_none());
         drop((held, one));
         assert_eq!(replies.used(), 0);
         assert!(replies.try_reserve_for(&greedy, piece).is_some());
+    }
+
+    /// A bound of a few things is not used up as long as a caller without any comes.
+    #[test]
+    fn each_of_many_callers_has_a_share_of_a_small_bound() {
+        let budgets = Budgets::unlimited(256);
+        let feeds = budgets.count(Count::CatchUpFeeds);
+        let callers: Vec<_> = (0..40).map(|last| caller(&budgets, last)).collect();
+        let mut held = Vec::new();
+        while let Some(reservation) = feeds.try_reserve_for(&callers[0], 1) {
+            held.push(reservation);
+        }
+        assert_eq!(held.len(), 12);
+        for other in &callers[1..5] {
+            held.push(feeds.try_reserve_for(other, 1).expect("its share"));
+            assert!(feeds.try_reserve_for(other, 1).is_none());
+        }
+        assert!(feeds.try_reserve_for(&callers[6], 1).is_none());
+    }
+
+    #[test]
+    fn a_part_of_a_reservation_lives_by_itself() {
+        let budgets = Budgets::unlimited(256);
+        let (keys, one) = (budgets.count(Count::WaitingKeys), caller(&budgets, 1));
+        let mut all = keys.try_reserve_for(&one, 3).expect("room");
+        let part = all.split(2);
+        let rest = all.split(2);
+        assert_eq!((part.amount(), rest.amount(), all.amount()), (2, 1, 0));
+        drop((all, rest));
+        assert_eq!((keys.used(), keys.used_by(&one)), (2, 2));
+        drop(part);
+        assert_eq!(keys.used(), 0);
     }
 }

@@ -7,10 +7,11 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    Answer, Cache, ReadOptions, TodoBatch, TodoPage,
-    request::{ReadRequest, sort_items},
+    Answer, Cache, MAX_RESPONSE_BYTES, ReadOptions, TodoBatch, TodoPage,
+    request::{ReadItems, ReadRequest, sort_items},
 };
 use crate::{
+    budget::Caller,
     coherence::Consistency,
     error::Error,
     model::{KeyRef, OriginTime, PageQuery, TodoName, Value},
@@ -62,7 +63,10 @@ impl Cache {
         options: &ReadOptions,
     ) -> Result<Answer<TodoBatch>, Error> {
         let request = self.begin(options).await?;
-        let items = self.read_many(names, &request).await?;
+        let items = match self.read_many(names, &request).await? {
+            ReadItems::All(items) => items,
+            ReadItems::TooLarge { fitting } => return Err(too_large(fitting)),
+        };
         let keys = names.iter().map(KeyRef::Todo);
         let read = self.read_info(keys.zip(&items), &request)?;
         Ok(Answer {
@@ -71,8 +75,9 @@ impl Cache {
         })
     }
 
-    /// One page of a list: its names, then their todos like any others. `carried`:
-    /// the least `fresh_to` of the earlier pages.
+    /// One page of a list: its names, then their todos like any others. A page whose
+    /// todos are too large for one response ends early. `carried`: the least `fresh_to`
+    /// of the earlier pages.
     ///
     /// # Errors
     /// See [`Error`].
@@ -83,15 +88,40 @@ impl Cache {
         options: &ReadOptions,
     ) -> Result<Answer<TodoPage>, Error> {
         let request = self.begin(options).await?;
+        let mut query = Arc::clone(query);
+        loop {
+            match self.read_page(&query, carried, &request).await? {
+                Ok(answer) => return Ok(answer),
+                // The position after the last todo that fits is known to the origin
+                // only: read a shorter page, which ends there.
+                Err(fitting) => {
+                    let size = u32::try_from(fitting).unwrap_or(u32::MAX);
+                    let size = size.min(query.size - 1).max(1);
+                    Arc::make_mut(&mut query).size = size;
+                }
+            }
+        }
+    }
+
+    /// The page; or how many of its todos fit into a response.
+    async fn read_page(
+        &self,
+        query: &Arc<PageQuery>,
+        carried: Option<OriginTime>,
+        request: &ReadRequest<'_>,
+    ) -> Result<Result<Answer<TodoPage>, usize>, Error> {
         let page_key = KeyRef::Page(query);
-        let page_item = self.read_one(page_key, &request).await?;
+        let page_item = self.read_one(page_key, request).await?;
         let Value::Page(page) = &page_item.value else {
             return Err(Error::unavailable("a page was loaded as something else"));
         };
-        let items = self.read_many(&page.names, &request).await?;
+        let items = match self.read_many(&page.names, request).await? {
+            ReadItems::All(items) => items,
+            ReadItems::TooLarge { fitting } => return Ok(Err(fitting)),
+        };
         let keys = page.names.iter().map(KeyRef::Todo);
         let parts = keys.zip(&items).chain([(page_key, &page_item)]);
-        let mut read = self.read_info(parts, &request)?;
+        let mut read = self.read_info(parts, request)?;
         if let Some(carried) = carried {
             read.token.fresh_to = read.token.fresh_to.min(carried);
         }
@@ -101,15 +131,21 @@ impl Cache {
             unreadable: batch.unreadable,
             next: page.next.clone(),
         };
-        Ok(Answer { body, read })
+        Ok(Ok(Answer { body, read }))
     }
 
     /// The todo that is sent with a change, not older than `at_least`. `None`: it
     /// does not exist any more, or cannot be read in time.
-    pub async fn read_for_watch(&self, name: &TodoName, at_least: OriginTime) -> Option<Bytes> {
+    pub async fn read_for_watch(
+        &self,
+        name: &TodoName,
+        at_least: OriginTime,
+        caller: Option<&Arc<Caller>>,
+    ) -> Option<Bytes> {
         let request = ReadRequest {
             consistency: Consistency::AtLeastAsFresh(at_least),
             deadline: Some(Instant::now() + WATCH_READ_TIMEOUT),
+            caller,
             min_freshness: at_least,
             origin_error: None,
         };
@@ -122,5 +158,13 @@ impl Cache {
             Value::Todo(todo) => Some(todo),
             Value::Absent | Value::Unreadable(_) | Value::Page(_) => None,
         }
+    }
+}
+
+fn too_large(fitting: usize) -> Error {
+    Error::MessageTooLarge {
+        what: "reply",
+        limit: MAX_RESPONSE_BYTES,
+        advice: format!("ask for at most {fitting} of these names at once"),
     }
 }

@@ -1,5 +1,7 @@
 //! What a request needs at its arrival, and what its response states.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 use tracing::{Instrument as _, info_span};
 
@@ -9,6 +11,7 @@ use super::{
     within,
 };
 use crate::{
+    budget::{Caller, Count},
     coherence::{Consistency, MinFreshness},
     error::{Error, shorten},
     model::{KeyRef, Mono, OriginTime, ReadInfo, Source, Token},
@@ -16,19 +19,24 @@ use crate::{
 
 impl Cache {
     /// What the request needs: its consistency level as a time.
-    pub(super) async fn begin(&self, options: &ReadOptions) -> Result<ReadRequest, Error> {
+    pub(super) async fn begin<'a>(
+        &self,
+        options: &'a ReadOptions,
+    ) -> Result<ReadRequest<'a>, Error> {
         let arrival = self.tracker.now();
         let (consistency, deadline) = (options.consistency, options.deadline);
+        let caller = options.caller.as_ref();
         if !self.tracker.is_started() {
             return Err(Error::starting());
         }
         if let Consistency::AtLeastAsFresh(seen) = consistency {
             let field = "consistency.at_least_as_fresh";
-            Box::pin(self.check_not_future(field, seen, deadline)).await?;
+            Box::pin(self.check_not_future(field, seen, deadline, caller)).await?;
         }
         let request = |min_freshness, origin_error| ReadRequest {
             consistency,
             deadline,
+            caller,
             min_freshness,
             origin_error,
         };
@@ -46,6 +54,7 @@ impl Cache {
                 what: "anything".into(),
             }
         } else {
+            let _place = self.reserve(Count::StrongReads, caller)?;
             let span = info_span!("heartbeat", tidemark.tier = "origin");
             let heartbeat = self.tracker.heartbeats.begun_since(since).instrument(span);
             match Box::pin(within(deadline, "origin", heartbeat)).await? {
@@ -66,17 +75,19 @@ impl Cache {
     /// issued by this service is below any heartbeat begun after the request arrived.
     ///
     /// # Errors
-    /// `TokenInvalid`; `OriginUnavailable` and `DeadlineExceeded` if it cannot be
-    /// decided.
+    /// `TokenInvalid`; `OriginUnavailable`, `Overloaded` and `DeadlineExceeded` if it
+    /// cannot be decided.
     pub(super) async fn check_not_future(
         &self,
         field: &'static str,
         time: OriginTime,
         deadline: Option<Instant>,
+        caller: Option<&Arc<Caller>>,
     ) -> Result<(), Error> {
         if time <= self.tracker.newest_proven() {
             return Ok(());
         }
+        let _place = self.reserve(Count::StrongReads, caller)?;
         // Later than now: a heartbeat begun in this very instant may be the one
         // that the token has seen.
         let since = Mono(self.tracker.now().0 + 1);

@@ -8,23 +8,25 @@ mod counters;
 mod freshness;
 mod grace;
 mod read;
+mod read_many;
 mod request;
 mod write;
+mod write_queue;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, future::Either, stream::BoxStream};
 use tokio::{
-    sync::{Semaphore, watch as channel},
+    sync::watch as channel,
     task::JoinSet,
     time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::request::{Answer, ReadOptions, TodoBatch, TodoPage, Written};
-use self::{counters::ReadCounters, write::MAX_WRITES};
+pub use self::request::{Answer, ReadOptions, TodoBatch, TodoPage, WriteOptions, Written};
+use self::{counters::ReadCounters, write_queue::WriteQueue};
 use crate::{
-    budget::Budgets,
+    budget::{Budget, Budgets, Caller, Count, Reservation},
     coherence::Watermarks,
     error::Error,
     follower::Follower,
@@ -42,6 +44,13 @@ pub use crate::{
     tracker::{Clock, Fatal, Phase},
     watch::{WatchEvent, WatchMessage, WatchRequest},
 };
+
+/// Most bytes of todos in one response: what gRPC clients accept by default (4 MiB),
+/// less what some of them count with a message.
+pub const MAX_RESPONSE_BYTES: usize = (4 << 20) - (16 << 10);
+/// Largest todo that is sent, in bytes. A valid one has less than 64 KiB; an edit made
+/// in the database may be larger.
+pub const MAX_TODO_BYTES: usize = 1 << 20;
 
 /// The messages of a watch. Ends only when the replica shuts down, after a last
 /// progress message.
@@ -78,7 +87,8 @@ pub struct Cache {
     loader: Arc<Loader>,
     watches: Arc<Watches>,
     verifier: Arc<Verifier>,
-    writes: Arc<Semaphore>,
+    writes: Arc<WriteQueue>,
+    budgets: Arc<Budgets>,
     metrics: Arc<Metrics>,
     read_counters: ReadCounters,
     /// Ends the streams of watchers.
@@ -137,13 +147,14 @@ impl Cache {
             Arc::clone(&tiers),
             Arc::clone(&metrics),
             tasks.clone(),
+            Arc::clone(&budgets),
             settings.max_origin_loads,
         ));
         let watches = Arc::new(Watches::new(
             Arc::clone(&tracker),
             Arc::clone(&origin),
             Arc::clone(&metrics),
-            budgets,
+            Arc::clone(&budgets),
             settings.heartbeat_interval,
             shutdown.clone(),
             tasks.clone(),
@@ -162,7 +173,8 @@ impl Cache {
             loader,
             watches,
             verifier,
-            writes: Arc::new(Semaphore::new(MAX_WRITES)),
+            writes: WriteQueue::new(Arc::clone(budgets.count(Count::RunningWrites))),
+            budgets,
             read_counters: ReadCounters::new(&metrics),
             metrics,
             settings,
@@ -211,16 +223,20 @@ impl Cache {
         }
         if let Some(after) = request.after {
             let newest = after.max(request.seen);
-            self.check_not_future("after", newest, deadline).await?;
+            let caller = request.caller.as_ref();
+            self.check_not_future("after", newest, deadline, caller)
+                .await?;
         }
-        let include_todo = request.include_todo;
+        let (include_todo, caller) = (request.include_todo, request.caller.clone());
         let messages = self.watches.open(request)?;
         if !include_todo {
             return Ok(messages);
         }
         let cache = Arc::clone(self);
         let with_todos = messages.then(move |message| match message.event {
-            WatchEvent::Change { .. } => Either::Left(Arc::clone(&cache).add_todo(message)),
+            WatchEvent::Change { .. } => {
+                Either::Left(Arc::clone(&cache).add_todo(message, caller.clone()))
+            }
             WatchEvent::Progress { .. } | WatchEvent::Reset { .. } => {
                 Either::Right(std::future::ready(message))
             }
@@ -229,9 +245,14 @@ impl Cache {
     }
 
     /// Adds the todo, not older than its change.
-    async fn add_todo(self: Arc<Self>, mut message: WatchMessage) -> WatchMessage {
+    async fn add_todo(
+        self: Arc<Self>,
+        mut message: WatchMessage,
+        caller: Option<Arc<Caller>>,
+    ) -> WatchMessage {
         if let WatchEvent::Change { change, todo } = &mut message.event {
-            *todo = self.read_for_watch(&change.name, change.time).await;
+            let read = self.read_for_watch(&change.name, change.time, caller.as_ref());
+            *todo = read.await;
         }
         message
     }
@@ -288,8 +309,17 @@ impl Cache {
         self.tasks.wait().await;
     }
 
-    fn overloaded(&self, kind: &'static str, limit: usize) -> Error {
+    /// A place among a number of things that all callers share.
+    fn reserve(&self, count: Count, caller: Option<&Arc<Caller>>) -> Result<Reservation, Error> {
+        let budget = self.budgets.count(count);
+        let place = budget.reserve(caller, 1);
+        place.ok_or_else(|| self.overloaded(budget))
+    }
+
+    fn overloaded(&self, budget: &Budget) -> Error {
+        let kind = budget.name();
         self.metrics.overloaded.get_or_create(&Kind { kind }).inc();
+        let limit = usize::try_from(budget.limit()).unwrap_or(usize::MAX);
         Error::overloaded(kind, limit)
     }
 }

@@ -12,14 +12,14 @@ use tracing::{Instrument as _, info_span};
 
 use super::{
     Cache,
-    request::{Miss, ReadItem, ReadRequest},
+    request::{Found, Miss, ReadItem, ReadRequest},
     within,
 };
 use crate::{
     coherence::{Admitted, Consistency, LoadRequirement},
     error::Error,
-    loader::LoadRequest,
-    model::{KeyRef, Source, TodoName},
+    loader::{Charge, LoadRequest},
+    model::{KeyRef, Source},
 };
 
 /// Longest wait for the frontier before a load begins instead. A working feed
@@ -31,57 +31,31 @@ impl Cache {
     pub(super) async fn read_one(
         &self,
         key: KeyRef<'_>,
-        request: &ReadRequest,
+        request: &ReadRequest<'_>,
     ) -> Result<ReadItem, Error> {
         let miss = match near_span(1).in_scope(|| self.lookup_near(0, key, request)) {
             Lookup::Hit(item) => return Ok(item),
             Lookup::Miss(miss) => miss,
         };
-        let mut items = [None];
         // Boxed, so that the future of a near hit stays small.
-        Box::pin(self.read_through(vec![miss], &mut items, request)).await?;
-        let [item] = items;
-        item.ok_or_else(|| Error::unavailable("the load returned no value"))
+        let found = Box::pin(self.read_through(vec![miss], request, false)).await?;
+        let found = found.into_iter().next().map(|(_, item)| item);
+        found.ok_or_else(|| Error::unavailable("the load returned no value"))
     }
 
-    /// Several todos, in their order.
-    pub(super) async fn read_many(
-        &self,
-        names: &[TodoName],
-        request: &ReadRequest,
-    ) -> Result<Vec<ReadItem>, Error> {
-        let (mut items, mut misses) = (Vec::with_capacity(names.len()), Vec::new());
-        near_span(names.len()).in_scope(|| {
-            for (at, name) in names.iter().enumerate() {
-                match self.lookup_near(at, KeyRef::Todo(name), request) {
-                    Lookup::Hit(item) => items.push(Some(item)),
-                    Lookup::Miss(miss) => {
-                        items.push(None);
-                        misses.push(miss);
-                    }
-                }
-            }
-        });
-        if !misses.is_empty() {
-            Box::pin(self.read_through(misses, &mut items, request)).await?;
-        }
-        // A lost item would shift the names of all that follow.
-        let items: Option<Vec<_>> = items.into_iter().collect();
-        items.ok_or_else(|| Error::unavailable("the load returned no value"))
-    }
-
-    /// Resolves near misses. Each step fills in what it can and returns the remaining
-    /// misses.
-    async fn read_through(
+    /// Resolves near misses. Each step returns what it found and the misses that are
+    /// left. `continues`: other misses of the request were admitted before.
+    pub(super) async fn read_through(
         &self,
         misses: Vec<Miss>,
-        items: &mut [Option<ReadItem>],
-        request: &ReadRequest,
-    ) -> Result<(), Error> {
-        let misses = self.wait_for_frontier(misses, items, request).await?;
-        let misses = self.lookup_shared(misses, items, request).await?;
+        request: &ReadRequest<'_>,
+        continues: bool,
+    ) -> Result<Found, Error> {
+        let mut found = Vec::with_capacity(misses.len());
+        let misses = self.wait_for_frontier(misses, &mut found, request).await?;
+        let misses = self.lookup_shared(misses, &mut found, request).await?;
         let Some(first) = misses.first() else {
-            return Ok(());
+            return Ok(found);
         };
         let error = if let Some(error) = &request.origin_error {
             error.clone()
@@ -89,15 +63,21 @@ impl Cache {
             let what = first.key.to_string();
             Error::CacheOnlyMiss { what }
         } else {
-            match self.load(&misses, items, request).await {
-                Ok(()) => return Ok(()),
+            match self.load(&misses, &mut found, request, continues).await {
+                Ok(()) => return Ok(found),
                 Err(error) => error,
             }
         };
-        self.serve_stale(misses, items, request, error)
+        self.serve_stale(misses, &mut found, request, error)?;
+        Ok(found)
     }
 
-    fn lookup_near(&self, at: usize, key: KeyRef<'_>, request: &ReadRequest) -> Lookup {
+    pub(super) fn lookup_near(
+        &self,
+        at: usize,
+        key: KeyRef<'_>,
+        request: &ReadRequest<'_>,
+    ) -> Lookup {
         let view = self.tracker.watermarks.view(key);
         let miss = |candidate, invalidated| {
             Lookup::Miss(Miss {
@@ -132,8 +112,8 @@ impl Cache {
     async fn wait_for_frontier(
         &self,
         misses: Vec<Miss>,
-        items: &mut [Option<ReadItem>],
-        request: &ReadRequest,
+        found: &mut Found,
+        request: &ReadRequest<'_>,
     ) -> Result<Vec<Miss>, Error> {
         let shared_up = self.tiers.shared_if_up().is_some();
         let helps = |miss: &Miss| {
@@ -156,7 +136,7 @@ impl Cache {
         let mut rest = Vec::new();
         for miss in misses {
             match self.lookup_near(miss.at, miss.key.as_ref(), request) {
-                Lookup::Hit(item) => items[miss.at] = Some(item),
+                Lookup::Hit(item) => found.push((miss.at, item)),
                 Lookup::Miss(miss) => rest.push(miss),
             }
         }
@@ -168,8 +148,8 @@ impl Cache {
     async fn lookup_shared(
         &self,
         misses: Vec<Miss>,
-        items: &mut [Option<ReadItem>],
-        request: &ReadRequest,
+        found: &mut Found,
+        request: &ReadRequest<'_>,
     ) -> Result<Vec<Miss>, Error> {
         let (asked, mut rest): (Vec<_>, Vec<_>) = misses.into_iter().partition(|miss| {
             self.may_be_shared(&miss.view, request) && self.lease(miss, request).is_none()
@@ -186,9 +166,9 @@ impl Cache {
             tidemark.keys = keys.len()
         );
         let lookup = self.tiers.lookup_shared(scope, &keys).instrument(span);
-        let found = within(request.deadline, "shared", lookup).await?;
+        let entries = within(request.deadline, "shared", lookup).await?;
         let proven = self.tracker.newest_proven();
-        for (mut miss, stamped) in asked.into_iter().zip(found) {
+        for (mut miss, stamped) in asked.into_iter().zip(entries) {
             let Some(stamped) = stamped.filter(|it| self.is_believable(it, proven, request)) else {
                 rest.push(miss);
                 continue;
@@ -199,7 +179,7 @@ impl Cache {
                         self.promote(scope, &miss, &stamped);
                     }
                     let item = request.item(stamped.value, admitted, Source::Shared);
-                    items[miss.at] = Some(item);
+                    found.push((miss.at, item));
                 }
                 None => {
                     if miss.view.admissible(stamped.as_of).is_some() {
@@ -215,8 +195,9 @@ impl Cache {
     async fn load(
         &self,
         misses: &[Miss],
-        items: &mut [Option<ReadItem>],
-        request: &ReadRequest,
+        found: &mut Found,
+        request: &ReadRequest<'_>,
+        continues: bool,
     ) -> Result<(), Error> {
         let load_request = |miss: &Miss| LoadRequest {
             key: miss.key.clone(),
@@ -230,14 +211,18 @@ impl Cache {
         let keys = misses.len();
         let span = info_span!("origin", tidemark.tier = "origin", tidemark.keys = keys);
         let requests = misses.iter().map(load_request).collect();
-        let load = self.loader.load(requests).instrument(span);
+        let charge = Charge {
+            caller: request.caller,
+            continues,
+        };
+        let load = self.loader.load(requests, charge).instrument(span);
         let loaded = within(request.deadline, "origin", load).await??;
         for (miss, (stamped, source)) in misses.iter().zip(loaded) {
             let as_of = stamped.as_of;
             // Inadmissible only if it is a page in its grace, invalidated while it
             // was loaded.
             let admitted = miss.view.admissible(as_of).unwrap_or(Admitted::at(as_of));
-            items[miss.at] = Some(request.item(stamped.value, admitted, source));
+            found.push((miss.at, request.item(stamped.value, admitted, source)));
         }
         Ok(())
     }
@@ -247,8 +232,8 @@ impl Cache {
     fn serve_stale(
         &self,
         misses: Vec<Miss>,
-        items: &mut [Option<ReadItem>],
-        request: &ReadRequest,
+        found: &mut Found,
+        request: &ReadRequest<'_>,
         error: Error,
     ) -> Result<(), Error> {
         let origin_down = matches!(error, Error::OriginUnavailable { .. }) || request.origin_down();
@@ -266,22 +251,23 @@ impl Cache {
             let Some(admitted) = miss.view.admit(stamped.as_of, min_freshness) else {
                 return Err(error);
             };
-            items[miss.at] = Some(ReadItem {
+            let item = ReadItem {
                 stale: true,
                 ..request.item(stamped.value, admitted, source)
-            });
+            };
+            found.push((miss.at, item));
         }
         Ok(())
     }
 }
 
 /// The result of a near lookup. The key is cloned only for a miss.
-enum Lookup {
+pub(super) enum Lookup {
     Hit(ReadItem),
     Miss(Miss),
 }
 
 /// The span of a near lookup: one atomic load while no exporter is set.
-fn near_span(keys: usize) -> tracing::Span {
+pub(super) fn near_span(keys: usize) -> tracing::Span {
     info_span!("near", tidemark.tier = "near", tidemark.keys = keys)
 }

@@ -1,12 +1,17 @@
 //! The data of one read: what it needs, what was found, what is missing.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::{
+    budget::Caller,
     coherence::{Admitted, Consistency, ReadView},
     error::Error,
-    model::{Key, OriginTime, PagePosition, ReadInfo, Source, Stamped, TodoName, Token, Value},
+    model::{
+        Key, OriginTime, PagePosition, ReadInfo, RequestId, Source, Stamped, TodoName, Token, Value,
+    },
 };
 
 /// How a caller wants a read to be done.
@@ -16,6 +21,19 @@ pub struct ReadOptions {
     pub consistency: Consistency,
     /// When the caller stops waiting; `None`: never.
     pub deadline: Option<Instant>,
+    /// Whose share it takes of what all callers use; `None`: nobody's.
+    pub caller: Option<Arc<Caller>>,
+}
+
+/// How a caller wants a write to be done.
+#[derive(Clone, Debug, Default)]
+pub struct WriteOptions {
+    /// Repeats under the same id have no effect.
+    pub request_id: Option<RequestId>,
+    /// When the caller stops waiting; `None`: never.
+    pub deadline: Option<Instant>,
+    /// Whose share it takes of what all callers use; `None`: nobody's.
+    pub caller: Option<Arc<Caller>>,
 }
 
 /// A response and how fresh it is.
@@ -59,9 +77,10 @@ pub struct Written {
 }
 
 /// What one request needs, decided once at its arrival.
-pub(super) struct ReadRequest {
+pub(super) struct ReadRequest<'a> {
     pub(super) consistency: Consistency,
     pub(super) deadline: Option<Instant>,
+    pub(super) caller: Option<&'a Arc<Caller>>,
     /// What the response must be fresh to.
     pub(super) min_freshness: OriginTime,
     /// Why the origin cannot be asked. Set only if responses marked stale are
@@ -69,7 +88,7 @@ pub(super) struct ReadRequest {
     pub(super) origin_error: Option<Error>,
 }
 
-impl ReadRequest {
+impl ReadRequest<'_> {
     pub(super) const fn origin_down(&self) -> bool {
         self.origin_error.is_some()
     }
@@ -92,6 +111,20 @@ pub(super) struct ReadItem {
     pub(super) source: Source,
     pub(super) stale: bool,
 }
+
+/// The result of a read of several todos.
+pub(super) enum ReadItems {
+    /// All of them, in their order.
+    All(Vec<ReadItem>),
+    /// They are too large for one response: some of the first ones would fit.
+    TooLarge {
+        /// How many: exact if all before were read, else by their mean size.
+        fitting: usize,
+    },
+}
+
+/// What a read of several todos found, each with its place in the response.
+pub(super) type Found = Vec<(usize, ReadItem)>;
 
 /// A part that near could not answer.
 pub(super) struct Miss {

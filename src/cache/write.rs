@@ -3,20 +3,23 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::TryAcquireError, time::Instant};
+use tokio::time::{Instant, error::Elapsed, timeout_at};
 use tracing::{Instrument as _, info_span};
 
-use super::{Cache, Written, within};
+use super::{Cache, WriteOptions, Written, within};
 use crate::{
+    budget::{Count, Part},
     error::{Error, shorten},
     model::{OriginTime, Patch, RequestId, TodoName, Token, Write},
     origin::{Rule, WriteError},
     telemetry::Kind,
 };
 
-/// Writes under way at once. More than the origin completes in a second would only
-/// wait.
-pub(super) const MAX_WRITES: usize = 1024;
+/// What a write takes beside the texts that it carries: tasks, and the driver's work.
+const WRITE_BYTES: u64 = 4 << 10;
+/// What these texts take, in their sizes: the write, the database's command and its
+/// reply, and the reply to the caller.
+const WRITE_FACTOR: u64 = 4;
 /// When a write is worth trying again after the disk was full: an operator has to
 /// free disk space.
 const FULL_RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -26,27 +29,34 @@ const SEND_MARGIN: Duration = Duration::from_millis(50);
 
 impl Cache {
     /// Does one write and returns once it is durable. The write is a task of its
-    /// own: it completes even if the caller goes away.
+    /// own: it completes even if the caller goes away, and is charged until then.
     ///
     /// # Errors
     /// See [`Error`]. `OriginUnavailable` and `Overloaded` had no effect.
     pub async fn write(
         self: &Arc<Self>,
         write: Write,
-        request: Option<RequestId>,
-        deadline: Option<Instant>,
+        options: WriteOptions,
     ) -> Result<Written, Error> {
-        let permit = Arc::clone(&self.writes)
-            .try_acquire_owned()
-            .map_err(|error| match error {
-                TryAcquireError::NoPermits => self.overloaded("writes under way", MAX_WRITES),
-                TryAcquireError::Closed => Error::Draining,
-            })?;
+        let WriteOptions {
+            request_id,
+            deadline,
+            caller,
+        } = options;
+        let place = self.reserve(Count::Writes, caller.as_ref())?;
+        let bytes = WRITE_BYTES + write.bytes() as u64 * WRITE_FACTOR;
+        let budget = self.budgets.of(Part::Writes);
+        let memory = budget.reserve(caller.as_ref(), bytes);
+        let memory = memory.ok_or_else(|| self.overloaded(budget))?;
         let send_by = deadline.map(send_by);
         let cache = Arc::clone(self);
         let task = self.tasks.spawn(async move {
-            let _permit = permit;
-            cache.write_and_invalidate(write, request, send_by).await
+            let _held = (place, memory);
+            let turn = cache.writes.enter(caller.as_ref());
+            let Ok(_turn) = before(send_by, turn).await else {
+                return Err(cache.overloaded(cache.budgets.count(Count::RunningWrites)));
+            };
+            cache.write_and_invalidate(write, request_id, send_by).await
         });
         let task = task.instrument(info_span!("write", tidemark.tier = "origin"));
         within(deadline, "origin", task)
@@ -177,6 +187,14 @@ fn may_move_in_list(write: &Write) -> bool {
         due_time,
     } = patch;
     state.is_some() || priority.is_some() || labels.is_some() || due_time.is_some()
+}
+
+/// Waits for `work` until this instant, if there is one.
+async fn before<T>(until: Option<Instant>, work: impl Future<Output = T>) -> Result<T, Elapsed> {
+    match until {
+        Some(until) => timeout_at(until, work).await,
+        None => Ok(work.await),
+    }
 }
 
 /// When a write with this deadline must have been sent: early enough that there is

@@ -122,7 +122,7 @@ async fn check_redis(config: &Config) -> Finding {
         .unwrap_or_default();
     let metrics = Arc::new(Metrics::default());
     let budgets = match config.memory_plan() {
-        Ok(plan) => Budgets::new(plan),
+        Ok(plan) => Budgets::new(plan, config.max_origin_loads),
         Err(problem) => return finding(Status::Error, problem.to_string(), "correct the settings"),
     };
     let tier = match server::shared_tier(config, &metrics, &budgets) {

@@ -167,6 +167,7 @@ pub fn read_options(
     Ok(ReadOptions {
         consistency,
         deadline,
+        caller: None,
     })
 }
 

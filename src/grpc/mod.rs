@@ -10,6 +10,7 @@ pub(crate) mod page_token;
 mod reflection;
 mod reply;
 mod request_body;
+mod request_memory;
 mod rpc_layer;
 mod service;
 mod status;

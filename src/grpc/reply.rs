@@ -11,14 +11,10 @@ use super::{
     encoded::EncodedTodo,
     server::{BatchGetTodosResponse, ListTodosResponse},
 };
-use crate::{error::Error, pb};
+use crate::{cache::MAX_TODO_BYTES, error::Error, pb};
 
-/// Largest reply in bytes: what clients accept by default, less what some of
-/// them count with a message.
-pub const MAX_REPLY_BYTES: usize = (4 << 20) - (16 << 10);
-/// Largest todo that is sent, in bytes. A valid one has less than 64 KiB; an
-/// edit made in the database may be larger.
-const MAX_TODO_BYTES: usize = 1 << 20;
+/// Largest reply in bytes.
+pub use crate::cache::MAX_RESPONSE_BYTES as MAX_REPLY_BYTES;
 /// Bytes before each todo in a list: tag and length.
 const TODO_OVERHEAD: usize = 5;
 

@@ -16,6 +16,7 @@ use super::{
     convert, deadline,
     encoded::{EncodedChange, EncodedTodo},
     page_token, reply,
+    request_memory::RequestMemory,
     server::{
         BatchGetTodosResponse, CreateTodoResponse, GetTodoResponse, ListTodosResponse,
         UpdateTodoResponse, WatchTodosResponse, todo_service_server::TodoService,
@@ -25,10 +26,12 @@ use super::{
     transport::Call,
 };
 use crate::{
-    budget::{Count, Part, Reservation},
-    cache::{Answer, Cache, TodoPage, WatchEvent, WatchMessage},
+    budget::{self, Count, Part, Reservation, WATCH_BYTES},
+    cache::{
+        Answer, Cache, ReadOptions, TodoPage, WatchEvent, WatchMessage, WatchRequest, WriteOptions,
+    },
     error::Error,
-    model::{PageQuery, ReadInfo, TodoName},
+    model::{OriginId, PageQuery, ReadInfo, RequestId, TodoName},
     pb,
 };
 
@@ -57,45 +60,74 @@ impl Todos {
 
 /// Decoded requests of fewer bytes are part of what every call is charged.
 const SMALL_REQUEST_BYTES: usize = 4 << 10;
-/// What a decoded request takes, in sizes of the encoded one: the message, and
-/// the names parsed from it.
-const DECODED_FACTOR: usize = 3;
 
-/// The caller's deadline and the message, which is charged to its call.
-fn split<T: prost::Message>(request: Request<T>) -> Result<(Option<Instant>, T), Error> {
-    let (metadata, extensions, message): (MetadataMap, _, T) = request.into_parts();
-    let bytes = message.encoded_len();
-    if bytes > SMALL_REQUEST_BYTES
-        && let Some(call) = extensions.get::<Arc<Call>>()
-    {
-        call.charge_decoded((bytes * DECODED_FACTOR) as u64)?;
-    }
-    Ok((deadline::of(&metadata), message))
+/// Who calls, and until when the caller waits.
+struct Caller {
+    deadline: Option<Instant>,
+    call: Option<Arc<Call>>,
 }
 
-/// The caller's place among the writes, or the watches, of all callers.
-fn reserve<T>(request: &Request<T>, count: Count) -> Result<Option<Reservation>, Error> {
-    let call = request.extensions().get::<Arc<Call>>();
-    call.map(|call| call.reserve(count)).transpose()
+impl Caller {
+    /// Whose share the call takes of what all callers use.
+    fn identity(&self) -> Option<Arc<budget::Caller>> {
+        self.call.as_ref().map(|call| Arc::clone(call.caller()))
+    }
+
+    fn read_options(
+        &self,
+        consistency: Option<pb::Consistency>,
+        origin: OriginId,
+    ) -> Result<ReadOptions, Error> {
+        let options = convert::read_options(consistency, self.deadline, origin)?;
+        Ok(ReadOptions {
+            caller: self.identity(),
+            ..options
+        })
+    }
+
+    fn write_options(&self, request_id: Option<RequestId>) -> WriteOptions {
+        WriteOptions {
+            request_id,
+            deadline: self.deadline,
+            caller: self.identity(),
+        }
+    }
+}
+
+/// The caller and the message, which is charged to its call.
+fn split<T: RequestMemory>(request: Request<T>) -> Result<(Caller, T), Error> {
+    let (metadata, mut extensions, message): (MetadataMap, _, T) = request.into_parts();
+    let call = extensions.remove::<Arc<Call>>();
+    let bytes = message.memory();
+    if bytes > SMALL_REQUEST_BYTES
+        && let Some(call) = &call
+    {
+        call.charge_decoded(bytes as u64)?;
+    }
+    let deadline = deadline::of(&metadata);
+    Ok((Caller { deadline, call }, message))
 }
 
 /// What a name in the filter of a watch takes beside its text.
 const WATCHED_NAME_BYTES: usize = 64;
 
-/// The memory of the names that a watch filters by, for as long as it is open.
-fn reserve_names(request: &Request<pb::WatchTodosRequest>) -> Result<Option<Reservation>, Error> {
-    let names = &request.get_ref().names;
-    let Some(call) = request.extensions().get::<Arc<Call>>() else {
-        return Ok(None);
-    };
-    if names.is_empty() {
-        return Ok(None);
+/// What an open watch takes of the shares of its caller.
+fn reserve_watch(call: &Call, watch: &WatchRequest) -> Result<Vec<Reservation>, Error> {
+    let mut held = vec![
+        call.reserve(Count::OpenWatches)?,
+        call.reserve_bytes(Part::Watches, WATCH_BYTES)?,
+    ];
+    if watch.list.is_none() {
+        held.push(call.reserve(Count::AllListWatches)?);
     }
-    let bytes: usize = names
-        .iter()
-        .map(|name| name.len() + WATCHED_NAME_BYTES)
-        .sum();
-    call.reserve_bytes(Part::WatchNames, bytes as u64).map(Some)
+    if !watch.names.is_empty() {
+        let names = watch.names.iter();
+        let bytes: usize = names
+            .map(|name| name.as_str().len() + WATCHED_NAME_BYTES)
+            .sum();
+        held.push(call.reserve_bytes(Part::WatchNames, bytes as u64)?);
+    }
+    Ok(held)
 }
 
 fn read_info(read: &ReadInfo) -> Option<pb::ReadInfo> {
@@ -137,10 +169,10 @@ impl TodoService for Todos {
         &self,
         request: Request<pb::GetTodoRequest>,
     ) -> Result<Response<GetTodoResponse>, Status> {
-        let (deadline, request) = split(request)?;
+        let (caller, request) = split(request)?;
         let name = convert::todo_name("name", &request.name).map_err(Error::from)?;
         let cache = self.cache()?;
-        let options = convert::read_options(request.consistency, deadline, cache.origin_id())?;
+        let options = caller.read_options(request.consistency, cache.origin_id())?;
         let answer = cache.get(&name, &options).await?;
         let todo = EncodedTodo::from(answer.body);
         reply::check_todo(&todo)?;
@@ -154,10 +186,10 @@ impl TodoService for Todos {
         &self,
         request: Request<pb::BatchGetTodosRequest>,
     ) -> Result<Response<BatchGetTodosResponse>, Status> {
-        let (deadline, request) = split(request)?;
+        let (caller, request) = split(request)?;
         let names = convert::names(&request.names)?;
         let cache = self.cache()?;
-        let options = convert::read_options(request.consistency, deadline, cache.origin_id())?;
+        let options = caller.read_options(request.consistency, cache.origin_id())?;
         let answer = cache.get_many(&names, &options).await?;
         let mut batch = BatchGetTodosResponse {
             todos: encoded(answer.body.todos),
@@ -174,10 +206,10 @@ impl TodoService for Todos {
         &self,
         request: Request<pb::ListTodosRequest>,
     ) -> Result<Response<ListTodosResponse>, Status> {
-        let (deadline, request) = split(request)?;
+        let (caller, request) = split(request)?;
         let (query, carried) = convert::page_query(&request)?;
         let cache = self.cache()?;
-        let options = convert::read_options(request.consistency, deadline, cache.origin_id())?;
+        let options = caller.read_options(request.consistency, cache.origin_id())?;
         let mut query = Arc::new(query);
         loop {
             let page = page_reply(&query, cache.list(&query, carried, &options).await?);
@@ -197,10 +229,10 @@ impl TodoService for Todos {
         &self,
         request: Request<pb::CreateTodoRequest>,
     ) -> Result<Response<CreateTodoResponse>, Status> {
-        let _place = reserve(&request, Count::Writes)?;
-        let (deadline, request) = split(request)?;
+        let (caller, request) = split(request)?;
         let (write, request_id) = convert::create(request, now_ms())?;
-        let done = self.cache()?.write(write, request_id, deadline).await?;
+        let options = caller.write_options(request_id);
+        let done = self.cache()?.write(write, options).await?;
         Ok(Response::new(CreateTodoResponse {
             todo: reply::sendable_todo(done.todo),
             token: done.token.encode(),
@@ -211,10 +243,10 @@ impl TodoService for Todos {
         &self,
         request: Request<pb::UpdateTodoRequest>,
     ) -> Result<Response<UpdateTodoResponse>, Status> {
-        let _place = reserve(&request, Count::Writes)?;
-        let (deadline, request) = split(request)?;
+        let (caller, request) = split(request)?;
         let (write, request_id) = convert::update(request)?;
-        let done = self.cache()?.write(write, request_id, deadline).await?;
+        let options = caller.write_options(request_id);
+        let done = self.cache()?.write(write, options).await?;
         Ok(Response::new(UpdateTodoResponse {
             todo: reply::sendable_todo(done.todo),
             token: done.token.encode(),
@@ -225,10 +257,10 @@ impl TodoService for Todos {
         &self,
         request: Request<pb::DeleteTodoRequest>,
     ) -> Result<Response<pb::DeleteTodoResponse>, Status> {
-        let _place = reserve(&request, Count::Writes)?;
-        let (deadline, request) = split(request)?;
+        let (caller, request) = split(request)?;
         let write = convert::delete(request)?;
-        let done = self.cache()?.write(write, None, deadline).await?;
+        let options = caller.write_options(None);
+        let done = self.cache()?.write(write, options).await?;
         Ok(Response::new(pb::DeleteTodoResponse {
             token: done.token.encode(),
         }))
@@ -240,23 +272,22 @@ impl TodoService for Todos {
         &self,
         request: Request<pb::WatchTodosRequest>,
     ) -> Result<Response<Self::WatchTodosStream>, Status> {
-        let place = reserve(&request, Count::OpenWatches)?;
-        let names = reserve_names(&request)?;
-        let call = request.extensions().get::<Arc<Call>>().cloned();
-        let (deadline, request) = split(request)?;
+        let (caller, request) = split(request)?;
         let cache = self.cache()?;
         let mut watch = convert::watch(&request, cache.origin_id())?;
-        if let Some(call) = call {
+        let mut held = Vec::new();
+        if let Some(call) = &caller.call {
+            held = reserve_watch(call, &watch)?;
             watch.closing = call.closing().clone();
-            watch.caller = Some(Arc::clone(call.caller()));
+            watch.caller = caller.identity();
         }
-        let messages = cache.watch(watch, deadline).await?;
+        let messages = cache.watch(watch, caller.deadline).await?;
         // The cache ends a stream only when the process or the connection closes,
         // after a last progress message.
         let end = futures::stream::once(async { Err(Status::from(Error::Draining)) });
         let replies = messages
             .map(move |message| {
-                let _held = (&place, &names);
+                let _held = &held;
                 Ok(watch_reply(message))
             })
             .chain(end);

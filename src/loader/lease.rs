@@ -74,8 +74,12 @@ impl Loader {
         }
         // Stored before they are answered: a later reader finds it near.
         self.tiers.near.put(key, stamped.clone(), None);
-        let waiters = self.state().flights.settle(key, stamped.as_of);
-        let Some(waiters) = waiters else { return false };
+        let mut state = self.state();
+        let Some(waiters) = state.flights.settle(key, stamped.as_of) else {
+            return false;
+        };
+        state.places.remove(key);
+        drop(state);
         for waiter in waiters {
             // A reader that has gone needs no answer.
             let _ = waiter.send(Ok((stamped.clone(), Source::Shared)));

@@ -6,7 +6,7 @@ mod lease;
 mod refresh_ahead;
 
 use std::{
-    collections::VecDeque,
+    collections::HashMap,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use self::refresh_ahead::HitCounters;
 use crate::{
+    budget::{Budgets, Caller, Count, FairQueue, Part, Reservation},
     coherence::{Joined, LoadRequirement, SingleFlight},
     error::Error,
     model::{Key, Mono, OriginTime, PageQuery, Source, Stamped, TodoName, Value},
@@ -38,11 +39,11 @@ const TODO_LOADS: usize = 4;
 /// Keys of one load of todos: about a millisecond of the origin's time, so that a
 /// key does not wait long for the others.
 const LOAD_KEYS: usize = 128;
-/// Loads of pages running at once; pages cannot be gathered.
-const PAGE_LOADS: usize = 16;
-/// Keys that may be loading or waiting, for each load that the origin may be asked
-/// to do at once.
-const WAITING_PER_LOAD: usize = 16;
+/// What a load takes, in sizes of the values that it returns: the origin's reply, its
+/// documents, and the values.
+const LOAD_FACTOR: u64 = 3;
+/// What a value is taken to have while none was loaded, and at least.
+const LEAST_VALUE_BYTES: u64 = 1 << 10;
 
 /// A value, and the tier that it came from in the end: the origin, or the shared
 /// tier where another replica had loaded it.
@@ -63,6 +64,15 @@ pub struct LoadRequest {
     pub past_near: bool,
 }
 
+/// Who asks.
+#[derive(Clone, Copy, Default)]
+pub struct Charge<'a> {
+    /// Whose share of the keys that may wait it is; `None`: nobody's.
+    pub caller: Option<&'a Arc<Caller>>,
+    /// It is the rest of a request whose first keys were admitted.
+    pub continues: bool,
+}
+
 /// Running and waiting loads.
 pub struct Loader {
     origin: Arc<dyn Origin>,
@@ -71,19 +81,21 @@ pub struct Loader {
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
     hits: HitCounters,
+    budgets: Arc<Budgets>,
     state: Mutex<State>,
     max_todo_loads: usize,
-    max_page_loads: usize,
-    max_waiting: usize,
 }
 
 #[derive(Default)]
 struct State {
     flights: SingleFlight<Key, oneshot::Sender<Outcome>>,
-    todos: VecDeque<TodoName>,
-    pages: VecDeque<Arc<PageQuery>>,
+    /// The place of each key of `flights`, for the caller that asked first.
+    places: HashMap<Key, Reservation>,
+    todos: FairQueue<TodoName>,
+    pages: FairQueue<Arc<PageQuery>>,
     todo_loads: usize,
-    page_loads: usize,
+    /// What a todo is expected to have, from those loaded last.
+    todo_bytes: u64,
 }
 
 impl Loader {
@@ -95,6 +107,7 @@ impl Loader {
         tiers: Arc<Tiers>,
         metrics: Arc<Metrics>,
         tasks: TaskTracker,
+        budgets: Arc<Budgets>,
         max_origin_loads: usize,
     ) -> Self {
         Self {
@@ -104,10 +117,9 @@ impl Loader {
             metrics,
             tasks,
             hits: HitCounters::default(),
+            budgets,
             state: Mutex::default(),
             max_todo_loads: TODO_LOADS.min(max_origin_loads),
-            max_page_loads: PAGE_LOADS.min(max_origin_loads),
-            max_waiting: max_origin_loads.saturating_mul(WAITING_PER_LOAD),
         }
     }
 
@@ -118,9 +130,14 @@ impl Loader {
     /// Loads keys, in their order. Joins running loads that began late enough.
     ///
     /// # Errors
-    /// `OriginUnavailable` if a load failed, `Overloaded` if too many keys wait.
-    pub async fn load(self: &Arc<Self>, requests: Vec<LoadRequest>) -> Result<Vec<Loaded>, Error> {
-        let outcomes = self.join(requests)?;
+    /// `OriginUnavailable` if a load failed. `Overloaded` if too many keys wait, or if
+    /// this caller has more than its share of nearly too many.
+    pub async fn load(
+        self: &Arc<Self>,
+        requests: Vec<LoadRequest>,
+        charge: Charge<'_>,
+    ) -> Result<Vec<Loaded>, Error> {
+        let outcomes = self.join(requests, charge)?;
         try_join_all(outcomes.into_iter().map(|outcome| async {
             match outcome.await {
                 Ok(Ok(loaded)) => Ok(loaded),
@@ -131,20 +148,35 @@ impl Loader {
         .await
     }
 
+    /// Places for so many keys more. A caller that waits for no key is admitted all the
+    /// same up to twice the bound, and so is the rest of a request that is under way:
+    /// one request may be larger than a share.
+    fn admit(&self, keys: u64, charge: Charge<'_>) -> Result<Reservation, Error> {
+        let waiting = self.budgets.count(Count::WaitingKeys);
+        if let Some(places) = waiting.reserve(charge.caller, keys) {
+            return Ok(places);
+        }
+        let used = charge
+            .caller
+            .map_or(waiting.used(), |caller| waiting.used_by(caller));
+        if (used == 0 || charge.continues) && waiting.used() <= 2 * waiting.limit() {
+            return Ok(waiting.force(charge.caller, keys));
+        }
+        let kind = waiting.name();
+        self.metrics.overloaded.get_or_create(&Kind { kind }).inc();
+        let limit = usize::try_from(waiting.limit()).unwrap_or(usize::MAX);
+        Err(Error::overloaded(kind, limit))
+    }
+
     fn join(
         self: &Arc<Self>,
         requests: Vec<LoadRequest>,
+        charge: Charge<'_>,
     ) -> Result<Vec<oneshot::Receiver<Outcome>>, Error> {
         let mut state = self.state();
         let is_new = |request: &&LoadRequest| !state.flights.has(&request.key);
-        let new = requests.iter().filter(is_new).count();
-        // A single request may exceed the bound; it is then alone.
-        if new > 0 && !state.flights.is_empty() && state.flights.len() + new > self.max_waiting {
-            drop(state);
-            let kind = "keys waiting to be loaded";
-            self.metrics.overloaded.get_or_create(&Kind { kind }).inc();
-            return Err(Error::overloaded(kind, self.max_waiting));
-        }
+        let new = requests.iter().filter(is_new).count() as u64;
+        let mut places = self.admit(new, charge)?;
         let mut outcomes = Vec::with_capacity(requests.len());
         for LoadRequest {
             key,
@@ -163,7 +195,10 @@ impl Loader {
                 continue;
             }
             match state.flights.join(&key, requirement, sender) {
-                Joined::First => self.start(&mut state, key, lease),
+                Joined::First => {
+                    state.places.insert(key.clone(), places.split(1));
+                    self.start(&mut state, key, lease);
+                }
                 Joined::Running | Joined::Next => drop(self.metrics.joined_loads.inc()),
             }
         }
@@ -202,8 +237,12 @@ impl Loader {
     /// Begins as many of the waiting loads as may run.
     fn begin_loads(self: &Arc<Self>, state: &mut State) {
         while state.todo_loads < self.max_todo_loads && !state.todos.is_empty() {
-            let count = state.todos.len().min(LOAD_KEYS);
-            let names: Vec<_> = state.todos.drain(..count).collect();
+            let Some(memory) = self.reserve_todos(state) else {
+                break;
+            };
+            let names: Vec<_> = std::iter::from_fn(|| state.todos.pop())
+                .take(LOAD_KEYS)
+                .collect();
             let keys: Vec<_> = names.iter().cloned().map(Key::Todo).collect();
             let after = state
                 .flights
@@ -211,20 +250,32 @@ impl Loader {
             state.todo_loads += 1;
             let loader = Arc::clone(self);
             self.tasks
-                .spawn(async move { loader.load_todos(names, keys, after).await });
+                .spawn(async move { loader.load_todos(names, keys, after, memory).await });
         }
-        while state.page_loads < self.max_page_loads {
-            let Some(query) = state.pages.pop_front() else {
+        let running = self.budgets.count(Count::PageLoads);
+        while !running.is_full(None) {
+            let admitted =
+                |caller: Option<&Arc<Caller>>| !running.is_full(caller.map(AsRef::as_ref));
+            let Some((caller, query)) = state.pages.pop_if(admitted) else {
                 break;
             };
+            let place = running.force(caller.as_ref(), 1);
             let (key, began) = (Key::Page(Arc::clone(&query)), self.tracker.now());
             let keys = std::slice::from_ref(&key);
             let after = state.flights.begin(keys, self.load_after(keys), began);
-            state.page_loads += 1;
             let loader = Arc::clone(self);
             self.tasks
-                .spawn(async move { loader.load_page(&query, key, after, began).await });
+                .spawn(async move { loader.load_page(&query, key, after, began, place).await });
         }
+    }
+
+    /// Memory for the next load of todos, by what the last ones took. `None`: it has to
+    /// wait for the end of one that runs.
+    fn reserve_todos(&self, state: &State) -> Option<Reservation> {
+        let keys = state.todos.len().min(LOAD_KEYS) as u64;
+        let bytes = keys * state.todo_bytes.max(LEAST_VALUE_BYTES) * LOAD_FACTOR;
+        let loads = self.budgets.of(Part::Loads);
+        (state.todo_loads == 0 || loads.has_room_for(bytes)).then(|| loads.force(None, bytes))
     }
 
     /// The time that a load of these keys must reach: the newest origin time that this
@@ -236,7 +287,13 @@ impl Loader {
         fences.fold(self.tracker.newest_known(), OriginTime::max)
     }
 
-    async fn load_todos(self: Arc<Self>, names: Vec<TodoName>, keys: Vec<Key>, after: OriginTime) {
+    async fn load_todos(
+        self: Arc<Self>,
+        names: Vec<TodoName>,
+        keys: Vec<Key>,
+        after: OriginTime,
+        mut memory: Reservation,
+    ) {
         self.count_load("todos", keys.len());
         let limit = self.timeout();
         let load = self.origin.load_todos(&names, after, limit);
@@ -247,6 +304,11 @@ impl Loader {
                 .collect(),
             Err(error) => vec![Err(error); keys.len()],
         };
+        let values = outcomes.iter().flatten();
+        let bytes: u64 = values
+            .map(|(stamped, _)| stamped.value.bytes() as u64)
+            .sum();
+        memory.set(bytes);
         for (key, outcome) in keys.iter().zip(&outcomes) {
             if let Ok((stamped, _)) = outcome
                 && self.is_current(key, stamped)
@@ -257,9 +319,11 @@ impl Loader {
         }
         let mut state = self.state();
         state.todo_loads -= 1;
+        state.expect_todos_of(bytes / names.len().max(1) as u64);
         for (key, outcome) in keys.into_iter().zip(outcomes) {
             state.end(key, &outcome);
         }
+        drop(memory);
         self.begin_loads(&mut state);
     }
 
@@ -269,6 +333,7 @@ impl Loader {
         key: Key,
         after: OriginTime,
         began: Mono,
+        place: Reservation,
     ) {
         self.count_load("page", 1);
         let limit = self.timeout();
@@ -285,7 +350,7 @@ impl Loader {
             }
         }
         let mut state = self.state();
-        state.page_loads -= 1;
+        drop(place);
         state.end(key, &outcome);
         self.begin_loads(&mut state);
     }
@@ -345,10 +410,13 @@ impl Loader {
 }
 
 impl State {
+    /// Queues the load of a key in the line of the caller that has its place.
     fn enqueue(&mut self, key: Key) {
+        let place = self.places.get(&key);
+        let caller = place.and_then(|place| place.caller().cloned());
         match key {
-            Key::Todo(name) => self.todos.push_back(name),
-            Key::Page(query) => self.pages.push_back(query),
+            Key::Todo(name) => self.todos.push(caller.as_ref(), name),
+            Key::Page(query) => self.pages.push(caller.as_ref(), query),
         }
     }
 
@@ -361,6 +429,15 @@ impl State {
         }
         if more {
             self.enqueue(key);
+        } else {
+            self.places.remove(&key);
         }
+    }
+
+    /// Todos of these bytes each were loaded: larger ones are expected at once, smaller
+    /// ones by and by.
+    fn expect_todos_of(&mut self, bytes: u64) {
+        let slowly = self.todo_bytes - self.todo_bytes / 8 + bytes / 8;
+        self.todo_bytes = slowly.max(bytes);
     }
 }

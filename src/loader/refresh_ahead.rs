@@ -21,7 +21,7 @@ use std::{
 use tokio::time::timeout;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{LoadRequest, Loader};
+use super::{Charge, LoadRequest, Loader};
 use crate::{
     coherence::LoadRequirement,
     model::{Key, OriginTime, TodoName},
@@ -97,7 +97,7 @@ impl Loader {
             .map(|hot| request(&hot.name, hot.time, Some(hot.time)))
             .collect();
         if !requests.is_empty() && requests.len() <= MAX_AHEAD {
-            let _ = timeout(PATIENCE, self.load(requests)).await;
+            let _ = timeout(PATIENCE, self.load(requests, Charge::default())).await;
         }
     }
 
@@ -105,7 +105,8 @@ impl Loader {
     /// replica knows of it, so there is no lease to ask for.
     pub async fn refresh_own_write(self: &Arc<Self>, name: &TodoName, time: OriginTime) {
         if self.is_worth_refreshing(name, time) {
-            let _ = timeout(PATIENCE, self.load(vec![request(name, time, None)])).await;
+            let requests = vec![request(name, time, None)];
+            let _ = timeout(PATIENCE, self.load(requests, Charge::default())).await;
         }
     }
 

@@ -29,6 +29,19 @@ pub enum Value {
     Page(Arc<Page>),
 }
 
+impl Value {
+    /// The bytes of its contents, as an estimate for memory: a name counts as 100.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Todo(todo) => todo.len(),
+            Self::Absent => 0,
+            Self::Unreadable(why) => why.field.len() + why.problem.len(),
+            Self::Page(page) => page.names.len() * 100,
+        }
+    }
+}
+
 /// Why a stored document cannot be read as a todo.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {

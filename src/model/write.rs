@@ -49,6 +49,20 @@ impl Write {
             }
         }
     }
+
+    /// The bytes of the texts that it carries.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let texts = |labels: &[String]| labels.iter().map(String::len).sum::<usize>();
+        match self {
+            Self::Create { todo, .. } => todo.title.len() + todo.notes.len() + texts(&todo.labels),
+            Self::Update { patch, .. } => {
+                let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+                text(&patch.title) + text(&patch.notes) + patch.labels.as_deref().map_or(0, texts)
+            }
+            Self::Delete { .. } => 0,
+        }
+    }
 }
 
 /// Makes a write happen once, however often it is sent within 24 hours.

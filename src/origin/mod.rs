@@ -108,6 +108,15 @@ pub trait Origin: Send + Sync + 'static {
     /// # Errors
     /// See [`FeedError`].
     async fn open_feed(&self, from: FeedStart) -> Result<Box<dyn Feed>, FeedError>;
+
+    /// The same for a watch that catches up: one of many, so it holds less than
+    /// [`CATCH_UP_BYTES`](crate::budget::CATCH_UP_BYTES) at a time.
+    ///
+    /// # Errors
+    /// See [`FeedError`].
+    async fn open_catch_up_feed(&self, from: FeedStart) -> Result<Box<dyn Feed>, FeedError> {
+        self.open_feed(from).await
+    }
 }
 
 /// Where a feed begins.

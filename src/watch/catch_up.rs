@@ -7,7 +7,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{Watches, hub::Watcher};
 use crate::{
-    budget::{Caller, Count},
+    budget::{Budget, CATCH_UP_BYTES, Caller, Count, Part},
     coherence::{ClosedTimes, CommitGroups},
     error::Error,
     model::{Event, OriginTime},
@@ -38,12 +38,14 @@ impl Watches {
         after: OriginTime,
         caller: Option<&Arc<Caller>>,
     ) -> Result<(), Error> {
-        let budget = self.budgets.count(Count::CatchUpFeeds);
-        let reserved = match caller {
-            Some(caller) => budget.try_reserve_for(caller, 1),
-            None => budget.try_reserve(1),
+        let reserve = |budget: &Arc<Budget>, amount| {
+            let reserved = budget.reserve(caller, amount);
+            reserved.ok_or_else(|| self.overloaded(budget.name(), budget.limit()))
         };
-        let reserved = reserved.ok_or_else(|| self.overloaded(budget.name(), budget.limit()))?;
+        let reserved = (
+            reserve(self.budgets.count(Count::CatchUpFeeds), 1)?,
+            reserve(self.budgets.of(Part::CatchUp), CATCH_UP_BYTES)?,
+        );
         let (watches, watcher) = (Arc::clone(self), Arc::clone(watcher));
         self.tasks.spawn(async move {
             let _reserved = reserved;
@@ -65,7 +67,8 @@ impl Watches {
         let mut tries = 0;
         loop {
             let began = from.clone();
-            let error = match timeout(OPEN_TIMEOUT, self.origin.open_feed(from.clone())).await {
+            let open = self.origin.open_catch_up_feed(from.clone());
+            let error = match timeout(OPEN_TIMEOUT, open).await {
                 Ok(Ok(mut feed)) => {
                     let drained =
                         self.drain_feed(feed.as_mut(), &mut from, &mut groups, watcher, patience);

@@ -387,7 +387,7 @@ mod tests {
     }
 
     fn hub() -> Hub {
-        let hub = Hub::new(Arc::default(), Budgets::unlimited());
+        let hub = Hub::new(Arc::default(), Budgets::unlimited(256));
         hub.place(OriginTime(0));
         hub
     }

@@ -78,7 +78,7 @@ async fn replica(origin: &Arc<Embedded>, shared: Arc<Slow>) -> Replica {
         origin,
         Some(shared),
         Arc::clone(&metrics),
-        tidemark::budget::Budgets::unlimited(),
+        tidemark::budget::Budgets::unlimited(256),
     );
     tokio::spawn(Arc::clone(&cache).run());
     cache
@@ -93,6 +93,7 @@ async fn title(replica: &Replica, name: &TodoName) -> String {
     let want = ReadOptions {
         consistency: Consistency::MinimizeLatency,
         deadline: None,
+        caller: None,
     };
     let answer = replica.cache.get(name, &want).await.expect("a todo");
     pb::Todo::decode(answer.body).expect("a todo").title

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tidemark::{
-    budget::{Budgets, Part, Plan},
+    budget::{Budgets, Part},
     telemetry::Kind,
     tier::{
         redis::{MacKey, RedisOptions},
@@ -217,7 +217,7 @@ async fn entries_without_the_right_keyed_hash_are_misses() {
 async fn what_waits_to_be_written_is_bounded_in_bytes() {
     const PIECE: usize = 1 << 20;
     let node = redis();
-    let budgets = Budgets::new(Plan::unlimited());
+    let budgets = Budgets::unlimited(256);
     let options = RedisOptions {
         budgets: std::sync::Arc::clone(&budgets),
         ..RedisOptions::default()

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tidemark::{
-    cache::{Answer, Consistency, ReadOptions, TodoPage, Written},
+    cache::{Answer, Consistency, ReadOptions, TodoPage, WriteOptions, Written},
     error::Error,
     model::{
         Condition, Filter, ListName, Op, Order, OriginTime, PageQuery, ReadInfo, RequestId,
@@ -177,6 +177,7 @@ impl Client {
         let want = ReadOptions {
             consistency,
             deadline: self.a_deadline(),
+            caller: None,
         };
         let replica = Arc::clone(&self.replica);
         let asked = self.asked(&replica, format!("get {name}"), &want);
@@ -260,6 +261,7 @@ impl Client {
         let want = ReadOptions {
             consistency: self.an_arm(),
             deadline: self.a_deadline(),
+            caller: None,
         };
         let replica = Arc::clone(&self.replica);
         let asked = self.asked(&replica, format!("get {} todos", names.len()), &want);
@@ -353,6 +355,7 @@ impl Client {
         let want = ReadOptions {
             consistency,
             deadline: self.a_deadline(),
+            caller: None,
         };
         let replica = Arc::clone(&self.replica);
         let asked = Asked {
@@ -420,6 +423,7 @@ impl Client {
         let want = ReadOptions {
             consistency: Consistency::AtLeastAsFresh(ahead),
             deadline: None,
+            caller: None,
         };
         let replica = Arc::clone(&self.replica);
         let name = self.a_name();
@@ -462,7 +466,11 @@ impl Client {
         let mut untried = titled;
         for _ in 0..repeats {
             let (replica, moves) = (Arc::clone(&self.replica), moves(&write));
-            let call = replica.cache.write(write.clone(), request, None);
+            let options = WriteOptions {
+                request_id: request,
+                ..WriteOptions::default()
+            };
+            let call = replica.cache.write(write.clone(), options);
             let Ok(answer) = self.call("write", call).await else {
                 return;
             };

@@ -108,7 +108,7 @@ impl Fleet {
             Arc::new(SimOrigin(Arc::clone(&link))),
             shared,
             Arc::clone(&metrics),
-            tidemark::budget::Budgets::unlimited(),
+            tidemark::budget::Budgets::unlimited(world.config.settings.max_origin_loads),
             Watermarks::new(todo_stripes, list_stripes),
         );
         let (running, fleet) = (Arc::clone(&cache), Arc::clone(self));

@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tidemark::{
-    cache::{Consistency, ReadOptions},
+    cache::{Consistency, ReadOptions, WriteOptions},
     error::Error,
     model::{Patch, TodoName, Write},
 };
@@ -31,6 +31,7 @@ async fn read(replica: &Replica, name: &TodoName, consistency: Consistency) {
     let want = ReadOptions {
         consistency,
         deadline: None,
+        caller: None,
     };
     match replica.cache.get(name, &want).await {
         Ok(_) | Err(Error::TodoNotFound { .. }) => {}
@@ -186,7 +187,7 @@ fn readers_of_a_hot_todo_wait_for_none_of_its_changes() {
                 tokio::spawn(async move {
                     replica
                         .cache
-                        .write(write, None, None)
+                        .write(write, WriteOptions::default())
                         .await
                         .expect("written")
                 });

@@ -48,6 +48,7 @@ fn a_stale_answer_is_marked_also_when_its_document_is_unreadable() {
             ReadOptions {
                 consistency: Consistency::MinimizeLatency,
                 deadline: None,
+                caller: None,
             },
         );
         let fresh = replica.cache.get(&name, &want).await;

@@ -626,12 +626,10 @@ impl Tidemark {
                 all.extend([flag.to_owned(), "127.0.0.1:0".to_owned()]);
             }
         }
-        let mut child = spawn(
-            Path::new(BINARY.expect("a test has the binary")),
-            &all,
-            envs,
-            (Stdio::piped(), Stdio::piped()),
-        );
+        // Another build of it, such as one with optimizations.
+        let other = std::env::var_os("TEST_BINARY").map(PathBuf::from);
+        let binary = other.unwrap_or_else(|| BINARY.expect("a test has the binary").into());
+        let mut child = spawn(&binary, &all, envs, (Stdio::piped(), Stdio::piped()));
         let stderr = child.stderr.take().expect("stderr");
         thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {

@@ -5,6 +5,7 @@ mod errors;
 mod raw;
 mod replies;
 mod requests;
+mod shares;
 
 use std::time::{Duration, Instant};
 
@@ -58,7 +59,7 @@ async fn a_frozen_database_is_told_by_its_reasons() {
             status
                 .get_error_details()
                 .error_info()
-                .is_some()
+                .is_some_and(|_| status.code() != Code::NotFound)
                 .then_some(status)
         },
     )

@@ -26,7 +26,9 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    budget::{Budgets, CONNECTION_BYTES, Caller, Part, Reservation},
+    budget::{
+        Budgets, CONNECTION_BYTES, Caller, CallerKey, Part, Reservation, TLS_CONNECTION_BYTES,
+    },
     telemetry::{Kind, Metrics},
 };
 
@@ -70,12 +72,20 @@ pub struct Limits {
     pub connections: usize,
     /// From one address.
     pub per_address: usize,
+    /// Memory of each, in bytes.
+    pub bytes_each: u64,
 }
 
 impl Limits {
     /// What the settings, the memory and the limit of open files allow.
-    pub fn new(connections: usize, per_address: usize, budgets: &Budgets) -> Self {
-        let memory = usize::try_from(budgets.plan().connections()).unwrap_or(usize::MAX);
+    pub fn new(connections: usize, per_address: usize, tls: bool, budgets: &Budgets) -> Self {
+        let bytes_each = if tls {
+            TLS_CONNECTION_BYTES
+        } else {
+            CONNECTION_BYTES
+        };
+        let memory = budgets.plan().connections(bytes_each);
+        let memory = usize::try_from(memory).unwrap_or(usize::MAX);
         let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let files = files.map_or(usize::MAX, |files| {
             usize::try_from(files).unwrap_or(usize::MAX)
@@ -94,6 +104,7 @@ impl Limits {
             connections: most,
             // A tenth stays for other addresses.
             per_address: per_address.min(most - most / 10),
+            bytes_each,
         }
     }
 }
@@ -142,7 +153,7 @@ pub struct Connections {
 #[derive(Default)]
 struct Table {
     open: usize,
-    by_address: HashMap<IpAddr, usize>,
+    by_address: HashMap<CallerKey, usize>,
     /// Those that have sent nothing yet, the oldest first.
     silent: VecDeque<Silent>,
     next_id: u64,
@@ -150,32 +161,32 @@ struct Table {
 
 struct Silent {
     id: u64,
-    address: IpAddr,
+    address: CallerKey,
     evicted: CancellationToken,
 }
 
 impl Table {
-    fn remove(&mut self, address: IpAddr) {
+    fn remove(&mut self, address: &CallerKey) {
         self.open -= 1;
-        if let Some(count) = self.by_address.get_mut(&address) {
+        if let Some(count) = self.by_address.get_mut(address) {
             *count -= 1;
             if *count == 0 {
-                self.by_address.remove(&address);
+                self.by_address.remove(address);
             }
         }
     }
 
     /// Ends the oldest silent connection, of this address if one is given.
-    fn evict(&mut self, address: Option<IpAddr>) -> bool {
+    fn evict(&mut self, address: Option<&CallerKey>) -> bool {
         let position = self
             .silent
             .iter()
-            .position(|silent| address.is_none_or(|address| silent.address == address));
+            .position(|silent| address.is_none_or(|address| silent.address == *address));
         let Some(silent) = position.and_then(|position| self.silent.remove(position)) else {
             return false;
         };
         silent.evicted.cancel();
-        self.remove(silent.address);
+        self.remove(&silent.address);
         true
     }
 }
@@ -200,18 +211,18 @@ impl Connections {
     /// # Errors
     /// Which limit is reached: `limit` or `address_limit`.
     fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Slot, &'static str> {
-        let caller = self.budgets.callers().of(address);
-        let address = caller.address();
+        let address = CallerKey::address(address);
+        let caller = self.budgets.callers().of(address.clone());
         let mut table = self.table();
         let of_address = table.by_address.get(&address).copied().unwrap_or_default();
-        if of_address >= self.limits.per_address && !table.evict(Some(address)) {
+        if of_address >= self.limits.per_address && !table.evict(Some(&address)) {
             return Err("address_limit");
         }
         if table.open >= self.limits.connections && !table.evict(None) {
             return Err("limit");
         }
         table.open += 1;
-        *table.by_address.entry(address).or_default() += 1;
+        *table.by_address.entry(address.clone()).or_default() += 1;
         let (id, evicted) = (table.next_id, CancellationToken::new());
         table.next_id += 1;
         table.silent.push_back(Silent {
@@ -221,7 +232,7 @@ impl Connections {
         });
         drop(table);
         let bytes = self.budgets.of(Part::Connections);
-        let memory = bytes.force(Some(&caller), CONNECTION_BYTES);
+        let memory = bytes.force(Some(&caller), self.limits.bytes_each);
         Ok(Slot {
             connections: Arc::clone(self),
             caller,
@@ -273,7 +284,7 @@ impl Drop for Slot {
         table.silent.retain(|silent| silent.id != self.id);
         // An evicted one gave its place back already.
         if !self.evicted.is_cancelled() {
-            table.remove(self.caller.address());
+            table.remove(self.caller.key());
         }
     }
 }
@@ -359,6 +370,7 @@ impl Accept {
                 let Limits {
                     connections,
                     per_address,
+                    ..
                 } = self.connections.limits;
                 if full.is_due() {
                     tracing::warn!(
@@ -417,8 +429,9 @@ mod tests {
         let limits = Limits {
             connections,
             per_address,
+            bytes_each: CONNECTION_BYTES,
         };
-        Connections::new(limits, Budgets::unlimited(), Arc::default())
+        Connections::new(limits, Budgets::unlimited(256), Arc::default())
     }
 
     fn address(last: u8) -> IpAddr {

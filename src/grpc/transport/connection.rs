@@ -159,9 +159,13 @@ impl Connection {
     /// A connection that nobody opened.
     #[cfg(test)]
     pub(super) fn for_tests() -> Arc<Self> {
-        let budgets = Budgets::unlimited();
+        use crate::budget::CallerKey;
+
+        let budgets = Budgets::unlimited(256);
         Arc::new(Self::of(
-            budgets.callers().of([10, 0, 0, 1].into()),
+            budgets
+                .callers()
+                .of(CallerKey::address([10, 0, 0, 1].into())),
             &budgets,
             &Arc::default(),
             &CancellationToken::new(),

@@ -8,7 +8,7 @@ use std::{
     convert::Infallible,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
@@ -26,7 +26,7 @@ use tonic::{Status, body::Body};
 
 use super::connection::Connection;
 use crate::{
-    budget::{Budget, Caller, Count, Part, Reservation},
+    budget::{Budget, Caller, CallerKey, Count, Part, Reservation},
     error::Error,
     telemetry::Kind,
 };
@@ -49,7 +49,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// One call. Each request has it among its extensions as an `Arc<Call>`.
 pub struct Call {
     connection: Arc<Connection>,
-    /// Charged to unfinished requests.
+    /// Who the caller has proved to be; empty: the address of the connection.
+    identity: OnceLock<Arc<Caller>>,
+    /// Charged to unfinished requests, and to the address: what is not received in
+    /// full proves nothing.
     request: AtomicU64,
     /// Charged to decoded requests.
     decoded: AtomicU64,
@@ -89,6 +92,7 @@ impl Call {
         connection.call_began();
         Ok(Arc::new(Self {
             connection: Arc::clone(connection),
+            identity: OnceLock::new(),
             request: AtomicU64::new(bytes),
             decoded: AtomicU64::new(0),
             answered: AtomicBool::new(false),
@@ -96,10 +100,21 @@ impl Call {
         }))
     }
 
-    /// Whose call it is.
+    /// Whose call it is: the principal of [`Call::identify`], or the address of the
+    /// connection.
     #[must_use]
     pub fn caller(&self) -> &Arc<Caller> {
-        self.connection.caller()
+        self.identity
+            .get()
+            .unwrap_or_else(|| self.connection.caller())
+    }
+
+    /// The caller has proved who it is: what the call takes from now on is of that
+    /// caller's share. To be called at most once, before the request is decoded.
+    pub fn identify(&self, caller: CallerKey) {
+        let callers = self.connection.budgets().callers();
+        // A second identity is ignored: charges are given back to whom they were of.
+        let _ = self.identity.set(callers.of(caller));
     }
 
     /// Cancelled when the connection is about to close: a stream should end.
@@ -146,7 +161,7 @@ impl Call {
 
     fn charge_body(&self, bytes: u64) -> Result<(), Error> {
         let requests = self.connection.budgets().of(Part::UnfinishedRequests);
-        if !requests.try_add(Some(self.caller()), bytes) {
+        if !requests.try_add(Some(self.connection.caller()), bytes) {
             return Err(overloaded(&self.connection, requests));
         }
         self.request.fetch_add(bytes, Relaxed);
@@ -160,13 +175,17 @@ impl Call {
         }
         self.connection.call_answered();
         let budgets = self.connection.budgets();
-        for (part, bytes) in [
-            (Part::UnfinishedRequests, &self.request),
-            (Part::DecodedRequests, &self.decoded),
+        for (part, bytes, caller) in [
+            (
+                Part::UnfinishedRequests,
+                &self.request,
+                self.connection.caller(),
+            ),
+            (Part::DecodedRequests, &self.decoded, self.caller()),
         ] {
             let bytes = bytes.swap(0, Relaxed);
             if bytes > 0 {
-                budgets.of(part).sub(Some(self.caller()), bytes);
+                budgets.of(part).sub(Some(caller), bytes);
             }
         }
     }
@@ -178,7 +197,7 @@ impl Drop for Call {
         // A body that was read on after the answer.
         let late = self.request.swap(0, Relaxed);
         let requests = self.connection.budgets().of(Part::UnfinishedRequests);
-        requests.sub(Some(self.caller()), late);
+        requests.sub(Some(self.connection.caller()), late);
         self.connection.call_ended();
     }
 }

@@ -29,7 +29,10 @@ use crate::{
 /// nothing.
 const AWAIT: Duration = Duration::from_millis(1000);
 /// Events of one batch at most.
-const BATCH: u32 = 5000;
+pub(super) const BATCH: u32 = 5000;
+/// The same for a catch-up feed. An event has some 600 bytes, and three batches are in
+/// memory: less than 1 MiB.
+pub(super) const CATCH_UP_BATCH: u32 = 500;
 /// From MongoDB 8.0 on, an event without a transaction may share its time.
 const SHARED_TIMES_WIRE_VERSION: i32 = 25;
 
@@ -54,7 +57,12 @@ pub(super) struct MongoFeed {
 }
 
 impl MongoFeed {
-    pub(super) async fn open(inner: Arc<Inner>, from: FeedStart) -> Result<Self, FeedError> {
+    /// `batch`: events of one batch at most.
+    pub(super) async fn open(
+        inner: Arc<Inner>,
+        from: FeedStart,
+        batch: u32,
+    ) -> Result<Self, FeedError> {
         let (stream, position) = match from {
             FeedStart::After(time) => (
                 doc! { "startAtOperationTime": timestamp(time.next()) },
@@ -85,7 +93,7 @@ impl MongoFeed {
             .feeds
             .run_cursor_command(command)
             .cursor_type(CursorType::TailableAwait)
-            .batch_size(BATCH)
+            .batch_size(batch)
             .max_time(AWAIT)
             .batch()
             .await;

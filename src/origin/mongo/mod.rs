@@ -207,7 +207,13 @@ impl Origin for MongoDb {
     }
 
     async fn open_feed(&self, from: FeedStart) -> Result<Box<dyn Feed>, FeedError> {
-        feed::MongoFeed::open(Arc::clone(&self.inner), from)
+        feed::MongoFeed::open(Arc::clone(&self.inner), from, feed::BATCH)
+            .await
+            .map(|feed| Box::new(feed) as Box<dyn Feed>)
+    }
+
+    async fn open_catch_up_feed(&self, from: FeedStart) -> Result<Box<dyn Feed>, FeedError> {
+        feed::MongoFeed::open(Arc::clone(&self.inner), from, feed::CATCH_UP_BATCH)
             .await
             .map(|feed| Box::new(feed) as Box<dyn Feed>)
     }

@@ -100,7 +100,7 @@ impl Default for RedisOptions {
         Self {
             tls: ClientFiles::default(),
             mac_key: None,
-            budgets: Budgets::unlimited(),
+            budgets: Budgets::unlimited(256),
         }
     }
 }

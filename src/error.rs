@@ -1,10 +1,89 @@
 //! What went wrong, sorted by what the caller can do. `grpc/status.rs` turns
 //! each into a `Status`, in one exhaustive match.
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error as StdError, sync::Arc, time::Duration};
 
 pub use crate::model::{FieldProblem, shorten};
-use crate::model::{ReadInfo, TodoName, Token};
+use crate::model::{OriginTime, ReadInfo, TodoName, Token};
+
+/// What the origin's own software reported. Its text is for callers too: a few
+/// words without hosts, paths or documents. The source is for the log. Cheap to
+/// clone: several readers wait for one load.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct Cause {
+    text: String,
+    code: Option<i32>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+impl Cause {
+    /// A cause with the error that the origin's software returned, and the
+    /// database's error code if it has one.
+    pub fn from_error(error: impl StdError + Send + Sync + 'static, code: Option<i32>) -> Self {
+        Self {
+            text: error.to_string(),
+            code,
+            source: Some(Arc::new(error)),
+        }
+    }
+
+    /// The same cause with another text; the source stays.
+    #[must_use]
+    pub fn with_text(mut self, text: impl Into<String>) -> Self {
+        self.text = text.into();
+        self
+    }
+
+    /// The database's error code, if it sent one.
+    #[must_use]
+    pub const fn code(&self) -> Option<i32> {
+        self.code
+    }
+}
+
+/// A cause that has no error behind it, such as a missed deadline.
+impl From<String> for Cause {
+    fn from(text: String) -> Self {
+        Self {
+            text,
+            code: None,
+            source: None,
+        }
+    }
+}
+
+impl From<&str> for Cause {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
+/// Why the origin cannot be asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Unavailable {
+    /// This replica has not connected to the origin since it started.
+    #[error("this replica is starting and has not reached it yet")]
+    NotConnected,
+    /// This replica is connected, and has no acknowledged heartbeat yet.
+    #[error("this replica is starting and does not know the database's time")]
+    Starting,
+    /// No heartbeat was acknowledged within this time.
+    #[error("no answer to a heartbeat within {0:?}")]
+    NoHeartbeat(Duration),
+    /// The origin has been down for so long that no cached value may be served.
+    #[error("it has not answered for longer than a response may be stale")]
+    TooStale,
+    /// The origin has not reached a time that this replica knows.
+    #[error("the time {0} is ahead of the database")]
+    Behind(OriginTime),
+    /// The origin's software reported an error, or did not answer in time.
+    #[error("{0}")]
+    Reported(#[source] Cause),
+    /// The load ended without a result: a bug of this replica.
+    #[error("the load returned no value")]
+    NoValue,
+}
 
 /// Why a call of the service failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -98,10 +177,11 @@ pub enum Error {
         token: Option<Token>,
     },
     /// The origin cannot be asked. On a write: it had no effect.
-    #[error("the database cannot be reached: {problem}")]
+    #[error("the database cannot be reached: {cause}")]
     OriginUnavailable {
-        /// What was seen of it.
-        problem: String,
+        /// Why.
+        #[source]
+        cause: Unavailable,
         /// When it is worth trying again.
         retry_after: Duration,
     },
@@ -186,12 +266,11 @@ pub enum Error {
         principal: Arc<str>,
     },
     /// The write may or may not have taken place.
-    #[error(
-        "it is not known whether the write took place: {problem}; read the todo with fully_consistent before repeating it, or send a request_id"
-    )]
+    #[error("it is not known whether the write took place: {cause}")]
     WriteOutcomeUnknown {
         /// What was seen.
-        problem: String,
+        #[source]
+        cause: Cause,
     },
 }
 
@@ -280,27 +359,22 @@ impl CallerProblem {
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl Error {
-    /// The origin cannot be asked.
-    #[must_use]
-    pub fn unavailable(problem: impl Into<String>) -> Self {
-        Self::OriginUnavailable {
-            problem: problem.into(),
-            retry_after: RETRY_AFTER,
-        }
-    }
-
-    /// This replica has not reached the origin yet.
-    #[must_use]
-    pub fn starting() -> Self {
-        Self::unavailable("this replica is starting and does not know the database's time")
-    }
-
     /// A bound of this replica is reached.
     #[must_use]
     pub const fn overloaded(what: &'static str, limit: usize) -> Self {
         Self::Overloaded {
             what,
             limit,
+            retry_after: RETRY_AFTER,
+        }
+    }
+}
+
+/// The origin cannot be asked.
+impl From<Unavailable> for Error {
+    fn from(cause: Unavailable) -> Self {
+        Self::OriginUnavailable {
+            cause,
             retry_after: RETRY_AFTER,
         }
     }

@@ -10,11 +10,11 @@ use crate::{
     loader::Loader,
     model::{Event, Mono, OriginTime, Touched},
     origin::{
-        Feed, FeedError, FeedEvent, FeedItem, FeedPosition, FeedStart, HUNG_AFTER,
+        Cause, Feed, FeedError, FeedEvent, FeedItem, FeedPosition, FeedStart, HUNG_AFTER,
         MAX_TRIES_AT_A_POSITION, OPEN_TIMEOUT, Origin,
     },
     telemetry::{Kind, Metrics},
-    tracker::{Fatal, OriginTracker, went_back},
+    tracker::{Fatal, OriginTracker},
     watch::Watches,
 };
 
@@ -36,13 +36,13 @@ const FATAL_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why the feed is left.
 enum FeedEnd {
-    Broken(String),
+    Broken(Cause),
     /// It does not get past its position, though the origin answers.
-    Unreadable(String),
+    Unreadable(Cause),
     Hung,
     /// Waiting does not help.
-    Fatal(String),
-    HistoryLost(String),
+    Fatal(Cause),
+    HistoryLost(Cause),
     ReplayTooLong,
 }
 
@@ -111,24 +111,22 @@ impl Follower {
             if opened.elapsed() > MAX_REOPEN_PAUSE {
                 pause = REOPEN_PAUSE;
             }
-            let problem = match self.bound_tries(end) {
-                FeedEnd::Fatal(problem) => {
-                    return Fatal(format!("the database gives no feed of changes: {problem}"));
-                }
+            let cause = match self.bound_tries(end) {
+                FeedEnd::Fatal(cause) => return Fatal::NoFeed(cause),
                 FeedEnd::Hung => {
-                    self.log_reopened("hung", "a heartbeat did not come back");
+                    self.log_reopened("hung", &"a heartbeat did not come back".into());
                     continue;
                 }
-                FeedEnd::Broken(problem) | FeedEnd::Unreadable(problem) => {
-                    self.log_reopened("broken", &problem);
+                FeedEnd::Broken(cause) | FeedEnd::Unreadable(cause) => {
+                    self.log_reopened("broken", &cause);
                     sleep(pause).await;
                     pause = (pause * 2).min(MAX_REOPEN_PAUSE);
                     continue;
                 }
                 FeedEnd::ReplayTooLong => "the replay took too long".into(),
-                FeedEnd::HistoryLost(problem) => problem,
+                FeedEnd::HistoryLost(cause) => cause,
             };
-            if let ControlFlow::Break(fatal) = self.restart_from_now(&problem).await {
+            if let ControlFlow::Break(fatal) = self.restart_from_now(&cause).await {
                 return fatal;
             }
         }
@@ -144,20 +142,21 @@ impl Follower {
                     return end;
                 }
                 self.tries = 0;
-                let problem = match end {
-                    FeedEnd::Unreadable(problem) => problem,
+                let cause = match end {
+                    FeedEnd::Unreadable(cause) => cause,
                     _ => "no heartbeat came back".into(),
                 };
-                FeedEnd::HistoryLost(format!(
-                    "the feed did not get past its position in {MAX_TRIES_AT_A_POSITION} tries: {problem}"
-                ))
+                let text = format!(
+                    "the feed did not get past its position in {MAX_TRIES_AT_A_POSITION} tries: {cause}"
+                );
+                FeedEnd::HistoryLost(cause.with_text(text))
             }
-            FeedEnd::Fatal(problem) => {
+            FeedEnd::Fatal(cause) => {
                 let since = *self.fatal_since.get_or_insert_with(Instant::now);
                 if since.elapsed() < FATAL_PATIENCE {
-                    FeedEnd::Broken(problem)
+                    FeedEnd::Broken(cause)
                 } else {
-                    FeedEnd::Fatal(problem)
+                    FeedEnd::Fatal(cause)
                 }
             }
             FeedEnd::Broken(_) | FeedEnd::HistoryLost(_) | FeedEnd::ReplayTooLong => end,
@@ -178,9 +177,10 @@ impl Follower {
             Err(_) if self.replay_ends.is_some_and(|ends| Instant::now() >= ends) => {
                 Err(FeedEnd::ReplayTooLong)
             }
-            Err(_) => Err(FeedEnd::Unreadable(format!(
-                "it could not be opened within {OPEN_TIMEOUT:?}"
-            ))),
+            Err(_) => {
+                let cause = format!("it could not be opened within {OPEN_TIMEOUT:?}");
+                Err(FeedEnd::Unreadable(cause.into()))
+            }
         }
     }
 
@@ -236,7 +236,7 @@ impl Follower {
         for item in items {
             let event = self.raise(item.time, item.event);
             let closed = self.groups.add(item.time, item.alone, event);
-            let closed = closed.map_err(|error| FeedEnd::Broken(error.to_string()))?;
+            let closed = closed.map_err(|error| FeedEnd::Broken(Cause::from_error(error, None)))?;
             for (time, events) in closed.released {
                 self.watches.release(time, events);
             }
@@ -282,37 +282,40 @@ impl Follower {
         }
     }
 
-    fn log_reopened(&self, kind: &'static str, problem: &str) {
+    fn log_reopened(&self, kind: &'static str, problem: &Cause) {
         self.metrics
             .feed_reopened
             .get_or_create(&Kind { kind })
             .inc();
         self.tracker.heartbeats.expect_none_back();
-        tracing::warn!(kind, problem, "the feed is opened again");
+        tracing::warn!(kind, %problem, "the feed is opened again");
     }
 
     /// The feed goes on after `from`, and no change before it is claimed to have
     /// been seen: floor, hub, frontier, in this order.
-    fn restart_from(&mut self, from: OriginTime, reason: &str) {
-        self.log_reopened("lost", reason);
+    fn restart_from(&mut self, from: OriginTime, cause: &Cause) {
+        self.log_reopened("lost", cause);
         self.tracker.watermarks.raise_floor(from);
         self.metrics.resets.inc();
         self.groups.discard_open();
         let reset = Event::Reset {
-            reason: reason.into(),
+            reason: cause.to_string().into(),
         };
         self.watches.release(from, vec![reset]);
         (self.position, self.start) = (None, from);
         self.advance(from);
     }
 
-    async fn restart_from_now(&mut self, problem: &str) -> ControlFlow<Fatal> {
+    async fn restart_from_now(&mut self, cause: &Cause) -> ControlFlow<Fatal> {
         let start = self.tracker.heartbeat_now().await;
         let frontier = self.tracker.watermarks.frontier();
         if start < frontier {
-            return ControlFlow::Break(went_back(frontier, start));
+            return ControlFlow::Break(Fatal::WentBack {
+                from: frontier,
+                to: start,
+            });
         }
-        self.restart_from(start, problem);
+        self.restart_from(start, cause);
         ControlFlow::Continue(())
     }
 }
@@ -320,10 +323,10 @@ impl Follower {
 impl From<FeedError> for FeedEnd {
     fn from(error: FeedError) -> Self {
         match error {
-            FeedError::HistoryLost(cause) => Self::HistoryLost(cause.to_string()),
-            FeedError::Broken(cause) => Self::Broken(cause.to_string()),
-            FeedError::Unreadable(cause) => Self::Unreadable(cause.to_string()),
-            FeedError::Fatal(cause) => Self::Fatal(cause.to_string()),
+            FeedError::HistoryLost(cause) => Self::HistoryLost(cause),
+            FeedError::Broken(cause) => Self::Broken(cause),
+            FeedError::Unreadable(cause) => Self::Unreadable(cause),
+            FeedError::Fatal(cause) => Self::Fatal(cause),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! them. The only place that knows everybody.
 
 use std::{
+    io,
     net::SocketAddr,
     path::Path,
     sync::{Arc, OnceLock},
@@ -12,13 +13,14 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
-    task::JoinHandle,
+    task::{JoinError, JoinHandle},
     time::{interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use tower::BoxError;
 
 use crate::{
-    budget::{Budgets, CONNECTION_BYTES},
+    budget::{Budgets, CONNECTION_BYTES, DoesNotFit},
     cache::{Cache, Clock, Fatal, Phase, Settings},
     config::Config,
     grpc::{
@@ -26,10 +28,10 @@ use crate::{
         health::HealthState,
         transport::{Limits, Port, SpareFiles, Tls},
     },
-    origin::{ConnectError, Origin, embedded::Embedded, mongo::MongoDb},
+    origin::{Cause, ConnectError, Origin, embedded::Embedded, mongo::MongoDb},
     telemetry::{self, Kind, Metrics},
     tier::{
-        redis::{MacKey, RedisOptions, RedisTier},
+        redis::{self, MacKey, MacKeyError, RedisOptions, RedisTier},
         shared::Shared,
     },
 };
@@ -44,6 +46,51 @@ const SHARED_WAIT: Duration = Duration::from_secs(1);
 const MAX_SIDE_CONNECTIONS: usize = 64;
 /// Pause before the database is tried again at start.
 const CONNECT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why the service could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The budgets do not fit into the memory limit.
+    #[error(transparent)]
+    Memory(#[from] DoesNotFit),
+    /// A port cannot be listened on.
+    #[error("{setting} {address} cannot be used: {source}; choose another port, or 0 for any")]
+    Bind {
+        /// The setting that names it.
+        setting: &'static str,
+        /// The setting's value.
+        address: SocketAddr,
+        /// What the system reports.
+        source: io::Error,
+    },
+    /// The system does not tell the address of a bound port.
+    #[error("a port cannot be used: {0}")]
+    Address(#[source] io::Error),
+    /// The files for TLS cannot be used.
+    #[error("tls-cert, tls-key, tls-client-ca: {0}")]
+    Tls(String),
+    /// The key for hashes of shared entries cannot be used.
+    #[error("redis-mac-key-file: {0}")]
+    MacKey(#[from] MacKeyError),
+    /// The URL of Redis, or its TLS files, cannot be used.
+    #[error("redis-url: {0}")]
+    Redis(#[from] redis::ConnectError),
+    /// The database cannot be used, and waiting does not help.
+    #[error("{0}")]
+    Origin(#[source] Cause),
+    /// This replica cannot keep up with the database.
+    #[error(transparent)]
+    Fatal(#[from] Fatal),
+    /// The gRPC server could not start or go on.
+    #[error("the gRPC server ended: {0}")]
+    ServerFailed(#[source] BoxError),
+    /// The gRPC server ended without being asked to.
+    #[error("the gRPC server ended")]
+    ServerStopped,
+    /// A task without which the service cannot live panicked.
+    #[error("a task of the service ended: {0}")]
+    Panicked(#[source] JoinError),
+}
 
 /// Where the service listens.
 #[derive(Clone, Copy, Debug)]
@@ -75,12 +122,12 @@ pub enum Event<'a> {
 pub async fn run(
     config: Config,
     on_event: impl Fn(Event<'_>) + Send + Sync + 'static,
-) -> Result<(), Fatal> {
+) -> Result<(), RunError> {
     let signalled = shutdown_signal();
     let metrics = Arc::new(Metrics::default());
     install_panic_hook(Arc::clone(&metrics));
     raise_open_files();
-    let plan = config.memory_plan().map_err(|e| Fatal(e.to_string()))?;
+    let plan = config.memory_plan()?;
     let (budgets, spare) = (
         Budgets::new(plan, config.max_origin_loads),
         SpareFiles::new(),
@@ -112,8 +159,7 @@ pub async fn run(
         web: config.cors_allow_origins.clone(),
         shutdown: shutdown.clone(),
     };
-    let mut server =
-        tokio::spawn(async move { grpc::serve(parts).await.map_err(|e| e.to_string()) });
+    let mut server = tokio::spawn(grpc::serve(parts));
     let mut keeping_up = tokio::spawn(keep_up(
         config.clone(),
         Arc::clone(&cell),
@@ -130,8 +176,11 @@ pub async fn run(
     on_event(Event::Listening(&addresses));
     tokio::spawn(report_ready(health.subscribe(), addresses, on_event));
     let ended = tokio::select! {
-        ended = &mut server => Err(Fatal(format!("the gRPC server ended: {ended:?}"))),
-        ended = &mut keeping_up => Err(describe_end(ended, &metrics)),
+        ended = &mut server => Err(server_ended(ended).err().unwrap_or(RunError::ServerStopped)),
+        ended = &mut keeping_up => Err(ended.unwrap_or_else(|panic| {
+            metrics.task_panics.get_or_create(&Kind { kind: "keep_up" }).inc();
+            RunError::Panicked(panic)
+        })),
         () = signalled => Ok(()),
     };
     reporting.abort();
@@ -158,7 +207,7 @@ struct Listeners {
     health: Option<TcpListener>,
 }
 
-fn bind_all(config: &Config) -> Result<(Listeners, Addresses), Fatal> {
+fn bind_all(config: &Config) -> Result<(Listeners, Addresses), RunError> {
     let listeners = Listeners {
         grpc: bind(config.listen, "listen")?,
         metrics: bind_if(config.metrics_listen, "metrics-listen")?,
@@ -173,13 +222,13 @@ fn bind_all(config: &Config) -> Result<(Listeners, Addresses), Fatal> {
     Ok((listeners, addresses))
 }
 
-fn load_tls(config: &Config) -> Result<Option<Tls>, Fatal> {
+fn load_tls(config: &Config) -> Result<Option<Tls>, RunError> {
     let Some(files) = &config.tls else {
         return Ok(None);
     };
     Tls::load(files.clone(), config.cors_allow_origins.is_some())
         .map(Some)
-        .map_err(|problem| Fatal(format!("tls-cert, tls-key, tls-client-ca: {problem}")))
+        .map_err(RunError::Tls)
 }
 
 fn grpc_port(
@@ -249,24 +298,26 @@ fn side_port(
     }
 }
 
-fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener, Fatal> {
-    let bound = grpc::transport::bind(address);
-    bound.map_err(|e| {
-        Fatal(format!(
-            "{setting} {address} cannot be used: {e}; choose another port, or 0 for any"
-        ))
+fn bind(address: SocketAddr, setting: &'static str) -> Result<TcpListener, RunError> {
+    grpc::transport::bind(address).map_err(|source| RunError::Bind {
+        setting,
+        address,
+        source,
     })
 }
 
-fn bind_if(address: Option<SocketAddr>, setting: &str) -> Result<Option<TcpListener>, Fatal> {
+fn bind_if(
+    address: Option<SocketAddr>,
+    setting: &'static str,
+) -> Result<Option<TcpListener>, RunError> {
     match address {
         Some(address) => bind(address, setting).map(Some),
         None => Ok(None),
     }
 }
 
-fn address(listener: &TcpListener) -> Result<SocketAddr, Fatal> {
-    listener.local_addr().map_err(|e| Fatal(e.to_string()))
+fn address(listener: &TcpListener) -> Result<SocketAddr, RunError> {
+    listener.local_addr().map_err(RunError::Address)
 }
 
 /// Completes at SIGTERM or SIGINT. Registered when called, so that a signal during
@@ -287,16 +338,10 @@ fn shutdown_signal() -> impl Future<Output = ()> {
     }
 }
 
-fn describe_end(ended: Result<Fatal, tokio::task::JoinError>, metrics: &Metrics) -> Fatal {
-    ended.unwrap_or_else(|panic| {
-        metrics
-            .task_panics
-            .get_or_create(&Kind { kind: "keep_up" })
-            .inc();
-        Fatal(format!(
-            "the task that keeps up with the database ended: {panic}"
-        ))
-    })
+fn server_ended(ended: Result<Result<(), BoxError>, JoinError>) -> Result<(), RunError> {
+    ended
+        .map_err(RunError::Panicked)?
+        .map_err(RunError::ServerFailed)
 }
 
 /// Reaches the origin, then keeps up with it for as long as the process lives.
@@ -305,16 +350,16 @@ async fn keep_up(
     cell: Arc<OnceLock<Arc<Cache>>>,
     metrics: Arc<Metrics>,
     budgets: Arc<Budgets>,
-) -> Fatal {
+) -> RunError {
     // It connects while the origin is opened.
     let shared = match shared_tier(&config, &metrics, &budgets) {
         Ok(shared) => shared,
-        Err(fatal) => return fatal,
+        Err(error) => return error,
     };
     let origin = loop {
         match open_origin(&config).await {
             Ok(origin) => break origin,
-            Err(ConnectError::Permanent(problem)) => return Fatal(problem.to_string()),
+            Err(ConnectError::Permanent(cause)) => return RunError::Origin(cause),
             Err(ConnectError::Transient(problem)) => {
                 tracing::warn!(%problem, "the database cannot be reached yet");
                 sleep(CONNECT_PAUSE).await;
@@ -346,8 +391,8 @@ async fn keep_up(
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        ended = running => ended.unwrap_or_else(|panic| Fatal(panic.to_string())),
-        () = started => Fatal("unreachable".into()),
+        ended = running => ended.map_or_else(RunError::Panicked, RunError::Fatal),
+        () = started => unreachable!("it never ends"),
     }
 }
 
@@ -356,21 +401,18 @@ pub(crate) fn shared_tier(
     config: &Config,
     metrics: &Arc<Metrics>,
     budgets: &Arc<Budgets>,
-) -> Result<Option<Arc<RedisTier>>, Fatal> {
+) -> Result<Option<Arc<RedisTier>>, RunError> {
     let Some(url) = &config.redis_url else {
         return Ok(None);
     };
     let mac_key = config.redis_mac_key_file.as_deref().map(MacKey::read);
     let options = RedisOptions {
         tls: config.redis_tls.clone(),
-        mac_key: mac_key
-            .transpose()
-            .map_err(|e| Fatal(format!("redis-mac-key-file: {e}")))?,
+        mac_key: mac_key.transpose()?,
         budgets: Arc::clone(budgets),
     };
-    RedisTier::connect_with(&url.0, options, Arc::clone(metrics))
-        .map(|tier| Some(Arc::new(tier)))
-        .map_err(|e| Fatal(format!("redis-url: {e}")))
+    let tier = RedisTier::connect_with(&url.0, options, Arc::clone(metrics))?;
+    Ok(Some(Arc::new(tier)))
 }
 
 /// Opens the origin that the settings name.
@@ -392,7 +434,7 @@ fn open_embedded(dir: &Path, cache_epoch: u64) -> Result<Arc<dyn Origin>, Connec
     let opened = Embedded::open(dir, cache_epoch);
     opened
         .map(|origin| Arc::new(origin) as Arc<dyn Origin>)
-        .map_err(|e| ConnectError::permanent(e.to_string()))
+        .map_err(|error| ConnectError::permanent(Cause::from_error(error, None)))
 }
 
 fn settings(config: &Config) -> Settings {
@@ -443,9 +485,9 @@ fn state(cache: &Cache, config: &Config) -> HealthState {
 /// drain timeout.
 async fn drain(
     cache: Option<&Arc<Cache>>,
-    server: JoinHandle<Result<(), String>>,
+    server: JoinHandle<Result<(), BoxError>>,
     limit: Duration,
-) -> Result<(), Fatal> {
+) -> Result<(), RunError> {
     let all = async {
         if let Some(cache) = cache {
             cache.drain().await;
@@ -453,10 +495,7 @@ async fn drain(
         server.await
     };
     match timeout(limit, all).await {
-        Ok(Ok(Ok(()))) => Ok(()),
-        Ok(ended) => Err(Fatal(format!(
-            "the gRPC server did not end well: {ended:?}"
-        ))),
+        Ok(ended) => server_ended(ended),
         Err(_) => {
             tracing::warn!(
                 ?limit,

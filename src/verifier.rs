@@ -138,7 +138,7 @@ impl Verifier {
             }
             sleep(PAUSE).await;
         }
-        Fatal("the verifier's queue is closed".into())
+        Fatal::TaskEnded("that verifies samples")
     }
 
     async fn verify(&self, claim: &Claim) {

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     budget::Caller,
     coherence::Consistency,
-    error::Error,
+    error::{Error, Unavailable},
     model::{KeyRef, OriginTime, PageQuery, TodoName, Value},
 };
 
@@ -113,7 +113,7 @@ impl Cache {
         let page_key = KeyRef::Page(query);
         let page_item = self.read_one(page_key, request).await?;
         let Value::Page(page) = &page_item.value else {
-            return Err(Error::unavailable("a page was loaded as something else"));
+            return Err(Unavailable::NoValue.into());
         };
         let items = match self.read_many(&page.names, request).await? {
             ReadItems::All(items) => items,

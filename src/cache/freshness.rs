@@ -13,7 +13,7 @@ use super::{
 use crate::{
     budget::{Caller, Count},
     coherence::{Consistency, MinFreshness},
-    error::{Error, shorten},
+    error::{Error, Unavailable, shorten},
     model::{KeyRef, Mono, OriginTime, ReadInfo, Source, Token},
 };
 
@@ -27,7 +27,7 @@ impl Cache {
         let (consistency, deadline) = (options.consistency, options.deadline);
         let caller = options.caller.as_ref();
         if !self.tracker.is_started() {
-            return Err(Error::starting());
+            return Err(Unavailable::Starting.into());
         }
         if let Consistency::AtLeastAsFresh(seen) = consistency {
             let field = "consistency.at_least_as_fresh";
@@ -59,7 +59,7 @@ impl Cache {
             let heartbeat = self.tracker.heartbeats.begun_since(since).instrument(span);
             match Box::pin(within(deadline, "origin", heartbeat)).await? {
                 Ok(time) => return Ok(request(time.pred().max(consistency.without_age()), None)),
-                Err(problem) => Error::unavailable(problem.to_string()),
+                Err(cause) => cause.into(),
             }
         };
         if self.settings.stale_if_error.is_some()
@@ -100,7 +100,7 @@ impl Cache {
                 problem: "is ahead of the database; present only tokens that this service gave"
                     .into(),
             }),
-            Err(problem) => Err(Error::unavailable(problem.to_string())),
+            Err(cause) => Err(cause.into()),
         }
     }
 
@@ -122,9 +122,8 @@ impl Cache {
         let bound = self.tracker.staleness_bound(fresh_to);
         let bound = bound.filter(|bound| limit.is_none_or(|limit| *bound <= limit));
         let Some(staleness_bound) = bound else {
-            return Err(request.origin_error.clone().unwrap_or_else(|| {
-                Error::unavailable("it has not answered for longer than a response may be stale")
-            }));
+            let error = request.origin_error.clone();
+            return Err(error.unwrap_or_else(|| Unavailable::TooStale.into()));
         };
         self.count_reads(parts, stale);
         Ok(ReadInfo {

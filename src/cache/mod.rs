@@ -28,7 +28,7 @@ use self::{counters::ReadCounters, write_queue::WriteQueue};
 use crate::{
     budget::{Budget, Budgets, Caller, Count, Reservation},
     coherence::Watermarks,
-    error::Error,
+    error::{Error, Unavailable},
     follower::Follower,
     loader::Loader,
     model::OriginId,
@@ -201,10 +201,8 @@ impl Cache {
         tasks.spawn(async move { verifier.run().await });
         match tasks.join_next().await {
             Some(Ok(fatal)) => fatal,
-            Some(Err(panic)) => Fatal(format!(
-                "a task that keeps up with the database ended: {panic}"
-            )),
-            None => Fatal("no task keeps up with the database".into()),
+            Some(Err(panic)) => Fatal::TaskPanicked(panic),
+            None => Fatal::TaskEnded("that keeps up with the database"),
         }
     }
 
@@ -219,7 +217,7 @@ impl Cache {
         deadline: Option<Instant>,
     ) -> Result<Watch, Error> {
         if !self.tracker.is_started() {
-            return Err(Error::starting());
+            return Err(Unavailable::Starting.into());
         }
         if let Some(after) = request.after {
             let newest = after.max(request.seen);

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     coherence::{Admitted, Consistency, LoadRequirement},
-    error::Error,
+    error::{Error, Unavailable},
     loader::{Charge, LoadRequest},
     model::{KeyRef, Source},
 };
@@ -40,7 +40,7 @@ impl Cache {
         // Boxed, so that the future of a near hit stays small.
         let found = Box::pin(self.read_through(vec![miss], request, false)).await?;
         let found = found.into_iter().next().map(|(_, item)| item);
-        found.ok_or_else(|| Error::unavailable("the load returned no value"))
+        found.ok_or_else(|| Unavailable::NoValue.into())
     }
 
     /// Resolves near misses. Each step returns what it found and the misses that are

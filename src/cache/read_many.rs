@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     budget::Part,
-    error::Error,
+    error::{Error, Unavailable},
     model::{KeyRef, TodoName, Value},
 };
 
@@ -55,7 +55,7 @@ impl Cache {
         }
         // A lost item would shift the names of all that follow.
         let items: Option<Vec<_>> = items.into_iter().collect();
-        let items = items.ok_or_else(|| Error::unavailable("the load returned no value"))?;
+        let items = items.ok_or_else(|| Unavailable::NoValue)?;
         Ok(ReadItems::All(items))
     }
 

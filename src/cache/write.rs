@@ -9,9 +9,9 @@ use tracing::{Instrument as _, info_span};
 use super::{Cache, WriteOptions, Written, within};
 use crate::{
     budget::{Count, Part},
-    error::{Error, shorten},
+    error::{Error, Unavailable, shorten},
     model::{OriginTime, Patch, RequestId, TodoName, Token, Write},
-    origin::{Rule, WriteError},
+    origin::{Cause, Rule, WriteError},
     telemetry::Kind,
 };
 
@@ -63,8 +63,9 @@ impl Cache {
             .await?
             .unwrap_or_else(|panic| {
                 tracing::error!(%panic, "a write panicked");
+                let cause = Cause::from_error(panic, None);
                 Err(Error::WriteOutcomeUnknown {
-                    problem: "the task that did it ended".into(),
+                    cause: cause.with_text("the task that did it ended"),
                 })
             })
     }
@@ -143,9 +144,7 @@ impl Cache {
             }
             WriteError::RequestIdReused => ("invalid", request_id_reused()),
             WriteError::Invalid(problem) => ("invalid", problem.into()),
-            WriteError::Unavailable(cause) => {
-                ("unavailable", Error::unavailable(cause.to_string()))
-            }
+            WriteError::Unavailable(cause) => ("unavailable", Unavailable::Reported(cause).into()),
             WriteError::Refused { rule, cause } => {
                 tracing::warn!(%name, %rule, %cause, "the database refuses a write");
                 ("refused", refused_by_origin(&rule))
@@ -154,8 +153,7 @@ impl Cache {
                 if let Some(at) = at {
                     self.invalidate_own(&name, true, at);
                 }
-                let problem = cause.to_string();
-                ("unknown", Error::WriteOutcomeUnknown { problem })
+                ("unknown", Error::WriteOutcomeUnknown { cause })
             }
         };
         self.count_write(kind);

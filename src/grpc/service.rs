@@ -30,13 +30,10 @@ use crate::{
     cache::{
         Answer, Cache, ReadOptions, TodoPage, WatchEvent, WatchMessage, WatchRequest, WriteOptions,
     },
-    error::Error,
+    error::{Error, Unavailable},
     model::{OriginId, PageQuery, ReadInfo, RequestId, TodoName},
     pb,
 };
-
-/// Suggested delay before a retry while this replica connects to its database.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The service. The cache is set once the origin is reached.
 pub struct Todos {
@@ -51,10 +48,9 @@ impl Todos {
     }
 
     fn cache(&self) -> Result<&Arc<Cache>, Error> {
-        self.cache.get().ok_or_else(|| Error::OriginUnavailable {
-            problem: "this replica is starting and has not reached it yet".into(),
-            retry_after: RETRY_AFTER,
-        })
+        self.cache
+            .get()
+            .ok_or_else(|| Unavailable::NotConnected.into())
     }
 }
 

@@ -59,14 +59,17 @@ fn metadata<const N: usize>(values: [(&str, String); N]) -> Metadata {
 
 /// The one conversion of an error to a status.
 impl From<Error> for Status {
-    fn from(mut error: Error) -> Self {
-        if let Error::OriginUnavailable { problem, .. } | Error::WriteOutcomeUnknown { problem } =
-            &mut error
-        {
-            cut(problem, MAX_ORIGIN_PROBLEM_BYTES);
-        }
+    fn from(error: Error) -> Self {
         let text = match &error {
             Error::FieldInvalid(problems) => describe_fields(problems),
+            Error::OriginUnavailable { cause, .. } => {
+                format!("the database cannot be reached: {}", origin_problem(cause))
+            }
+            Error::WriteOutcomeUnknown { cause } => format!(
+                "it is not known whether the write took place: {}; read the todo with \
+                 fully_consistent before repeating it, or send a request_id",
+                origin_problem(cause)
+            ),
             error => error.to_string(),
         };
         let (code, reason, mut details) = classify(error);
@@ -80,6 +83,13 @@ impl From<Error> for Status {
         details.set_error_info(reason_text(reason), DOMAIN, metadata);
         Status::with_error_details(code, bounded_text(text), details)
     }
+}
+
+/// What a caller is told of the database's condition.
+fn origin_problem(cause: &impl std::fmt::Display) -> String {
+    let mut text = cause.to_string();
+    cut(&mut text, MAX_ORIGIN_PROBLEM_BYTES);
+    text
 }
 
 /// Cuts a text to at most so many bytes, at the end of a character.
@@ -241,11 +251,8 @@ fn classify(error: Error) -> (Code, ErrorReason, ErrorDetails) {
             values.extend(token_metadata(token));
             (Code::DataLoss, ErrorReason::TodoUnreadable, with(values))
         }
-        Error::OriginUnavailable {
-            problem,
-            retry_after,
-        } => {
-            let values = metadata([("problem", problem)]);
+        Error::OriginUnavailable { cause, retry_after } => {
+            let values = metadata([("problem", origin_problem(&cause))]);
             (
                 Code::Unavailable,
                 ErrorReason::OriginUnavailable,
@@ -328,10 +335,10 @@ fn classify(error: Error) -> (Code, ErrorReason, ErrorDetails) {
                 ("principal", principal.as_ref().into()),
             ])),
         ),
-        Error::WriteOutcomeUnknown { problem } => (
+        Error::WriteOutcomeUnknown { cause } => (
             Code::Unknown,
             ErrorReason::WriteOutcomeUnknown,
-            with(metadata([("problem", problem)])),
+            with(metadata([("problem", origin_problem(&cause))])),
         ),
     }
 }
@@ -480,8 +487,10 @@ fn header_bytes(headers: &HeaderMap) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::CallerProblem;
-    use crate::model::{OriginId, OriginTime, TodoName};
+    use crate::{
+        error::{CallerProblem, Unavailable},
+        model::{OriginId, OriginTime, TodoName},
+    };
 
     #[test]
     fn each_error_has_its_code_its_reason_and_its_values() {
@@ -592,7 +601,7 @@ mod tests {
             ),
             (
                 Error::OriginUnavailable {
-                    problem: text(),
+                    cause: Unavailable::NotConnected,
                     retry_after: second,
                 },
                 Code::Unavailable,
@@ -660,7 +669,7 @@ mod tests {
                 &["permission", "resource", "principal"],
             ),
             (
-                Error::WriteOutcomeUnknown { problem: text() },
+                Error::WriteOutcomeUnknown { cause: "p".into() },
                 Code::Unknown,
                 "WRITE_OUTCOME_UNKNOWN",
                 &["problem"],

@@ -20,7 +20,7 @@ use self::refresh_ahead::HitCounters;
 use crate::{
     budget::{Budgets, Caller, Count, FairQueue, Part, Reservation},
     coherence::{Joined, LoadRequirement, SingleFlight},
-    error::Error,
+    error::{Error, Unavailable},
     model::{Key, Mono, OriginTime, PageQuery, Source, Stamped, TodoName, Value},
     origin::{Origin, OriginError},
     telemetry::{Kind, Metrics},
@@ -141,8 +141,8 @@ impl Loader {
         try_join_all(outcomes.into_iter().map(|outcome| async {
             match outcome.await {
                 Ok(Ok(loaded)) => Ok(loaded),
-                Ok(Err(error)) => Err(Error::unavailable(error.to_string())),
-                Err(_) => Err(Error::unavailable("the load was abandoned")),
+                Ok(Err(error)) => Err(Unavailable::from(OriginError::clone(&error)).into()),
+                Err(_) => Err(Unavailable::NoValue.into()),
             }
         }))
         .await

@@ -2,61 +2,13 @@
 //! what the database reported, its error code included, until the last place
 //! that decides by it.
 
-use std::{error::Error as StdError, fmt, sync::Arc};
+use std::fmt;
 
-use crate::{error::FieldProblem, model::OriginTime};
-
-/// What the origin's own software reported. Cheap to clone: several readers
-/// wait for one load.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{text}")]
-pub struct Cause {
-    text: String,
-    code: Option<i32>,
-    source: Option<Arc<dyn StdError + Send + Sync>>,
-}
-
-impl Cause {
-    /// A cause with the error that the origin's software returned, and the
-    /// database's error code if it has one.
-    pub fn from_error(error: impl StdError + Send + Sync + 'static, code: Option<i32>) -> Self {
-        Self {
-            text: error.to_string(),
-            code,
-            source: Some(Arc::new(error)),
-        }
-    }
-
-    /// The same cause with another text; the source stays.
-    #[must_use]
-    pub fn with_text(mut self, text: impl Into<String>) -> Self {
-        self.text = text.into();
-        self
-    }
-
-    /// The database's error code, if it sent one.
-    #[must_use]
-    pub const fn code(&self) -> Option<i32> {
-        self.code
-    }
-}
-
-/// A cause that has no error behind it, such as a missed deadline.
-impl From<String> for Cause {
-    fn from(text: String) -> Self {
-        Self {
-            text,
-            code: None,
-            source: None,
-        }
-    }
-}
-
-impl From<&str> for Cause {
-    fn from(text: &str) -> Self {
-        text.to_owned().into()
-    }
-}
+pub use crate::error::Cause;
+use crate::{
+    error::{FieldProblem, Unavailable},
+    model::OriginTime,
+};
 
 /// Why the origin did not answer a read or a heartbeat.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -73,6 +25,15 @@ impl OriginError {
     /// `Unavailable` with a text or a cause.
     pub fn unavailable(cause: impl Into<Cause>) -> Self {
         Self::Unavailable(cause.into())
+    }
+}
+
+impl From<OriginError> for Unavailable {
+    fn from(error: OriginError) -> Self {
+        match error {
+            OriginError::Unavailable(cause) => Self::Reported(cause),
+            OriginError::Ahead(time) => Self::Behind(time),
+        }
     }
 }
 

@@ -8,7 +8,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -22,6 +22,7 @@ use tokio::{
 use super::{Clock, Fatal, OriginTracker};
 use crate::{
     coherence::HeartbeatLog,
+    error::Unavailable,
     model::{Mono, OriginTime},
     telemetry::Kind,
 };
@@ -48,7 +49,7 @@ const MAX_AWAITED: usize = 64;
 struct Outcome {
     /// Taken before it was sent.
     begun: Mono,
-    result: Result<OriginTime, Arc<str>>,
+    result: Result<OriginTime, Unavailable>,
 }
 
 /// The heartbeats of this replica: their log, and the readers that wait for one.
@@ -107,8 +108,8 @@ impl Heartbeats {
     /// All that wait share it.
     ///
     /// # Errors
-    /// The last heartbeat's error, after two heartbeats in a row failed.
-    pub(crate) async fn begun_since(&self, since: Mono) -> Result<OriginTime, Arc<str>> {
+    /// Why the last heartbeat failed, after two heartbeats in a row failed.
+    pub(crate) async fn begun_since(&self, since: Mono) -> Result<OriginTime, Unavailable> {
         let wait = async {
             loop {
                 // Registered before the comparison, so that no end is missed.
@@ -127,7 +128,7 @@ impl Heartbeats {
         let last = self.newest().and_then(|newest| newest.result.err());
         timeout(WAIT_WHEN_DOWN, wait)
             .await
-            .unwrap_or_else(|_| Err(last.unwrap_or_else(|| "heartbeats are not answered".into())))
+            .unwrap_or_else(|_| Err(last.unwrap_or(Unavailable::NoHeartbeat(WAIT_WHEN_DOWN))))
     }
 
     fn newest(&self) -> Option<Outcome> {
@@ -216,7 +217,7 @@ impl OriginTracker {
                 }
             }
         }
-        Fatal("all heartbeat numbers are used up".into())
+        Fatal::TaskEnded("that sends heartbeats")
     }
 
     /// Sends one heartbeat and wakes those that wait. `false`: it failed.
@@ -225,15 +226,16 @@ impl OriginTracker {
         let sent = self.origin.heartbeat(number, HEARTBEAT_TIMEOUT);
         let result = match timeout(HEARTBEAT_TIMEOUT, sent).await {
             Ok(Ok(time)) => Ok(time),
-            Ok(Err(error)) => Err(Arc::from(error.to_string())),
-            Err(_) => Err(Arc::from(format!(
-                "no answer to a heartbeat within {HEARTBEAT_TIMEOUT:?}"
-            ))),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(Unavailable::NoHeartbeat(HEARTBEAT_TIMEOUT)),
         };
         self.log_reachability(result.as_ref().err());
         if let Ok(time) = result {
             if let Some(frontier) = frontier.filter(|frontier| time <= *frontier) {
-                return Err(went_back(frontier, time));
+                return Err(Fatal::WentBack {
+                    from: frontier,
+                    to: time,
+                });
             }
             self.heartbeats.record_acknowledged(number, begun, time);
         }
@@ -242,7 +244,7 @@ impl OriginTracker {
         Ok(acknowledged)
     }
 
-    fn log_reachability(&self, problem: Option<&Arc<str>>) {
+    fn log_reachability(&self, problem: Option<&Unavailable>) {
         let kind = if problem.is_some() {
             "failed"
         } else {
@@ -261,21 +263,19 @@ impl OriginTracker {
     }
 }
 
-/// The origin was restored to an older state while this process ran.
-pub(crate) fn went_back(from: OriginTime, to: OriginTime) -> Fatal {
-    Fatal(format!(
-        "the database went back in time, from {from} to {to}: it was restored to an older state; \
-         restart this process"
-    ))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use tokio::time::Instant;
 
     use super::*;
 
-    fn ended(heart: &Heartbeats, failures: u32, result: Result<OriginTime, Arc<str>>) {
+    fn failed(problem: &str) -> Unavailable {
+        Unavailable::Reported(problem.into())
+    }
+
+    fn ended(heart: &Heartbeats, failures: u32, result: Result<OriginTime, Unavailable>) {
         heart.failures.store(failures, Ordering::Relaxed);
         heart.end(Outcome {
             begun: heart.clock.now(),
@@ -297,16 +297,18 @@ mod tests {
         };
         let first = waiting(&heart);
         sleep(Duration::from_millis(20)).await;
-        ended(&heart, 1, Err("slow".into()));
+        ended(&heart, 1, Err(failed("slow")));
         sleep(Duration::from_millis(20)).await;
         assert!(!first.is_finished() && !heart.is_down());
         ended(&heart, 0, Ok(OriginTime(7)));
-        assert_eq!(first.await.expect("waited"), Ok(OriginTime(7)));
+        let outcome = first.await.expect("waited");
+        assert_eq!(outcome.expect("acknowledged"), OriginTime(7));
         let second = waiting(&heart);
         sleep(Duration::from_millis(20)).await;
-        ended(&heart, 1, Err("slow".into()));
+        ended(&heart, 1, Err(failed("slow")));
         sleep(Duration::from_millis(20)).await;
-        ended(&heart, 2, Err("gone".into()));
-        assert_eq!(second.await.expect("waited"), Err("gone".into()));
+        ended(&heart, 2, Err(failed("gone")));
+        let outcome = second.await.expect("waited");
+        assert_eq!(outcome.expect_err("down").to_string(), "gone");
     }
 }

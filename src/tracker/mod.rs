@@ -13,14 +13,16 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinError,
+};
 
-pub(crate) use self::heartbeats::went_back;
 pub use self::{clock::Clock, heartbeats::Heartbeats};
 use crate::{
     coherence::{HeartbeatLog, Watermarks},
     model::{Mono, OriginTime, TodoName},
-    origin::Origin,
+    origin::{Cause, Origin},
     telemetry::Metrics,
 };
 
@@ -36,10 +38,30 @@ pub enum Phase {
     CaughtUp,
 }
 
-/// Why the process must end: only a new one can go on.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Fatal(pub String);
+/// Why this replica cannot go on: only a new process can.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    /// The origin was restored to an older state while this process ran.
+    #[error(
+        "the database went back in time, from {from} to {to}: it was restored to an older state; \
+         restart this process"
+    )]
+    WentBack {
+        /// The newest time known before.
+        from: OriginTime,
+        /// The time of a heartbeat sent after that.
+        to: OriginTime,
+    },
+    /// No feed can be opened, and waiting does not help.
+    #[error("the database gives no feed of changes: {0}")]
+    NoFeed(#[source] Cause),
+    /// A task that must run for as long as the process ended.
+    #[error("the task {0} ended")]
+    TaskEnded(&'static str),
+    /// One of those tasks panicked.
+    #[error("a task that keeps up with the database ended: {0}")]
+    TaskPanicked(#[source] JoinError),
+}
 
 /// What this replica knows of the origin. One for each replica, shared by its parts.
 pub struct OriginTracker {

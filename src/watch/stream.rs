@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 pub(super) use super::hub::Watcher;
 use super::{Delivery, TooOld, WatchEvent, WatchMessage, WatchRequest, Watches};
 use crate::{
-    error::Error,
+    error::{Error, Unavailable},
     model::{Event, OriginTime, Token},
 };
 
@@ -37,7 +37,7 @@ impl Watches {
     /// `Overloaded` at the limit of catch-up feeds.
     pub fn open(self: &Arc<Self>, request: WatchRequest) -> Result<WatchStream, Error> {
         if !self.tracker.is_started() {
-            return Err(Error::starting());
+            return Err(Unavailable::Starting.into());
         }
         if self.shutdown.is_cancelled() {
             return Err(Error::Draining);

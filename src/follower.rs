@@ -3,9 +3,10 @@
 
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
+    backoff::Backoff,
     coherence::CommitGroups,
     loader::Loader,
     model::{Event, Mono, OriginTime, Touched},
@@ -26,8 +27,7 @@ const WATCHDOG_INTERVAL: Duration = Duration::from_millis(250);
 /// A time that stays open this long is closed by a heartbeat, so that watchers and
 /// tokens do not wait for the heartbeat interval.
 const OPEN_TIME_PATIENCE: Duration = Duration::from_millis(5);
-/// Pause before a broken feed is opened again; doubled each time up to
-/// `MAX_REOPEN_PAUSE`.
+/// Pauses before a broken feed is opened again.
 const REOPEN_PAUSE: Duration = Duration::from_millis(50);
 const MAX_REOPEN_PAUSE: Duration = Duration::from_secs(1);
 /// How long a fatal error (such as a revoked privilege) is retried before the process
@@ -101,7 +101,9 @@ impl Follower {
     }
 
     async fn follow_for_ever(&mut self) -> Fatal {
-        let mut pause = REOPEN_PAUSE;
+        // A seed that differs between replicas, and not between runs of a simulation.
+        let seed = self.first_heartbeat.0;
+        let mut backoff = Backoff::with_seed(REOPEN_PAUSE, MAX_REOPEN_PAUSE, seed);
         loop {
             let opened = Instant::now();
             let end = match self.open().await {
@@ -109,7 +111,7 @@ impl Follower {
                 Err(end) => end,
             };
             if opened.elapsed() > MAX_REOPEN_PAUSE {
-                pause = REOPEN_PAUSE;
+                backoff.reset();
             }
             let cause = match self.bound_tries(end) {
                 FeedEnd::Fatal(cause) => return Fatal::NoFeed(cause),
@@ -119,8 +121,7 @@ impl Follower {
                 }
                 FeedEnd::Broken(cause) | FeedEnd::Unreadable(cause) => {
                     self.log_reopened("broken", &cause);
-                    sleep(pause).await;
-                    pause = (pause * 2).min(MAX_REOPEN_PAUSE);
+                    backoff.wait().await;
                     continue;
                 }
                 FeedEnd::ReplayTooLong => "the replay took too long".into(),

@@ -17,6 +17,7 @@
 //! modules, [`coherence`] the protocol in a page.
 
 pub mod auth;
+pub mod backoff;
 pub mod budget;
 pub mod cache;
 pub mod cli;

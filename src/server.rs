@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tower::BoxError;
 
 use crate::{
+    backoff::jittered,
     budget::{Budgets, CONNECTION_BYTES, DoesNotFit},
     cache::{Cache, Clock, Fatal, Phase, Settings},
     config::Config,
@@ -44,7 +45,7 @@ const SHARED_WAIT: Duration = Duration::from_secs(1);
 /// Connections at once to each of the ports for metrics and health: a few
 /// scrapers and probes.
 const MAX_SIDE_CONNECTIONS: usize = 64;
-/// Pause before the database is tried again at start.
+/// Longest pause before the database is tried again at start.
 const CONNECT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why the service could not start or go on.
@@ -362,7 +363,7 @@ async fn keep_up(
             Err(ConnectError::Permanent(cause)) => return RunError::Origin(cause),
             Err(ConnectError::Transient(problem)) => {
                 tracing::warn!(%problem, "the database cannot be reached yet");
-                sleep(CONNECT_PAUSE).await;
+                sleep(jittered(CONNECT_PAUSE)).await;
             }
         }
     };

@@ -3,7 +3,7 @@
 use std::{future::Future, time::Duration};
 
 use clap::Args;
-use tokio::{signal::unix, time::sleep};
+use tokio::signal::unix;
 use tonic::{Code, Request, Status};
 
 use super::{
@@ -14,11 +14,12 @@ use super::{
     yaml::to_yaml,
 };
 use crate::{
+    backoff::Backoff,
     pb::{self, todo_change::Kind, watch_todos_request::Start, watch_todos_response::Event},
     text::escape,
 };
 
-/// First pause before a lost watch is begun again; doubled up to the longest.
+/// Pauses before a lost watch is begun again.
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -86,7 +87,7 @@ fn termination() -> impl Future<Output = ()> {
 
 /// Watches, and begins again after each loss of the connection.
 async fn follow(args: &mut Watch) -> Result<(), CommandError> {
-    let mut pause = PAUSE;
+    let mut backoff = Backoff::new(PAUSE, LONGEST_PAUSE);
     loop {
         let before = args.after.clone();
         match follow_once(args).await {
@@ -103,10 +104,9 @@ async fn follow(args: &mut Watch) -> Result<(), CommandError> {
             Err(failed) => return Err(failed),
         }
         if args.after != before {
-            pause = PAUSE;
+            backoff.reset();
         }
-        sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        backoff.wait().await;
     }
 }
 

@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream};
-use tokio::time::sleep;
 use tonic::{Code, Status, transport::Channel};
 
 use crate::{
+    backoff::Backoff,
     cli::{client::Server, error::CommandError, output::note},
     config::Config,
     grpc::client::todo_service_client::TodoServiceClient,
@@ -18,7 +18,7 @@ use crate::{
 
 /// Tries of a batch or a call while the store or the service is unavailable.
 const TRIES: u32 = 8;
-/// Pause before the second try; doubled up to the longest.
+/// Pauses between them.
 const PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Calls under way at once in each batch.
@@ -65,23 +65,23 @@ impl Target {
     /// The store that the settings name. Tried again while it cannot be reached,
     /// such as during an election.
     pub(super) async fn store(config: &Config, replace: bool) -> Result<Self, String> {
-        for attempt in 0.. {
+        let mut tries = Tries::new();
+        loop {
             match server::open_origin(config).await {
                 Ok(origin) => return Ok(Self::Store { origin, replace }),
                 Err(problem @ ConnectError::Transient(_)) => {
-                    if attempt == 0 {
+                    if tries.left == TRIES - 1 {
                         note(&format!(
                             "the store cannot be reached: {problem}; trying again"
                         ));
                     }
-                    if !wait(attempt).await {
+                    if !tries.wait().await {
                         return Err(problem.to_string());
                     }
                 }
                 Err(problem) => return Err(problem.to_string()),
             }
         }
-        Err("the store cannot be reached".into())
     }
 
     /// A running service.
@@ -140,19 +140,36 @@ impl Target {
     }
 }
 
-/// Waits before the next try; `false`: there is none.
-async fn wait(attempt: u32) -> bool {
-    let pause = PAUSE
-        .saturating_mul(1 << attempt.min(10))
-        .min(LONGEST_PAUSE);
-    sleep(pause).await;
-    attempt + 1 < TRIES
+/// The tries that a batch or a call still has.
+struct Tries {
+    left: u32,
+    backoff: Backoff,
+}
+
+impl Tries {
+    fn new() -> Self {
+        Self {
+            left: TRIES - 1,
+            backoff: Backoff::new(PAUSE, LONGEST_PAUSE),
+        }
+    }
+
+    /// Waits before the next try; `false`: there is none.
+    async fn wait(&mut self) -> bool {
+        let more = self.left > 0;
+        if more {
+            self.left -= 1;
+            self.backoff.wait().await;
+        }
+        more
+    }
 }
 
 /// Inserts a batch. Repeated while the store is unavailable: what was written
 /// stays as it is.
 async fn insert(origin: &Arc<dyn Origin>, batch: Batch) -> Result<Outcome, String> {
-    for attempt in 0.. {
+    let mut tries = Tries::new();
+    loop {
         let problem: OriginError = match origin.import(batch.todos.clone()).await {
             Ok(imported) => {
                 let line = |(at, problem): (usize, String)| {
@@ -171,18 +188,17 @@ async fn insert(origin: &Arc<dyn Origin>, batch: Batch) -> Result<Outcome, Strin
             }
             Err(problem) => problem,
         };
-        if attempt == 0 {
+        if tries.left == TRIES - 1 {
             note(&format!(
                 "the database cannot be written: {problem}; trying again"
             ));
         }
-        if !wait(attempt).await {
+        if !tries.wait().await {
             return Err(format!(
                 "the database cannot be written: {problem}; import again to continue"
             ));
         }
     }
-    Ok(Outcome::default())
 }
 
 async fn replace_in_store(origin: &Arc<dyn Origin>, todo: Todo) -> Result<Fate, String> {
@@ -195,11 +211,12 @@ async fn replace_in_store(origin: &Arc<dyn Origin>, todo: Todo) -> Result<Fate, 
         etag: None,
         allow_missing: true,
     };
-    for attempt in 0.. {
+    let mut tries = Tries::new();
+    loop {
         match origin.write(write.clone(), None, None).await {
             Ok(_) => return Ok(Fate::Replaced),
             Err(WriteError::Unavailable(_) | WriteError::OutcomeUnknown { .. })
-                if wait(attempt).await => {}
+                if tries.wait().await => {}
             Err(problem @ (WriteError::Unavailable(_) | WriteError::OutcomeUnknown { .. })) => {
                 return Err(format!(
                     "the database cannot be written: {problem}; import again to continue"
@@ -213,7 +230,6 @@ async fn replace_in_store(origin: &Arc<dyn Origin>, todo: Todo) -> Result<Fate, 
             }
         }
     }
-    Ok(Fate::Existed)
 }
 
 /// One todo through the service.
@@ -224,7 +240,8 @@ async fn send(
     replace: bool,
 ) -> Result<Fate, String> {
     let name = todo.name.clone();
-    for attempt in 0.. {
+    let mut tries = Tries::new();
+    loop {
         let sent = if replace {
             let request = pb::UpdateTodoRequest {
                 todo: Some(Todo {
@@ -254,7 +271,7 @@ async fn send(
             Ok(fate) => return Ok(fate),
             Err(status) if status.code() == Code::AlreadyExists => return Ok(Fate::Existed),
             Err(status) if is_transient(&status) => {
-                if !wait(attempt).await {
+                if !tries.wait().await {
                     let error = CommandError::from(status);
                     return Err(format!("{error}\nimport again to continue"));
                 }
@@ -267,7 +284,6 @@ async fn send(
             }
         }
     }
-    Ok(Fate::Existed)
 }
 
 /// Whether the call may be repeated: both calls are idempotent here.

@@ -18,7 +18,7 @@ use super::{
     HEARTBEATS, Inner, REQUESTS, TODOS,
     codes::{cause, is_index_conflict},
 };
-use crate::origin::ConnectError;
+use crate::{backoff::jittered, origin::ConnectError};
 
 /// How long a request id is remembered.
 const REQUEST_SECONDS: i32 = 24 * 3600;
@@ -34,7 +34,7 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 const CREATE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often the log says that an index build is waited for.
 const TELL_INTERVAL: Duration = Duration::from_secs(10);
-/// Pause before a failed index build is tried again.
+/// Longest pause before a failed index build is tried again.
 const BUILD_PAUSE: Duration = Duration::from_secs(5);
 /// The collection does not exist; it exists already.
 const NAMESPACE_NOT_FOUND: i32 = 26;
@@ -279,7 +279,7 @@ impl Inner {
                     }
                     Err(error) => {
                         tracing::warn!(collection, %error, "the indexes could not be built; they are tried again");
-                        sleep(BUILD_PAUSE).await;
+                        sleep(jittered(BUILD_PAUSE)).await;
                     }
                 }
             }

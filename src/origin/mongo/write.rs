@@ -29,6 +29,7 @@ use super::{
     document, origin_time,
 };
 use crate::{
+    backoff::Backoff,
     error::shorten,
     model::{OriginTime, Patch, RequestId, TodoName, Write, WriteDone, validate},
     origin::{Cause, WriteError},
@@ -48,8 +49,9 @@ const SEND_WITHOUT_PRIMARY: Duration = Duration::from_millis(1500);
 const SEND_POLL: Duration = Duration::from_millis(25);
 /// Tries of a compare-and-swap, and of a transaction that met another one.
 const MAX_TRIES: usize = 16;
-/// First pause between tries; doubled up to sixteen times as long.
+/// Pauses between tries.
 const TRY_PAUSE: Duration = Duration::from_millis(2);
+const MAX_TRY_PAUSE: Duration = Duration::from_millis(32);
 /// Commands that write.
 const WRITING: [&str; 4] = ["insert", "update", "delete", "findAndModify"];
 
@@ -149,7 +151,7 @@ impl Inner {
     ) -> Result<WriteDone, WriteError> {
         let session = self.writes_client.start_session().await;
         let mut session = session.map_err(|error| WriteError::Unavailable(cause(error)))?;
-        let mut pause = TRY_PAUSE;
+        let mut backoff = Backoff::new(TRY_PAUSE, MAX_TRY_PAUSE);
         let mut last: Cause = "the todo kept changing while it was written".into();
         for _ in 0..MAX_TRIES {
             // Each try that is followed by another one had no effect.
@@ -168,8 +170,7 @@ impl Inner {
                 }
             }
             sent.store(false, Ordering::Release);
-            sleep(pause).await;
-            pause = (pause * 2).min(TRY_PAUSE * 16);
+            backoff.wait().await;
         }
         let text = format!("{last} ({MAX_TRIES} tries)");
         Err(WriteError::Unavailable(last.with_text(text)))

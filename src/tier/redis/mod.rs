@@ -13,7 +13,6 @@
 //!
 //! Each node is on its own: a dead or hanging one costs its own keys only.
 
-mod backoff;
 mod batcher;
 mod connection;
 mod error;
@@ -42,7 +41,6 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use self::{
-    backoff::jittered,
     connection::ConnectionSettings,
     error::ErrorLog,
     node::{Direction, EnqueueError, GET_TIMEOUT, Node, RunningNode},
@@ -55,6 +53,7 @@ pub use self::{
 };
 use super::shared::{Shared, SharedKey};
 use crate::{
+    backoff::jittered,
     budget::Budgets,
     telemetry::{Kind, Metrics},
     tls::ClientFiles,

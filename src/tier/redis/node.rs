@@ -22,13 +22,12 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     Context,
-    backoff::Backoff,
     batcher::{MAX_WAITING_GETS, MAX_WAITING_PUTS, PendingGet, PendingPut, run_gets, run_puts},
     connection::{Connection, options},
     error::{ErrorKind, RedisError},
     url::Address,
 };
-use crate::{budget::Part, telemetry::Kind};
+use crate::{backoff::Backoff, budget::Part, telemetry::Kind};
 
 /// How long a read waits for an answer: ten times what a healthy server takes.
 pub(super) const GET_TIMEOUT: Duration = Duration::from_millis(20);
@@ -48,6 +47,11 @@ const REFUSED_WRITE_LOOKS: u32 = 5;
 const IDLE_WRITE_LOOKS: u32 = 25;
 /// How long probes may fail before the connections are opened anew.
 const RECONNECT_AFTER: Duration = Duration::from_secs(2);
+/// Pauses between tries to connect. With connecting and the election of a new
+/// master the longest stays well below the 10 s within which the tier must be in
+/// use again.
+const CONNECT_PAUSE: Duration = Duration::from_millis(50);
+const MAX_CONNECT_PAUSE: Duration = Duration::from_secs(2);
 /// How long a node must have been healthy for the back-off to begin again.
 const HEALTHY_AFTER: Duration = Duration::from_secs(5);
 /// Key of probes where any key will do.
@@ -414,19 +418,19 @@ impl Node {
 
     /// Keeps connections open for as long as the node is in use.
     async fn supervise(self: Arc<Self>) {
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::new(CONNECT_PAUSE, MAX_CONNECT_PAUSE);
         loop {
             match self.connect().await {
                 Ok(connections) => {
                     self.install(connections);
                     if Box::pin(self.watch()).await >= HEALTHY_AFTER {
-                        backoff = Backoff::default();
+                        backoff.reset();
                     }
                 }
                 Err(error) => self.log("connect", &error, true),
             }
             self.context.refresh(false);
-            sleep(backoff.next()).await;
+            backoff.wait().await;
         }
     }
 

@@ -3,8 +3,9 @@
 
 use std::process::ExitCode;
 
-/// A call makes some 30 small allocations beside those of its transport: what
-/// this one saves of their cost is in BENCHMARKS.md.
+/// Releases are linked with musl, whose allocator has one lock for all threads. With
+/// glibc another one saves nothing: docs/adr/0013-mimalloc.md has the figures.
+#[cfg(target_env = "musl")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -90,13 +90,14 @@ impl Watcher {
     }
 
     /// The cursor to send while nothing is pending. `frontier` was read before the
-    /// ring was pulled.
+    /// ring was pulled. The cursor does not pass what was not read from the ring, as
+    /// that may hold changes for this watcher.
     pub(super) fn progress(&self, frontier: OriginTime) -> Option<OriginTime> {
         let mut state = self.state();
-        if state.position.is_none() {
-            return Some(state.queue.cursor());
+        match state.position {
+            Some(position) => state.queue.progress(frontier.min(position)),
+            None => Some(state.queue.cursor()),
         }
-        state.queue.progress(frontier)
     }
 
     /// The last cursor.
@@ -213,12 +214,13 @@ impl Hub {
         watcher.pushed.notify_one();
     }
 
-    /// Moves the next groups from the ring into the watcher's queue.
-    pub(super) fn pull(&self, watcher: &Watcher) {
+    /// Moves the next groups from the ring into the watcher's queue. Returns whether
+    /// the ring has more: what was read may hold nothing that this watcher wants.
+    pub(super) fn pull(&self, watcher: &Watcher) -> bool {
         let state = self.state();
         let mut watcher_state = watcher.state();
         let Some(position) = watcher_state.position else {
-            return;
+            return false;
         };
         let list = watcher.list.as_ref().and_then(|list| state.lists.get(list));
         let evicted = list.map_or(state.ring.start(), |list| list.evicted);
@@ -227,7 +229,7 @@ impl Hub {
             watcher_state.queue.reset(state.ring.end(), reason.into());
             watcher_state.position = Some(state.ring.end());
             self.count_reset("overflow");
-            return;
+            return false;
         }
         let groups = match list {
             Some(list) => take(after(&list.groups, position)),
@@ -235,10 +237,11 @@ impl Hub {
             None => take(state.ring.since(position).into_iter().flatten()),
         };
         let taken: usize = groups.iter().map(|(_, events)| events.len()).sum();
-        let end = match groups.last() {
-            Some((time, _)) if taken >= PULLED_EVENTS => *time,
-            _ => state.ring.end().max(position),
+        let (end, more) = match groups.last() {
+            Some((time, _)) if taken >= PULLED_EVENTS => (*time, *time < state.ring.end()),
+            _ => (state.ring.end().max(position), false),
         };
+        debug_assert!(end >= position, "{end} is below {position}");
         watcher_state.position = Some(end);
         drop(state);
         for (time, group) in groups {
@@ -246,6 +249,7 @@ impl Hub {
                 self.count_reset("overflow");
             }
         }
+        more
     }
 
     /// Removes a watcher and cancels its catch-up feed.
@@ -393,9 +397,13 @@ mod tests {
     }
 
     fn watcher(hub: &Hub, list: Option<&str>) -> Arc<Watcher> {
+        watcher_of(hub, list, HashSet::new())
+    }
+
+    fn watcher_of(hub: &Hub, list: Option<&str>, names: HashSet<TodoName>) -> Arc<Watcher> {
         let request = WatchRequest {
             list: list.map(|list| ListName::parse(&format!("lists/{list}")).expect("a list")),
-            names: HashSet::new(),
+            names,
             after: None,
             seen: OriginTime::ZERO,
             include_todo: false,
@@ -412,8 +420,11 @@ mod tests {
     fn drain(hub: &Hub, watcher: &Watcher) -> Vec<u64> {
         let mut times = Vec::new();
         loop {
-            hub.pull(watcher);
+            let more = hub.pull(watcher);
             let Some(first) = watcher.pop() else {
+                if more {
+                    continue;
+                }
                 return times;
             };
             let mut next = Some(first);
@@ -439,6 +450,22 @@ mod tests {
         assert_eq!(drain(&hub, &home), even);
         assert_eq!(drain(&hub, &all), (1..=100).collect::<Vec<_>>());
         assert_eq!(home.progress(OriginTime(100)), Some(OriginTime(100)));
+    }
+
+    /// What a watcher takes at once may hold nothing of its names.
+    #[test]
+    fn a_cursor_does_not_pass_what_was_not_read() {
+        let hub = hub();
+        let name = TodoName::parse("lists/home/todos/90").expect("a name");
+        let one = watcher_of(&hub, Some("home"), HashSet::from([name]));
+        for time in 1..=100 {
+            hub.release(OriginTime(time), change("home", time, time));
+        }
+        assert!(hub.pull(&one), "there is more");
+        let read = OriginTime(PULLED_EVENTS as u64);
+        assert_eq!(one.progress(OriginTime(100)), Some(read));
+        assert_eq!(drain(&hub, &one), [90]);
+        assert_eq!(one.progress(OriginTime(100)), Some(OriginTime(100)));
     }
 
     /// Changes of other lists must not cause a reset.

@@ -98,7 +98,7 @@ impl Watching {
             }
             // Read before the ring: what is appended later has a later time.
             let frontier = self.watches.tracker.watermarks.frontier();
-            self.watches.hub.pull(&watcher);
+            let more = self.watches.hub.pull(&watcher);
             if let Some(delivery) = watcher.pop() {
                 return Some(self.message(delivery));
             }
@@ -107,6 +107,11 @@ impl Watching {
                 if let Some(cursor) = watcher.progress(frontier) {
                     return Some(self.progress(cursor));
                 }
+            }
+            if more {
+                // Lets others run: thousands of changes of other todos may follow.
+                tokio::task::yield_now().await;
+                continue;
             }
             tokio::select! {
                 biased;

@@ -178,10 +178,7 @@ pub async fn run(
     tokio::spawn(report_ready(health.subscribe(), addresses, on_event));
     let ended = tokio::select! {
         ended = &mut server => Err(server_ended(ended).err().unwrap_or(RunError::ServerStopped)),
-        ended = &mut keeping_up => Err(ended.unwrap_or_else(|panic| {
-            metrics.task_panics.get_or_create(&Kind { kind: "keep_up" }).inc();
-            RunError::Panicked(panic)
-        })),
+        ended = &mut keeping_up => Err(ended.unwrap_or_else(|panic| keep_up_panicked(panic, &metrics))),
         () = signalled => Ok(()),
     };
     reporting.abort();
@@ -337,6 +334,12 @@ fn shutdown_signal() -> impl Future<Output = ()> {
             _ = int.recv() => {}
         }
     }
+}
+
+fn keep_up_panicked(panic: JoinError, metrics: &Metrics) -> RunError {
+    let kind = Kind { kind: "keep_up" };
+    metrics.task_panics.get_or_create(&kind).inc();
+    RunError::Panicked(panic)
 }
 
 fn server_ended(ended: Result<Result<(), BoxError>, JoinError>) -> Result<(), RunError> {

@@ -1,7 +1,7 @@
 //! Tidemark: a todo service whose reads go through two caches to a database, and
 //! whose every response states how stale it can be.
 //!
-//! The road of a read:
+//! The read path:
 //!
 //! 1. `grpc::service` parses the request and calls [`cache::Cache::get`].
 //! 2. `cache::freshness` turns the consistency level into a time that the response

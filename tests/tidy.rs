@@ -12,7 +12,7 @@ use tidemark::config::SETTINGS;
 /// Lines of a function that fit on a screen.
 const MAX_FUNCTION_LINES: usize = 70;
 /// Lines of `src/cache/read.rs`, its documentation included.
-const MAX_ROAD_LINES: usize = 300;
+const MAX_READ_PATH_LINES: usize = 300;
 
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -217,13 +217,13 @@ fn files_are_short() {
     }
 }
 
-/// The road of a read is one file that can be read in a few minutes.
+/// The read path is one file that can be read in a few minutes.
 #[test]
-fn the_road_of_a_read_is_one_short_file() {
+fn the_read_path_is_one_short_file() {
     let file = root().join("src/cache/read.rs");
     let lines = fs::read_to_string(&file).expect("readable").lines().count();
     assert!(
-        lines < MAX_ROAD_LINES,
+        lines < MAX_READ_PATH_LINES,
         "{} has {lines} lines",
         file.display()
     );

@@ -1,7 +1,7 @@
 //! The read-through service: near, shared and the origin behind one interface.
-//! `calls.rs` has the reads that callers ask for, `read.rs` is their road, `write.rs` that of a write. Loads, heartbeats,
-//! the feed, watches and verification are parts of their own, with their own state;
-//! this module builds them and runs their tasks.
+//! `calls.rs` has the reads that callers ask for, `read.rs` the read path, `write.rs`
+//! the write path. Loads, heartbeats, the feed, watches and verification are modules
+//! with their own state: this one builds them and runs their tasks.
 
 mod calls;
 mod counters;

@@ -1,4 +1,4 @@
-//! The road of a write: the origin first, then this replica's own fences, then the
+//! The write path: the origin first, then this replica's own fences, then the
 //! reply with its token.
 
 use std::{sync::Arc, time::Duration};

@@ -275,10 +275,10 @@ mod tests {
         Unavailable::Reported(problem.into())
     }
 
-    fn ended(heart: &Heartbeats, failures: u32, result: Result<OriginTime, Unavailable>) {
-        heart.failures.store(failures, Ordering::Relaxed);
-        heart.end(Outcome {
-            begun: heart.clock.now(),
+    fn ended(heartbeats: &Heartbeats, failures: u32, result: Result<OriginTime, Unavailable>) {
+        heartbeats.failures.store(failures, Ordering::Relaxed);
+        heartbeats.end(Outcome {
+            begun: heartbeats.clock.now(),
             result,
         });
     }
@@ -287,27 +287,27 @@ mod tests {
     /// outcome. Two in a row are an outage, and say so at once.
     #[tokio::test]
     async fn one_failed_heartbeat_fails_nobody() {
-        let heart = Arc::new(Heartbeats::new(
+        let heartbeats = Arc::new(Heartbeats::new(
             Clock::Tokio(Instant::now()),
             Duration::from_secs(30),
         ));
-        let waiting = |heart: &Arc<Heartbeats>| {
-            let (heart, since) = (Arc::clone(heart), heart.clock.now());
-            tokio::spawn(async move { heart.begun_since(since).await })
+        let waiting = |heartbeats: &Arc<Heartbeats>| {
+            let (heartbeats, since) = (Arc::clone(heartbeats), heartbeats.clock.now());
+            tokio::spawn(async move { heartbeats.begun_since(since).await })
         };
-        let first = waiting(&heart);
+        let first = waiting(&heartbeats);
         sleep(Duration::from_millis(20)).await;
-        ended(&heart, 1, Err(failed("slow")));
+        ended(&heartbeats, 1, Err(failed("slow")));
         sleep(Duration::from_millis(20)).await;
-        assert!(!first.is_finished() && !heart.is_down());
-        ended(&heart, 0, Ok(OriginTime(7)));
+        assert!(!first.is_finished() && !heartbeats.is_down());
+        ended(&heartbeats, 0, Ok(OriginTime(7)));
         let outcome = first.await.expect("waited");
         assert_eq!(outcome.expect("acknowledged"), OriginTime(7));
-        let second = waiting(&heart);
+        let second = waiting(&heartbeats);
         sleep(Duration::from_millis(20)).await;
-        ended(&heart, 1, Err(failed("slow")));
+        ended(&heartbeats, 1, Err(failed("slow")));
         sleep(Duration::from_millis(20)).await;
-        ended(&heart, 2, Err(failed("gone")));
+        ended(&heartbeats, 2, Err(failed("gone")));
         let outcome = second.await.expect("waited");
         assert_eq!(outcome.expect_err("down").to_string(), "gone");
     }

@@ -91,7 +91,7 @@ const ARMS: [&str; 12] = [
 /// How soon UNAVAILABLE must be said, beyond what an answer from the near tier
 /// takes at that time on this machine.
 const SOON: Duration = Duration::from_millis(200);
-/// From a new primary to reads of all arms: a second, and half of one for the
+/// From a new primary to reads of all levels: a second, and half of one for the
 /// looking. On a busy machine four times the 99th of 100 strong reads without
 /// a fault are added.
 const AFTER_NEW_PRIMARY: Duration = Duration::from_millis(1500);

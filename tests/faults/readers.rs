@@ -1,4 +1,4 @@
-//! Readers of every arm: each checks what it is told.
+//! Readers of every consistency level: each checks its responses.
 
 use std::{
     sync::{

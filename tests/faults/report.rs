@@ -112,7 +112,7 @@ impl Recorder {
         }
     }
 
-    /// What was noted in a window, by arm.
+    /// What was noted in a window, by consistency level.
     pub fn window(&self, window: &Window, consistency: &str, at_target: bool) -> Cell {
         let cells = self.cells.lock().expect("the cells");
         let mut all = Cell::default();
@@ -125,7 +125,7 @@ impl Recorder {
         all
     }
 
-    /// What was noted in all windows of a fault, by arm, the target left out.
+    /// What was noted in all windows of a fault, by consistency level, the target left out.
     pub fn fault(&self, fault: &str, consistency: &str) -> Cell {
         let cells = self.cells.lock().expect("the cells");
         let mut all = Cell::default();
@@ -147,7 +147,7 @@ impl Recorder {
             .sum()
     }
 
-    /// The table: a row for each fault and arm, all windows of the fault
+    /// The table: a row for each fault and consistency level, all windows of the fault
     /// together.
     pub fn table(&self) -> String {
         let cells = self.cells.lock().expect("the cells");

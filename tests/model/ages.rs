@@ -1,11 +1,12 @@
-//! Ages without comparing clocks: heartbeats, their ledger, the arms as times,
-//! strong reads, answers marked stale, an origin of which some part answers
-//! that is not the primary any more, and a feed that stalls.
+//! Ages without comparing clocks: heartbeats, their log, the consistency levels as
+//! times, strong reads, responses marked stale, an origin of which a server answers
+//! that is no longer the primary, and a feed that stalls.
 //!
 //! One key and one reader at a time. The local clock goes in whole seconds,
 //! and stands a little later at a read than at the heartbeat before it.
-//! Mirrors `tracker/heartbeats.rs` and `cache/read.rs` (`begin`, `after_frontier`,
-//! `page_in_grace`, `stale_instead`, `facts`).
+//! Mirrors `tracker/heartbeats.rs`, `cache/freshness.rs` (`begin`, `read_info`),
+//! `cache/read.rs` (`wait_for_frontier`, `serve_stale`) and `cache/grace.rs`
+//! (`admit_within_grace`).
 
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ use tidemark::{
 };
 
 use crate::{
+    mutations::Mutation,
     parts::{Fences, Time, Viewed, at, small, todo},
-    turns::Turn,
 };
 
 /// An instant of the local clock: three in a second.
@@ -27,9 +28,9 @@ const IN_A_SECOND: Instant = 3;
 const SECOND: Duration = Duration::from_secs(1);
 /// The staleness limit.
 const LIMIT: Duration = SECOND;
-/// How long the ledger remembers: as `Cache::new` has it.
+/// How long the log keeps a heartbeat: as `Cache::new` sets it.
 const KEEP: Duration = Duration::from_secs(2);
-/// How long an overtaken page may be answered.
+/// How long an invalidated page may be served.
 const GRACE: Duration = SECOND;
 
 /// What is explored.
@@ -121,35 +122,35 @@ pub const LARGE: &[Bounds] = &[
     },
 ];
 
-pub const TURNS: &[(Turn, &str, Bounds)] = &[
-    (Turn::StrongJoinsEarlier, "I3", STRONG),
-    (Turn::StrongChecksBeforeWait, "I3", STRONG),
-    (Turn::StrongIsMajorityRead, "I3", STRONG),
-    (Turn::FutureTokenAccepted, "I2", TOKEN),
-    (Turn::BegunAtAcknowledgement, "I4", AGE),
-    (Turn::HeartbeatByDocument, "I4", STALE),
-    (Turn::HeartbeatOfDeposed, "I4", AGE),
-    (Turn::GraceWithoutNeed, "I4", PAGES),
-    (Turn::StaleUnderToken, "I2", FAILS),
-    (Turn::TokenWithoutAge, "I4", TOKEN),
-    (Turn::LoadWithoutHeartbeat, "I4", AGE),
-    (Turn::LoadBeginIsAge, "I4", AGE),
-    (Turn::MinusTwo, "I4", AGE),
+pub const MUTATIONS: &[(Mutation, &str, Bounds)] = &[
+    (Mutation::StrongJoinsEarlier, "I3", STRONG),
+    (Mutation::StrongChecksBeforeWait, "I3", STRONG),
+    (Mutation::StrongIsMajorityRead, "I3", STRONG),
+    (Mutation::FutureTokenAccepted, "I2", TOKEN),
+    (Mutation::BegunAtAcknowledgement, "I4", AGE),
+    (Mutation::HeartbeatByDocument, "I4", STALE),
+    (Mutation::HeartbeatOfDeposed, "I4", AGE),
+    (Mutation::GraceWithoutNeed, "I4", PAGES),
+    (Mutation::StaleUnderToken, "I2", FAILS),
+    (Mutation::TokenWithoutAge, "I4", TOKEN),
+    (Mutation::LoadWithoutHeartbeat, "I4", AGE),
+    (Mutation::LoadBeginIsAge, "I4", AGE),
+    (Mutation::MinusTwo, "I4", AGE),
 ];
 
 /// The model.
 pub struct Ages {
-    turn: Option<Turn>,
+    mutation: Option<Mutation>,
     bounds: Bounds,
 }
 
 impl Ages {
-    pub fn new(turn: Option<Turn>, bounds: Bounds) -> Self {
-        Self { turn, bounds }
+    pub fn new(mutation: Option<Mutation>, bounds: Bounds) -> Self {
+        Self { mutation, bounds }
     }
 
-    fn took(&self, turn: Turn) -> bool {
-        self.turn == Some(turn)
+    fn has(&self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
     }
 }
 
@@ -163,7 +164,7 @@ enum Event {
 
 /// A heartbeat under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Beat {
+struct Heartbeat {
     begun: Instant,
     /// Its time, once the origin has it.
     time: Option<Time>,
@@ -259,7 +260,7 @@ pub struct State {
     fences: Fences,
     near: Option<Kept>,
     heartbeat_log: HeartbeatLog,
-    beat: Option<Beat>,
+    heartbeat: Option<Heartbeat>,
     /// How the newest finished heartbeat ended.
     newest: Option<(Instant, Option<Time>)>,
     /// Heartbeats that failed in a row; more than two are as two.
@@ -323,7 +324,7 @@ impl State {
     /// Whether a heartbeat has begun at this very instant.
     fn has_begun(&self) -> bool {
         let newest = self.newest.map(|(begun, _)| begun);
-        [self.beat.map(|beat| beat.begun), newest].contains(&Some(self.clock))
+        [self.heartbeat.map(|heartbeat| heartbeat.begun), newest].contains(&Some(self.clock))
     }
 
     /// One failed heartbeat says nothing, two say that the origin is away.
@@ -358,7 +359,7 @@ impl Ages {
         };
         if let Want::Token(seen) = want
             && seen > state.newest_known()
-            && !self.took(Turn::FutureTokenAccepted)
+            && !self.has(Mutation::FutureTokenAccepted)
         {
             state.reader = Reader::AskingFuture(request);
             return self.heard(state);
@@ -369,7 +370,7 @@ impl Ages {
     fn need(&self, state: &mut State, request: Request) {
         let consistency = request.want.consistency();
         let regardless = small(consistency.without_age());
-        if self.took(Turn::StrongIsMajorityRead) && request.want == Want::Strong {
+        if self.has(Mutation::StrongIsMajorityRead) && request.want == Want::Strong {
             let view = state.fences.view_todo(0);
             state.reader = Reader::Beyond {
                 request,
@@ -379,12 +380,12 @@ impl Ages {
             };
             return;
         }
-        if self.took(Turn::TokenWithoutAge) && matches!(request.want, Want::Token(_)) {
+        if self.has(Mutation::TokenWithoutAge) && matches!(request.want, Want::Token(_)) {
             return self.look(state, request, regardless, false);
         }
         match consistency.min_freshness(mono(request.arrival), LIMIT, &state.heartbeat_log) {
             MinFreshness::At(need) => {
-                let need = if self.took(Turn::MinusTwo) {
+                let need = if self.has(Mutation::MinusTwo) {
                     need.pred()
                 } else {
                     need
@@ -394,14 +395,14 @@ impl Ages {
             MinFreshness::Heartbeat(_) if request.want == Want::CachedOnly => {
                 state.reader = Reader::Idle
             }
-            MinFreshness::Heartbeat(_) if self.took(Turn::LoadWithoutHeartbeat) => {
+            MinFreshness::Heartbeat(_) if self.has(Mutation::LoadWithoutHeartbeat) => {
                 self.look(state, request, regardless, false);
             }
             MinFreshness::Heartbeat(since) => {
                 let mut since = instant(since);
-                if self.took(Turn::StrongJoinsEarlier) && request.want == Want::Strong {
+                if self.has(Mutation::StrongJoinsEarlier) && request.want == Want::Strong {
                     // Whichever is under way.
-                    since = state.beat.map_or(since, |beat| beat.begun);
+                    since = state.heartbeat.map_or(since, |heartbeat| heartbeat.begun);
                 }
                 state.reader = Reader::AwaitingHeartbeat(request, since);
                 self.heard(state);
@@ -436,7 +437,7 @@ impl Ages {
         let consistency = request.want.consistency();
         let mut regardless = consistency.without_age();
         let Some(time) = result else {
-            if self.took(Turn::StaleUnderToken) {
+            if self.has(Mutation::StaleUnderToken) {
                 regardless = OriginTime::ZERO;
             }
             state.reader = Reader::Idle;
@@ -446,7 +447,7 @@ impl Ages {
             return;
         };
         let mut need = at(time).pred();
-        if self.took(Turn::MinusTwo) {
+        if self.has(Mutation::MinusTwo) {
             need = need.pred();
         }
         self.look(state, request, small(need.max(regardless)), false);
@@ -454,7 +455,7 @@ impl Ages {
 
     fn look(&self, state: &mut State, request: Request, need: Time, away: bool) {
         let mut view = state.fences.view_todo(0);
-        if self.took(Turn::StrongChecksBeforeWait) && request.want == Want::Strong {
+        if self.has(Mutation::StrongChecksBeforeWait) && request.want == Want::Strong {
             view.min_as_of = request.first_min_as_of;
         }
         state.reader = Reader::Beyond {
@@ -485,7 +486,7 @@ impl Ages {
         let kept = state
             .near
             .filter(|_| self.bounds.pages && request.want.consistency().allows_grace(GRACE))?;
-        let need = if self.took(Turn::GraceWithoutNeed) {
+        let need = if self.has(Mutation::GraceWithoutNeed) {
             0
         } else {
             need
@@ -511,7 +512,7 @@ impl Ages {
         began: Option<Instant>,
     ) {
         state.reader = Reader::Idle;
-        let reaches = if self.took(Turn::MinusTwo) {
+        let reaches = if self.has(Mutation::MinusTwo) {
             hit.fresh_to.next()
         } else {
             hit.fresh_to
@@ -520,7 +521,7 @@ impl Ages {
             return;
         };
         let mut proven = instant(proven);
-        if self.took(Turn::LoadBeginIsAge) {
+        if self.has(Mutation::LoadBeginIsAge) {
             proven = proven.max(began.unwrap_or(0));
         }
         let fresh_to = small(hit.fresh_to);
@@ -536,13 +537,13 @@ impl Ages {
     }
 
     fn acknowledged(&self, state: &mut State, time: Time) {
-        let Some(beat) = state.beat.take() else {
+        let Some(heartbeat) = state.heartbeat.take() else {
             return;
         };
-        let begun = if self.took(Turn::BegunAtAcknowledgement) {
+        let begun = if self.has(Mutation::BegunAtAcknowledgement) {
             state.clock
         } else {
-            beat.begun
+            heartbeat.begun
         };
         state
             .heartbeat_log
@@ -588,7 +589,7 @@ impl Model for Ages {
             fences: Fences::placed(0),
             near: None,
             heartbeat_log: HeartbeatLog::default(),
-            beat: None,
+            heartbeat: None,
             newest: None,
             failures: 0,
             late: None,
@@ -608,10 +609,10 @@ impl Model for Ages {
         if state.fences.frontier < state.now() {
             actions.push(Action::Feed);
         }
-        match state.beat {
+        match state.heartbeat {
             None => actions.push(Action::Begin),
-            Some(beat) => {
-                match beat.time {
+            Some(heartbeat) => {
+                match heartbeat.time {
                     None if has_room => actions.push(Action::Arrive),
                     None => {}
                     Some(_) => actions.push(Action::Acknowledge),
@@ -619,11 +620,11 @@ impl Model for Ages {
                 if self.bounds.fails {
                     actions.push(Action::Fail);
                 }
-                if self.took(Turn::HeartbeatOfDeposed) {
+                if self.has(Mutation::HeartbeatOfDeposed) {
                     let own = state.fences.frontier + 1..=state.now();
                     actions.extend(own.map(Action::AcknowledgeCutOff));
                 }
-                if self.took(Turn::HeartbeatByDocument) && state.late.is_some() {
+                if self.has(Mutation::HeartbeatByDocument) && state.late.is_some() {
                     actions.push(Action::AcknowledgeLate);
                 }
             }
@@ -685,17 +686,17 @@ impl Model for Ages {
                 state.fences.step(|c| c.advance(at(time)));
             }
             Action::Begin => {
-                state.beat = Some(Beat {
+                state.heartbeat = Some(Heartbeat {
                     begun: state.clock,
                     time: None,
                 });
             }
             Action::Arrive => {
                 state.log.push(Event::Heartbeat);
-                state.beat.as_mut()?.time = Some(Time::try_from(state.log.len()).ok()?);
+                state.heartbeat.as_mut()?.time = Some(Time::try_from(state.log.len()).ok()?);
             }
             Action::Acknowledge => {
-                let time = state.beat?.time?;
+                let time = state.heartbeat?.time?;
                 self.acknowledged(&mut state, time);
             }
             Action::AcknowledgeCutOff(time) => self.acknowledged(&mut state, time),
@@ -704,9 +705,9 @@ impl Model for Ages {
                 self.acknowledged(&mut state, time);
             }
             Action::Fail => {
-                let beat = state.beat.take()?;
-                state.late = beat.time.or(state.late);
-                state.newest = Some((beat.begun, None));
+                let heartbeat = state.heartbeat.take()?;
+                state.late = heartbeat.time.or(state.late);
+                state.newest = Some((heartbeat.begun, None));
                 state.failures = (state.failures + 1).min(2);
                 self.heard(&mut state);
             }
@@ -758,7 +759,7 @@ impl Model for Ages {
                 };
                 state.reader = Reader::Idle;
                 let mut regardless = request.want.consistency().without_age();
-                if self.took(Turn::StaleUnderToken) {
+                if self.has(Mutation::StaleUnderToken) {
                     regardless = OriginTime::ZERO;
                 }
                 let kept = state

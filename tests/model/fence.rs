@@ -14,8 +14,8 @@ use tidemark::{
 };
 
 use crate::{
+    mutations::Mutation,
     parts::{Bag, Fences, Stamp, Time, Viewed, at, keep, small, todo},
-    turns::Turn,
 };
 
 /// The key that is read; the other one only shares transactions with it.
@@ -87,37 +87,37 @@ pub const LARGE: &[Bounds] = &[
 pub const SMALL: &[Bounds] = &[MEETING, OPEN, RESTART, LOSS];
 
 /// With the property that breaks, and the bounds within which it does.
-pub const TURNS: &[(Turn, &str, Bounds)] = &[
-    (Turn::NoFenceCheck, "I1", OPEN),
-    (Turn::StampByOperationTime, "I1", OPEN),
-    (Turn::StampByFrontierAtEnd, "I1", OPEN),
-    (Turn::FrontierInsideTransaction, "I5", OPEN),
-    (Turn::JoinAnyLoad, "I1", MEETING),
-    (Turn::RenewalByLaterFrontier, "I1", MEETING),
-    (Turn::FrontierAfterFence, "I1", MEETING),
-    (Turn::NoAfterClusterTime, "I1", MEETING),
-    (Turn::ResumeByTime, "I5", MEETING),
-    (Turn::NoFloorAfterRestart, "I5", RESTART),
-    (Turn::NoFloorAfterLostHistory, "I5", LOSS),
-    (Turn::FloorBeforeFrontier, "I1", LOSS),
-    (Turn::FrontierBeforeFloor, "I5", LOSS),
-    (Turn::DdlIgnored, "I5", MEETING),
-    (Turn::ResumeClosesTime, "I5", MEETING),
+pub const MUTATIONS: &[(Mutation, &str, Bounds)] = &[
+    (Mutation::NoFenceCheck, "I1", OPEN),
+    (Mutation::StampByOperationTime, "I1", OPEN),
+    (Mutation::StampByFrontierAtEnd, "I1", OPEN),
+    (Mutation::FrontierInsideTransaction, "I5", OPEN),
+    (Mutation::JoinAnyLoad, "I1", MEETING),
+    (Mutation::RenewalByLaterFrontier, "I1", MEETING),
+    (Mutation::FrontierAfterFence, "I1", MEETING),
+    (Mutation::NoAfterClusterTime, "I1", MEETING),
+    (Mutation::ResumeByTime, "I5", MEETING),
+    (Mutation::NoFloorAfterRestart, "I5", RESTART),
+    (Mutation::NoFloorAfterLostHistory, "I5", LOSS),
+    (Mutation::FloorBeforeFrontier, "I1", LOSS),
+    (Mutation::FrontierBeforeFloor, "I5", LOSS),
+    (Mutation::DdlIgnored, "I5", MEETING),
+    (Mutation::ResumeClosesTime, "I5", MEETING),
 ];
 
 /// The model.
 pub struct Fence {
-    turn: Option<Turn>,
+    mutation: Option<Mutation>,
     bounds: Bounds,
 }
 
 impl Fence {
-    pub fn new(turn: Option<Turn>, bounds: Bounds) -> Self {
-        Self { turn, bounds }
+    pub fn new(mutation: Option<Mutation>, bounds: Bounds) -> Self {
+        Self { mutation, bounds }
     }
 
-    fn took(&self, turn: Turn) -> bool {
-        self.turn == Some(turn)
+    fn has(&self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
     }
 }
 
@@ -249,7 +249,7 @@ impl Fence {
                     .fences
                     .step(|c| c.raise_todo(todo(OTHER).as_str(), at(time)));
             }
-            (Event::Drop, _) if !self.took(Turn::DdlIgnored) => {
+            (Event::Drop, _) if !self.has(Mutation::DdlIgnored) => {
                 state.fences.step(|c| c.raise_floor(at(time)));
             }
             _ => {}
@@ -257,7 +257,7 @@ impl Fence {
         let alone = self.bounds.alone && event != Event::Transaction;
         let closed = state.closing.add(at(time), alone, None).expect("in order");
         let mut frontier = small(closed.frontier);
-        if self.took(Turn::FrontierInsideTransaction) {
+        if self.has(Mutation::FrontierInsideTransaction) {
             frontier = time;
         }
         state.position = (time, index + 1);
@@ -268,10 +268,10 @@ impl Fence {
     /// happens: only the wrong ways of it are steps.
     fn resume(&self, state: &mut State) {
         let (time, _) = state.position;
-        if self.took(Turn::ResumeByTime) {
+        if self.has(Mutation::ResumeByTime) {
             state.position.1 = state.log[usize::from(time) - 1].items();
         }
-        if self.took(Turn::ResumeClosesTime) && state.closing.is_open() {
+        if self.has(Mutation::ResumeClosesTime) && state.closing.is_open() {
             state.closing.discard_open();
             state.then = Some(Then::Advance(time));
         }
@@ -283,12 +283,12 @@ impl Fence {
         let start = state.now();
         state.closing.discard_open();
         state.position = (start, 1);
-        if self.took(Turn::FrontierBeforeFloor) {
+        if self.has(Mutation::FrontierBeforeFloor) {
             state.fences.step(|c| c.advance(at(start)));
             state.then = Some(Then::RaiseFloor(start));
             return;
         }
-        if !self.took(Turn::NoFloorAfterLostHistory) {
+        if !self.has(Mutation::NoFloorAfterLostHistory) {
             state.fences.step(|c| c.raise_floor(at(start)));
         }
         state.then = Some(Then::Advance(start));
@@ -299,7 +299,7 @@ impl Fence {
         let start = state.now().saturating_sub(1 + REPLAY);
         state.restarts += 1;
         state.fences = Fences::placed(start);
-        if self.took(Turn::NoFloorAfterRestart) {
+        if self.has(Mutation::NoFloorAfterRestart) {
             state.fences.floor = 0;
         }
         state.position = (start, u8::MAX);
@@ -316,9 +316,9 @@ impl Fence {
 
     /// The first number that a check reads, which one it is being the point.
     fn first(&self, fences: &Fences) -> Time {
-        match self.turn {
-            Some(Turn::FrontierAfterFence) => fences.todos[KEY],
-            Some(Turn::FloorBeforeFrontier) => fences.floor,
+        match self.mutation {
+            Some(Mutation::FrontierAfterFence) => fences.todos[KEY],
+            Some(Mutation::FloorBeforeFrontier) => fences.floor,
             _ => fences.frontier,
         }
     }
@@ -327,13 +327,13 @@ impl Fence {
     /// only rises, so reading it at one moment is the weakest case.
     fn view(&self, fences: &Fences, first: Time) -> Viewed {
         let mut as_read = *fences;
-        match self.turn {
-            Some(Turn::FrontierAfterFence) => as_read.todos[KEY] = first,
-            Some(Turn::FloorBeforeFrontier) => as_read.floor = first,
+        match self.mutation {
+            Some(Mutation::FrontierAfterFence) => as_read.todos[KEY] = first,
+            Some(Mutation::FloorBeforeFrontier) => as_read.floor = first,
             _ => as_read.frontier = first,
         }
         let mut view = as_read.view_todo(KEY);
-        if self.took(Turn::NoFenceCheck) {
+        if self.has(Mutation::NoFenceCheck) {
             view.min_as_of = 0;
         }
         view
@@ -362,7 +362,7 @@ impl Fence {
         };
         keep(&mut state.near, stamp);
         let mut proof = view;
-        if self.took(Turn::RenewalByLaterFrontier) {
+        if self.has(Mutation::RenewalByLaterFrontier) {
             proof.frontier = state.fences.frontier;
         }
         let value = Stamped {
@@ -383,7 +383,7 @@ impl Fence {
     }
 
     fn join(&self, state: &mut State, reader: usize, view: Viewed) {
-        let after = if self.took(Turn::JoinAnyLoad) {
+        let after = if self.has(Mutation::JoinAnyLoad) {
             0
         } else {
             view.min_as_of
@@ -404,7 +404,7 @@ impl Fence {
             .frontier
             .max(state.fences.view_todo(KEY).min_as_of);
         let after = small(state.flights.begin(&[()], at(base), Mono(0)));
-        state.asked = Some(if self.took(Turn::NoAfterClusterTime) {
+        state.asked = Some(if self.has(Mutation::NoAfterClusterTime) {
             0
         } else {
             after
@@ -415,9 +415,9 @@ impl Fence {
     /// below what was asked for.
     fn end_load(&self, state: &mut State, read_at: Time) {
         let version = state.latest(read_at);
-        let as_of = match self.turn {
-            Some(Turn::StampByOperationTime) => state.now(),
-            Some(Turn::StampByFrontierAtEnd) => state.fences.frontier,
+        let as_of = match self.mutation {
+            Some(Mutation::StampByOperationTime) => state.now(),
+            Some(Mutation::StampByFrontierAtEnd) => state.fences.frontier,
             _ => read_at,
         };
         let stamp = Stamp { as_of, version };
@@ -486,7 +486,8 @@ impl Model for Fence {
             actions.push(Action::Then);
         } else {
             actions.extend(state.next_event().map(|_| Action::Feed));
-            let resumes_wrong = self.took(Turn::ResumeByTime) || self.took(Turn::ResumeClosesTime);
+            let resumes_wrong =
+                self.has(Mutation::ResumeByTime) || self.has(Mutation::ResumeClosesTime);
             if resumes_wrong && state.position.0 > 0 {
                 actions.push(Action::Resume);
             }

@@ -12,8 +12,8 @@ use tidemark::{
 };
 
 use crate::{
+    mutations::Mutation,
     parts::{Time, at, small},
-    turns::Turn,
 };
 
 /// What is explored.
@@ -47,27 +47,27 @@ pub const LARGE: &[Bounds] = &[
     },
 ];
 
-pub const TURNS: &[(Turn, &str, Bounds)] = &[
-    (Turn::JoinAnyLoad, "I1", FEW),
-    (Turn::NextFixedByFirst, "I1", FEW),
-    (Turn::ForgedTokenJoins, "I2", FEW),
-    (Turn::NoJoining, "I7 at most", FEW),
-    (Turn::NoSecondLook, "I7 a change", FEW),
+pub const MUTATIONS: &[(Mutation, &str, Bounds)] = &[
+    (Mutation::JoinAnyLoad, "I1", FEW),
+    (Mutation::NextFixedByFirst, "I1", FEW),
+    (Mutation::ForgedTokenJoins, "I2", FEW),
+    (Mutation::NoJoining, "I7 at most", FEW),
+    (Mutation::NoSecondLook, "I7 a change", FEW),
 ];
 
 /// The model.
 pub struct Joins {
-    turn: Option<Turn>,
+    mutation: Option<Mutation>,
     bounds: Bounds,
 }
 
 impl Joins {
-    pub fn new(turn: Option<Turn>, bounds: Bounds) -> Self {
-        Self { turn, bounds }
+    pub fn new(mutation: Option<Mutation>, bounds: Bounds) -> Self {
+        Self { mutation, bounds }
     }
 
-    fn took(&self, turn: Turn) -> bool {
-        self.turn == Some(turn)
+    fn has(&self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
     }
 }
 
@@ -121,7 +121,7 @@ const FORGED: Time = 100;
 
 impl Joins {
     fn join(&self, state: &mut State, reader: usize, required: Time) {
-        if self.took(Turn::NoJoining) {
+        if self.has(Mutation::NoJoining) {
             state.readers[reader] = Reader::Waiting(required, 0);
             state.asked.push((required.max(state.fence), Some(reader)));
             state.loads += 1;
@@ -129,17 +129,17 @@ impl Joins {
         }
         // What a load brought between the look into near and now.
         let is_kept = state.near.is_some_and(|as_of| as_of >= required);
-        if !self.took(Turn::NoSecondLook) && !state.flights.has(&()) && is_kept {
+        if !self.has(Mutation::NoSecondLook) && !state.flights.has(&()) && is_kept {
             state.readers[reader] = Reader::Idle;
             state.got = state.near.map(|as_of| (as_of, required));
             return;
         }
         state.readers[reader] = Reader::Waiting(required, 0);
         let mut after = required;
-        if self.took(Turn::JoinAnyLoad) {
+        if self.has(Mutation::JoinAnyLoad) {
             after = 0;
         }
-        if self.took(Turn::NextFixedByFirst) {
+        if self.has(Mutation::NextFixedByFirst) {
             after = after.min(state.first_of_next.unwrap_or(after));
         }
         match state.flights.join(
@@ -158,7 +158,7 @@ impl Joins {
 
     fn begin(&self, state: &mut State) {
         // Neither frontier nor heartbeat are known to be newer than the fence.
-        let base = if self.took(Turn::NextFixedByFirst) {
+        let base = if self.has(Mutation::NextFixedByFirst) {
             0
         } else {
             state.fence
@@ -247,7 +247,7 @@ impl Model for Joins {
             match place {
                 Reader::Idle => {
                     actions.push(Action::Look(reader));
-                    if self.took(Turn::ForgedTokenJoins) {
+                    if self.has(Mutation::ForgedTokenJoins) {
                         actions.push(Action::Forge(reader));
                     }
                     // All that are idle are alike.

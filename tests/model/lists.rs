@@ -13,8 +13,8 @@ use tidemark::{
 };
 
 use crate::{
+    mutations::Mutation,
     parts::{Fences, GRACE, Stamp, Time, Viewed, at, keep, list, small, todo},
-    turns::Turn,
 };
 
 /// What is explored.
@@ -39,30 +39,30 @@ pub const LARGE: &[Bounds] = &[
     },
 ];
 
-pub const TURNS: &[(Turn, &str, Bounds)] = &[
-    (Turn::TornPage, "I1", ALONE),
-    (Turn::ListStripeNotRaised, "I1", ALONE),
-    (Turn::TokenOfPageAlone, "I2", ALONE),
-    (Turn::GraceFreshToFrontier, "I1", ALONE),
-    (Turn::GraceOverOwnWrite, "own writes", ALONE),
-    (Turn::GraceUnderToken, "I2", ALONE),
-    (Turn::WriterRaisesNothing, "own writes", ALONE),
-    (Turn::WriterRaisesTodoOnly, "own writes", ALONE),
+pub const MUTATIONS: &[(Mutation, &str, Bounds)] = &[
+    (Mutation::TornPage, "I1", ALONE),
+    (Mutation::ListStripeNotRaised, "I1", ALONE),
+    (Mutation::TokenOfPageAlone, "I2", ALONE),
+    (Mutation::GraceFreshToFrontier, "I1", ALONE),
+    (Mutation::GraceOverOwnWrite, "own writes", ALONE),
+    (Mutation::GraceUnderToken, "I2", ALONE),
+    (Mutation::WriterRaisesNothing, "own writes", ALONE),
+    (Mutation::WriterRaisesTodoOnly, "own writes", ALONE),
 ];
 
 /// The model.
 pub struct Lists {
-    turn: Option<Turn>,
+    mutation: Option<Mutation>,
     bounds: Bounds,
 }
 
 impl Lists {
-    pub fn new(turn: Option<Turn>, bounds: Bounds) -> Self {
-        Self { turn, bounds }
+    pub fn new(mutation: Option<Mutation>, bounds: Bounds) -> Self {
+        Self { mutation, bounds }
     }
 
-    fn took(&self, turn: Turn) -> bool {
-        self.turn == Some(turn)
+    fn has(&self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
     }
 }
 
@@ -92,7 +92,7 @@ struct Part {
 struct Request {
     presented: Option<Time>,
     /// The newest own write of this replica that was answered before.
-    owed: (Time, Time),
+    expected: (Time, Time),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -226,11 +226,11 @@ impl Lists {
     /// What a page must reach to be answered though overtaken.
     fn grace(&self, state: &State, request: &Request) -> Option<OriginTime> {
         let mut fences = state.fences;
-        if self.took(Turn::GraceOverOwnWrite) {
+        if self.has(Mutation::GraceOverOwnWrite) {
             fences.own_list = 0;
         }
         let mut min_as_of = fences.look(|c| c.grace_min_as_of(list().as_str()));
-        if !self.took(Turn::GraceUnderToken) {
+        if !self.has(Mutation::GraceUnderToken) {
             min_as_of = min_as_of.max(Self::need(request));
         }
         Self::consistency(request)
@@ -242,7 +242,7 @@ impl Lists {
         let presented = (reader == 0).then_some(state.token);
         let request = Request {
             presented,
-            owed: state.own,
+            expected: state.own,
         };
         let view = state.view_list();
         if let Some(part) = self.page_in_near(state, &request, &view) {
@@ -271,7 +271,7 @@ impl Lists {
             && as_of >= min_as_of
         {
             let mut hit = overtaken(stamp.as_of);
-            if self.took(Turn::GraceFreshToFrontier) {
+            if self.has(Mutation::GraceFreshToFrontier) {
                 hit.fresh_to = hit.fresh_to.max(at(view.frontier));
             }
             return Some(Part {
@@ -295,7 +295,7 @@ impl Lists {
         let mut version = state.latest_page(as_of);
         // A scan meets the first place early and the second one late: the todo
         // that moves from the second to the first meanwhile is in neither.
-        if self.took(Turn::TornPage)
+        if self.has(Mutation::TornPage)
             && (asked..as_of).any(|early| state.place(early) == 1)
             && state.place(as_of) == 0
         {
@@ -366,7 +366,7 @@ impl Lists {
             return;
         }
         let mut seen = small(Self::consistency(&request).without_age()).max(page.seen);
-        if !self.took(Turn::TokenOfPageAlone) {
+        if !self.has(Mutation::TokenOfPageAlone) {
             seen = seen.max(todo.seen);
         }
         state.token = seen;
@@ -376,13 +376,13 @@ impl Lists {
     fn write(&self, state: &mut State, event: Event) {
         state.log.push(event);
         let time = state.now();
-        if !self.took(Turn::WriterRaisesNothing) {
+        if !self.has(Mutation::WriterRaisesNothing) {
             state
                 .fences
                 .step(|c| c.raise_todo(todo(0).as_str(), at(time)));
         }
         let raises_list =
-            !self.took(Turn::WriterRaisesNothing) && !self.took(Turn::WriterRaisesTodoOnly);
+            !self.has(Mutation::WriterRaisesNothing) && !self.has(Mutation::WriterRaisesTodoOnly);
         if event == Event::Move && raises_list {
             state
                 .fences
@@ -451,7 +451,7 @@ impl Model for Lists {
             Action::Feed => {
                 let time = state.fences.frontier + 1;
                 let change = change(state.log[usize::from(time) - 1], time);
-                if self.took(Turn::ListStripeNotRaised) {
+                if self.has(Mutation::ListStripeNotRaised) {
                     state
                         .fences
                         .step(|c| c.raise_todo(change.name.as_str(), change.time));
@@ -515,7 +515,7 @@ impl Model for Lists {
                 "own writes: no answer misses one that this replica answered",
                 |_, state| {
                     always(state, |answer| {
-                        let (page, todo) = answer.request.owed;
+                        let (page, todo) = answer.request.expected;
                         answer.page.version >= page && answer.todo.version >= todo
                     })
                 },

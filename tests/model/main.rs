@@ -1,23 +1,23 @@
 //! The coherence protocol as models that call the very code of
 //! `src/coherence/`: every way that their steps can interleave within small
-//! bounds, with the invariants I1 to I7 as properties; and teeth: for each
-//! known wrong turn a model that takes it, and must be caught.
+//! bounds, with the invariants I1 to I7 as properties; and mutation tests: for each
+//! known mistake a model that makes it, which must be caught.
 //!
 //! `TIDEMARK_MODEL=large` explores larger bounds, `TIDEMARK_MODEL_TRACES=1`
-//! prints the way to each wrong turn.
+//! prints the steps that show each mistake.
 
 mod ages;
 mod fence;
 mod joins;
 mod lists;
+mod mutations;
 mod parts;
 mod run;
 mod sessions;
-mod turns;
 mod watch;
 
+use mutations::Mutation;
 use run::{Size, catches, holds};
-use turns::Turn;
 
 #[test]
 fn fence_holds() {
@@ -27,8 +27,8 @@ fn fence_holds() {
 
 #[test]
 fn fence_has_teeth() {
-    catches("fence", fence::TURNS, |turn, bounds| {
-        fence::Fence::new(Some(turn), bounds)
+    catches("fence", fence::MUTATIONS, |mutation, bounds| {
+        fence::Fence::new(Some(mutation), bounds)
     });
 }
 
@@ -42,8 +42,8 @@ fn sessions_hold() {
 
 #[test]
 fn sessions_have_teeth() {
-    catches("sessions", sessions::TURNS, |turn, bounds| {
-        sessions::Sessions::new(Some(turn), bounds)
+    catches("sessions", sessions::MUTATIONS, |mutation, bounds| {
+        sessions::Sessions::new(Some(mutation), bounds)
     });
 }
 
@@ -55,8 +55,8 @@ fn joins_hold() {
 
 #[test]
 fn joins_have_teeth() {
-    catches("joins", joins::TURNS, |turn, bounds| {
-        joins::Joins::new(Some(turn), bounds)
+    catches("joins", joins::MUTATIONS, |mutation, bounds| {
+        joins::Joins::new(Some(mutation), bounds)
     });
 }
 
@@ -68,8 +68,8 @@ fn lists_hold() {
 
 #[test]
 fn lists_have_teeth() {
-    catches("lists", lists::TURNS, |turn, bounds| {
-        lists::Lists::new(Some(turn), bounds)
+    catches("lists", lists::MUTATIONS, |mutation, bounds| {
+        lists::Lists::new(Some(mutation), bounds)
     });
 }
 
@@ -81,8 +81,8 @@ fn watch_holds() {
 
 #[test]
 fn watch_has_teeth() {
-    catches("watch", watch::TURNS, |turn, bounds| {
-        watch::Watch::new(Some(turn), bounds)
+    catches("watch", watch::MUTATIONS, |mutation, bounds| {
+        watch::Watch::new(Some(mutation), bounds)
     });
 }
 
@@ -94,28 +94,34 @@ fn ages_hold() {
 
 #[test]
 fn ages_have_teeth() {
-    catches("ages", ages::TURNS, |turn, bounds| {
-        ages::Ages::new(Some(turn), bounds)
+    catches("ages", ages::MUTATIONS, |mutation, bounds| {
+        ages::Ages::new(Some(mutation), bounds)
     });
 }
 
-/// Each wrong turn has its place in a model.
+/// Each mutation has its place in a model.
 #[test]
 fn every_wrong_turn_is_taken() {
-    let taken: Vec<Turn> = [
-        fence::TURNS.iter().map(|turn| turn.0).collect::<Vec<_>>(),
-        sessions::TURNS.iter().map(|turn| turn.0).collect(),
-        joins::TURNS.iter().map(|turn| turn.0).collect(),
-        lists::TURNS.iter().map(|turn| turn.0).collect(),
-        watch::TURNS.iter().map(|turn| turn.0).collect(),
-        ages::TURNS.iter().map(|turn| turn.0).collect(),
+    let taken: Vec<Mutation> = [
+        fence::MUTATIONS
+            .iter()
+            .map(|mutation| mutation.0)
+            .collect::<Vec<_>>(),
+        sessions::MUTATIONS
+            .iter()
+            .map(|mutation| mutation.0)
+            .collect(),
+        joins::MUTATIONS.iter().map(|mutation| mutation.0).collect(),
+        lists::MUTATIONS.iter().map(|mutation| mutation.0).collect(),
+        watch::MUTATIONS.iter().map(|mutation| mutation.0).collect(),
+        ages::MUTATIONS.iter().map(|mutation| mutation.0).collect(),
     ]
     .concat();
-    for turn in Turn::ALL {
+    for mutation in Mutation::ALL {
         assert!(
-            taken.contains(turn),
-            "no model takes this turn: {}",
-            turn.text()
+            taken.contains(mutation),
+            "no model takes this mutation: {}",
+            mutation.text()
         );
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, env, fmt::Debug, hash::Hash, time::Instant};
 
 use stateright::{Checker, HasDiscoveries, Model};
 
-use crate::turns::Turn;
+use crate::mutations::Mutation;
 
 /// How much of a model is explored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +125,7 @@ where
     assert!(unmet.is_empty(), "{name} never gets to {unmet:?}");
 }
 
-/// The shortest way to break the property that a turn is known to break.
+/// The shortest way to break the property that a mutation is known to break.
 fn shortest<M>(model: impl Fn() -> M, breaks: &str) -> (Found, Option<(&'static str, Vec<String>)>)
 where
     M: Model + Send + Sync + 'static,
@@ -165,19 +165,22 @@ where
     (first, least)
 }
 
-/// Each of these turns is caught by the property that is named with it.
-pub fn catches<M, B: Copy>(name: &str, turns: &[(Turn, &str, B)], model: impl Fn(Turn, B) -> M)
-where
+/// Each of these mutations is caught by the property that is named with it.
+pub fn catches<M, B: Copy>(
+    name: &str,
+    mutations: &[(Mutation, &str, B)],
+    model: impl Fn(Mutation, B) -> M,
+) where
     M: Model + Send + Sync + 'static,
     M::State: Clone + Debug + Hash + PartialEq + Send + Sync,
     M::Action: Clone + Debug + PartialEq + Send + Sync,
 {
     let show = env::var_os("TIDEMARK_MODEL_TRACES").is_some();
     let mut missed = Vec::new();
-    for &(turn, breaks, bounds) in turns {
+    for &(mutation, breaks, bounds) in mutations {
         let begun = Instant::now();
-        let (found, least) = shortest(|| model(turn, bounds), breaks);
-        let text = turn.text();
+        let (found, least) = shortest(|| model(mutation, bounds), breaks);
+        let text = mutation.text();
         let Some((property, steps)) = least else {
             println!(
                 "model {name}: {text}: NOT CAUGHT in {} states",

@@ -12,8 +12,8 @@ use tidemark::{
 };
 
 use crate::{
+    mutations::Mutation,
     parts::{Fences, Stamp, Time, Viewed, at, keep, small, todo},
-    turns::Turn,
 };
 
 /// What is explored.
@@ -40,26 +40,26 @@ pub const LARGE: &[Bounds] = &[
     },
 ];
 
-pub const TURNS: &[(Turn, &str, Bounds)] = &[
-    (Turn::LowerBoundStamps, "I2", SMALL[0]),
-    (Turn::TokenBelowPresented, "I2", SMALL[0]),
-    (Turn::TokenByNewerFrontier, "I2", SMALL[0]),
-    (Turn::ReadByFreshTo, "I2", SMALL[0]),
+pub const MUTATIONS: &[(Mutation, &str, Bounds)] = &[
+    (Mutation::LowerBoundStamps, "I2", SMALL[0]),
+    (Mutation::TokenBelowPresented, "I2", SMALL[0]),
+    (Mutation::TokenByNewerFrontier, "I2", SMALL[0]),
+    (Mutation::ReadByFreshTo, "I2", SMALL[0]),
 ];
 
 /// The model.
 pub struct Sessions {
-    turn: Option<Turn>,
+    mutation: Option<Mutation>,
     bounds: Bounds,
 }
 
 impl Sessions {
-    pub fn new(turn: Option<Turn>, bounds: Bounds) -> Self {
-        Self { turn, bounds }
+    pub fn new(mutation: Option<Mutation>, bounds: Bounds) -> Self {
+        Self { mutation, bounds }
     }
 
-    fn took(&self, turn: Turn) -> bool {
-        self.turn == Some(turn)
+    fn has(&self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
     }
 }
 
@@ -151,7 +151,7 @@ fn found(version: Time, hit: Admitted) -> Part {
 impl Sessions {
     /// What the client asks for: its last token.
     fn presented(&self, state: &State) -> Time {
-        if self.took(Turn::ReadByFreshTo) {
+        if self.has(Mutation::ReadByFreshTo) {
             state.token.fresh_to
         } else {
             state.token.seen
@@ -196,7 +196,7 @@ impl Sessions {
     }
 
     fn end_load(&self, state: &mut State, mut reading: Reading, read_at: Time) {
-        let as_of = if self.took(Turn::LowerBoundStamps) {
+        let as_of = if self.has(Mutation::LowerBoundStamps) {
             reading.after
         } else {
             read_at
@@ -210,7 +210,7 @@ impl Sessions {
             if as_of >= replica.fences.view_todo(key).min_as_of {
                 keep(&mut replica.near[key], Stamp { as_of, version });
             }
-            if self.took(Turn::TokenByNewerFrontier) {
+            if self.has(Mutation::TokenByNewerFrontier) {
                 view.frontier = replica.fences.frontier;
             }
             let overtaken = Admitted {
@@ -225,7 +225,7 @@ impl Sessions {
 
     fn answer(&self, state: &mut State, reading: Reading, loaded: bool) {
         let presented = self.presented(state);
-        let mut seen = if self.took(Turn::TokenBelowPresented) {
+        let mut seen = if self.has(Mutation::TokenBelowPresented) {
             0
         } else {
             small(Consistency::AtLeastAsFresh(at(presented)).without_age())

@@ -15,8 +15,8 @@ use tidemark::{
 };
 
 use crate::{
+    mutations::Mutation,
     parts::{Time, at, small, todo},
-    turns::Turn,
 };
 
 /// What is explored.
@@ -30,8 +30,8 @@ pub struct Bounds {
     losses: u8,
     /// Whether an event outside a transaction closes its time at once.
     alone: bool,
-    /// Whether the copy of `ConflatingQueue` that some turns are wrong in takes its
-    /// place: without a turn it must be right.
+    /// Whether the copy of `ConflatingQueue` that some mutations are wrong in takes its
+    /// place: without a mutation it must be right.
     copied: bool,
 }
 
@@ -78,33 +78,33 @@ pub const LARGE: &[Bounds] = &[
     },
 ];
 
-pub const TURNS: &[(Turn, &str, Bounds)] = &[
-    (Turn::CursorInsideTime, "I6", COPIED),
-    (Turn::MergedCursor, "I6", COPIED),
-    (Turn::MergeInPlace, "I2", COPIED),
-    (Turn::ProgressNotClamped, "I6", PLAIN),
-    (Turn::ProgressOvertakes, "I6", PLAIN),
-    (Turn::ResetToConnectedOnly, "I6", AGAIN),
-    (Turn::ResumeClosesTime, "I6", PLAIN),
-    (Turn::HubAfterFrontier, "I6", PLAIN),
-    (Turn::WatchFromSeen, "I6", PLAIN),
-    (Turn::ReadWithCursor, "I2", PLAIN),
-    (Turn::WatchForgetsSeen, "I2", PLAIN),
+pub const MUTATIONS: &[(Mutation, &str, Bounds)] = &[
+    (Mutation::CursorInsideTime, "I6", COPIED),
+    (Mutation::MergedCursor, "I6", COPIED),
+    (Mutation::MergeInPlace, "I2", COPIED),
+    (Mutation::ProgressNotClamped, "I6", PLAIN),
+    (Mutation::ProgressOvertakes, "I6", PLAIN),
+    (Mutation::ResetToConnectedOnly, "I6", AGAIN),
+    (Mutation::ResumeClosesTime, "I6", PLAIN),
+    (Mutation::HubAfterFrontier, "I6", PLAIN),
+    (Mutation::WatchFromSeen, "I6", PLAIN),
+    (Mutation::ReadWithCursor, "I2", PLAIN),
+    (Mutation::WatchForgetsSeen, "I2", PLAIN),
 ];
 
 /// The model.
 pub struct Watch {
-    turn: Option<Turn>,
+    mutation: Option<Mutation>,
     bounds: Bounds,
 }
 
 impl Watch {
-    pub fn new(turn: Option<Turn>, bounds: Bounds) -> Self {
-        Self { turn, bounds }
+    pub fn new(mutation: Option<Mutation>, bounds: Bounds) -> Self {
+        Self { mutation, bounds }
     }
 
-    fn took(&self, turn: Turn) -> bool {
-        self.turn == Some(turn)
+    fn has(&self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
     }
 }
 
@@ -217,7 +217,7 @@ struct Item {
 }
 
 impl Wrong {
-    fn push(&mut self, turn: Option<Turn>, time: Time, events: &[Event]) {
+    fn push(&mut self, mutation: Option<Mutation>, time: Time, events: &[Event]) {
         if time <= self.start {
             return;
         }
@@ -237,13 +237,13 @@ impl Wrong {
                 newest: time,
             };
             match self.items.iter().position(same) {
-                Some(place) if turn == Some(Turn::MergeInPlace) => {
+                Some(place) if mutation == Some(Mutation::MergeInPlace) => {
                     new.oldest = self.items[place].oldest;
                     self.items[place] = new;
                 }
                 Some(place) => {
                     let swallowed = self.items.remove(place);
-                    if turn != Some(Turn::MergedCursor) {
+                    if mutation != Some(Mutation::MergedCursor) {
                         new.oldest = swallowed.oldest;
                     }
                     self.items.push(new);
@@ -253,14 +253,14 @@ impl Wrong {
         }
     }
 
-    fn pop(&mut self, turn: Option<Turn>) -> Option<Delivery> {
+    fn pop(&mut self, mutation: Option<Mutation>) -> Option<Delivery> {
         if self.items.is_empty() {
             return None;
         }
         let item = self.items.remove(0);
         let is_below_all = self.items.iter().all(|other| {
             item.newest < other.oldest
-                || turn == Some(Turn::CursorInsideTime) && item.newest == other.oldest
+                || mutation == Some(Mutation::CursorInsideTime) && item.newest == other.oldest
         });
         if is_below_all {
             self.cursor = self.cursor.max(item.newest);
@@ -274,17 +274,17 @@ impl Wrong {
 }
 
 impl Queue {
-    fn push(&mut self, turn: Option<Turn>, time: OriginTime, events: &[Event]) {
+    fn push(&mut self, mutation: Option<Mutation>, time: OriginTime, events: &[Event]) {
         match self {
             Self::Real(pending) => drop(pending.push(time, events.iter().cloned())),
-            Self::Wrong(wrong) => wrong.push(turn, small(time), events),
+            Self::Wrong(wrong) => wrong.push(mutation, small(time), events),
         }
     }
 
-    fn pop(&mut self, turn: Option<Turn>) -> Option<Delivery> {
+    fn pop(&mut self, mutation: Option<Mutation>) -> Option<Delivery> {
         match self {
             Self::Real(pending) => pending.pop(),
-            Self::Wrong(wrong) => wrong.pop(turn),
+            Self::Wrong(wrong) => wrong.pop(mutation),
         }
     }
 
@@ -418,16 +418,16 @@ impl Watch {
                 .as_mut()
                 .filter(|watcher| watcher.private.is_none())
             {
-                watcher.queue.push(self.turn, time, &events);
+                watcher.queue.push(self.mutation, time, &events);
             }
-            if !(is_reset && self.took(Turn::ResetToConnectedOnly)) {
+            if !(is_reset && self.has(Mutation::ResetToConnectedOnly)) {
                 state.ring.push(time, events.into());
             }
         }
     }
 
     fn apply(&self, state: &mut State, released: Vec<(OriginTime, Vec<Event>)>, frontier: Time) {
-        if self.took(Turn::HubAfterFrontier) {
+        if self.has(Mutation::HubAfterFrontier) {
             state.frontier = state.frontier.max(frontier);
             state.then = Some(Then::Release(released));
         } else {
@@ -437,7 +437,7 @@ impl Watch {
     }
 
     fn resume(&self, state: &mut State) {
-        if !self.took(Turn::ResumeClosesTime) || !state.feed.closing.is_open() {
+        if !self.has(Mutation::ResumeClosesTime) || !state.feed.closing.is_open() {
             return;
         }
         let time = state.feed.position.0;
@@ -470,7 +470,7 @@ impl Watch {
     fn connect(&self, state: &mut State) {
         let Some(token) = state.token else { return };
         state.connects += 1;
-        let after = if self.took(Turn::WatchFromSeen) {
+        let after = if self.has(Mutation::WatchFromSeen) {
             token.seen
         } else {
             token.fresh_to
@@ -484,7 +484,7 @@ impl Watch {
         } else {
             Queue::Real(ConflatingQueue::after(at(after)))
         };
-        let seen = if self.took(Turn::WatchForgetsSeen) {
+        let seen = if self.has(Mutation::WatchForgetsSeen) {
             0
         } else {
             token.seen
@@ -508,7 +508,7 @@ impl Watch {
 
     fn register(&self, watcher: &mut Watcher, ring: &Ring, cursor: Time) -> Result<(), TooOld> {
         for (time, events) in ring.since(at(cursor))? {
-            watcher.queue.push(self.turn, *time, events);
+            watcher.queue.push(self.mutation, *time, events);
         }
         watcher.private = None;
         Ok(())
@@ -532,7 +532,7 @@ impl Watch {
             return;
         };
         for (time, events) in &closed.released {
-            watcher.queue.push(self.turn, *time, events);
+            watcher.queue.push(self.mutation, *time, events);
         }
         watcher.private = Some(feed);
         // `Err`: the ring does not have the rest yet.
@@ -552,7 +552,7 @@ impl Watch {
 
     fn pop(&self, state: &mut State) -> Option<()> {
         let watcher = state.watcher.as_mut()?;
-        let next = watcher.queue.pop(self.turn);
+        let next = watcher.queue.pop(self.mutation);
         watcher.waits = next.is_none();
         let Some(next) = next else { return Some(()) };
         let seen = small(next.seen);
@@ -578,9 +578,9 @@ impl Watch {
         let watcher = state.watcher.as_mut()?;
         let cursor = if watcher.private.is_some() {
             watcher.queue.cursor()
-        } else if self.took(Turn::ProgressOvertakes) {
+        } else if self.has(Mutation::ProgressOvertakes) {
             frontier.max(watcher.queue.cursor())
-        } else if self.took(Turn::ProgressNotClamped) {
+        } else if self.has(Mutation::ProgressNotClamped) {
             watcher.queue.is_empty().then_some(frontier)?
         } else {
             watcher.queue.progress(frontier)?
@@ -628,7 +628,7 @@ impl Model for Watch {
             actions.push(Action::Then);
         } else {
             actions.extend(state.feed.next_event(&state.log).map(|_| Action::Feed));
-            if self.took(Turn::ResumeClosesTime) {
+            if self.has(Mutation::ResumeClosesTime) {
                 actions.push(Action::Resume);
             }
             if state.losses < self.bounds.losses {
@@ -708,7 +708,7 @@ impl Model for Watch {
     fn properties(&self) -> Vec<Property<Self>> {
         /// The least that a read with the client's last token shows of a todo.
         fn shown(model: &Watch, state: &State, token: Token, key: usize) -> Time {
-            let need = if model.took(Turn::ReadWithCursor) {
+            let need = if model.has(Mutation::ReadWithCursor) {
                 token.fresh_to
             } else {
                 token.seen

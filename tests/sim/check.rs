@@ -1,5 +1,5 @@
 //! The contract of a read, checked against the exact history: what an answer
-//! shows must be the truth at a time that is late enough for its arm, for its
+//! shows must be the truth at a time that is late enough for its level, for its
 //! own token and for its own bound.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -113,12 +113,12 @@ impl Asked<'_> {
                     self.violated(
                         world,
                         kind,
-                        &format!("fresh to {} only, and {bound} was owed", token.fresh_to),
+                        &format!("fresh to {} only, and {bound} was expected", token.fresh_to),
                     );
                 }
             }
         }
-        let owed = |holds: bool, kind, what: &str| {
+        let check = |holds: bool, kind, what: &str| {
             if !holds {
                 self.violated(
                     world,
@@ -127,17 +127,17 @@ impl Asked<'_> {
                 );
             }
         };
-        owed(
+        check(
             token.seen <= last && token.fresh_to <= last,
             "token",
             "it is ahead of the origin",
         );
-        owed(
+        check(
             token.seen >= self.presented(),
             "I2",
             "its token is below the one presented",
         );
-        owed(
+        check(
             self.consistency != Consistency::CachedOnly || read.source != Source::Origin,
             "consistency",
             "cached_only was loaded",
@@ -149,20 +149,20 @@ impl Asked<'_> {
                 .settings
                 .stale_if_error
                 .is_some_and(|limit| read.staleness_bound <= limit);
-            owed(
+            check(
                 allowed && self.consistency != Consistency::FullyConsistent,
                 "stale",
                 "it must not be given",
             );
-            owed(self.in_trouble(world), "stale", "the origin could be asked");
+            check(self.in_trouble(world), "stale", "the origin could be asked");
             world.count("stale answers");
         } else {
-            // Ages above a second are told a 64th too old at most: the ledger is thinned.
+            // Ages above a second are told a 64th too old at most: the log is thinned.
             let (bound, thinned) = (read.staleness_bound, read.staleness_bound / 64);
             let allowed = self.limit(world) + took;
             let within =
                 bound <= allowed || bound > Duration::from_secs(1) && bound <= allowed + thinned;
-            owed(
+            check(
                 within,
                 "I4 consistency",
                 "its bound is above what the consistency allows",
@@ -179,7 +179,10 @@ impl Asked<'_> {
     /// just started.
     fn in_trouble(&self, world: &World) -> bool {
         let since = self.begun.checked_sub(AFTERMATH).unwrap_or(self.begun);
-        self.replica.born >= since || world.weather().troubled(self.replica.link.replica, since)
+        self.replica.born >= since
+            || world
+                .active_faults()
+                .troubled(self.replica.link.replica, since)
     }
 
     /// A todo in an answer. Returns since when it was so.
@@ -188,23 +191,25 @@ impl Asked<'_> {
         world: &World,
         name: &TodoName,
         value: &Value,
-        owed: OriginTime,
+        expected: OriginTime,
         read: &ReadInfo,
     ) -> OriginTime {
         let own = self.own(name.as_str());
         let since = {
             let history = world.history();
-            let since = history.valid_since(name, value, owed);
+            let since = history.valid_since(name, value, expected);
             (
                 since,
-                history.valid_since(name, value, owed.max(own)).is_some(),
+                history
+                    .valid_since(name, value, expected.max(own))
+                    .is_some(),
             )
         };
         match since {
             (None, _) => self.violated(
                 world,
                 "I1",
-                &format!("{name} is {value:?}, which it was not at {owed} or later"),
+                &format!("{name} is {value:?}, which it was not at {expected} or later"),
             ),
             (_, false) => {
                 self.violated(
@@ -249,7 +254,7 @@ impl Asked<'_> {
         world: &World,
         query: &PageQuery,
         listed: &TodoPage,
-        owed: OriginTime,
+        expected: OriginTime,
         read: &ReadInfo,
     ) {
         let todos: Vec<_> = listed.todos.iter().map(|raw| (name_of(raw), raw)).collect();
@@ -268,14 +273,14 @@ impl Asked<'_> {
                         Value::Absent
                     };
                     history
-                        .valid_since(name, &value, owed.max(self.own(name.as_str())))
+                        .valid_since(name, &value, expected.max(self.own(name.as_str())))
                         .is_some()
                 });
                 each && left.next().is_none()
                     && (at <= read.token.seen || page == history.page_at(query, read.token.seen))
             }
         };
-        let from = owed.max(own);
+        let from = expected.max(own);
         let right = history
             .list_states_from(query.list.as_str(), from)
             .into_iter()
@@ -284,7 +289,7 @@ impl Asked<'_> {
             let truth = history.page_at(query, from);
             drop(history);
             let shown: Vec<_> = todos.iter().map(|(name, _)| name).collect();
-            self.violated(world, "I1", &format!("page {query} shows {shown:?}, unreadable {:?}, next {:?}: so it never was at {owed} (own {own}) or later; there {truth:?}; {read:?}", listed.unreadable, listed.next));
+            self.violated(world, "I1", &format!("page {query} shows {shown:?}, unreadable {:?}, next {:?}: so it never was at {expected} (own {own}) or later; there {truth:?}; {read:?}", listed.unreadable, listed.next));
         }
     }
 

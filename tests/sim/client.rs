@@ -212,9 +212,9 @@ impl Client {
                 &[]
             },
         );
-        let owed = asked.facts(&self.world, &read);
+        let expected = asked.facts(&self.world, &read);
         asked.exact(&self.world, name, &value, &read);
-        self.learn(&asked, &[(name.clone(), value)], owed, &read);
+        self.learn(&asked, &[(name.clone(), value)], expected, &read);
         true
     }
 
@@ -223,15 +223,19 @@ impl Client {
         &mut self,
         asked: &Asked<'_>,
         todos: &[(TodoName, Value)],
-        owed: OriginTime,
+        expected: OriginTime,
         read: &ReadInfo,
     ) {
         for (name, value) in todos {
             let (shown, by) = self.shown.entry(name.clone()).or_default();
             // Owed by a token that is as new as that of the answer that showed it.
             let handed = asked.consistency.without_age() >= *by;
-            let owed = if handed { owed.max(*shown) } else { owed };
-            let since = asked.todo(&self.world, name, value, owed, read);
+            let expected = if handed {
+                expected.max(*shown)
+            } else {
+                expected
+            };
+            let since = asked.todo(&self.world, name, value, expected, read);
             if since > *shown {
                 (*shown, *by) = (since, read.token.seen);
             }
@@ -288,8 +292,8 @@ impl Client {
         };
         let values: Vec<_> = names.iter().map(value).collect();
         let todos: Vec<_> = names.into_iter().zip(values).collect();
-        let owed = asked.facts(&self.world, &read);
-        self.learn(&asked, &todos, owed, &read);
+        let expected = asked.facts(&self.world, &read);
+        self.learn(&asked, &todos, expected, &read);
     }
 
     fn a_query(&self) -> PageQuery {
@@ -317,7 +321,7 @@ impl Client {
         }
     }
 
-    /// All pages of a list, each from any replica, with one arm; a token is the
+    /// All pages of a list, each from any replica, with one level; a token is the
     /// newest each time.
     async fn walk(&mut self) {
         let (mut query, mut consistency) = (self.a_query(), self.an_arm());
@@ -377,14 +381,14 @@ impl Client {
             }
         };
         self.say(&asked, &read, &body.todos.concat());
-        let owed = asked.facts(&self.world, &read);
-        asked.page(&self.world, query, &body, owed, &read);
+        let expected = asked.facts(&self.world, &read);
+        asked.page(&self.world, query, &body, expected, &read);
         let todos: Vec<_> = body
             .todos
             .iter()
             .map(|raw| (name_of(raw), Value::Todo(raw.clone())))
             .collect();
-        self.learn(&asked, &todos, owed, &read);
+        self.learn(&asked, &todos, expected, &read);
         Some((body, read.token))
     }
 

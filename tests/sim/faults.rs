@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::{
     fleet::Fleet,
     history::{Doc, Edit},
-    world::{Bug, Fault, Weather, World},
+    world::{ActiveFaults, Bug, Fault, World},
     write,
 };
 
@@ -57,41 +57,66 @@ async fn one(fault: Fault, world: Arc<World>, fleet: Arc<Fleet>) {
     world.count("faults");
     match fault {
         Fault::LinkStall => {
-            spell(&world, lasts, Some(slot), |weather| {
-                &mut weather.links[slot].stalled
+            spell(&world, lasts, Some(slot), |active_faults| {
+                &mut active_faults.links[slot].stalled
             })
             .await;
         }
         Fault::LinkRefuse => {
-            spell(&world, lasts, Some(slot), |weather| {
-                &mut weather.links[slot].refusing
+            spell(&world, lasts, Some(slot), |active_faults| {
+                &mut active_faults.links[slot].refusing
             })
             .await;
         }
         Fault::LinkNoise => {
-            spell(&world, lasts, Some(slot), |weather| {
-                &mut weather.links[slot].noisy
+            spell(&world, lasts, Some(slot), |active_faults| {
+                &mut active_faults.links[slot].noisy
             })
             .await;
         }
         Fault::FeedLag => {
-            spell(&world, lasts, None, |weather| {
-                &mut weather.links[slot].lagging
+            spell(&world, lasts, None, |active_faults| {
+                &mut active_faults.links[slot].lagging
             })
             .await;
         }
-        Fault::OriginRefuse => all(&world, lasts, |weather| &mut weather.origin_refuses).await,
-        Fault::OriginHang => all(&world, lasts, |weather| &mut weather.origin_hangs).await,
-        Fault::SharedDown => spell(&world, lasts, None, |weather| &mut weather.shared_down).await,
-        Fault::SharedSlow => spell(&world, lasts, None, |weather| &mut weather.shared_slow).await,
-        Fault::SharedLossy => spell(&world, lasts, None, |weather| &mut weather.shared_lossy).await,
+        Fault::OriginRefuse => {
+            all(&world, lasts, |active_faults| {
+                &mut active_faults.origin_refuses
+            })
+            .await
+        }
+        Fault::OriginHang => {
+            all(&world, lasts, |active_faults| {
+                &mut active_faults.origin_hangs
+            })
+            .await
+        }
+        Fault::SharedDown => {
+            spell(&world, lasts, None, |active_faults| {
+                &mut active_faults.shared_down
+            })
+            .await
+        }
+        Fault::SharedSlow => {
+            spell(&world, lasts, None, |active_faults| {
+                &mut active_faults.shared_slow
+            })
+            .await
+        }
+        Fault::SharedLossy => {
+            spell(&world, lasts, None, |active_faults| {
+                &mut active_faults.shared_lossy
+            })
+            .await
+        }
         Fault::SharedFlush => world.store().flush(),
         Fault::SharedOld => world.store().bring_back(&world, Instant::now()),
-        Fault::FeedBreak => change(&world, |weather| {
-            weather.links[slot].broken_upto = weather.feeds;
+        Fault::FeedBreak => change(&world, |active_faults| {
+            active_faults.links[slot].broken_upto = active_faults.feeds;
         }),
-        Fault::FeedHang => change(&world, |weather| {
-            weather.links[slot].hung_upto = weather.feeds;
+        Fault::FeedHang => change(&world, |active_faults| {
+            active_faults.links[slot].hung_upto = active_faults.feeds;
         }),
         Fault::HistoryLost => lose_history(&world),
         Fault::Crash => restart(&world, &fleet, slot, lasts).await,
@@ -102,31 +127,31 @@ async fn one(fault: Fault, world: Arc<World>, fleet: Arc<Fleet>) {
     world.say(format_args!("fault {fault:?} at replica {slot} is over"));
 }
 
-fn change(world: &World, what: impl FnOnce(&mut Weather)) {
-    what(&mut world.weather());
+fn change(world: &World, what: impl FnOnce(&mut ActiveFaults)) {
+    what(&mut world.active_faults());
     world.changed.notify_waiters();
 }
 
-/// One kind of weather for a while.
+/// Applies one kind of fault for a while.
 async fn spell(
     world: &World,
     lasts: Duration,
     troubles: Option<usize>,
-    kind: impl Fn(&mut Weather) -> &mut u32,
+    kind: impl Fn(&mut ActiveFaults) -> &mut u32,
 ) {
-    change(world, |weather| *kind(weather) += 1);
+    change(world, |active_faults| *kind(active_faults) += 1);
     sleep(lasts).await;
-    change(world, |weather| {
-        *kind(weather) -= 1;
+    change(world, |active_faults| {
+        *kind(active_faults) -= 1;
         if let Some(slot) = troubles {
-            weather.links[slot].last_trouble = Some(Instant::now());
+            active_faults.links[slot].last_trouble = Some(Instant::now());
         }
     });
 }
 
-async fn all(world: &World, lasts: Duration, kind: impl Fn(&mut Weather) -> &mut u32) {
+async fn all(world: &World, lasts: Duration, kind: impl Fn(&mut ActiveFaults) -> &mut u32) {
     spell(world, lasts, None, kind).await;
-    for link in &mut world.weather().links {
+    for link in &mut world.active_faults().links {
         link.last_trouble = Some(Instant::now());
     }
 }
@@ -135,9 +160,9 @@ async fn all(world: &World, lasts: Duration, kind: impl Fn(&mut Weather) -> &mut
 fn lose_history(world: &World) {
     let len = world.history().events.len();
     world.history().forgotten = len;
-    change(world, |weather| {
-        for link in &mut weather.links {
-            link.broken_upto = weather.feeds;
+    change(world, |active_faults| {
+        for link in &mut active_faults.links {
+            link.broken_upto = active_faults.feeds;
         }
     });
 }

@@ -35,9 +35,9 @@ impl SimFeed {
     pub fn open(link: &Arc<Link>, from: FeedStart) -> Result<Self, FeedError> {
         let world = &link.world;
         let number = {
-            let mut weather = world.weather();
-            weather.feeds += 1;
-            weather.feeds
+            let mut active_faults = world.active_faults();
+            active_faults.feeds += 1;
+            active_faults.feeds
         };
         let history = world.history();
         let next = match from {
@@ -66,21 +66,21 @@ impl SimFeed {
     }
 
     fn is_broken(&self) -> bool {
-        self.link.world.weather().links[self.link.replica].broken_upto >= self.number
+        self.link.world.active_faults().links[self.link.replica].broken_upto >= self.number
     }
 
     fn hangs(&self) -> bool {
-        let weather = self.link.world.weather();
+        let active_faults = self.link.world.active_faults();
         self.link.dead.is_cancelled()
-            || weather.stalls(self.link.replica)
-            || weather.links[self.link.replica].hung_upto >= self.number
+            || active_faults.stalls(self.link.replica)
+            || active_faults.links[self.link.replica].hung_upto >= self.number
     }
 
     /// The events that have arrived, and how far they reach; or when the next
     /// one will.
     fn arrived(&mut self) -> Result<Vec<FeedItem>, Option<Instant>> {
         let world = Arc::clone(&self.link.world);
-        let lagging = world.weather().links[self.link.replica].lagging > 0;
+        let lagging = world.active_faults().links[self.link.replica].lagging > 0;
         let lag = if lagging { LAG } else { Duration::ZERO };
         let now = Instant::now();
         let most = world.rng().pick(&[1, 2, 5, 100]);
@@ -160,7 +160,7 @@ impl Feed for SimFeed {
                 changed.await;
                 continue;
             }
-            if self.is_broken() || link.world.weather().refuses(link.replica) {
+            if self.is_broken() || link.world.active_faults().refuses(link.replica) {
                 return Err(FeedError::broken("the cursor was closed"));
             }
             if Instant::now() < self.arrives {

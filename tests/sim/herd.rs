@@ -39,7 +39,7 @@ async fn read(replica: &Replica, name: &TodoName, consistency: Consistency) {
     }
 }
 
-/// All at once, each with this arm. Returns how often the origin was asked.
+/// All at once, each with this level. Returns how often the origin was asked.
 async fn stampede(fleet: &Fleet, name: &TodoName, consistency: Consistency) -> u64 {
     let replica = fleet.replica(0);
     let before = replica.link.loads_of(name.as_str());
@@ -89,7 +89,7 @@ fn ten_thousand_readers_of_a_changed_todo_are_one_load() {
 async fn read_steadily(
     fleet: &Arc<Fleet>,
     name: &TodoName,
-    arms: &[Consistency],
+    levels: &[Consistency],
     ends: Instant,
     replicas: usize,
 ) {
@@ -98,7 +98,7 @@ async fn read_steadily(
         let (replica, name, consistency) = (
             fleet.replica(n % replicas),
             name.clone(),
-            arms[n % arms.len()],
+            levels[n % levels.len()],
         );
         readers.spawn(async move {
             while Instant::now() < ends {
@@ -127,12 +127,12 @@ fn a_hot_todo_that_changes_20_times_a_second_costs_a_load_for_each_change() {
             }
             changes
         });
-        let arms = [
+        let levels = [
             Consistency::MinimizeLatency,
             Consistency::MinimizeLatency,
             Consistency::FullyConsistent,
         ];
-        read_steadily(&fleet, &name, &arms, ends, 2).await;
+        read_steadily(&fleet, &name, &levels, ends, 2).await;
         let changes: u64 = writer.await.expect("no panic");
         (
             changes,
@@ -226,7 +226,7 @@ fn with_a_silent_feed_a_todo_costs_a_load_for_each_limit() {
     let (loads, limit) = in_calm(1, async |world, fleet| {
         let name = world.config.names[0].clone();
         retitle(&world, &name, "before");
-        world.weather().links[0].hung_upto = u64::MAX;
+        world.active_faults().links[0].hung_upto = u64::MAX;
         let ends = Instant::now() + length;
         read_steadily(&fleet, &name, &[Consistency::MinimizeLatency], ends, 1).await;
         (

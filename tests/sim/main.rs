@@ -187,7 +187,7 @@ fn one_seed() {
         .map_or(42, |seed| seed.parse().expect("TIDEMARK_SEED is a number"));
     let bug = std::env::var("TIDEMARK_BUG").ok();
     let bug = bug.map(|bug| {
-        TEETH
+        PLANTED_BUGS
             .iter()
             .find(|(known, _)| format!("{known:?}") == bug)
             .expect("a known bug")
@@ -212,7 +212,7 @@ fn the_same_seed_gives_the_same_run() {
 
 /// Deliberate errors of the simulated origin and shared tier, and by which
 /// invariants they must be caught.
-const TEETH: [(Bug, &[&str]); 13] = [
+const PLANTED_BUGS: [(Bug, &[&str]); 13] = [
     (Bug::SharedStampForged, &["I1"]),
     // Also by the service's own verifier.
     (Bug::SharedStampForged, &["verify"]),
@@ -233,7 +233,7 @@ const TEETH_SEEDS: u64 = 100;
 
 #[test]
 fn every_planted_bug_is_caught() {
-    for (bug, kinds) in TEETH {
+    for (bug, kinds) in PLANTED_BUGS {
         let caught = (1_000..1_000 + TEETH_SEEDS).find_map(|seed| {
             let (report, _) = run(seed, Some(bug));
             let mut found = report.violations.into_iter();

@@ -75,7 +75,7 @@ impl Link {
     pub async fn reachable(&self) {
         loop {
             let changed = self.world.changed.notified();
-            if !self.dead.is_cancelled() && !self.world.weather().stalls(self.replica) {
+            if !self.dead.is_cancelled() && !self.world.active_faults().stalls(self.replica) {
                 return;
             }
             changed.await;
@@ -85,7 +85,7 @@ impl Link {
     /// One way to the origin or back.
     async fn hop(&self) -> Result<(), String> {
         self.reachable().await;
-        let noisy = self.world.weather().links[self.replica].noisy > 0;
+        let noisy = self.world.active_faults().links[self.replica].noisy > 0;
         let (delay, fails) = {
             let mut rng = self.world.rng();
             let slow = noisy && rng.chance(20);
@@ -96,7 +96,7 @@ impl Link {
         };
         sleep(delay).await;
         self.reachable().await;
-        if self.world.weather().refuses(self.replica) {
+        if self.world.active_faults().refuses(self.replica) {
             return Err("connection refused".into());
         }
         if fails {

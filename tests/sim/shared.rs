@@ -60,7 +60,7 @@ impl SimShared {
             kept.filter(|(_, ends)| *ends > now || world.rng().chance(50))
                 .map(|(entry, _)| entry.clone())
         };
-        let lossy = world.weather().shared_lossy > 0;
+        let lossy = world.active_faults().shared_lossy > 0;
         if lossy && world.rng().chance(30) {
             return None;
         }
@@ -161,8 +161,8 @@ impl Shared for SimShared {
     async fn get(&self, keys: &[SharedKey]) -> Vec<Option<Bytes>> {
         let world = &self.0.world;
         let (down, slow) = {
-            let weather = world.weather();
-            (weather.shared_down > 0, weather.shared_slow > 0)
+            let active_faults = world.active_faults();
+            (active_faults.shared_down > 0, active_faults.shared_slow > 0)
         };
         let delay = world.rng().ms(if slow { 1..120 } else { 0..3 });
         sleep(delay.min(OWN_LIMIT)).await;
@@ -177,10 +177,10 @@ impl Shared for SimShared {
         let world = &self.0.world;
         for (SharedKey { key, .. }, entry) in entries {
             self.check(&key, &entry);
-            let weather = world.weather();
-            let (down, slow) = (weather.shared_down > 0, weather.shared_slow > 0);
-            let lossy = weather.shared_lossy > 0;
-            drop(weather);
+            let active_faults = world.active_faults();
+            let (down, slow) = (active_faults.shared_down > 0, active_faults.shared_slow > 0);
+            let lossy = active_faults.shared_lossy > 0;
+            drop(active_faults);
             if down || self.0.dead.is_cancelled() || (lossy && world.rng().chance(30)) {
                 continue;
             }
@@ -203,6 +203,6 @@ impl Shared for SimShared {
     }
 
     fn is_up(&self) -> bool {
-        self.0.world.weather().shared_down == 0
+        self.0.world.active_faults().shared_down == 0
     }
 }

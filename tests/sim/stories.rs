@@ -55,7 +55,7 @@ fn a_stale_answer_is_marked_also_when_its_document_is_unreadable() {
         assert!(
             matches!(fresh, Err(Error::TodoUnreadable { read: Some(read), .. }) if !read.stale)
         );
-        world.weather().origin_refuses = 1;
+        world.active_faults().origin_refuses = 1;
         sleep(world.config.settings.staleness_limit * 2).await;
         let Err(Error::TodoUnreadable {
             read: Some(read), ..

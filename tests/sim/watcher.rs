@@ -255,10 +255,11 @@ impl Watcher {
                 } else {
                     Instant::now()
                 };
-                let owed = staleness_bound.and_then(|bound| made.checked_sub(bound));
-                let owed = owed.map_or(OriginTime::ZERO, |at| history.acknowledged_before(at));
-                if token.fresh_to < owed {
-                    self.violated(message, &format!("by its bound it would reach {owed}"));
+                let expected = staleness_bound.and_then(|bound| made.checked_sub(bound));
+                let expected =
+                    expected.map_or(OriginTime::ZERO, |at| history.acknowledged_before(at));
+                if token.fresh_to < expected {
+                    self.violated(message, &format!("by its bound it would reach {expected}"));
                 }
             }
         }

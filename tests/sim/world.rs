@@ -1,4 +1,4 @@
-//! What all parts of a run share: the history, the weather (which faults are
+//! What all parts of a run share: the history, the active faults (which are
 //! active), the random source, the log and the report.
 
 use std::{
@@ -201,7 +201,7 @@ pub struct LinkFaults {
 }
 
 #[derive(Debug, Default)]
-pub struct Weather {
+pub struct ActiveFaults {
     pub origin_refuses: u32,
     pub origin_hangs: u32,
     pub links: Vec<LinkFaults>,
@@ -212,7 +212,7 @@ pub struct Weather {
     pub feeds: u64,
 }
 
-impl Weather {
+impl ActiveFaults {
     pub fn stalls(&self, replica: usize) -> bool {
         self.origin_hangs > 0 || self.links[replica].stalled > 0
     }
@@ -243,12 +243,12 @@ pub struct World {
     /// When load and faults end.
     pub ends: Instant,
     history: Mutex<History>,
-    weather: Mutex<Weather>,
+    active_faults: Mutex<ActiveFaults>,
     store: Mutex<Store>,
     rng: Mutex<Rng>,
     report: Mutex<Report>,
     log: Mutex<String>,
-    /// The history grew, or the weather changed.
+    /// The history grew, or the active faults changed.
     pub changed: Notify,
     /// Outcomes of writes with a request id.
     pub requests: Mutex<BTreeMap<Uuid, ([u8; 16], TodoName)>>,
@@ -268,9 +268,9 @@ impl World {
             start,
             ends: start + config.length,
             history: Mutex::new(History::new(start)),
-            weather: Mutex::new(Weather {
+            active_faults: Mutex::new(ActiveFaults {
                 links,
-                ..Weather::default()
+                ..ActiveFaults::default()
             }),
             store: Mutex::default(),
             rng: Mutex::new(rng),
@@ -287,8 +287,8 @@ impl World {
         lock(&self.history)
     }
 
-    pub fn weather(&self) -> MutexGuard<'_, Weather> {
-        lock(&self.weather)
+    pub fn active_faults(&self) -> MutexGuard<'_, ActiveFaults> {
+        lock(&self.active_faults)
     }
 
     pub fn store(&self) -> MutexGuard<'_, Store> {

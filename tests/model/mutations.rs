@@ -1,13 +1,13 @@
-//! The wrong turns: each is a mistake that once looked right, or nearly. A
-//! model takes at most one of them, in its own steps round the real code.
+//! The mutations: each is a mistake that once looked right, or nearly. A model has
+//! at most one of them, in its own steps around the real code.
 
-macro_rules! turns {
+macro_rules! mutations {
     ($($name:ident $text:literal,)*) => {
         /// One mistake.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Turn { $(#[doc = $text] $name,)* }
+        pub enum Mutation { $(#[doc = $text] $name,)* }
 
-        impl Turn {
+        impl Mutation {
             /// All of them.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
@@ -19,7 +19,7 @@ macro_rules! turns {
     };
 }
 
-turns! {
+mutations! {
     NoFenceCheck "no fence check",
     StampByOperationTime "stamp by operationTime",
     StampByFrontierAtEnd "stamp by the frontier when the load ends",

@@ -317,7 +317,6 @@ impl Bench {
                 .map(|side| side.name.clone())
                 .zip(open.iter().map(line))
                 .collect(),
-            log_x: true,
         });
     }
 
@@ -630,7 +629,6 @@ impl Bench {
             x: what,
             y: "us",
             lines,
-            log_x: true,
         });
     }
 }

@@ -1,4 +1,5 @@
-//! Plots as SVG, without a library: lines over a logarithmic or linear axis.
+//! Plots as SVG: lines over a logarithmic axis. Why without a library:
+//! docs/adr/0061-own-plots-and-settings.md.
 
 use std::fmt::Write as _;
 
@@ -19,7 +20,6 @@ pub struct Plot {
     pub y: &'static str,
     /// Names and points.
     pub lines: Vec<(String, Vec<(f64, f64)>)>,
-    pub log_x: bool,
 }
 
 impl Plot {
@@ -29,7 +29,7 @@ impl Plot {
                 .iter()
                 .flat_map(|(_, points)| points.iter().copied())
         };
-        let scale = |x: f64| if self.log_x { x.max(1e-9).log10() } else { x };
+        let scale = |x: f64| x.max(1e-9).log10();
         let least_x = points()
             .map(|(x, _)| scale(x))
             .fold(f64::INFINITY, f64::min);

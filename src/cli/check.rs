@@ -5,6 +5,7 @@ use std::{fs, process::ExitCode, sync::Arc, time::Duration};
 use serde_json::json;
 
 use super::{
+    client::Format,
     output::{Cell, Colour, Output, note, print, table},
     serve,
     yaml::to_yaml,
@@ -30,16 +31,8 @@ tidemark check --mongodb-uri 'mongodb://localhost/todos?replicaSet=rs0' --redis-
 pub struct Check {
     #[command(flatten)]
     settings: serve::Args,
-    /// Format of what is printed on stdout: table, json or yaml
-    #[arg(
-        long,
-        short,
-        value_enum,
-        ignore_case = true,
-        default_value = "table",
-        value_name = "FORMAT"
-    )]
-    output: Output,
+    #[command(flatten)]
+    format: Format,
 }
 
 /// Checks the stores, and prints what was found.
@@ -65,7 +58,7 @@ pub async fn run(args: Check) -> ExitCode {
     if config.redis_url.is_some() {
         add("redis", vec![check_redis(&config).await], &mut findings);
     }
-    print_findings(args.output, &findings);
+    print_findings(args.format.output, &findings);
     let worst = findings.iter().map(|(_, finding)| finding.status).max();
     if worst == Some(Status::Error) {
         ExitCode::FAILURE

@@ -54,7 +54,14 @@ pub struct Server {
 pub struct Client {
     #[command(flatten)]
     pub server: Server,
-    /// Format of what is printed on stdout
+    #[command(flatten)]
+    pub format: Format,
+}
+
+/// How to print.
+#[derive(Args, Clone)]
+pub struct Format {
+    /// Format of what is printed on stdout: table, json or yaml
     #[arg(
         long,
         short,

@@ -101,7 +101,7 @@ async fn send(client: &Client, request: pb::CreateTodoRequest) -> Result<(), Com
     let request = client.server.request(request);
     let reply = service.create_todo(request).await?.into_inner();
     print_written(
-        client.output,
+        client.format.output,
         "todo.v1.CreateTodoResponse",
         &reply,
         reply.todo.as_ref(),

@@ -38,7 +38,7 @@ pub async fn run(args: Delete) -> Result<(), CommandError> {
     let request = args.client.server.request(request);
     let reply = service.delete_todo(request).await?.into_inner();
     let message = "todo.v1.DeleteTodoResponse";
-    if !print_reply(args.client.output, message, &reply, &[&name])? {
+    if !print_reply(args.client.format.output, message, &reply, &[&name])? {
         print(&format!("deleted {}", escape(&name)));
         note(&format!("token {}", reply.token));
     }

@@ -27,7 +27,7 @@ pub struct Get {
 
 /// Reads one todo with all its fields, or several as a table.
 pub async fn run(args: Get) -> Result<(), CommandError> {
-    let (server, output) = (&args.client.server, args.client.output);
+    let (server, output) = (&args.client.server, args.client.format.output);
     let consistency = args.consistency.message();
     let names: Vec<_> = args.names.iter().map(|name| todo_name(name)).collect();
     let mut service = server.connect().await?;

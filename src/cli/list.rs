@@ -54,7 +54,7 @@ pub struct List {
 
 /// Reads a page, or all of them.
 pub async fn run(args: List) -> Result<(), CommandError> {
-    let (server, output) = (&args.client.server, args.client.output);
+    let (server, output) = (&args.client.server, args.client.format.output);
     let mut service = server.connect().await?;
     let mut page_token = args.page_token;
     loop {

@@ -17,7 +17,7 @@ use tonic::{Code, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use super::{
-    client::Server,
+    client::{Format, Server},
     error::{CommandError, causes},
     output::{Colour, Output, paint, print},
     yaml::to_yaml,
@@ -55,16 +55,8 @@ pub struct Status {
     watch: Option<Duration>,
     #[command(flatten)]
     server: Server,
-    /// Format of what is printed on stdout: table, json or yaml
-    #[arg(
-        long,
-        short,
-        value_enum,
-        ignore_case = true,
-        default_value = "table",
-        value_name = "FORMAT"
-    )]
-    output: Output,
+    #[command(flatten)]
+    format: Format,
 }
 
 /// What is known of a replica.
@@ -88,7 +80,7 @@ pub async fn run(args: Status) -> Result<(), CommandError> {
         // A replica that cannot be reached may come back.
         match report(&args).await {
             Ok(report) => {
-                clear_screen(args.output);
+                clear_screen(args.format.output);
                 print_report(
                     &args,
                     &report,
@@ -98,7 +90,7 @@ pub async fn run(args: Status) -> Result<(), CommandError> {
             }
             Err(usage @ CommandError::Usage(_)) => return Err(usage),
             Err(error) => {
-                clear_screen(args.output);
+                clear_screen(args.format.output);
                 print(&format!("error: {error}"));
             }
         }
@@ -347,7 +339,7 @@ fn word(state: &Result<bool, String>) -> String {
 }
 
 fn print_report(args: &Status, report: &Report, before: Option<(&Metrics, Duration)>) {
-    match args.output {
+    match args.format.output {
         Output::Json => return print(&report.json().to_string()),
         Output::Yaml => return print(&format!("---\n{}", to_yaml(&report.json()).trim_end())),
         Output::Table | Output::Name => {}

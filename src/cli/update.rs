@@ -129,7 +129,7 @@ pub async fn update(args: Update) -> Result<(), CommandError> {
         service.update_todo(request).await?.into_inner()
     };
     print_written(
-        args.client.output,
+        args.client.format.output,
         "todo.v1.UpdateTodoResponse",
         &reply,
         reply.todo.as_ref(),
@@ -216,7 +216,7 @@ pub async fn done(args: Done) -> Result<(), CommandError> {
     for reply in &replies {
         let names: Vec<_> = reply.todo.iter().map(|todo| todo.name.as_str()).collect();
         let message = "todo.v1.UpdateTodoResponse";
-        if !print_reply(args.client.output, message, reply, &names)? {
+        if !print_reply(args.client.format.output, message, reply, &names)? {
             todos.extend(reply.todo.clone());
         }
     }

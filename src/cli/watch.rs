@@ -152,7 +152,7 @@ async fn follow_once(args: &mut Watch) -> Result<Ended, CommandError> {
             ));
         }
         let is_shown = args.progress || !matches!(message.event, Some(Event::Progress(_)) | None);
-        if is_shown && !print_message(args.client.output, &message)? {
+        if is_shown && !print_message(args.client.format.output, &message)? {
             return Ok(Ended::Unread);
         }
         args.after = Some(message.token);

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{sleep, timeout};
 
-use super::{Watches, hub::Watcher};
+use super::{Watches, watcher::Watcher};
 use crate::{
     budget::{Budget, CATCH_UP_BYTES, Caller, Count, Part},
     coherence::{ClosedTimes, CommitGroups},

@@ -6,20 +6,20 @@
 //! for watchers. One that has fallen behind the ring gets a reset.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 
 use super::{
-    ConflatingQueue, Delivery, Ring, TooOld, WatchRequest,
+    Ring, TooOld, WatchRequest,
     ring::{Group, after},
+    watcher::Watcher,
 };
 use crate::{
     budget::{Budgets, Part},
-    model::{Event, ListName, OriginTime, TodoName},
+    model::{Event, ListName, OriginTime},
     telemetry::{Kind, Metrics},
 };
 
@@ -51,87 +51,6 @@ struct List {
     /// The newest group of this list that has left the ring.
     evicted: OriginTime,
     changed: Arc<Notify>,
-}
-
-/// One watcher: its selection, and its queue.
-pub(super) struct Watcher {
-    list: Option<ListName>,
-    names: HashSet<TodoName>,
-    state: Mutex<WatcherState>,
-    /// A catch-up feed pushed something, or has ended.
-    pub(super) pushed: Notify,
-    /// Something was popped: for a catch-up feed that waits for room.
-    pub(super) popped: Notify,
-    /// Wakes the watchers of its list.
-    pub(super) changed: Arc<Notify>,
-    /// Cancelled when the watch is dropped.
-    pub(super) gone: CancellationToken,
-}
-
-struct WatcherState {
-    queue: ConflatingQueue,
-    /// The time up to which it has read the ring; `None` while a catch-up feed
-    /// supplies its events.
-    position: Option<OriginTime>,
-}
-
-impl Watcher {
-    fn state(&self) -> MutexGuard<'_, WatcherState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The next thing to send.
-    pub(super) fn pop(&self) -> Option<Delivery> {
-        let next = self.state().queue.pop();
-        if next.is_some() {
-            self.popped.notify_one();
-        }
-        next
-    }
-
-    /// The cursor to send while nothing is pending. `frontier` was read before the
-    /// ring was pulled. The cursor does not pass what was not read from the ring, as
-    /// that may hold changes for this watcher.
-    pub(super) fn progress(&self, frontier: OriginTime) -> Option<OriginTime> {
-        let mut state = self.state();
-        match state.position {
-            Some(position) => state.queue.progress(frontier.min(position)),
-            None => Some(state.queue.cursor()),
-        }
-    }
-
-    /// The last cursor.
-    pub(super) fn cursor(&self) -> OriginTime {
-        self.state().queue.cursor()
-    }
-
-    /// How many names are pending.
-    pub(super) fn backlog(&self) -> usize {
-        self.state().queue.len()
-    }
-
-    /// Adds what this watcher wants of a group. Returns `true` if the queue overflowed
-    /// into a reset.
-    pub(super) fn push(&self, time: OriginTime, events: &[Event]) -> bool {
-        let overflowed = self.add(&mut self.state(), time, events);
-        self.pushed.notify_one();
-        overflowed
-    }
-
-    fn add(&self, state: &mut WatcherState, time: OriginTime, events: &[Event]) -> bool {
-        let wanted = events.iter().filter(|event| self.wants(event)).cloned();
-        state.queue.push(time, wanted)
-    }
-
-    fn wants(&self, event: &Event) -> bool {
-        let Event::Change(change) = event else {
-            return true;
-        };
-        self.list
-            .as_ref()
-            .is_none_or(|list| list.as_str() == change.name.parent())
-            && (self.names.is_empty() || self.names.contains(&change.name))
-    }
 }
 
 impl Hub {
@@ -172,18 +91,7 @@ impl Hub {
                 None => Arc::clone(&state.changed),
             }
         };
-        Arc::new(Watcher {
-            list: request.list.clone(),
-            names: request.names.clone(),
-            state: Mutex::new(WatcherState {
-                queue: ConflatingQueue::after(after),
-                position: None,
-            }),
-            pushed: Notify::new(),
-            popped: Notify::new(),
-            changed,
-            gone: CancellationToken::new(),
-        })
+        Arc::new(Watcher::new(request, after, changed))
     }
 
     /// Lets the watcher read the ring after `cursor`: each later group exactly once.
@@ -193,8 +101,7 @@ impl Hub {
     pub(super) fn register(&self, watcher: &Watcher, cursor: OriginTime) -> Result<(), TooOld> {
         let state = self.state();
         drop(state.ring.since(cursor)?);
-        watcher.state().position = Some(cursor);
-        watcher.pushed.notify_one();
+        watcher.read_after(cursor);
         Ok(())
     }
 
@@ -208,10 +115,7 @@ impl Hub {
         self.count_reset("forgotten");
         let state = self.state();
         let end = state.ring.end().max(frontier);
-        let mut watcher_state = watcher.state();
-        watcher_state.queue.reset(end, reason.into());
-        watcher_state.position = Some(end);
-        watcher.pushed.notify_one();
+        watcher.reset_to(end, reason);
     }
 
     /// Moves the next groups from the ring into the watcher's queue. Returns whether
@@ -375,10 +279,12 @@ fn parents(events: &[Event]) -> BTreeSet<&str> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{collections::HashSet, time::Duration};
+
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::model::{Change, ChangeKind, Touched};
+    use crate::model::{Change, ChangeKind, TodoName, Touched};
 
     fn change(list: &str, id: u64, time: u64) -> Vec<Event> {
         vec![Event::Change(Arc::new(Change {

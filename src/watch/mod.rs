@@ -15,6 +15,7 @@ mod hub;
 mod queue;
 mod ring;
 mod stream;
+mod watcher;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 

@@ -6,8 +6,7 @@ use futures::Stream;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-pub(super) use super::hub::Watcher;
-use super::{Delivery, TooOld, WatchEvent, WatchMessage, WatchRequest, Watches};
+use super::{Delivery, TooOld, WatchEvent, WatchMessage, WatchRequest, Watches, watcher::Watcher};
 use crate::{
     error::{Error, Unavailable},
     model::{Event, OriginTime, Token},

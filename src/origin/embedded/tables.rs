@@ -152,6 +152,11 @@ impl<'a> Tables<'a> {
         }))
     }
 
+    fn stored(&self, name: &TodoName) -> Result<Option<Vec<u8>>, redb::Error> {
+        let stored = self.todos.get(name.as_str())?;
+        Ok(stored.map(|stored| stored.value().to_vec()))
+    }
+
     fn update(
         &mut self,
         name: &TodoName,
@@ -161,10 +166,7 @@ impl<'a> Tables<'a> {
         clock: &mut u64,
         items: &mut Vec<FeedItem>,
     ) -> WriteResult {
-        let old = self
-            .todos
-            .get(name.as_str())?
-            .map(|stored| stored.value().to_vec());
+        let old = self.stored(name)?;
         let at = OriginTime(*clock);
         let Some(old) = old else {
             if !allow_missing || given.is_some() {
@@ -199,10 +201,7 @@ impl<'a> Tables<'a> {
         clock: &mut u64,
         items: &mut Vec<FeedItem>,
     ) -> WriteResult {
-        let old = self
-            .todos
-            .get(name.as_str())?
-            .map(|stored| stored.value().to_vec());
+        let old = self.stored(name)?;
         let at = OriginTime(*clock);
         let Some(old) = old else {
             let missing = Ok(WriteDone {

@@ -6,7 +6,7 @@ const SHOWN_CHARS: usize = 80;
 const SHOWN_BYTES: usize = 120;
 
 /// A field with a value it must not have.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldProblem {
     /// Path of the field in the request.
     pub field: String,

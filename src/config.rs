@@ -2,6 +2,7 @@
 //! environment, the environment beats the file, the file beats the default.
 //! `docs/adr/0050-settings-table.md` says why clap alone does not do this.
 
+mod auth;
 mod display;
 mod files;
 mod parse;
@@ -10,12 +11,14 @@ mod values;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
+pub use auth::{Reflection, auth_warning};
 pub use display::{display_url, display_value};
 pub use settings::{SETTINGS, Setting, nearest, unknown_variables, variable};
 pub use values::{ValueSource, Values, environment};
 
 use self::parse::{address, bytes, duration, log_format, memory_limit, number, off_or, origins};
 use crate::{
+    auth::AuthSettings,
     budget::{self, Plan},
     telemetry::LogFormat,
     tier::redis,
@@ -33,6 +36,10 @@ pub struct Config {
     pub health_listen: Option<SocketAddr>,
     /// TLS for gRPC; `None`: plain text.
     pub tls: Option<ServerFiles>,
+    /// How callers are authenticated.
+    pub auth: AuthSettings,
+    /// Who may use reflection.
+    pub reflection: Reflection,
     /// Pages that may call through grpc-web; `None`: grpc-web is off.
     pub cors_allow_origins: Option<AllowedOrigins>,
     /// The MongoDB origin; `None`: the embedded store in `data_dir`.
@@ -152,13 +159,15 @@ impl Values {
     pub fn parse(&self) -> Result<Config, ConfigErrors> {
         let mut problems = Vec::new();
         let to = &mut problems;
-        let config = Config {
+        let mut config = Config {
             listen: self
                 .one("listen", to, address)
                 .unwrap_or(([127, 0, 0, 1], 0).into()),
             metrics_listen: self.one("metrics-listen", to, off_or(address)).flatten(),
             health_listen: self.one("health-listen", to, off_or(address)).flatten(),
             tls: self.server_files(to),
+            auth: self.auth(to),
+            reflection: self.or_default("reflection", to, auth::reflection),
             cors_allow_origins: self
                 .one("cors-allow-origins", to, off_or(origins))
                 .flatten(),
@@ -186,6 +195,10 @@ impl Values {
             verify_one_in: self.or_default("verify-one-in", to, number),
             log_format: self.or_default("log-format", to, log_format),
         };
+        if let Some(tls) = &mut config.tls {
+            // Without mtls the authority guards all connections, as ever.
+            tls.client_cert_optional = config.auth.mtls && config.auth.accepts_headers();
+        }
         if problems.is_empty() {
             validate(&config, &mut problems);
         }

@@ -20,12 +20,13 @@ use tokio_util::sync::CancellationToken;
 use tower::BoxError;
 
 use crate::{
+    auth::{AuthFileError, Authenticator},
     backoff::jittered,
     budget::{Budgets, CONNECTION_BYTES, DoesNotFit},
     cache::{Cache, Clock, Fatal, Phase, Settings},
-    config::Config,
+    config::{Config, auth_warning},
     grpc::{
-        self,
+        self, Access,
         health::HealthState,
         transport::{Limits, Port, SpareFiles, Tls},
     },
@@ -70,6 +71,9 @@ pub enum RunError {
     /// The files for TLS cannot be used.
     #[error("tls-cert, tls-key, tls-client-ca: {0}")]
     Tls(String),
+    /// A file of keys cannot be used.
+    #[error(transparent)]
+    Auth(#[from] AuthFileError),
     /// The key for hashes of shared entries cannot be used.
     #[error("redis-mac-key-file: {0}")]
     MacKey(#[from] MacKeyError),
@@ -135,6 +139,7 @@ pub async fn run(
     );
     let (listeners, addresses) = bind_all(&config)?;
     let tls = load_tls(&config)?;
+    let access = load_access(&config, &metrics)?;
     if let Some(listener) = listeners.metrics {
         let port = side_port("metrics", listener, true, &spare);
         let router = telemetry::metrics_router(metrics.registry());
@@ -157,6 +162,7 @@ pub async fn run(
         cache: Arc::clone(&cell),
         health: told,
         metrics: Arc::clone(&metrics),
+        access,
         web: config.cors_allow_origins.clone(),
         shutdown: shutdown.clone(),
     };
@@ -227,6 +233,24 @@ fn load_tls(config: &Config) -> Result<Option<Tls>, RunError> {
     Tls::load(files.clone(), config.cors_allow_origins.is_some())
         .map(Some)
         .map_err(RunError::Tls)
+}
+
+/// Reads the files that callers are authenticated with, and follows them. Says
+/// what an operator should know.
+fn load_access(config: &Config, metrics: &Arc<Metrics>) -> Result<Access, RunError> {
+    let (is_open, warning) = auth_warning(config);
+    metrics.auth_off.set(i64::from(is_open));
+    if let Some(warning) = warning {
+        tracing::warn!(listen = %config.listen, "{warning}");
+    }
+    let authenticator = Authenticator::load(&config.auth, Arc::clone(metrics))?;
+    if let Some(authenticator) = &authenticator {
+        tokio::spawn(Arc::clone(authenticator).follow());
+    }
+    Ok(Access {
+        authenticator,
+        reflection: config.reflection,
+    })
 }
 
 fn grpc_port(

@@ -166,6 +166,12 @@ metrics! {
     tls_handshakes: Family<Kind, Counter> = "tls_handshakes" => ["done", "failed", "slow", "refused"];
     /// Times that changed TLS files were read, by outcome (loaded, failed)
     tls_reloads: Family<Kind, Counter> = "tls_reloads" => ["loaded", "failed"];
+    /// Calls refused because the caller is not known, by reason
+    auth_refusals: Family<Kind, Counter> = "auth_refusals" => ["missing", "malformed", "expired", "not_yet_valid", "audience", "issuer", "key", "signature", "certificate"];
+    /// Times that changed files of keys (--keys-file, --jwt-jwks-file) were read, by outcome (loaded, failed)
+    auth_reloads: Family<Kind, Counter> = "auth_reloads" => ["loaded", "failed"];
+    /// 1 if callers are not authenticated although other machines can reach the port
+    auth_off: IntGauge = "auth_off";
     /// Bytes in use of each memory budget, by budget
     budget_used: Family<Kind, IntGauge> = "budget_used", Unit::Bytes;
     /// Size of each memory budget, by budget

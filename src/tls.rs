@@ -28,6 +28,9 @@ pub struct ServerFiles {
     pub key: PathBuf,
     /// The authorities of clients; `None`: clients need no certificate.
     pub client_ca: Option<PathBuf>,
+    /// Clients may connect without a certificate: callers are authenticated by
+    /// a header, too.
+    pub client_cert_optional: bool,
 }
 
 /// The files of a client.
@@ -45,6 +48,7 @@ pub struct ServerPem {
     cert: Vec<u8>,
     key: Vec<u8>,
     client_ca: Option<Vec<u8>>,
+    client_cert_optional: bool,
 }
 
 impl ServerFiles {
@@ -57,6 +61,7 @@ impl ServerFiles {
             cert: read(&self.cert)?,
             key: read(&self.key)?,
             client_ca: self.client_ca.as_deref().map(read).transpose()?,
+            client_cert_optional: self.client_cert_optional,
         })
     }
 }
@@ -74,7 +79,10 @@ impl ServerPem {
             None => builder.with_no_client_auth(),
             Some(pem) => {
                 let roots = Arc::new(roots(pem)?);
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
+                let mut verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
+                if self.client_cert_optional {
+                    verifier = verifier.allow_unauthenticated();
+                }
                 builder.with_client_cert_verifier(verifier.build().map_err(|e| e.to_string())?)
             }
         };

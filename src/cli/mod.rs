@@ -9,6 +9,7 @@ mod fields;
 mod generate;
 mod get;
 pub(crate) mod import;
+mod key;
 mod list;
 mod man;
 mod names;
@@ -75,6 +76,8 @@ enum Command {
     Watch(watch::Watch),
     /// Show the health of a service, its lag and its cache hits
     Status(status::Status),
+    /// Make API keys for `serve --auth keys`
+    Key(key::Key),
     /// Print completions for a shell
     #[command(
         after_help = "Example:\n  tidemark completions bash > ~/.local/share/bash-completion/completions/tidemark"
@@ -118,6 +121,7 @@ pub async fn run() -> ExitCode {
         Command::Delete(args) => exit(delete::run(args).await),
         Command::Watch(args) => exit(watch::run(args).await),
         Command::Status(args) => exit(status::run(args).await),
+        Command::Key(args) => exit(key::run(&args)),
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, io::Write as _, path::PathBuf, process::ExitCode};
 
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::{
     config::{Config, ConfigErrors, SETTINGS, Values, display_url, environment, variable},
@@ -44,10 +44,16 @@ impl clap::Args for SettingArgs {
                 setting.help,
                 variable(setting.name)
             );
+            let action = if setting.is_list {
+                ArgAction::Append
+            } else {
+                ArgAction::Set
+            };
             command.arg(
                 Arg::new(setting.name)
                     .long(setting.name)
                     .value_name("VALUE")
+                    .action(action)
                     .help(help),
             )
         })
@@ -61,9 +67,8 @@ impl clap::Args for SettingArgs {
 impl clap::FromArgMatches for SettingArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let given = |name: &str| {
-            matches
-                .get_one::<String>(name)
-                .map(|value| (name.to_owned(), value.clone()))
+            let values: Vec<_> = matches.get_many::<String>(name)?.cloned().collect();
+            Some((name.to_owned(), values.join(",")))
         };
         Ok(Self(
             SETTINGS

@@ -46,6 +46,7 @@ impl Values {
             cert,
             key,
             client_ca,
+            client_cert_optional: false,
         })
     }
 

@@ -9,6 +9,9 @@ pub struct Setting {
     pub default: &'static str,
     /// What it does, and why the default is what it is.
     pub help: &'static str,
+    /// Whether its flag may be repeated. The values are joined by commas, as
+    /// the environment and the file have them.
+    pub is_list: bool,
 }
 
 const fn setting(name: &'static str, default: &'static str, help: &'static str) -> Setting {
@@ -16,11 +19,19 @@ const fn setting(name: &'static str, default: &'static str, help: &'static str) 
         name,
         default,
         help,
+        is_list: false,
+    }
+}
+
+const fn list(name: &'static str, default: &'static str, help: &'static str) -> Setting {
+    Setting {
+        is_list: true,
+        ..setting(name, default, help)
     }
 }
 
 /// All settings of `serve`.
-pub const SETTINGS: [Setting; 29] = [
+pub const SETTINGS: [Setting; 38] = [
     setting(
         "listen",
         "127.0.0.1:50051",
@@ -46,6 +57,47 @@ pub const SETTINGS: [Setting; 29] = [
         "tls-client-ca",
         "",
         "PEM file of certificate authorities: only clients with a certificate of one of them are served. Not set: all clients are served",
+    ),
+    list(
+        "tls-client-names",
+        "",
+        "Names of client certificates that may call, such as spiffe://todos.example/ns/web/*: the first URI name or, without one, the first DNS name; a final `*` matches any rest. Separated by commas, or repeated. Not set: all names",
+    ),
+    list(
+        "auth",
+        "off",
+        "How callers are authenticated: some of mtls, keys and jwt, separated by commas, or `off`: whoever can connect may do everything. A request with an authorization header is judged by it, another one by its certificate",
+    ),
+    list(
+        "admin",
+        "",
+        "Principal, or group:NAME, that may do everything. Separated by commas, or repeated. Not set: nobody",
+    ),
+    setting(
+        "keys-file",
+        "",
+        "File of API keys for --auth keys: a line `principal = hash` for each key, as `tidemark key new` prints it, then groups. Read again when it changes",
+    ),
+    setting(
+        "jwt-jwks-file",
+        "",
+        "File of the issuer's public keys (a JSON Web Key Set) for --auth jwt. Read again when it changes",
+    ),
+    setting("jwt-issuer", "", "The `iss` that a token must have"),
+    setting(
+        "jwt-audience",
+        "",
+        "The audience (`aud`) that a token must have",
+    ),
+    setting(
+        "jwt-principal-claim",
+        "sub",
+        "The claim of a token that names the caller",
+    ),
+    setting(
+        "reflection",
+        "on",
+        "Who may use gRPC reflection: `on`: everyone who may call; `admin`: administrators; `off`: nobody",
     ),
     setting(
         "cors-allow-origins",

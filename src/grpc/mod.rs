@@ -1,5 +1,6 @@
 //! The only place that knows tonic and protobuf's services.
 
+mod access;
 mod convert;
 mod deadline;
 pub mod encoded;
@@ -15,6 +16,8 @@ mod rpc_layer;
 mod service;
 mod status;
 pub mod transport;
+
+pub use access::Access;
 
 use std::{
     convert::Infallible,
@@ -38,7 +41,12 @@ use self::{
 };
 use tonic_health::pb::health_server::{Health, HealthServer};
 
-use crate::{budget::Budgets, cache::Cache, config::AllowedOrigins, telemetry::Metrics};
+use crate::{
+    budget::Budgets,
+    cache::Cache,
+    config::{AllowedOrigins, Reflection},
+    telemetry::Metrics,
+};
 
 /// The generated client.
 pub mod client {
@@ -67,6 +75,8 @@ pub struct Parts {
     pub budgets: Arc<Budgets>,
     /// Where calls are counted.
     pub metrics: Arc<Metrics>,
+    /// Who may call.
+    pub access: Access,
     /// Pages that may call by grpc-web; `None`: grpc-web is off.
     pub web: Option<AllowedOrigins>,
     /// No new connections and calls; those under way are finished.
@@ -80,7 +90,8 @@ pub fn calls(
     metrics: Arc<Metrics>,
 ) -> impl tower::Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible> + Clone
 {
-    rpc_layer::RpcLayer::new(metrics).layer(TodoServiceServer::new(Todos::new(cache)))
+    rpc_layer::RpcLayer::new(metrics, Access::default())
+        .layer(TodoServiceServer::new(Todos::new(cache)))
 }
 
 /// Serves until `shutdown`, and then until the last connection has ended.
@@ -94,6 +105,7 @@ pub async fn serve(parts: Parts) -> Result<(), Box<dyn std::error::Error + Send 
         health,
         budgets,
         metrics,
+        access,
         web,
         shutdown,
     } = parts;
@@ -104,23 +116,25 @@ pub async fn serve(parts: Parts) -> Result<(), Box<dyn std::error::Error + Send 
         .accept_compressed(Zstd)
         .send_compressed(Gzip)
         .send_compressed(Zstd);
-    let descriptors = Arc::new(reflection::descriptors()?);
-    let routes = Routes::new(todos)
-        .add_service(health_service(health, shutdown.clone()))
-        .add_service(
-            reflection::v1::service(Arc::clone(&descriptors), shutdown.clone())
-                .max_decoding_message_size(method::MAX_REFLECTION_REQUEST_BYTES),
-        )
-        .add_service(
-            reflection::v1alpha::service(descriptors, shutdown.clone())
-                .max_decoding_message_size(method::MAX_REFLECTION_REQUEST_BYTES),
-        )
-        .prepare();
+    let mut routes = Routes::new(todos).add_service(health_service(health, shutdown.clone()));
+    if access.reflection != Reflection::Off {
+        let descriptors = Arc::new(reflection::descriptors()?);
+        routes = routes
+            .add_service(
+                reflection::v1::service(Arc::clone(&descriptors), shutdown.clone())
+                    .max_decoding_message_size(method::MAX_REFLECTION_REQUEST_BYTES),
+            )
+            .add_service(
+                reflection::v1alpha::service(descriptors, shutdown.clone())
+                    .max_decoding_message_size(method::MAX_REFLECTION_REQUEST_BYTES),
+            );
+    }
+    let routes = routes.prepare();
     let port = Port {
         http1: web.is_on(),
         ..port
     };
-    let service = web.layer(rpc_layer::RpcLayer::new(Arc::clone(&metrics)).layer(routes));
+    let service = web.layer(rpc_layer::RpcLayer::new(Arc::clone(&metrics), access).layer(routes));
     port.serve(service, budgets, metrics, shutdown).await;
     Ok(())
 }
@@ -142,7 +156,7 @@ pub async fn serve_health(
     shutdown: CancellationToken,
 ) {
     let routes = Routes::new(health_service(health, shutdown)).prepare();
-    let service = rpc_layer::RpcLayer::new(Arc::clone(&metrics)).layer(routes);
+    let service = rpc_layer::RpcLayer::new(Arc::clone(&metrics), Access::default()).layer(routes);
     let never = CancellationToken::new();
     port.serve(service, budgets, metrics, never).await;
 }

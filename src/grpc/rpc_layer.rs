@@ -1,5 +1,5 @@
-//! Wraps every call: checks that the request is gRPC, bounds its body, opens
-//! its span, counts it, and gives the framework's errors the form and the size
+//! Wraps every call: checks that the request is gRPC, and who sends it, bounds
+//! its body, opens its span, counts it, and gives the framework's errors the form and the size
 //! that the contract states.
 
 use std::{
@@ -21,24 +21,32 @@ use tower::{Layer, Service};
 use tracing::{Instrument, Span, field::Empty};
 
 use super::{
+    access::{Access, Admitted},
     method::{LABELS, Method},
     request_body::RequestBody,
     status,
     transport::protocol,
 };
-use crate::telemetry::{self, Kind, Metrics, RpcLabels};
+use crate::{
+    error::{CallerProblem, Error},
+    telemetry::{self, Kind, Metrics, RpcLabels},
+};
 
 /// Wraps a service in an [`RpcService`].
 #[derive(Clone)]
-pub struct RpcLayer(Arc<Latencies>);
+pub struct RpcLayer {
+    latencies: Arc<Latencies>,
+    access: Access,
+}
 
 impl RpcLayer {
-    /// A layer that counts calls in `metrics`.
-    pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self(Arc::new(Latencies {
+    /// A layer that counts calls in `metrics` and admits those of `access`.
+    pub fn new(metrics: Arc<Metrics>, access: Access) -> Self {
+        let latencies = Arc::new(Latencies {
             metrics,
             histograms: Default::default(),
-        }))
+        });
+        Self { latencies, access }
     }
 }
 
@@ -48,7 +56,8 @@ impl<S> Layer<S> for RpcLayer {
     fn layer(&self, inner: S) -> RpcService<S> {
         RpcService {
             inner,
-            latencies: Arc::clone(&self.0),
+            latencies: Arc::clone(&self.latencies),
+            access: self.access.clone(),
         }
     }
 }
@@ -58,6 +67,7 @@ impl<S> Layer<S> for RpcLayer {
 pub struct RpcService<S> {
     inner: S,
     latencies: Arc<Latencies>,
+    access: Access,
 }
 
 /// Status codes of gRPC: `Ok` to `Unauthenticated`.
@@ -145,6 +155,14 @@ where
             span: span.clone(),
             ended: false,
         };
+        let admitted = match self.access.admit(&mut request) {
+            Ok(admitted) => admitted,
+            Err(error) => {
+                let response = Status::from(error).into_http();
+                active.end(code_of(response.headers()));
+                return Box::pin(ready(Ok(response)));
+            }
+        };
         if !method.compresses_replies {
             request.headers_mut().remove("grpc-accept-encoding");
         }
@@ -159,7 +177,8 @@ where
             };
             let code = code_of(response.headers());
             if code == Code::Ok && method.streams_replies {
-                return Ok(response.map(|body| Body::new(CountedBody { body, active })));
+                let unknown = admitted.map(Admitted::until_unknown);
+                return Ok(response.map(|body| Body::new(StreamBody::new(body, active, unknown))));
             }
             active.end(code);
             Ok(response)
@@ -173,14 +192,39 @@ where
     }
 }
 
-/// The body of a streaming response. Its call ends with its trailers, or when
-/// the caller goes away.
-struct CountedBody {
+/// The body of a streaming response. Its call ends with its trailers, when the
+/// caller goes away, or when the caller is not known any more.
+struct StreamBody {
     body: Body,
     active: ActiveCall,
+    /// `None`: the caller needs not be known.
+    unknown: Option<BoxFuture<'static, CallerProblem>>,
 }
 
-impl http_body::Body for CountedBody {
+impl StreamBody {
+    fn new(
+        body: Body,
+        active: ActiveCall,
+        unknown: Option<BoxFuture<'static, CallerProblem>>,
+    ) -> Self {
+        Self {
+            body,
+            active,
+            unknown,
+        }
+    }
+
+    /// Ends the stream with this error.
+    fn end(&mut self, problem: CallerProblem) -> Frame<Bytes> {
+        self.body = Body::empty();
+        self.unknown = None;
+        let trailers = status::trailers(Error::CallerUnknown(problem).into());
+        self.active.end(code_of(&trailers));
+        Frame::trailers(trailers)
+    }
+}
+
+impl http_body::Body for StreamBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -188,6 +232,11 @@ impl http_body::Body for CountedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Some(unknown) = &mut self.unknown
+            && let Poll::Ready(problem) = unknown.poll_unpin(cx)
+        {
+            return Poll::Ready(Some(Ok(self.end(problem))));
+        }
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {

@@ -423,6 +423,13 @@ pub fn internal() -> Status {
     Status::internal("this call ended in a panic; the server's log has the place")
 }
 
+/// A status as the trailers of a response whose head was sent.
+pub fn trailers(status: Status) -> HeaderMap {
+    let mut headers = std::mem::take(status.into_http::<()>().headers_mut());
+    headers.remove(http::header::CONTENT_TYPE);
+    headers
+}
+
 /// Gives an error of the framework the form that the contract states, and cuts
 /// every error to a size that all clients accept. `max_request_bytes` is the
 /// limit that the request was decoded with.

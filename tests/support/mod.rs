@@ -614,7 +614,8 @@ impl Tidemark {
         Self::launch(args, envs, |line| eprintln!("  | {line}"))
     }
 
-    fn launch(
+    /// The same with environment variables and every line of its log.
+    pub fn launch(
         args: &[&str],
         envs: &[(String, String)],
         log: impl Fn(&str) + Send + 'static,

@@ -5,6 +5,7 @@
 mod support;
 
 mod attack;
+mod auth;
 mod bad_input;
 mod bounds;
 mod calls;

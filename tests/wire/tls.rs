@@ -59,7 +59,17 @@ impl Authority {
     /// One for this machine, that ends with this year.
     fn sign_until(&self, year: i32) -> Signed {
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let mut params = CertificateParams::new(names).expect("names");
+        self.sign_params(CertificateParams::new(names).expect("names"), year)
+    }
+
+    /// One with these names.
+    pub fn sign_names(&self, names: Vec<rcgen::SanType>) -> Signed {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = names;
+        self.sign_params(params, 2999)
+    }
+
+    fn sign_params(&self, mut params: CertificateParams, year: i32) -> Signed {
         params
             .distinguished_name
             .push(rcgen::DnType::CommonName, "tidemark test");

@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{accept::Slot, metering::ReplyBody, write_coalescing::CoalescedWrites};
 use crate::{
+    auth::{Certificate, ConnectionIdentity},
     budget::{Budgets, Caller},
     telemetry::{Kind, Metrics},
 };
@@ -112,6 +113,7 @@ impl Closing {
 /// What the calls of a connection share.
 pub struct Connection {
     caller: Arc<Caller>,
+    identity: Arc<ConnectionIdentity>,
     budgets: Arc<Budgets>,
     metrics: Arc<Metrics>,
     /// Cancelled when the connection is about to close: streams end.
@@ -135,6 +137,7 @@ pub struct Connection {
 impl Connection {
     fn of(
         caller: Arc<Caller>,
+        certificate: Certificate,
         budgets: &Arc<Budgets>,
         metrics: &Arc<Metrics>,
         shutdown: &CancellationToken,
@@ -142,6 +145,7 @@ impl Connection {
     ) -> Self {
         Self {
             caller,
+            identity: Arc::new(ConnectionIdentity::new(certificate)),
             budgets: Arc::clone(budgets),
             metrics: Arc::clone(metrics),
             closing: CancellationToken::new(),
@@ -166,6 +170,7 @@ impl Connection {
             budgets
                 .callers()
                 .of(CallerKey::address([10, 0, 0, 1].into())),
+            Certificate::None,
             &budgets,
             &Arc::default(),
             &CancellationToken::new(),
@@ -177,6 +182,12 @@ impl Connection {
     #[must_use]
     pub const fn caller(&self) -> &Arc<Caller> {
         &self.caller
+    }
+
+    /// Who calls, as far as the connection shows it.
+    #[must_use]
+    pub const fn identity(&self) -> &Arc<ConnectionIdentity> {
+        &self.identity
     }
 
     /// The budgets of the process.
@@ -312,24 +323,28 @@ impl ConnectionServer {
     {
         // Without it, the connection is only slower.
         let _ = stream.set_nodelay(true);
-        let caller = Arc::clone(slot.caller());
-        let connection = Connection::of(
-            caller,
-            &self.budgets,
-            &self.metrics,
-            &self.shutdown,
-            self.exempt,
-        );
-        let connection = Arc::new(connection);
+        let connection = |certificate| {
+            Arc::new(Connection::of(
+                Arc::clone(slot.caller()),
+                certificate,
+                &self.budgets,
+                &self.metrics,
+                &self.shutdown,
+                self.exempt,
+            ))
+        };
         self.metrics.connections.inc();
         let reason = match &self.tls {
             None => {
+                let connection = connection(Certificate::None);
                 let io = CoalescedWrites::new(stream, Arc::clone(&connection));
                 let served = self.drive(io, &connection, &slot, service);
                 served.await
             }
             Some(tls) => match self.handshake(tls, stream, &slot).await {
                 Some(stream) => {
+                    let chain = stream.get_ref().1.peer_certificates();
+                    let connection = connection(Certificate::of(chain));
                     let io = CoalescedWrites::new(stream, Arc::clone(&connection));
                     let served = self.drive(io, &connection, &slot, service);
                     served.await

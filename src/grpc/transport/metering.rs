@@ -17,15 +17,16 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use futures::future::BoxFuture;
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body};
 
-use super::connection::Connection;
+use super::{super::status, connection::Connection};
 use crate::{
+    auth::ConnectionIdentity,
     budget::{Budget, Caller, CallerKey, Count, Part, Reservation},
     error::Error,
     telemetry::Kind,
@@ -115,6 +116,12 @@ impl Call {
         let callers = self.connection.budgets().callers();
         // A second identity is ignored: charges are given back to whom they were of.
         let _ = self.identity.set(callers.of(caller));
+    }
+
+    /// What its connection knows of the caller.
+    #[must_use]
+    pub fn identity(&self) -> &Arc<ConnectionIdentity> {
+        self.connection.identity()
     }
 
     /// Cancelled when the connection is about to close: a stream should end.
@@ -459,7 +466,7 @@ impl HttpBody for ReplyBody {
                 Err(error) => {
                     self.ended = true;
                     self.inner = Body::empty();
-                    Frame::trailers(trailers(Status::from(error)))
+                    Frame::trailers(status::trailers(error.into()))
                 }
             },
             Err(frame) => match frame.into_trailers() {
@@ -478,13 +485,6 @@ impl HttpBody for ReplyBody {
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
     }
-}
-
-/// A status as the trailers of a response whose head was sent.
-fn trailers(status: Status) -> HeaderMap {
-    let mut headers = std::mem::take(status.into_http::<()>().headers_mut());
-    headers.remove(http::header::CONTENT_TYPE);
-    headers
 }
 
 /// A chunk of a reply, charged until the connection has written it.

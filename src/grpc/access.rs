@@ -1,0 +1,98 @@
+//! Which calls go on: those of known callers, and health.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use http::{HeaderValue, Request, header::AUTHORIZATION};
+use tonic::body::Body;
+
+use super::transport::Call;
+use crate::{
+    auth::{Authenticator, Caller, ConnectionIdentity},
+    budget::CallerKey,
+    config::Reflection,
+    error::{CallerProblem, Error},
+};
+
+/// Health is open to everyone: probes have no credential.
+const HEALTH: &str = "/grpc.health.v1.Health/";
+/// Begin of the paths of reflection, in both versions.
+const REFLECTION: &str = "/grpc.reflection.";
+
+/// Who may call.
+#[derive(Clone, Default)]
+pub struct Access {
+    /// `None`: callers are not authenticated, and may do everything.
+    pub authenticator: Option<Arc<Authenticator>>,
+    /// Who may use reflection.
+    pub reflection: Reflection,
+}
+
+/// A call whose caller is known.
+pub struct Admitted {
+    authenticator: Arc<Authenticator>,
+    header: Option<HeaderValue>,
+    connection: Arc<ConnectionIdentity>,
+    caller: Caller,
+}
+
+impl Access {
+    /// Authenticates the caller of a request and puts it among the request's
+    /// extensions. The credential is removed from the headers: nothing that
+    /// handles, logs or traces the call has it.
+    ///
+    /// `None`: the call is open to everyone.
+    ///
+    /// # Errors
+    /// `CallerUnknown`, or `PermissionDenied` for reflection.
+    pub fn admit(&self, request: &mut Request<Body>) -> Result<Option<Admitted>, Error> {
+        let Some(authenticator) = &self.authenticator else {
+            return Ok(None);
+        };
+        if request.uri().path().starts_with(HEALTH) {
+            request.headers_mut().remove(AUTHORIZATION);
+            return Ok(None);
+        }
+        let call = request.extensions().get::<Arc<Call>>();
+        let connection = call.map_or_else(Arc::default, |call| Arc::clone(call.identity()));
+        let caller = authenticator.authenticate(request.headers(), &connection);
+        let header = request.headers_mut().remove(AUTHORIZATION);
+        let caller = caller.map_err(Error::CallerUnknown)?;
+        self.check_reflection(request.uri().path(), &caller)?;
+        if let Some(call) = request.extensions().get::<Arc<Call>>() {
+            call.identify(CallerKey::principal(caller.principal()));
+        }
+        request.extensions_mut().insert(caller.clone());
+        Ok(Some(Admitted {
+            authenticator: Arc::clone(authenticator),
+            header,
+            connection,
+            caller,
+        }))
+    }
+
+    fn check_reflection(&self, path: &str, caller: &Caller) -> Result<(), Error> {
+        let is_closed = self.reflection == Reflection::Admin && path.starts_with(REFLECTION);
+        if !is_closed || caller.is_admin() {
+            return Ok(());
+        }
+        Err(Error::PermissionDenied {
+            permission: "reflection.use",
+            resource: "grpc.reflection".into(),
+            principal: Arc::clone(caller.principal()),
+        })
+    }
+}
+
+impl Admitted {
+    /// Completes when the caller of a stream is not known any more.
+    pub fn until_unknown(self) -> BoxFuture<'static, CallerProblem> {
+        let Self {
+            authenticator,
+            header,
+            connection,
+            caller,
+        } = self;
+        Box::pin(authenticator.until_unknown(header, connection, caller))
+    }
+}

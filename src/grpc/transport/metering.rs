@@ -4,6 +4,9 @@
 //! A reply that finds its budget used up becomes `OVERLOADED`. Messages of
 //! streams wait instead: their changes are pending, and have a budget there.
 
+mod reply;
+mod request;
+
 use std::{
     convert::Infallible,
     pin::Pin,
@@ -15,16 +18,14 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, Bytes};
-use futures::future::BoxFuture;
 use http::{Request, Response};
-use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body};
 
-use super::{super::status, connection::Connection};
+pub use self::reply::ReplyBody;
+use self::request::RequestBody;
+use super::connection::Connection;
 use crate::{
     auth::ConnectionIdentity,
     budget::{Budget, Caller, CallerKey, Count, Part, Reservation},
@@ -37,13 +38,8 @@ use crate::{
 const CALL_BYTES: u64 = 4 << 10;
 /// What a header takes beside its name and value.
 const HEADER_BYTES: u64 = 96;
-/// Time for the rest of a request after the shutdown began: it is on the way, or
-/// never comes.
-const DRAIN_REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
 /// What a stream of requests (reflection) is charged: its largest message.
 const STREAM_REQUEST_BYTES: u64 = 64 << 10;
-/// How often a stream looks for room in its budget.
-const ROOM_PAUSE: Duration = Duration::from_millis(20);
 /// When a caller that was refused should try again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -298,239 +294,10 @@ where
     }
 }
 
-/// The body of a request: each chunk is charged until the call is answered. The
-/// layer above bounds its size and time, and waits until it is complete.
-struct RequestBody<B> {
-    inner: B,
-    call: Arc<Call>,
-    /// Charged at its beginning: a stream of requests.
-    is_stream: bool,
-    /// Set when the body waits for its peer for the first time: a shutdown ends
-    /// what is unfinished.
-    draining: Option<BoxFuture<'static, ()>>,
-}
-
-impl<B> RequestBody<B> {
-    fn new(inner: B, call: &Arc<Call>, is_stream: bool) -> Self {
-        Self {
-            inner,
-            call: Arc::clone(call),
-            is_stream,
-            draining: None,
-        }
-    }
-}
-
-async fn drained(shutdown: CancellationToken) {
-    shutdown.cancelled().await;
-    sleep(DRAIN_REQUEST_TIMEOUT).await;
-}
-
-impl<B> HttpBody for RequestBody<B>
-where
-    B: HttpBody<Data = Bytes> + Unpin,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    type Data = Bytes;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let frame = match Pin::new(&mut self.inner).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => frame,
-            Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
-            Poll::Ready(None) => return Poll::Ready(None),
-            Poll::Pending => {
-                let shutdown = self.call.connection.shutdown().clone();
-                let draining = self
-                    .draining
-                    .get_or_insert_with(|| Box::pin(drained(shutdown)));
-                ready!(draining.as_mut().poll(cx));
-                return Poll::Ready(Some(Err(Status::from(Error::Draining).into())));
-            }
-        };
-        let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
-        if !self.is_stream
-            && bytes > 0
-            && let Err(error) = self.call.charge_body(bytes)
-        {
-            return Poll::Ready(Some(Err(Status::from(error).into())));
-        }
-        Poll::Ready(Some(Ok(frame)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-/// The body of a response: each chunk is charged until it is written.
-pub struct ReplyBody {
-    inner: Body,
-    /// `None`: a refusal, which has no messages.
-    call: Option<Arc<Call>>,
-    /// A message was sent: what follows is a stream.
-    is_stream: bool,
-    /// Ended by us, with another status than the service gave.
-    ended: bool,
-    pause: Option<Pin<Box<Sleep>>>,
-}
-
-impl ReplyBody {
-    const fn new(inner: Body, call: Option<Arc<Call>>) -> Self {
-        Self {
-            inner,
-            call,
-            is_stream: false,
-            ended: false,
-            pause: None,
-        }
-    }
-
-    /// Pending while the budget for messages of streams has no room.
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(call) = self.call.as_ref().filter(|_| self.is_stream) else {
-            return Poll::Ready(());
-        };
-        let frames = call.connection.budgets().of(Part::StreamFrames);
-        while frames.is_full(Some(call.caller())) {
-            let pause = self
-                .pause
-                .get_or_insert_with(|| Box::pin(sleep(ROOM_PAUSE)));
-            ready!(pause.as_mut().poll(cx));
-            self.pause = None;
-        }
-        Poll::Ready(())
-    }
-
-    fn charged(&mut self, bytes: Bytes) -> Result<ReplyData, Error> {
-        let Some(call) = &self.call else {
-            return Ok(ReplyData {
-                bytes,
-                charge: None,
-            });
-        };
-        let (connection, amount) = (&call.connection, bytes.len() as u64);
-        let (part, epoch) = if self.is_stream {
-            let frames = connection.budgets().of(Part::StreamFrames);
-            frames.add(Some(call.caller()), amount);
-            (Part::StreamFrames, None)
-        } else {
-            let replies = connection.budgets().of(Part::Replies);
-            if call.exempt {
-                replies.add(Some(call.caller()), amount);
-            } else if !replies.try_add(Some(call.caller()), amount) {
-                return Err(overloaded(connection, replies));
-            }
-            (Part::Replies, Some(connection.reply_began()))
-        };
-        self.is_stream = true;
-        Ok(ReplyData {
-            bytes,
-            charge: Some(Charge {
-                call: Arc::clone(call),
-                part,
-                amount,
-                epoch,
-            }),
-        })
-    }
-}
-
-impl HttpBody for ReplyBody {
-    type Data = ReplyData;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<ReplyData>, Status>>> {
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        ready!(self.poll_room(cx));
-        let frame = match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
-            Some(Ok(frame)) => frame,
-            Some(Err(status)) => return Poll::Ready(Some(Err(status))),
-            None => return Poll::Ready(None),
-        };
-        let frame = match frame.into_data() {
-            Ok(bytes) => match self.charged(bytes) {
-                Ok(data) => Frame::data(data),
-                Err(error) => {
-                    self.ended = true;
-                    self.inner = Body::empty();
-                    Frame::trailers(status::trailers(error.into()))
-                }
-            },
-            Err(frame) => match frame.into_trailers() {
-                Ok(trailers) => Frame::trailers(trailers),
-                // There are no other frames.
-                Err(_) => return Poll::Ready(None),
-            },
-        };
-        Poll::Ready(Some(Ok(frame)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.ended || self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-/// A chunk of a reply, charged until the connection has written it.
-pub struct ReplyData {
-    bytes: Bytes,
-    charge: Option<Charge>,
-}
-
-struct Charge {
-    call: Arc<Call>,
-    part: Part,
-    amount: u64,
-    /// Of replies to unary calls: see [`Connection::reply_began`].
-    epoch: Option<usize>,
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        let connection = &self.call.connection;
-        let budget = connection.budgets().of(self.part);
-        budget.sub(Some(self.call.caller()), self.amount);
-        if let Some(epoch) = self.epoch {
-            connection.reply_ended(epoch);
-        }
-    }
-}
-
-impl Buf for ReplyData {
-    fn remaining(&self) -> usize {
-        self.bytes.remaining()
-    }
-
-    fn chunk(&self) -> &[u8] {
-        self.bytes.chunk()
-    }
-
-    fn advance(&mut self, count: usize) {
-        self.bytes.advance(count);
-        if let Some(charge) = &self.charge {
-            charge.call.connection.progressed();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use http_body::Frame;
     use http_body_util::{BodyExt as _, StreamBody};
 
     use super::*;

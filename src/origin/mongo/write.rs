@@ -5,6 +5,8 @@
 //! transaction, and its event is alone at its time. A transaction is used only
 //! where a request id has to be stored together with the write.
 
+mod request_id;
+
 use std::{
     sync::{
         Arc,
@@ -19,7 +21,7 @@ use mongodb::{
     ClientSession, Collection,
     error::Error,
     event::{EventHandler, command::CommandEvent},
-    options::{ReadConcern, ReturnDocument, WriteConcern},
+    options::ReturnDocument,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -180,91 +182,6 @@ impl Inner {
         self.writes.collection(TODOS)
     }
 
-    /// The write together with its request id, or the outcome of the first
-    /// time.
-    async fn in_transaction(
-        &self,
-        session: &mut ClientSession,
-        write: &Write,
-        request: RequestId,
-    ) -> Result<Outcome, Failed> {
-        session
-            .start_transaction()
-            .read_concern(ReadConcern::snapshot())
-            .write_concern(WriteConcern::majority())
-            .await?;
-        let outcome = self.with_request_id(session, write, request).await;
-        match outcome {
-            Ok(Ok(done)) => {
-                commit(session).await?;
-                Ok(Ok(done))
-            }
-            other => {
-                // Aborted by the server already, or by this.
-                let _ = session.abort_transaction().await;
-                other
-            }
-        }
-    }
-
-    async fn with_request_id(
-        &self,
-        session: &mut ClientSession,
-        write: &Write,
-        request: RequestId,
-    ) -> Result<Outcome, Failed> {
-        let requests: Collection<Document> = self.writes.collection(REQUESTS);
-        let id = request.id.to_string();
-        let fingerprint = bson::Binary {
-            subtype: bson::spec::BinarySubtype::Generic,
-            bytes: request.fingerprint.to_vec(),
-        };
-        let known = requests
-            .find_one(doc! { "_id": &id })
-            .session(&mut *session)
-            .await?;
-        if let Some(known) = known {
-            if known.get("fingerprint") != Some(&bson::Bson::Binary(fingerprint)) {
-                return Ok(Err(Refusal::RequestIdReused));
-            }
-            return Ok(Ok(self.as_it_is(session, write.name(), &known).await?));
-        }
-        let done = match self.try_write(session, write).await? {
-            Ok(done) => done,
-            refused => return Ok(refused),
-        };
-        let entry = doc! {
-            "_id": &id,
-            "fingerprint": fingerprint,
-            "name": write.name().as_str(),
-            "at": bson::DateTime::now(),
-        };
-        requests.insert_one(entry).session(&mut *session).await?;
-        Ok(Ok(done))
-    }
-
-    /// The todo of a request that was done before, as it is now. The name may
-    /// have been generated anew: the first one counts.
-    async fn as_it_is(
-        &self,
-        session: &mut ClientSession,
-        name: &TodoName,
-        known: &Document,
-    ) -> Result<Bytes, Failed> {
-        let name = known
-            .get_str("name")
-            .ok()
-            .and_then(TodoName::parse)
-            .unwrap_or_else(|| name.clone());
-        let stored = self
-            .todos()
-            .find_one(doc! { "_id": name.as_str() })
-            .session(&mut *session)
-            .await?;
-        let todo = stored.and_then(|stored| document::todo(&name, &stored).ok());
-        Ok(todo.map(document::encoded).unwrap_or_default())
-    }
-
     async fn try_write(
         &self,
         session: &mut ClientSession,
@@ -416,20 +333,6 @@ impl Inner {
             (0, Some(_)) => Err(Failed::Raced),
             (0, None) if !allow_missing => Ok(Err(Refusal::NotFound)),
             _ => Ok(Ok(Bytes::new())),
-        }
-    }
-}
-
-/// A commit may have taken place, whatever its last try met.
-const UNKNOWN_COMMIT: &str = "UnknownTransactionCommitResult";
-
-/// Commits, again where the server says that it may.
-async fn commit(session: &mut ClientSession) -> Result<(), Error> {
-    let mut tries = 0;
-    loop {
-        match session.commit_transaction().await {
-            Err(error) if error.contains_label(UNKNOWN_COMMIT) && tries < 2 => tries += 1,
-            done => return done,
         }
     }
 }

@@ -141,7 +141,7 @@ pub async fn run(
     let tls = load_tls(&config)?;
     let access = load_access(&config, &metrics)?;
     if let Some(listener) = listeners.metrics {
-        let port = side_port("metrics", listener, true, &spare);
+        let port = side_port("metrics", listener, &spare);
         let router = telemetry::metrics_router(metrics.registry());
         let (budgets, metrics) = (Arc::clone(&budgets), Arc::clone(&metrics));
         tokio::spawn(grpc::serve_metrics(port, router, budgets, metrics));
@@ -150,7 +150,7 @@ pub async fn run(
     let cell = Arc::new(OnceLock::new());
     let (health, told) = watch::channel(HealthState::default());
     if let Some(listener) = listeners.health {
-        let port = side_port("health", listener, false, &spare);
+        let port = side_port("health", listener, &spare);
         let (told, shutdown) = (told.clone(), shutdown.clone());
         let (budgets, metrics) = (Arc::clone(&budgets), Arc::clone(&metrics));
         tokio::spawn(grpc::serve_health(port, told, budgets, metrics, shutdown));
@@ -230,9 +230,7 @@ fn load_tls(config: &Config) -> Result<Option<Tls>, RunError> {
     let Some(files) = &config.tls else {
         return Ok(None);
     };
-    Tls::load(files.clone(), config.cors_allow_origins.is_some())
-        .map(Some)
-        .map_err(RunError::Tls)
+    Tls::load(files.clone()).map(Some).map_err(RunError::Tls)
 }
 
 /// Reads the files that callers are authenticated with, and follows them. Says
@@ -264,7 +262,6 @@ fn grpc_port(
         name: "gRPC",
         listener,
         limits: Limits::new(all, one, tls.is_some(), budgets),
-        http1: false,
         tls,
         max_age: config.max_connection_age,
         spare: None,
@@ -299,12 +296,7 @@ fn raise_open_files() {
 
 /// A port for metrics or health: few connections, no age, and it answers
 /// whatever callers use up.
-fn side_port(
-    name: &'static str,
-    listener: TcpListener,
-    http1: bool,
-    spare: &Arc<SpareFiles>,
-) -> Port {
+fn side_port(name: &'static str, listener: TcpListener, spare: &Arc<SpareFiles>) -> Port {
     Port {
         name,
         listener,
@@ -313,7 +305,6 @@ fn side_port(
             per_address: MAX_SIDE_CONNECTIONS / 2,
             bytes_each: CONNECTION_BYTES,
         },
-        http1,
         tls: None,
         max_age: None,
         spare: Some(Arc::clone(spare)),

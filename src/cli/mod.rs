@@ -13,6 +13,7 @@ mod key;
 mod list;
 mod man;
 mod names;
+mod openapi;
 pub(crate) mod output;
 mod serve;
 mod status;
@@ -78,6 +79,9 @@ enum Command {
     Status(status::Status),
     /// Make API keys for `serve --auth keys`
     Key(key::Key),
+    /// Print the calls in JSON as an OpenAPI document
+    #[command(after_help = "Example:\n  tidemark openapi > openapi.json")]
+    Openapi,
     /// Print completions for a shell
     #[command(
         after_help = "Example:\n  tidemark completions bash > ~/.local/share/bash-completion/completions/tidemark"
@@ -122,6 +126,7 @@ pub async fn run() -> ExitCode {
         Command::Watch(args) => exit(watch::run(args).await),
         Command::Status(args) => exit(status::run(args).await),
         Command::Key(args) => exit(key::run(&args)),
+        Command::Openapi => exit(openapi::run()),
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,

@@ -6,6 +6,7 @@ mod deadline;
 pub mod encoded;
 pub(crate) mod filter;
 pub mod health;
+mod json;
 mod method;
 pub(crate) mod page_token;
 mod reflection;
@@ -35,6 +36,7 @@ use tower::Layer as _;
 
 use self::{
     health::HealthState,
+    json::JsonLayer,
     server::todo_service_server::TodoServiceServer,
     service::Todos,
     transport::{Port, WebLayer},
@@ -65,7 +67,7 @@ mod server {
 
 /// What the server needs.
 pub struct Parts {
-    /// Where it listens. HTTP/1.1 is spoken if `web` is set.
+    /// Where it listens.
     pub port: Port,
     /// The service; set once the origin is reached.
     pub cache: Arc<OnceLock<Arc<Cache>>>,
@@ -77,7 +79,7 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Who may call.
     pub access: Access,
-    /// Pages that may call by grpc-web; `None`: grpc-web is off.
+    /// Pages that may call; `None`: none of another origin.
     pub web: Option<AllowedOrigins>,
     /// No new connections and calls; those under way are finished.
     pub shutdown: CancellationToken,
@@ -110,6 +112,7 @@ pub async fn serve(parts: Parts) -> Result<(), Box<dyn std::error::Error + Send 
         shutdown,
     } = parts;
     let web = WebLayer::new(web.as_ref())?;
+    let json = JsonLayer::new(health.clone());
     let todos = TodoServiceServer::new(Todos::new(cache))
         .max_decoding_message_size(method::MAX_REQUEST_BYTES)
         .accept_compressed(Gzip)
@@ -130,11 +133,8 @@ pub async fn serve(parts: Parts) -> Result<(), Box<dyn std::error::Error + Send 
             );
     }
     let routes = routes.prepare();
-    let port = Port {
-        http1: web.is_on(),
-        ..port
-    };
-    let service = web.layer(rpc_layer::RpcLayer::new(Arc::clone(&metrics), access).layer(routes));
+    let rpc = rpc_layer::RpcLayer::new(Arc::clone(&metrics), access).layer(routes);
+    let service = web.layer(json.layer(rpc));
     port.serve(service, budgets, metrics, shutdown).await;
     Ok(())
 }
@@ -155,8 +155,10 @@ pub async fn serve_health(
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
 ) {
+    let json = JsonLayer::new(health.clone());
     let routes = Routes::new(health_service(health, shutdown)).prepare();
-    let service = rpc_layer::RpcLayer::new(Arc::clone(&metrics), Access::default()).layer(routes);
+    let rpc = rpc_layer::RpcLayer::new(Arc::clone(&metrics), Access::default());
+    let service = json.layer(rpc.layer(routes));
     let never = CancellationToken::new();
     port.serve(service, budgets, metrics, never).await;
 }

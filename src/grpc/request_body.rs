@@ -22,7 +22,7 @@ use super::{
 };
 
 /// Bytes before each message: whether it is compressed, and its length.
-const MESSAGE_HEAD: usize = 5;
+pub const MESSAGE_HEAD: usize = 5;
 
 /// A request's body that ends in an error when it is too large or too slow.
 pub struct RequestBody {
@@ -41,15 +41,19 @@ pub struct RequestBody {
 /// The frames of one message. Most requests come in one frame, which is handed
 /// on without a copy.
 #[derive(Default)]
-enum Received {
+pub enum Received {
+    /// No bytes yet.
     #[default]
     Nothing,
+    /// All bytes so far, as they came.
     One(Bytes),
+    /// All bytes so far, copied together.
     Several(BytesMut),
 }
 
 impl Received {
-    fn as_slice(&self) -> &[u8] {
+    /// All bytes so far.
+    pub fn as_slice(&self) -> &[u8] {
         match self {
             Self::Nothing => &[],
             Self::One(bytes) => bytes,
@@ -57,7 +61,8 @@ impl Received {
         }
     }
 
-    fn push(&mut self, bytes: Bytes) {
+    /// Adds a frame.
+    pub fn push(&mut self, bytes: Bytes) {
         if bytes.is_empty() {
             return;
         }
@@ -75,7 +80,8 @@ impl Received {
         };
     }
 
-    fn take(&mut self) -> Bytes {
+    /// Takes all bytes.
+    pub fn take(&mut self) -> Bytes {
         match std::mem::take(self) {
             Self::Nothing => Bytes::new(),
             Self::One(bytes) => bytes,

@@ -13,6 +13,7 @@ mod cli;
 mod client;
 mod coherence;
 mod connections;
+mod json;
 mod life;
 mod raw;
 mod readme;

@@ -155,6 +155,13 @@ async fn every_block_of_the_readme_runs_as_pasted() {
                     assert!(text.contains('{') || is_watch, "{line}: {text}");
                 }
             }
+            "curl -H" => {
+                for line in block.lines() {
+                    let text = shell.run(line);
+                    let went_well = text.contains("\"token\"") || text.contains("SERVING");
+                    assert!(went_well, "{line}: {text}");
+                }
+            }
             "tidemark add" => {
                 let text = shell.run(
                     &block.replace("tidemark status", "tidemark status --metrics 127.0.0.1:1"),

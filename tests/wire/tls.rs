@@ -131,7 +131,7 @@ pub fn serve(files: &Files, more: &[&str]) -> Tidemark {
     Tidemark::start(&args)
 }
 
-fn trusting(authority: &Authority) -> ClientTlsConfig {
+pub fn trusting(authority: &Authority) -> ClientTlsConfig {
     ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority.pem()))
 }
 

@@ -292,7 +292,9 @@ async fn preflights_are_answered_for_the_pages_allowed() {
 #[tokio::test]
 async fn by_default_there_is_no_grpc_web() {
     let (service, _client) = embedded().await;
-    send(&service, preflight(PAGE))
-        .await
-        .expect_err("HTTP/2 only");
+    let reply = send(&service, preflight(PAGE)).await.expect("an answer");
+    assert_eq!(reply.status(), StatusCode::METHOD_NOT_ALLOWED);
+    let request = call("GetTodo", "application/grpc-web+proto", read_milk());
+    let reply = send(&service, request).await.expect("an answer");
+    assert_eq!(reply.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
 }

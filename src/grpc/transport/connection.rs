@@ -288,10 +288,8 @@ pub struct ConnectionServer {
 }
 
 impl ConnectionServer {
-    /// `http1`: HTTP/1.1 is spoken, too. `exempt`: calls are served whatever is
-    /// used up.
+    /// `exempt`: calls are served whatever is used up.
     pub fn new(
-        http1: bool,
         tls: Option<watch::Receiver<Arc<ServerConfig>>>,
         max_age: Option<Duration>,
         exempt: bool,
@@ -300,7 +298,7 @@ impl ConnectionServer {
         shutdown: CancellationToken,
     ) -> Self {
         Self {
-            http: http(http1),
+            http: http(),
             tls,
             max_age,
             exempt,
@@ -448,13 +446,10 @@ impl ConnectionServer {
     }
 }
 
-/// The settings of HTTP. All that has a bound in h2 is set here, so that a new
+/// The settings of HTTP/1.1 and HTTP/2. All that has a bound in h2 is set here, so that a new
 /// version with other defaults changes nothing.
-fn http(http1: bool) -> auto::Builder<TokioExecutor> {
+fn http() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    if !http1 {
-        builder = builder.http2_only();
-    }
     builder
         .http2()
         .timer(TokioTimer::new())

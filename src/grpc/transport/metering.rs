@@ -25,7 +25,11 @@ use tonic::{Status, body::Body};
 
 pub use self::reply::ReplyBody;
 use self::request::RequestBody;
-use super::connection::Connection;
+use super::{
+    super::json::{self, WholeReply},
+    connection::Connection,
+    protocol,
+};
 use crate::{
     auth::ConnectionIdentity,
     budget::{Budget, Caller, CallerKey, Count, Part, Reservation},
@@ -74,7 +78,8 @@ impl Call {
             connection.budgets().of(Part::UnfinishedRequests),
             connection.caller(),
         );
-        let exempt = connection.is_exempt() || path.starts_with("/grpc.health.v1.");
+        let exempt =
+            connection.is_exempt() || path.starts_with("/grpc.health.v1.") || json::is_probe(path);
         if exempt {
             requests.add(Some(caller), bytes);
         } else {
@@ -246,7 +251,12 @@ where
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let call = match Call::begin(&self.connection, &request) {
             Ok(call) => call,
-            Err(error) => return CallFuture::Refused { error: Some(error) },
+            Err(error) => {
+                return CallFuture::Refused {
+                    error: Some(error),
+                    in_json: protocol::is_json(&request),
+                };
+            }
         };
         let is_stream = is_stream(request.uri().path());
         let mut request = request.map(|body| Body::new(RequestBody::new(body, &call, is_stream)));
@@ -264,7 +274,7 @@ pin_project_lite::pin_project! {
         /// The service works on it.
         Working { #[pin] work: F, call: Arc<Call> },
         /// The service never saw it.
-        Refused { error: Option<Error> },
+        Refused { error: Option<Error>, in_json: bool },
     }
 }
 
@@ -277,27 +287,53 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let response = match self.project() {
             CallProjection::Working { work, call } => {
-                let Ok(response) = ready!(work.poll(cx));
+                let Ok(mut response) = ready!(work.poll(cx));
                 call.answered();
-                response.map(|body| ReplyBody::new(body, Some(Arc::clone(call))))
+                match response.extensions_mut().remove::<WholeReply>() {
+                    None => response.map(|body| ReplyBody::new(body, Some(Arc::clone(call)))),
+                    Some(reply) => charge_whole(response, reply, call),
+                }
             }
-            CallProjection::Refused { error } => {
+            CallProjection::Refused { error, in_json } => {
                 let status = error
                     .take()
                     .map_or_else(|| Status::internal(""), Status::from);
-                status
-                    .into_http::<Body>()
-                    .map(|body| ReplyBody::new(body, None))
+                if *in_json {
+                    uncharged(json::respond_error(&status))
+                } else {
+                    status
+                        .into_http::<Body>()
+                        .map(|body| ReplyBody::new(body, None))
+                }
             }
         };
         Poll::Ready(Ok(response))
     }
 }
 
+/// A response whose whole body is charged before its head is sent.
+fn charge_whole(
+    response: Response<Body>,
+    WholeReply(bytes): WholeReply,
+    call: &Arc<Call>,
+) -> Response<ReplyBody> {
+    match ReplyBody::whole(bytes, call) {
+        Ok(body) => response.map(|_| body),
+        Err(error) => uncharged(json::respond_error(&Status::from(error))),
+    }
+}
+
+/// A refusal in JSON, for which there is no budget left.
+fn uncharged(mut response: Response<Body>) -> Response<ReplyBody> {
+    let reply = response.extensions_mut().remove::<WholeReply>();
+    let bytes = reply.map(|WholeReply(bytes)| bytes).unwrap_or_default();
+    response.map(|_| ReplyBody::uncharged(bytes))
+}
+
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use http_body::Frame;
+    use bytes::{Buf as _, Bytes};
+    use http_body::{Body as _, Frame};
     use http_body_util::{BodyExt as _, StreamBody};
 
     use super::*;
@@ -342,6 +378,32 @@ mod tests {
         assert_eq!(status["grpc-status"], "8");
         assert_eq!(held.len() as u64, replies.used() >> 20);
         assert!(Call::begin(&connection, &Request::new(())).is_err());
+        drop(held);
+        assert_eq!(replies.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_reply_in_json_beyond_the_budget_is_a_refusal_with_its_status() {
+        let connection = Connection::for_tests();
+        let replies = connection.budgets().of(Part::Replies);
+        let call = Call::begin(&connection, &Request::new(())).expect("room");
+        let json = Bytes::from(vec![b' '; 1 << 20]);
+        let mut held = Vec::new();
+        let refused = loop {
+            let response = Response::new(Body::empty());
+            let response = charge_whole(response, WholeReply(json.clone()), &call);
+            if response.status() != http::StatusCode::OK {
+                break response;
+            }
+            assert_eq!(response.body().size_hint().exact(), Some(1 << 20));
+            held.push(response);
+        };
+        assert_eq!(held.len() as u64, replies.used() >> 20);
+        assert_eq!(refused.status(), http::StatusCode::TOO_MANY_REQUESTS);
+        let body = refused.into_body().frame().await.expect("a frame");
+        let body = body.expect("no error").into_data().ok().expect("data");
+        let text = String::from_utf8_lossy(body.chunk()).into_owned();
+        assert!(text.contains("OVERLOADED"), "{text}");
         drop(held);
         assert_eq!(replies.used(), 0);
     }

@@ -1,5 +1,5 @@
-//! Connections: accepting them, TLS, HTTP, the budgets of calls, grpc-web,
-//! write coalescing, and the codec of messages. Nothing here knows the calls of
+//! Connections: accepting them, TLS, HTTP, the budgets of calls, calls from
+//! pages, write coalescing, and the codec of messages. Nothing here knows the calls of
 //! the service.
 //!
 //! tonic's own server is not used: it cannot bound connections, give them an
@@ -43,8 +43,6 @@ pub struct Port {
     pub listener: TcpListener,
     /// Most connections.
     pub limits: Limits,
-    /// HTTP/1.1 is spoken, too.
-    pub http1: bool,
     /// TLS; `None`: without.
     pub tls: Option<Tls>,
     /// Age at which a connection is closed gracefully; `None`: at none.
@@ -74,7 +72,6 @@ impl Port {
             .tls
             .map(|tls| tls.follow(Arc::clone(&metrics), &shutdown));
         let server = Arc::new(ConnectionServer::new(
-            self.http1,
             tls,
             self.max_age,
             self.spare.is_some(),

@@ -1,5 +1,6 @@
-//! Which HTTP requests are gRPC. A web page can send any other content type to
-//! any server without asking it first, so nothing else is executed.
+//! Which HTTP requests are calls: gRPC, grpc-web, or JSON. A web page cannot send
+//! these content types to a server of another origin without asking it first, so
+//! nothing else is executed.
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
@@ -20,9 +21,13 @@ pub fn refuse<B>(request: &Request<B>) -> Option<StatusCode> {
 pub fn refusal(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::default());
     *response.status_mut() = status;
+    let headers = response.headers_mut();
     if status == StatusCode::METHOD_NOT_ALLOWED {
-        let allow = HeaderValue::from_static("POST");
-        response.headers_mut().insert(ALLOW, allow);
+        headers.insert(ALLOW, HeaderValue::from_static("POST"));
+    }
+    if status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        let types = HeaderValue::from_static("application/grpc, application/json");
+        headers.insert("accept-post", types);
     }
     response
 }
@@ -44,6 +49,33 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
     };
     let rest = rest.strip_prefix(b"+proto").unwrap_or(rest);
     rest.is_empty() || rest[0] == b';'
+}
+
+/// A call in JSON: POST, and `application/json` with UTF-8 or no charset.
+pub fn is_json<B>(request: &Request<B>) -> bool {
+    let Some(value) = content_type(request.headers()) else {
+        return false;
+    };
+    let Some((kind, rest)) = value.split_at_checked(JSON.len()) else {
+        return false;
+    };
+    kind.eq_ignore_ascii_case(JSON)
+        && request.method() == Method::POST
+        && (rest.is_empty() || is_utf8_charset(rest))
+}
+
+const JSON: &[u8] = b"application/json";
+
+/// The parameter of a content type, from its semicolon on.
+fn is_utf8_charset(parameter: &[u8]) -> bool {
+    let Some(rest) = parameter.trim_ascii_start().strip_prefix(b";") else {
+        return false;
+    };
+    let parameter = rest.trim_ascii().to_ascii_lowercase();
+    let Some(charset) = parameter.strip_prefix(b"charset=") else {
+        return parameter.is_empty();
+    };
+    matches!(charset, b"utf-8" | b"utf8" | b"\"utf-8\"" | b"\"utf8\"")
 }
 
 /// grpc-web, binary or as text.
@@ -97,5 +129,37 @@ mod tests {
         assert_eq!(status(Method::POST, &[]), Some(415));
         let both = ["text/plain", "application/grpc"];
         assert_eq!(status(Method::POST, &both), Some(415));
+    }
+
+    #[test]
+    fn only_json_in_utf_8() {
+        let is = |method: Method, value: &str| {
+            let request = Request::builder().method(method);
+            let request = request.header(CONTENT_TYPE, value).body(());
+            is_json(&request.expect("a request"))
+        };
+        for right in [
+            "application/json",
+            "Application/JSON",
+            "application/json;charset=utf-8",
+            "application/json; charset=UTF-8",
+            "application/json ; charset=\"utf-8\"",
+            "application/json;",
+        ] {
+            assert!(is(Method::POST, right), "{right}");
+            assert!(!is(Method::GET, right), "{right}");
+        }
+        for wrong in [
+            "",
+            "text/json",
+            "application/jsonx",
+            "application/json+x",
+            "application/json; charset=latin1",
+            "application/json; profile=x",
+            "application/connect+json",
+            "application/proto",
+        ] {
+            assert!(!is(Method::POST, wrong), "{wrong}");
+        }
     }
 }

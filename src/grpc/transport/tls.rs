@@ -16,30 +16,26 @@ use crate::{
 /// three small reads, and right however the files are replaced.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 
+/// What a connection may speak, best first.
+const PROTOCOLS: &[&[u8]] = &[b"h2", b"http/1.1"];
+
 /// The TLS configuration of a port, and the files that it follows.
 pub struct Tls {
     files: ServerFiles,
-    protocols: &'static [&'static [u8]],
     pem: ServerPem,
     current: watch::Sender<Arc<ServerConfig>>,
 }
 
 impl Tls {
-    /// Reads the files. `http1`: HTTP/1.1 is spoken, too, besides HTTP/2.
+    /// Reads the files.
     ///
     /// # Errors
     /// What is wrong with them.
-    pub fn load(files: ServerFiles, http1: bool) -> Result<Self, String> {
-        let protocols: &[&[u8]] = if http1 {
-            &[b"h2", b"http/1.1"]
-        } else {
-            &[b"h2"]
-        };
+    pub fn load(files: ServerFiles) -> Result<Self, String> {
         let pem = files.read()?;
-        let current = watch::Sender::new(Arc::new(pem.config(protocols)?));
+        let current = watch::Sender::new(Arc::new(pem.config(PROTOCOLS)?));
         Ok(Self {
             files,
-            protocols,
             pem,
             current,
         })
@@ -62,7 +58,6 @@ impl Tls {
     async fn reload(self, metrics: &Metrics) {
         let Self {
             files,
-            protocols,
             pem,
             current,
         } = self;
@@ -79,7 +74,7 @@ impl Tls {
             let config = now
                 .as_ref()
                 .map_err(Clone::clone)
-                .and_then(|pem| pem.config(protocols));
+                .and_then(|pem| pem.config(PROTOCOLS));
             let outcome = match config {
                 Ok(config) => {
                     current.send_replace(Arc::new(config));

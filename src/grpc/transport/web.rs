@@ -1,11 +1,9 @@
-//! grpc-web: calls from browser pages, over HTTP/1.1 or HTTP/2, on the same
-//! port as native gRPC.
+//! Calls from browser pages: which pages may call, and grpc-web, over HTTP/1.1 or
+//! HTTP/2, on the same port as native gRPC.
 //!
-//! Only requests that are not native gRPC pass through the translation and the
-//! CORS rules. With grpc-web off, a native call pays for the check of an
-//! `Option`; with grpc-web on, for the check of its content type. As plain
-//! layers around the service, both would box the bodies of each native request
-//! and response once more.
+//! A native call pays for the check of its content type only. As plain layers
+//! around the service, the translation and the CORS rules would box the bodies of
+//! each native request and response once more.
 
 use std::{
     future::{Ready, ready},
@@ -19,13 +17,13 @@ use http::{
     HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{ACCESS_CONTROL_REQUEST_METHOD, InvalidHeaderValue, ORIGIN},
 };
-use tonic::body::Body;
+use tonic::{Status, body::Body};
 use tonic_web::{GrpcWebLayer, GrpcWebService};
 use tower::{Layer, Service};
 use tower_http::cors::{AllowHeaders, AllowOrigin, Cors, CorsLayer};
 
-use super::protocol;
-use crate::config::AllowedOrigins;
+use super::{super::json, protocol};
+use crate::{config::AllowedOrigins, error::shorten};
 
 /// Response headers that a page may read: a call that fails before its body
 /// starts has its status in the headers.
@@ -38,7 +36,8 @@ const EXPOSED: [HeaderName; 3] = [
 /// Chromium accepts.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(2 * 3600);
 
-/// Wraps a service in [`Web`]; without CORS rules grpc-web is off.
+/// Wraps a service in [`Web`]; without CORS rules no page of another origin may
+/// call, and grpc-web is off.
 #[derive(Clone)]
 pub struct WebLayer(Option<Arc<Rules>>);
 
@@ -49,7 +48,7 @@ struct Rules {
 }
 
 impl WebLayer {
-    /// grpc-web for pages of these origins; `None`: off.
+    /// Calls from pages of these origins; `None`: from none.
     ///
     /// # Errors
     /// An origin that is not a valid header value.
@@ -76,11 +75,6 @@ impl WebLayer {
             cors,
         }))))
     }
-
-    /// Whether HTTP/1.1 must be accepted, too.
-    pub const fn is_on(&self) -> bool {
-        self.0.is_some()
-    }
 }
 
 impl<S> Layer<S> for WebLayer {
@@ -94,7 +88,7 @@ impl<S> Layer<S> for WebLayer {
     }
 }
 
-/// A service that also accepts grpc-web calls.
+/// A service that also accepts calls from pages.
 #[derive(Clone)]
 pub struct Web<S> {
     inner: S,
@@ -109,7 +103,10 @@ where
     type Error = S::Error;
     type Future = Either<
         Either<S::Future, Ready<Result<Response<Body>, S::Error>>>,
-        <Cors<GrpcWebService<S>> as Service<Request<Body>>>::Future,
+        Either<
+            <Cors<GrpcWebService<S>> as Service<Request<Body>>>::Future,
+            <Cors<S> as Service<Request<Body>>>::Future,
+        >,
     >;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -117,64 +114,85 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let Some(rules) = &self.rules else {
-            return Either::Left(Either::Left(self.inner.call(request)));
+        let kind = classify(&request, self.rules.as_deref());
+        let (is_web, rules) = match (kind, &self.rules) {
+            (Kind::Refused(response), _) => {
+                return Either::Left(Either::Right(ready(Ok(*response))));
+            }
+            (Kind::GrpcWeb, Some(rules)) => (true, rules),
+            (Kind::Json, Some(rules)) => (false, rules),
+            _ => return Either::Left(Either::Left(self.inner.call(request))),
         };
-        match rules.classify(&request) {
-            Kind::Direct => Either::Left(Either::Left(self.inner.call(request))),
-            Kind::Refused(status) => {
-                Either::Left(Either::Right(ready(Ok(protocol::refusal(status)))))
-            }
-            Kind::Translated => {
-                // `poll_ready` was called on `self.inner`, not on its clone: use that one.
-                let copy = self.inner.clone();
-                let inner = std::mem::replace(&mut self.inner, copy);
-                let service = rules.cors.layer(GrpcWebLayer::new().layer(inner));
-                Either::Right({ service }.call(request))
-            }
-        }
+        // `poll_ready` was called on `self.inner`, not on its clone: use that one.
+        let copy = self.inner.clone();
+        let inner = std::mem::replace(&mut self.inner, copy);
+        Either::Right(if is_web {
+            let service = rules.cors.layer(GrpcWebLayer::new().layer(inner));
+            Either::Left({ service }.call(request))
+        } else {
+            Either::Right(rules.cors.layer(inner).call(request))
+        })
     }
 }
 
-/// How a request is served when grpc-web is on.
+/// How a request is served.
 enum Kind {
-    /// By the service itself, which refuses what is not gRPC.
+    /// By the service itself, which refuses what is not a call.
     Direct,
     /// Through CORS and the translation of grpc-web.
-    Translated,
-    Refused(StatusCode),
+    GrpcWeb,
+    /// Through CORS.
+    Json,
+    Refused(Box<Response<Body>>),
+}
+
+fn classify<B>(request: &Request<B>, rules: Option<&Rules>) -> Kind {
+    let headers = request.headers();
+    if request.method() == Method::POST && protocol::is_grpc(headers) {
+        // Native gRPC needs HTTP/2: HTTP/1.1 has no place for its status.
+        return if request.version() == Version::HTTP_2 {
+            Kind::Direct
+        } else {
+            let refusal = protocol::refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+            Kind::Refused(Box::new(refusal))
+        };
+    }
+    let stranger = headers
+        .get_all(ORIGIN)
+        .iter()
+        .find(|origin| !rules.is_some_and(|rules| rules.allows(origin)));
+    if protocol::is_json(request) {
+        return match stranger {
+            None => Kind::Json,
+            Some(origin) => Kind::Refused(Box::new(refuse_page(origin))),
+        };
+    }
+    if rules.is_none() {
+        return Kind::Direct;
+    }
+    let is_preflight = request.method() == Method::OPTIONS
+        && headers.contains_key(ORIGIN)
+        && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+    if is_preflight {
+        return Kind::GrpcWeb;
+    }
+    if request.method() != Method::POST || !protocol::is_grpc_web(headers) {
+        return Kind::Direct;
+    }
+    match stranger {
+        None => Kind::GrpcWeb,
+        Some(_) => Kind::Refused(Box::new(protocol::refusal(StatusCode::FORBIDDEN))),
+    }
+}
+
+fn refuse_page(origin: &HeaderValue) -> Response<Body> {
+    let origin = shorten(&String::from_utf8_lossy(origin.as_bytes()));
+    json::respond_error(&Status::permission_denied(format!(
+        "pages of {origin:?} may not call this server: see its setting cors-allow-origins"
+    )))
 }
 
 impl Rules {
-    fn classify<B>(&self, request: &Request<B>) -> Kind {
-        let headers = request.headers();
-        let is_preflight = request.method() == Method::OPTIONS
-            && headers.contains_key(ORIGIN)
-            && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-        if is_preflight {
-            return Kind::Translated;
-        }
-        if request.method() != Method::POST {
-            return Kind::Direct;
-        }
-        if protocol::is_grpc_web(headers) {
-            let allowed = headers
-                .get_all(ORIGIN)
-                .iter()
-                .all(|origin| self.allows(origin));
-            return if allowed {
-                Kind::Translated
-            } else {
-                Kind::Refused(StatusCode::FORBIDDEN)
-            };
-        }
-        // Native gRPC needs HTTP/2: HTTP/1.1 has no place for its status.
-        if request.version() != Version::HTTP_2 && protocol::is_grpc(headers) {
-            return Kind::Refused(StatusCode::UNSUPPORTED_MEDIA_TYPE);
-        }
-        Kind::Direct
-    }
-
     fn allows(&self, origin: &HeaderValue) -> bool {
         match &self.origins {
             AllowedOrigins::Any => true,

@@ -23,6 +23,8 @@ const ROOM_PAUSE: Duration = Duration::from_millis(20);
 /// The body of a response: each chunk is charged until it is written.
 pub struct ReplyBody {
     inner: Body,
+    /// All of it, charged already: it comes before `inner`, which is empty.
+    whole: Option<ReplyData>,
     /// `None`: a refusal, which has no messages.
     call: Option<Arc<Call>>,
     /// A message was sent: what follows is a stream.
@@ -36,10 +38,32 @@ impl ReplyBody {
     pub(super) const fn new(inner: Body, call: Option<Arc<Call>>) -> Self {
         Self {
             inner,
+            whole: None,
             call,
             is_stream: false,
             ended: false,
             pause: None,
+        }
+    }
+
+    /// All of a reply, charged before any of it is sent.
+    ///
+    /// # Errors
+    /// `Overloaded`: the budget is used up.
+    pub(super) fn whole(bytes: Bytes, call: &Arc<Call>) -> Result<Self, Error> {
+        let mut body = Self::new(Body::empty(), Some(Arc::clone(call)));
+        body.whole = Some(body.charged(bytes)?);
+        Ok(body)
+    }
+
+    /// All of a refusal, which is charged to nobody.
+    pub(super) fn uncharged(bytes: Bytes) -> Self {
+        Self {
+            whole: Some(ReplyData {
+                bytes,
+                charge: None,
+            }),
+            ..Self::new(Body::empty(), None)
         }
     }
 
@@ -104,6 +128,9 @@ impl HttpBody for ReplyBody {
         if self.ended {
             return Poll::Ready(None);
         }
+        if let Some(whole) = self.whole.take() {
+            return Poll::Ready(Some(Ok(Frame::data(whole))));
+        }
         ready!(self.poll_room(cx));
         let frame = match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
             Some(Ok(frame)) => frame,
@@ -129,11 +156,14 @@ impl HttpBody for ReplyBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended || self.inner.is_end_stream()
+        self.ended || (self.whole.is_none() && self.inner.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        match &self.whole {
+            Some(whole) => SizeHint::with_exact(whole.remaining() as u64),
+            None => self.inner.size_hint(),
+        }
     }
 }
 

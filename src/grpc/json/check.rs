@@ -1,0 +1,163 @@
+//! A first pass over the JSON of a request: fields that the message does not
+//! have, fields given twice, and how much there is to decode.
+//!
+//! The parser of the messages finds unknown fields too, but not where they are;
+//! and of a field given twice it takes the last, where other parsers take the
+//! first: a proxy that looks into requests could see another request than the
+//! service.
+
+use std::{borrow::Cow, collections::HashSet, fmt};
+
+use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+
+use crate::error::{FieldProblem, shorten};
+
+/// Fields of a message that an error names.
+const MAX_NAMED_FIELDS: usize = 20;
+
+/// What the pass found.
+#[derive(Default)]
+pub struct Findings {
+    /// Values in the JSON: objects, elements and scalars.
+    pub values: usize,
+    /// What is wrong with it.
+    pub problem: Option<FieldProblem>,
+    /// Names of the fields around the current one.
+    path: Vec<String>,
+}
+
+impl Findings {
+    fn path_of(&self, field: &str) -> String {
+        let mut path = self.path.join(".");
+        if !path.is_empty() {
+            path.push('.');
+        }
+        path + &shorten(field)
+    }
+}
+
+/// Checks a value that should be this message; `None`: any value.
+pub struct Check<'a> {
+    /// The message.
+    pub message: Option<MessageDescriptor>,
+    /// Where findings go.
+    pub findings: &'a mut Findings,
+}
+
+impl<'de> DeserializeSeed<'de> for Check<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        self.findings.values += 1;
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Check<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
+        let check = || self.message.clone();
+        while elements
+            .next_element_seed(Check {
+                message: check(),
+                findings: &mut *self.findings,
+            })?
+            .is_some()
+        {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        let Self { message, findings } = self;
+        let mut seen = HashSet::new();
+        while let Some(key) = fields.next_key::<Cow<'_, str>>()? {
+            let field = message.as_ref().and_then(|message| field(message, &key));
+            if let Some(message) = &message
+                && field.is_none()
+            {
+                let problem = FieldProblem::new(findings.path_of(&key), "", unknown(message));
+                findings.problem = Some(problem);
+                return Err(A::Error::custom("unknown field"));
+            }
+            // `dueTime` and `due_time` are the same field.
+            let name = field
+                .as_ref()
+                .map_or_else(|| key.to_string(), |field| field.name().to_owned());
+            if !seen.insert(name) {
+                let problem = FieldProblem::new(findings.path_of(&key), "", "is there twice");
+                findings.problem = Some(problem);
+                return Err(A::Error::custom("field given twice"));
+            }
+            findings.path.push(key.into_owned());
+            fields.next_value_seed(Check {
+                message: field.as_ref().and_then(message_of),
+                findings: &mut *findings,
+            })?;
+            findings.path.pop();
+        }
+        Ok(())
+    }
+}
+
+fn field(message: &MessageDescriptor, key: &str) -> Option<FieldDescriptor> {
+    let by_json_name = message.get_field_by_json_name(key);
+    by_json_name.or_else(|| message.get_field_by_name(key))
+}
+
+/// The message in a field that is an object in JSON, with fields of its own.
+fn message_of(field: &FieldDescriptor) -> Option<MessageDescriptor> {
+    match field.kind() {
+        Kind::Message(message)
+            if !field.is_map() && !message.full_name().starts_with("google.protobuf.") =>
+        {
+            Some(message)
+        }
+        _ => None,
+    }
+}
+
+fn unknown(message: &MessageDescriptor) -> String {
+    let mut names: Vec<_> = message
+        .fields()
+        .take(MAX_NAMED_FIELDS)
+        .map(|field| field.json_name().to_owned())
+        .collect();
+    if message.fields().len() > MAX_NAMED_FIELDS {
+        names.push("...".into());
+    }
+    format!(
+        "is not a field of {}: expected one of {}",
+        message.full_name(),
+        names.join(", ")
+    )
+}

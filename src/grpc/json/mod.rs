@@ -1,0 +1,117 @@
+//! Calls in JSON: the unary calls of the [Connect protocol] with
+//! `application/json`, on the port and the paths of gRPC.
+//!
+//! A request becomes a native gRPC request before the RPC layer, and the reply
+//! becomes JSON after it. So each bound, budget, deadline, right and metric is
+//! applied in one place, and to the same call. The methods come from the
+//! descriptors that reflection serves: a new method needs nothing here.
+//!
+//! [Connect protocol]: https://connectrpc.com/docs/protocol
+
+mod check;
+mod error;
+mod probes;
+mod reply;
+mod request;
+mod transcode;
+
+use std::{
+    sync::{Arc, LazyLock},
+    task::{Context, Poll},
+};
+
+use futures::future::{BoxFuture, Either, Ready, ready};
+use http::{HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
+use prost_reflect::DescriptorPool;
+use tokio::sync::watch;
+use tonic::body::Body;
+use tower::{Layer, Service};
+
+pub use self::{error::respond as respond_error, probes::is_probe, reply::WholeReply};
+use super::{
+    health::HealthState,
+    reflection,
+    transport::{Call, protocol},
+};
+
+/// The services and messages that reflection serves.
+static DESCRIPTORS: LazyLock<DescriptorPool> =
+    LazyLock::new(|| reflection::descriptors().unwrap_or_default());
+
+/// Wraps a service in a [`JsonService`].
+#[derive(Clone)]
+pub struct JsonLayer(watch::Receiver<HealthState>);
+
+impl JsonLayer {
+    /// `/readyz` answers with this state.
+    pub const fn new(health: watch::Receiver<HealthState>) -> Self {
+        Self(health)
+    }
+}
+
+impl<S> Layer<S> for JsonLayer {
+    type Service = JsonService<S>;
+
+    fn layer(&self, inner: S) -> JsonService<S> {
+        JsonService {
+            inner,
+            health: self.0.clone(),
+        }
+    }
+}
+
+/// A service of gRPC calls that also accepts unary calls in JSON, `/healthz`
+/// and `/readyz`.
+#[derive(Clone)]
+pub struct JsonService<S> {
+    inner: S,
+    health: watch::Receiver<HealthState>,
+}
+
+impl<S> Service<Request<Body>> for JsonService<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Either<
+        Either<S::Future, Ready<Result<Response<Body>, S::Error>>>,
+        BoxFuture<'static, Result<Response<Body>, S::Error>>,
+    >;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if !protocol::is_json(&request) {
+            let response = probes::respond(&request, &self.health);
+            return Either::Left(match response {
+                Some(response) => Either::Right(ready(Ok(response))),
+                None => Either::Left(self.inner.call(request)),
+            });
+        }
+        let call = request.extensions().get::<Arc<Call>>().cloned();
+        match request::translate(request) {
+            Err(status) => Either::Left(Either::Right(ready(Ok(error::respond(&status))))),
+            Ok((request, method)) => {
+                let answer = self.inner.call(request);
+                Either::Right(Box::pin(async move {
+                    Ok(reply::translate(answer.await?, &method, call.as_deref()).await)
+                }))
+            }
+        }
+    }
+}
+
+/// A response in JSON that is complete.
+fn response(status: StatusCode, json: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Body::default());
+    *response.status_mut() = status;
+    let json_type = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json_type);
+    response.extensions_mut().insert(WholeReply(json.into()));
+    response
+}

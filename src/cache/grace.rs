@@ -1,7 +1,5 @@
 //! Rules for pages within their grace, entries of the shared tier, and leases.
 
-use std::time::Duration;
-
 use super::{
     Cache,
     request::{Miss, ReadRequest},
@@ -71,24 +69,20 @@ impl Cache {
         worth.then_some(fence)
     }
 
-    /// Whether a shared entry's stamp can be true. The shared tier may return
-    /// anything, so a stamp above `proven`, the newest time that this replica can
-    /// prove the origin to have reached, is believed by no level that promises more
-    /// than the staleness limit, and by the others for one heartbeat interval: that
-    /// is how far behind another replica this one may be while all is well.
+    /// Whether a shared entry's stamp is used; see [`Consistency::believes`](crate::coherence::Consistency::believes).
     pub(super) fn is_believable(
         &self,
         stamped: &Stamped,
         proven: OriginTime,
-        request: &ReadRequest,
+        request: &ReadRequest<'_>,
     ) -> bool {
-        let ahead = if request.consistency.allows_unproven_stamp() {
-            self.settings.heartbeat_interval
-        } else {
-            Duration::ZERO
+        let interval_before = |time| {
+            self.origin
+                .replay_start(time, self.settings.heartbeat_interval)
         };
-        let believable = stamped.as_of <= proven
-            || (!ahead.is_zero() && self.origin.replay_start(stamped.as_of, ahead) <= proven);
+        let believable = request
+            .consistency
+            .believes(stamped.as_of, proven, interval_before);
         if !believable {
             self.tiers.reject("future");
         }

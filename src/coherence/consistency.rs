@@ -89,12 +89,21 @@ impl Consistency {
         !matches!(self, Self::FullyConsistent)
     }
 
-    /// Whether a shared entry whose stamp is slightly ahead of what this replica
-    /// can prove may be served. Only levels that promise no more than the
-    /// staleness limit allow it.
+    /// Whether a shared entry with the stamp `as_of` may be used. The shared tier may
+    /// return anything: a stamp above `proven`, the newest time that this replica can
+    /// prove the origin to have reached, is used by no level that promises more than
+    /// the staleness limit, and by the others for one heartbeat interval. That is how
+    /// far behind another replica this one may be while all is well.
+    /// `interval_before`: the time one heartbeat interval before a time.
     #[must_use]
-    pub const fn allows_unproven_stamp(&self) -> bool {
-        matches!(self, Self::MinimizeLatency | Self::CachedOnly)
+    pub fn believes(
+        &self,
+        as_of: OriginTime,
+        proven: OriginTime,
+        interval_before: impl FnOnce(OriginTime) -> OriginTime,
+    ) -> bool {
+        let may_be_ahead = matches!(self, Self::MinimizeLatency | Self::CachedOnly);
+        as_of <= proven || (may_be_ahead && interval_before(as_of) <= proven)
     }
 }
 

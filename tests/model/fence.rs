@@ -9,7 +9,7 @@
 
 use stateright::{Model, Property};
 use tidemark::{
-    coherence::{CommitGroups, Joined, LoadRequirement, SingleFlight, renewed},
+    coherence::{CommitGroups, Consistency, Joined, LoadRequirement, SingleFlight, renewed},
     model::{Mono, OriginTime, Stamped, Value},
 };
 
@@ -23,6 +23,10 @@ const KEY: usize = 0;
 const OTHER: usize = 1;
 /// How much of the feed a restarted replica replays.
 const REPLAY: Time = 1;
+/// The stamp of an entry from the future.
+const FUTURE: Time = 7;
+/// How far ahead of the frontier a stamp is believed.
+const INTERVAL: Time = 1;
 
 /// What is explored at once.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +40,9 @@ pub struct Bounds {
     /// Whether an event outside a transaction is known to be alone at its
     /// time (MongoDB up to 7), or not (from 8.0).
     alone: bool,
+    /// Whether something writes entries to the shared tier whose stamps are further in
+    /// the future than the model goes.
+    forged: bool,
 }
 
 /// Readers that meet in a load.
@@ -45,6 +52,7 @@ pub const MEETING: Bounds = Bounds {
     restarts: 0,
     losses: 0,
     alone: true,
+    forged: false,
 };
 /// No event closes its own time.
 pub const OPEN: Bounds = Bounds {
@@ -62,6 +70,12 @@ pub const RESTART: Bounds = Bounds {
 pub const LOSS: Bounds = Bounds {
     readers: 1,
     losses: 1,
+    ..MEETING
+};
+/// The shared tier has entries from the future.
+pub const FORGED: Bounds = Bounds {
+    readers: 1,
+    forged: true,
     ..MEETING
 };
 /// All of it at once: minutes.
@@ -84,7 +98,7 @@ pub const LARGE: &[Bounds] = &[
         ..OPEN
     },
 ];
-pub const SMALL: &[Bounds] = &[MEETING, OPEN, RESTART, LOSS];
+pub const SMALL: &[Bounds] = &[MEETING, OPEN, RESTART, LOSS, FORGED];
 
 /// With the property that breaks, and the bounds within which it does.
 pub const MUTATIONS: &[(Mutation, &str, Bounds)] = &[
@@ -103,6 +117,7 @@ pub const MUTATIONS: &[(Mutation, &str, Bounds)] = &[
     (Mutation::FrontierBeforeFloor, "I5", LOSS),
     (Mutation::DdlIgnored, "I5", MEETING),
     (Mutation::ResumeClosesTime, "I5", MEETING),
+    (Mutation::FutureStampBelieved, "I1", FORGED),
 ];
 
 /// The model.
@@ -203,6 +218,7 @@ pub enum Action {
     Resume,
     LoseHistory,
     Restart,
+    Forge,
     Read(usize),
     Look(usize),
     FromShared(usize, Option<Stamp>),
@@ -355,7 +371,14 @@ impl Fence {
     }
 
     fn lookup_shared(&self, state: &mut State, reader: usize, view: Viewed, entry: Option<Stamp>) {
+        let believed = |stamp: &Stamp| {
+            let before = |time: OriginTime| at(small(time).saturating_sub(INTERVAL));
+            let proven = at(state.fences.frontier);
+            self.has(Mutation::FutureStampBelieved)
+                || Consistency::MinimizeLatency.believes(at(stamp.as_of), proven, before)
+        };
         let hit = entry
+            .filter(believed)
             .and_then(|stamp| Some((stamp, view.real().admit(at(stamp.as_of), OriginTime::ZERO)?)));
         let Some((stamp, hit)) = hit else {
             return self.join(state, reader, view);
@@ -498,6 +521,9 @@ impl Model for Fence {
         if state.restarts < self.bounds.restarts {
             actions.push(Action::Restart);
         }
+        if self.bounds.forged {
+            actions.push(Action::Forge);
+        }
         if let Some(asked) = state.asked {
             actions.extend((asked..=state.now()).map(Action::EndLoad));
             actions.push(Action::FailLoad);
@@ -537,6 +563,10 @@ impl Model for Fence {
             Action::Resume => self.resume(&mut state),
             Action::LoseHistory => self.lose_history(&mut state),
             Action::Restart => self.restart(&mut state),
+            Action::Forge => state.shared.put(Stamp {
+                as_of: FUTURE,
+                version: state.latest(state.now()),
+            }),
             Action::Read(reader) => {
                 state.readers[reader] = Reader::First(self.first(&state.fences));
             }

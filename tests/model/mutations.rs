@@ -34,6 +34,7 @@ mutations! {
     FloorBeforeFrontier "floor read before the frontier",
     FrontierBeforeFloor "frontier jumps before the floor",
     DdlIgnored "DDL ignored",
+    FutureStampBelieved "a stamp from the future is believed",
     LowerBoundStamps "lower-bound stamps (a session goes back)",
     TokenBelowPresented "answer's token below the presented one",
     TokenByNewerFrontier "token by a newer f",

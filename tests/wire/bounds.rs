@@ -1,7 +1,9 @@
 //! What a caller is told when the database does not answer, and when a bound
 //! of the replica is reached.
 
+mod compression;
 mod errors;
+mod not_grpc;
 mod raw;
 mod replies;
 mod requests;

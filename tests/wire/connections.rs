@@ -135,7 +135,7 @@ async fn a_peer_that_breaks_the_rules_is_given_up() {
 /// SIGTERM ends the process soon, whatever its peers do not do.
 #[tokio::test]
 async fn a_shutdown_does_not_wait_for_peers_that_do_not_move() {
-    let limit = Duration::from_secs(4);
+    let limit = Duration::from_secs(2);
     for case in [
         "silent",
         "half sent",

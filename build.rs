@@ -47,6 +47,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .build_client(false)
         .build_server(false)
+        // Sorted, so that equal lists have equal encodings.
+        .btree_map(".")
         .out_dir(&messages)
         .compile_fds(descriptors.clone())?;
 

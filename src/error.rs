@@ -4,7 +4,7 @@
 use std::{error::Error as StdError, sync::Arc, time::Duration};
 
 pub use crate::model::{FieldProblem, shorten};
-use crate::model::{OriginTime, ReadInfo, TodoName, Token};
+use crate::model::{ListName, OriginTime, ReadInfo, Resource, Token};
 
 /// What the origin's own software reported. Its text is for callers too: a few
 /// words without hosts, paths or documents. The source is for the log. Cheap to
@@ -129,31 +129,40 @@ pub enum Error {
         /// The token, cut short.
         value: String,
     },
-    /// No such todo. `read` for a read, `token` for a write.
-    #[error("todo {name} does not exist")]
-    TodoNotFound {
+    /// No such todo or list. `read` for a read, `token` for a write.
+    #[error("{} {name} does not exist", .name.kind())]
+    NotFound {
         /// The name asked for.
-        name: TodoName,
+        name: Resource,
         /// What the reply would have said.
         read: Option<ReadInfo>,
         /// So that the next read is not older than this refusal.
         token: Option<Token>,
     },
-    /// The todo to be created is there already.
-    #[error("todo {name} already exists; update it, or choose another todo_id")]
-    TodoAlreadyExists {
+    /// The todo or list to be created is there already.
+    #[error("{} {name} already exists; update it, or choose another {}", .name.kind(), id_field(.name))]
+    AlreadyExists {
         /// Its name.
-        name: TodoName,
+        name: Resource,
         /// So that the next read is not older than this refusal.
         token: Token,
     },
-    /// The todo changed since its etag was read.
+    /// The list to be deleted contains todos.
+    #[error("list {list} contains todos; set force to delete them with it")]
+    ListNotEmpty {
+        /// Its name.
+        list: ListName,
+        /// So that the next read is not older than this refusal.
+        token: Token,
+    },
+    /// The todo or list changed since its etag was read.
     #[error(
-        "todo {name} has changed: its etag is {current:?}, not {given:?}; read it again and repeat the change"
+        "{} {name} has changed: its etag is {current:?}, not {given:?}; read it again and repeat the change",
+        .name.kind()
     )]
     EtagMismatch {
         /// Its name.
-        name: TodoName,
+        name: Resource,
         /// The etag in the request, cut short.
         given: String,
         /// The etag of the stored todo.
@@ -161,12 +170,12 @@ pub enum Error {
         /// So that the next read is not older than this refusal.
         token: Token,
     },
-    /// The stored document cannot be read as a todo. `read` for a read, `token`
-    /// for a write.
-    #[error("the stored document of {name} cannot be read as a todo: field {field} {problem}")]
-    TodoUnreadable {
+    /// The stored document cannot be read as a todo or list. `read` for a read,
+    /// `token` for a write.
+    #[error("the stored document of {name} cannot be read as a {}: field {field} {problem}", .name.kind())]
+    Unreadable {
         /// Its name.
-        name: TodoName,
+        name: Resource,
         /// The field that has it wrong.
         field: String,
         /// What is wrong with it.
@@ -264,6 +273,8 @@ pub enum Error {
         resource: String,
         /// Who asked.
         principal: Arc<str>,
+        /// The last token of a watch that ends with it.
+        token: Option<Token>,
     },
     /// The write may or may not have taken place.
     #[error("it is not known whether the write took place: {cause}")]
@@ -367,6 +378,14 @@ impl Error {
             limit,
             retry_after: RETRY_AFTER,
         }
+    }
+}
+
+/// The field of a request that chooses the name.
+fn id_field(name: &Resource) -> &'static str {
+    match name {
+        Resource::Todo(_) => "todo_id",
+        Resource::List(_) => "todo_list_id",
     }
 }
 

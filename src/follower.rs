@@ -258,6 +258,12 @@ impl Follower {
                 change.touched = Touched::All;
                 Some(Event::Change(change.into()))
             }
+            FeedEvent::List(name) => {
+                let watermarks = &self.tracker.watermarks;
+                watermarks.raise_list_document(name.as_str(), time);
+                self.metrics.feed_changes.inc();
+                Some(Event::List(name))
+            }
             FeedEvent::Reset { reason } => {
                 tracing::warn!(%reason, %time, "all cached values are invalidated");
                 self.tracker.watermarks.raise_floor(time);

@@ -161,7 +161,9 @@ metrics! {
     /// Sampled cached answers compared with the origin at the time they were said to be fresh to, by verdict (consistent, inconsistent, undecided)
     verified: Family<Kind, Counter> = "verified" => ["consistent", "inconsistent", "undecided"];
     /// Writes, by kind of outcome
-    writes: Family<Kind, Counter> = "writes" => ["done", "not_found", "already_exists", "etag_mismatch", "unreadable", "invalid", "unavailable", "unknown"];
+    writes: Family<Kind, Counter> = "writes" => ["done", "not_found", "already_exists", "etag_mismatch", "unreadable", "not_empty", "invalid", "unavailable", "refused", "unknown"];
+    /// Reads of a list's document that could not be read as a list, and so gave no rights
+    unreadable_lists: Counter = "unreadable_lists";
     /// TLS handshakes of callers, by outcome (done, failed, slow, refused)
     tls_handshakes: Family<Kind, Counter> = "tls_handshakes" => ["done", "failed", "slow", "refused"];
     /// Times that changed TLS files were read, by outcome (loaded, failed)

@@ -203,6 +203,41 @@ macro_rules! reads {
         ) -> Result<Response<Self::WatchTodosStream>, Status> {
             not_here()
         }
+
+        async fn get_todo_list(
+            &self,
+            _: Request<pb::GetTodoListRequest>,
+        ) -> Result<Response<pb::GetTodoListResponse>, Status> {
+            not_here()
+        }
+
+        async fn list_todo_lists(
+            &self,
+            _: Request<pb::ListTodoListsRequest>,
+        ) -> Result<Response<pb::ListTodoListsResponse>, Status> {
+            not_here()
+        }
+
+        async fn create_todo_list(
+            &self,
+            _: Request<pb::CreateTodoListRequest>,
+        ) -> Result<Response<pb::CreateTodoListResponse>, Status> {
+            not_here()
+        }
+
+        async fn update_todo_list(
+            &self,
+            _: Request<pb::UpdateTodoListRequest>,
+        ) -> Result<Response<pb::UpdateTodoListResponse>, Status> {
+            not_here()
+        }
+
+        async fn delete_todo_list(
+            &self,
+            _: Request<pb::DeleteTodoListRequest>,
+        ) -> Result<Response<pb::DeleteTodoListResponse>, Status> {
+            not_here()
+        }
         }
     };
 }

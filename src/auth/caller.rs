@@ -46,6 +46,8 @@ pub struct Caller(Arc<Identity>);
 struct Identity {
     principal: Arc<str>,
     groups: Arc<[Arc<str>]>,
+    /// The members that match this caller: principal, groups, everybody; sorted.
+    members: Arc<[Arc<str>]>,
     admin: bool,
     method: Method,
     expires: Option<SystemTime>,
@@ -69,7 +71,13 @@ impl Caller {
         for group in &groups {
             check_group(group)?;
         }
+        let of_group = |group| Arc::from(format!("{GROUP_PREFIX}{group}"));
+        let mut members: Vec<Arc<str>> = groups.iter().map(of_group).collect();
+        members.extend([Arc::from(principal), Arc::from(EVERYBODY)]);
+        members.sort_unstable();
+        members.dedup();
         Ok(Self(Arc::new(Identity {
+            members: members.into(),
             principal: principal.into(),
             groups: groups.into(),
             admin: false,
@@ -89,6 +97,7 @@ impl Caller {
         Self(Arc::new(Identity {
             principal: Arc::clone(&identity.principal),
             groups: Arc::clone(&identity.groups),
+            members: Arc::clone(&identity.members),
             admin: true,
             method: identity.method,
             expires: identity.expires,
@@ -105,6 +114,13 @@ impl Caller {
     #[must_use]
     pub fn groups(&self) -> &[Arc<str>] {
         &self.0.groups
+    }
+
+    /// The members of lists that match this caller, sorted: its principal,
+    /// `group:NAME` for each group, and `*`.
+    #[must_use]
+    pub fn members(&self) -> &Arc<[Arc<str>]> {
+        &self.0.members
     }
 
     /// Whether it may do everything.

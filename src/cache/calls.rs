@@ -1,24 +1,21 @@
 //! The reads that callers ask for: decide what is needed, read, state how fresh the
 //! response is.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::time::Instant;
 
 use super::{
     Answer, Cache, MAX_RESPONSE_BYTES, ReadOptions, TodoBatch, TodoPage,
     request::{ReadItems, ReadRequest, sort_items},
+    rights::Permission,
 };
 use crate::{
+    auth,
     budget::Caller,
-    coherence::Consistency,
     error::{Error, Unavailable},
     model::{KeyRef, OriginTime, PageQuery, TodoName, Value},
 };
-
-/// Time to read the todo that is sent with a change to a watcher.
-const WATCH_READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Cache {
     /// One todo, encoded.
@@ -31,21 +28,25 @@ impl Cache {
         name: &TodoName,
         options: &ReadOptions,
     ) -> Result<Answer<Bytes>, Error> {
-        let request = self.begin(options).await?;
+        let (request, identity) = (self.begin(options).await?, options.identity.as_ref());
+        let list = || name.list();
+        let rights = self.check_right(list, Permission::GetTodos, identity, &request);
+        let rights = rights.await?;
         let key = KeyRef::Todo(name);
         let item = self.read_one(key, &request).await?;
         let read = self.read_info(std::iter::once((key, &item)), &request)?;
+        let read = self.confirm(rights, read, &request).await?;
         match item.value {
             Value::Todo(body) => Ok(Answer { body, read }),
-            Value::Unreadable(why) => Err(Error::TodoUnreadable {
-                name: name.clone(),
+            Value::Unreadable(why) => Err(Error::Unreadable {
+                name: name.clone().into(),
                 field: why.field.clone(),
                 problem: why.problem.clone(),
                 read: Some(read.into()),
                 token: None,
             }),
-            Value::Absent | Value::Page(_) => Err(Error::TodoNotFound {
-                name: name.clone(),
+            _ => Err(Error::NotFound {
+                name: name.clone().into(),
                 read: Some(read),
                 token: None,
             }),
@@ -62,13 +63,17 @@ impl Cache {
         names: &[TodoName],
         options: &ReadOptions,
     ) -> Result<Answer<TodoBatch>, Error> {
-        let request = self.begin(options).await?;
-        let items = match self.read_many(names, &request).await? {
+        let (request, identity) = (self.begin(options).await?, options.identity.as_ref());
+        let lists = names.iter().map(TodoName::parent);
+        let rights = self.check_rights(lists, Permission::GetTodos, identity, &request);
+        let rights = rights.await?;
+        let keys = names.iter().map(KeyRef::Todo);
+        let items = match self.read_many(keys.clone(), &request).await? {
             ReadItems::All(items) => items,
             ReadItems::TooLarge { fitting } => return Err(too_large(fitting)),
         };
-        let keys = names.iter().map(KeyRef::Todo);
         let read = self.read_info(keys.zip(&items), &request)?;
+        let read = self.confirm(rights, read, &request).await?;
         Ok(Answer {
             body: sort_items(names.iter(), items.into_iter()),
             read,
@@ -87,11 +92,17 @@ impl Cache {
         carried: Option<OriginTime>,
         options: &ReadOptions,
     ) -> Result<Answer<TodoPage>, Error> {
-        let request = self.begin(options).await?;
+        let (request, identity) = (self.begin(options).await?, options.identity.as_ref());
+        let list = || query.list.clone();
+        let rights = self.check_right(list, Permission::ListTodos, identity, &request);
+        let rights = rights.await?;
         let mut query = Arc::clone(query);
         loop {
             match self.read_page(&query, carried, &request).await? {
-                Ok(answer) => return Ok(answer),
+                Ok(mut answer) => {
+                    answer.read = self.confirm(rights, answer.read, &request).await?;
+                    return Ok(answer);
+                }
                 // The position after the last todo that fits is known to the origin
                 // only: read a shorter page, which ends there.
                 Err(fitting) => {
@@ -115,11 +126,11 @@ impl Cache {
         let Value::Page(page) = &page_item.value else {
             return Err(Unavailable::NoValue.into());
         };
-        let items = match self.read_many(&page.names, request).await? {
+        let keys = page.names.iter().map(KeyRef::Todo);
+        let items = match self.read_many(keys.clone(), request).await? {
             ReadItems::All(items) => items,
             ReadItems::TooLarge { fitting } => return Ok(Err(fitting)),
         };
-        let keys = page.names.iter().map(KeyRef::Todo);
         let parts = keys.zip(&items).chain([(page_key, &page_item)]);
         let mut read = self.read_info(parts, request)?;
         if let Some(carried) = carried {
@@ -135,28 +146,24 @@ impl Cache {
     }
 
     /// The todo that is sent with a change, not older than `at_least`. `None`: it
-    /// does not exist any more, or cannot be read in time.
+    /// does not exist any more, cannot be read in time, or its list does not allow it any
+    /// more.
     pub async fn read_for_watch(
         &self,
         name: &TodoName,
         at_least: OriginTime,
         caller: Option<&Arc<Caller>>,
+        identity: Option<&auth::Caller>,
     ) -> Option<Bytes> {
-        let request = ReadRequest {
-            consistency: Consistency::AtLeastAsFresh(at_least),
-            deadline: Some(Instant::now() + WATCH_READ_TIMEOUT),
-            caller,
-            min_freshness: at_least,
-            origin_error: None,
-        };
-        match self
-            .read_one(KeyRef::Todo(name), &request)
-            .await
-            .ok()?
-            .value
-        {
+        let request = ReadRequest::of_watch(at_least, caller);
+        let item = self.read_one(KeyRef::Todo(name), &request).await.ok()?;
+        let request = request.at_least(item.admitted.seen);
+        let list = || name.list();
+        let right = self.check_right(list, Permission::WatchTodos, identity, &request);
+        right.await.ok()?;
+        match item.value {
             Value::Todo(todo) => Some(todo),
-            Value::Absent | Value::Unreadable(_) | Value::Page(_) => None,
+            _ => None,
         }
     }
 }

@@ -35,8 +35,8 @@ impl ReadCounters {
             Source::Origin => 2,
         };
         match value {
-            Value::Page(_) => 3 + tier,
-            Value::Todo(_) | Value::Absent | Value::Unreadable(_) => tier,
+            Value::Page(_) | Value::Lists(_) => 3 + tier,
+            Value::Todo(_) | Value::List(_) | Value::Absent | Value::Unreadable(_) => tier,
         }
     }
 

@@ -7,15 +7,18 @@ mod calls;
 mod counters;
 mod freshness;
 mod grace;
+mod lists;
 mod read;
 mod read_many;
 mod request;
+mod rights;
+mod watch;
 mod write;
 mod write_queue;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use futures::{StreamExt as _, future::Either, stream::BoxStream};
+use futures::stream::BoxStream;
 use tokio::{
     sync::watch as channel,
     task::JoinSet,
@@ -23,12 +26,16 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::request::{Answer, ReadOptions, TodoBatch, TodoPage, WriteOptions, Written};
 use self::{counters::ReadCounters, write_queue::WriteQueue};
+pub use self::{
+    lists::ListPage,
+    request::{Answer, ReadOptions, TodoBatch, TodoPage, WriteOptions, Written},
+    rights::{Permission, WritePermission},
+};
 use crate::{
     budget::{Budget, Budgets, Caller, Count, Reservation},
     coherence::Watermarks,
-    error::{Error, Unavailable},
+    error::Error,
     follower::Follower,
     loader::Loader,
     model::OriginId,
@@ -52,9 +59,9 @@ pub const MAX_RESPONSE_BYTES: usize = (4 << 20) - (16 << 10);
 /// in the database may be larger.
 pub const MAX_TODO_BYTES: usize = 1 << 20;
 
-/// The messages of a watch. Ends only when the replica shuts down, after a last
-/// progress message.
-pub type Watch = BoxStream<'static, WatchMessage>;
+/// The messages of a watch. Ends when the replica shuts down, after a last progress
+/// message, or with the error that refuses to go on.
+pub type Watch = BoxStream<'static, Result<WatchMessage, Error>>;
 
 /// The settings of the cache.
 #[derive(Clone, Debug)]
@@ -204,55 +211,6 @@ impl Cache {
             Some(Err(panic)) => Fatal::TaskPanicked(panic),
             None => Fatal::TaskEnded("that keeps up with the database"),
         }
-    }
-
-    /// Opens a watch. Its first message is ready at once.
-    ///
-    /// # Errors
-    /// `OriginUnavailable` while starting, `TokenInvalid` if the token is ahead of
-    /// the origin, `Overloaded` if there are too many watches.
-    pub async fn watch(
-        self: &Arc<Self>,
-        request: WatchRequest,
-        deadline: Option<Instant>,
-    ) -> Result<Watch, Error> {
-        if !self.tracker.is_started() {
-            return Err(Unavailable::Starting.into());
-        }
-        if let Some(after) = request.after {
-            let newest = after.max(request.seen);
-            let caller = request.caller.as_ref();
-            self.check_not_future("after", newest, deadline, caller)
-                .await?;
-        }
-        let (include_todo, caller) = (request.include_todo, request.caller.clone());
-        let messages = self.watches.open(request)?;
-        if !include_todo {
-            return Ok(messages);
-        }
-        let cache = Arc::clone(self);
-        let with_todos = messages.then(move |message| match message.event {
-            WatchEvent::Change { .. } => {
-                Either::Left(Arc::clone(&cache).add_todo(message, caller.clone()))
-            }
-            WatchEvent::Progress { .. } | WatchEvent::Reset { .. } => {
-                Either::Right(std::future::ready(message))
-            }
-        });
-        Ok(with_todos.boxed())
-    }
-
-    /// Adds the todo, not older than its change.
-    async fn add_todo(
-        self: Arc<Self>,
-        mut message: WatchMessage,
-        caller: Option<Arc<Caller>>,
-    ) -> WatchMessage {
-        if let WatchEvent::Change { change, todo } = &mut message.event {
-            let read = self.read_for_watch(&change.name, change.time, caller.as_ref());
-            *todo = read.await;
-        }
-        message
     }
 
     /// How far the start has come.

@@ -5,6 +5,7 @@ use futures::{
     StreamExt as _,
     stream::{self, Stream},
 };
+use prost::Message as _;
 
 use super::{
     Cache, MAX_RESPONSE_BYTES, MAX_TODO_BYTES,
@@ -14,7 +15,7 @@ use super::{
 use crate::{
     budget::Part,
     error::{Error, Unavailable},
-    model::{KeyRef, TodoName, Value},
+    model::{KeyRef, Value},
 };
 
 /// Misses of one step of a request: as many as one load has.
@@ -29,17 +30,17 @@ const NAME_BYTES: usize = 144;
 const READ_INFO_BYTES: usize = 1 << 10;
 
 impl Cache {
-    /// Several todos, in their order. Near hits share their bytes with the near cache,
+    /// Several todos or lists, in their order. Near hits share their bytes with the near cache,
     /// and need no room; a request that has to wait for the others does.
-    pub(super) async fn read_many(
+    pub(super) async fn read_many<'k>(
         &self,
-        names: &[TodoName],
+        keys: impl ExactSizeIterator<Item = KeyRef<'k>>,
         request: &ReadRequest<'_>,
     ) -> Result<ReadItems, Error> {
-        let (mut items, mut misses) = (Vec::with_capacity(names.len()), Vec::new());
-        near_span(names.len()).in_scope(|| {
-            for (at, name) in names.iter().enumerate() {
-                match self.lookup_near(at, KeyRef::Todo(name), request) {
+        let (mut items, mut misses) = (Vec::with_capacity(keys.len()), Vec::new());
+        near_span(keys.len()).in_scope(|| {
+            for (at, key) in keys.enumerate() {
+                match self.lookup_near(at, key, request) {
                     Lookup::Hit(item) => items.push(Some(item)),
                     Lookup::Miss(miss) => {
                         items.push(None);
@@ -106,6 +107,7 @@ fn steps(misses: Vec<Miss>) -> impl Stream<Item = (usize, Vec<Miss>)> {
 fn sent_bytes(item: &ReadItem) -> usize {
     match &item.value {
         Value::Todo(todo) if todo.len() <= MAX_TODO_BYTES => todo.len() + TODO_OVERHEAD,
+        Value::List(list) => list.encoded_len() + TODO_OVERHEAD,
         _ => NAME_BYTES,
     }
 }

@@ -1,11 +1,12 @@
 //! The data of one read: what it needs, what was found, what is missing.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::{
+    auth,
     budget::Caller,
     coherence::{Admitted, Consistency, ReadView},
     error::Error,
@@ -23,6 +24,8 @@ pub struct ReadOptions {
     pub deadline: Option<Instant>,
     /// Whose share it takes of what all callers use; `None`: nobody's.
     pub caller: Option<Arc<Caller>>,
+    /// Whose rights count; `None`: authentication is off.
+    pub identity: Option<auth::Caller>,
 }
 
 /// How a caller wants a write to be done.
@@ -34,6 +37,8 @@ pub struct WriteOptions {
     pub deadline: Option<Instant>,
     /// Whose share it takes of what all callers use; `None`: nobody's.
     pub caller: Option<Arc<Caller>>,
+    /// Whose rights count; `None`: authentication is off.
+    pub identity: Option<auth::Caller>,
 }
 
 /// A response and how fresh it is.
@@ -70,8 +75,8 @@ pub struct TodoPage {
 /// A write that took place.
 #[derive(Clone, Debug)]
 pub struct Written {
-    /// The encoded todo; empty after a delete.
-    pub todo: Bytes,
+    /// The encoded todo or list; empty after a delete.
+    pub body: Bytes,
     /// A read that presents it is not older than the write.
     pub token: Token,
 }
@@ -88,7 +93,30 @@ pub(super) struct ReadRequest<'a> {
     pub(super) origin_error: Option<Error>,
 }
 
-impl ReadRequest<'_> {
+/// Time for a read that a message of a watch waits for.
+const WATCH_READ_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl<'a> ReadRequest<'a> {
+    /// The same, not older than `time` either.
+    pub(super) fn at_least(&self, time: OriginTime) -> Self {
+        Self {
+            min_freshness: self.min_freshness.max(time),
+            origin_error: self.origin_error.clone(),
+            ..*self
+        }
+    }
+
+    /// What a message of a watch needs.
+    pub(super) fn of_watch(time: OriginTime, caller: Option<&'a Arc<Caller>>) -> Self {
+        Self {
+            consistency: Consistency::AtLeastAsFresh(time),
+            deadline: Some(Instant::now() + WATCH_READ_TIMEOUT),
+            caller,
+            min_freshness: time,
+            origin_error: None,
+        }
+    }
+
     pub(super) const fn origin_down(&self) -> bool {
         self.origin_error.is_some()
     }
@@ -148,7 +176,7 @@ pub(super) fn sort_items<'a>(
         match item.value {
             Value::Todo(todo) => batch.todos.push(todo),
             Value::Unreadable(_) => batch.unreadable.push(name.clone()),
-            Value::Absent | Value::Page(_) => batch.missing.push(name.clone()),
+            _ => batch.missing.push(name.clone()),
         }
     }
     batch

@@ -10,7 +10,7 @@ use super::{Cache, WriteOptions, Written, within};
 use crate::{
     budget::{Count, Part},
     error::{Error, Unavailable, shorten},
-    model::{OriginTime, Patch, RequestId, TodoName, Token, Write},
+    model::{OriginTime, Patch, RequestId, Resource, Token, Write},
     origin::{Cause, Rule, WriteError},
     telemetry::Kind,
 };
@@ -42,12 +42,15 @@ impl Cache {
             request_id,
             deadline,
             caller,
+            identity,
         } = options;
         let place = self.reserve(Count::Writes, caller.as_ref())?;
         let bytes = WRITE_BYTES + write.bytes() as u64 * WRITE_FACTOR;
         let budget = self.budgets.of(Part::Writes);
         let memory = budget.reserve(caller.as_ref(), bytes);
         let memory = memory.ok_or_else(|| self.overloaded(budget))?;
+        self.check_write(&write, identity.as_ref(), deadline, caller.as_ref())
+            .await?;
         let send_by = deadline.map(send_by);
         let cache = Arc::clone(self);
         let task = self.tasks.spawn(async move {
@@ -76,14 +79,16 @@ impl Cache {
         request: Option<RequestId>,
         send_by: Option<Instant>,
     ) -> Result<Written, Error> {
-        let name = write.name().clone();
+        let name = write.name();
         let (moves, given) = (may_move_in_list(&write), given_etag(&write));
         match self.origin.write(write, request, send_by).await {
             Ok(done) => {
                 self.count_write("done");
-                self.loader.refresh_own_write(&name, done.time).await;
+                if let Resource::Todo(name) = &name {
+                    self.loader.refresh_own_write(name, done.time).await;
+                }
                 Ok(Written {
-                    todo: done.todo,
+                    body: done.body,
                     token: self.invalidate_own(&name, moves, done.time),
                 })
             }
@@ -93,20 +98,20 @@ impl Cache {
 
     /// Raises the fences for a write of this replica, before the caller hears of
     /// it, and returns the write's token.
-    fn invalidate_own(&self, name: &TodoName, moves: bool, time: OriginTime) -> Token {
+    fn invalidate_own(&self, name: &Resource, moves: bool, time: OriginTime) -> Token {
         self.tracker.record_own_write(name, moves, time);
         Token::at(self.origin.id(), time)
     }
 
     /// A refusal that reveals the origin's state raises the fences like a write.
     /// Otherwise the caller would loop on an older state from a cache.
-    fn refuse(&self, name: TodoName, given: String, error: WriteError) -> Error {
+    fn refuse(&self, name: Resource, given: String, error: WriteError) -> Error {
         let (kind, error) = match error {
             WriteError::NotFound { at } => {
                 let token = Some(self.invalidate_own(&name, true, at));
                 (
                     "not_found",
-                    Error::TodoNotFound {
+                    Error::NotFound {
                         name,
                         read: None,
                         token,
@@ -115,7 +120,7 @@ impl Cache {
             }
             WriteError::AlreadyExists { at } => {
                 let token = self.invalidate_own(&name, true, at);
-                ("already_exists", Error::TodoAlreadyExists { name, token })
+                ("already_exists", Error::AlreadyExists { name, token })
             }
             WriteError::EtagMismatch { current, at } => {
                 let token = self.invalidate_own(&name, true, at);
@@ -133,7 +138,7 @@ impl Cache {
                 let token = Some(self.invalidate_own(&name, true, at));
                 (
                     "unreadable",
-                    Error::TodoUnreadable {
+                    Error::Unreadable {
                         name,
                         field,
                         problem,
@@ -141,6 +146,10 @@ impl Cache {
                         token,
                     },
                 )
+            }
+            WriteError::NotEmpty { at } => {
+                let (list, token) = (name.list(), self.invalidate_own(&name, true, at));
+                ("not_empty", Error::ListNotEmpty { list, token })
             }
             WriteError::RequestIdReused => ("invalid", request_id_reused()),
             WriteError::Invalid(problem) => ("invalid", problem.into()),
@@ -219,8 +228,11 @@ fn refused_by_origin(rule: &Rule) -> Error {
 
 fn given_etag(write: &Write) -> String {
     match write {
-        Write::Update { etag, .. } | Write::Delete { etag, .. } => etag.clone().unwrap_or_default(),
-        Write::Create { .. } => String::new(),
+        Write::Update { etag, .. }
+        | Write::Delete { etag, .. }
+        | Write::UpdateList { etag, .. }
+        | Write::DeleteList { etag, .. } => etag.clone().unwrap_or_default(),
+        Write::Create { .. } | Write::CreateList { .. } => String::new(),
     }
 }
 

@@ -5,6 +5,7 @@ use clap::Args;
 use super::{
     client::{Client, Consistency},
     error::CommandError,
+    lists::{self, ListCommand},
     names::list_name,
     output::{Output, note, note_freshness, print_reply, print_todos},
 };
@@ -26,10 +27,12 @@ Examples:
 
 /// The arguments of `list`.
 #[derive(Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = AFTER_HELP, args_conflicts_with_subcommands = true, subcommand_value_name = "COMMAND")]
 pub struct List {
+    #[command(subcommand)]
+    command: Option<ListCommand>,
     /// The list: lists/home, or home
-    #[arg(value_name = "LIST")]
+    #[arg(value_name = "LIST", default_value = "")]
     parent: String,
     /// Which todos, as in 'state = active AND priority >= high'; see below
     #[arg(long, short, default_value = "")]
@@ -54,6 +57,13 @@ pub struct List {
 
 /// Reads a page, or all of them.
 pub async fn run(args: List) -> Result<(), CommandError> {
+    if let Some(command) = args.command {
+        return lists::list(command).await;
+    }
+    if args.parent.is_empty() {
+        let advice = "the list is missing: `tidemark list home`; all lists: `tidemark lists`";
+        return Err(CommandError::Usage(advice.into()));
+    }
     let (server, output) = (&args.client.server, args.client.format.output);
     let mut service = server.connect().await?;
     let mut page_token = args.page_token;

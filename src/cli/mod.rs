@@ -11,6 +11,7 @@ mod get;
 pub(crate) mod import;
 mod key;
 mod list;
+mod lists;
 mod man;
 mod names;
 mod openapi;
@@ -33,6 +34,8 @@ const AFTER_HELP: &str = "Examples:
   tidemark serve                        run a service with an embedded store, on port 50051
   tidemark add home Buy milk            create a todo in the list lists/home
   tidemark list home                    read the list
+  tidemark lists                        show the lists
+  tidemark share home bob --role writer let somebody else write to the list
   tidemark done home/milk               complete the todo lists/home/todos/milk
   tidemark watch home                   print changes as they come
   tidemark status                       show the health of the service
@@ -61,8 +64,14 @@ enum Command {
     Generate(generate::Generate),
     /// Read todos by name
     Get(get::Get),
-    /// Read the todos of a list
+    /// Read the todos of a list; or create, show or delete a list
     List(list::List),
+    /// Show the lists that you see
+    Lists(lists::Lists),
+    /// Give somebody a role on a list
+    Share(lists::Share),
+    /// Take somebody's role on a list away
+    Unshare(lists::Unshare),
     /// Create a todo: list and title, and nothing else to remember
     Add(create::Add),
     /// Create a todo
@@ -118,6 +127,9 @@ pub async fn run() -> ExitCode {
         Command::Generate(args) => exit(generate::run(&args)),
         Command::Get(args) => exit(get::run(args).await),
         Command::List(args) => exit(list::run(args).await),
+        Command::Lists(args) => exit(lists::lists(args).await),
+        Command::Share(args) => exit(lists::share(args).await),
+        Command::Unshare(args) => exit(lists::unshare(args).await),
         Command::Add(args) => exit(create::add(args).await),
         Command::Create(args) => exit(create::create(args).await),
         Command::Update(args) => exit(update::update(args).await),
@@ -152,6 +164,9 @@ impl Command {
             self,
             Self::Get(_)
                 | Self::List(_)
+                | Self::Lists(_)
+                | Self::Share(_)
+                | Self::Unshare(_)
                 | Self::Add(_)
                 | Self::Create(_)
                 | Self::Update(_)

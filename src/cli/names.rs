@@ -21,6 +21,15 @@ pub fn list_name(text: &str) -> String {
     }
 }
 
+/// The short name of a list, unless it reads like a command of `tidemark list`.
+pub fn short_list_name(name: &str) -> String {
+    const COMMANDS: [&str; 4] = ["create", "show", "delete", "help"];
+    match name.strip_prefix("lists/") {
+        Some(short) if !COMMANDS.contains(&short) => short.to_owned(),
+        _ => name.to_owned(),
+    }
+}
+
 /// The short name of a todo.
 pub fn short_name(name: &str) -> String {
     let short = name

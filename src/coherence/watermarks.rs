@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::model::{Change, ChangeKind, KeyRef, OriginTime, Stamped, Touched};
+use crate::model::{Change, ChangeKind, KeyRef, ListsQuery, OriginTime, Stamped, Touched};
 
 /// Stripes for todos: 8 MiB. With 1000 changes a second and a near entry read
 /// again within a minute, 6 % of such reads see a change of another key.
@@ -27,6 +27,12 @@ const LIST_FIELDS: [&str; 6] = [
     "due_time",
     "create_time",
 ];
+
+/// Stripes of the pages of lists' names: no list has such a name. A page of all lists
+/// depends on the documents of lists and on which lists contain todos, a page of a
+/// member's lists on the documents alone.
+const ALL_LISTS: &str = "lists/-";
+const MEMBERSHIPS: &str = "lists/-/members";
 
 /// Frontier, fences and floor. After [`Watermarks::place`] none of them decreases.
 pub struct Watermarks {
@@ -158,6 +164,8 @@ impl Watermarks {
         match key {
             KeyRef::Todo(name) => self.view_todo(name.as_str()),
             KeyRef::Page(query) => self.view_list(query.list.as_str()),
+            KeyRef::List(name) => self.view_todo(name.as_str()),
+            KeyRef::Lists(query) => self.view_list(lists_stripe(query)),
         }
     }
 
@@ -188,6 +196,16 @@ impl Watermarks {
         if moves_in_list(change) {
             self.raise_list(change.name.parent(), change.time);
         }
+        if may_add_or_remove_list(change) {
+            self.raise_list(ALL_LISTS, change.time);
+        }
+    }
+
+    /// Raises every stripe that a change of a list's document can affect.
+    pub fn raise_list_document(&self, list: &str, time: OriginTime) {
+        self.raise_todo(list, time);
+        self.raise_list(ALL_LISTS, time);
+        self.raise_list(MEMBERSHIPS, time);
     }
 
     /// Raises a todo's stripe.
@@ -205,7 +223,16 @@ impl Watermarks {
         match key {
             KeyRef::Todo(name) => self.raise_todo(name.as_str(), time),
             KeyRef::Page(query) => self.raise_list(query.list.as_str(), time),
+            KeyRef::List(name) => self.raise_todo(name.as_str(), time),
+            KeyRef::Lists(query) => self.raise_list(lists_stripe(query), time),
         }
+    }
+
+    /// Raises the stripes of a list, and of all lists' names, for a write of this
+    /// replica.
+    pub fn raise_lists_by_own_write(&self, list: &str, time: OriginTime) {
+        self.raise_list_by_own_write(list, time);
+        self.raise_list(ALL_LISTS, time);
     }
 
     /// Raises a list's stripe for a write of this replica.
@@ -248,6 +275,24 @@ pub fn moves_in_list(change: &Change) -> bool {
         || paths
             .iter()
             .any(|path| LIST_FIELDS.iter().any(|field| prefixes(path, field)))
+}
+
+const fn lists_stripe(query: &ListsQuery) -> &'static str {
+    if query.members.is_some() {
+        MEMBERSHIPS
+    } else {
+        ALL_LISTS
+    }
+}
+
+/// Whether a change of a todo can be the first or the last one of a list.
+fn may_add_or_remove_list(change: &Change) -> bool {
+    match (&change.touched, change.kind) {
+        (Touched::Paths(paths), ChangeKind::Updated) => {
+            paths.iter().any(|path| prefixes(path, "parent"))
+        }
+        _ => true,
+    }
 }
 
 /// Whether one of two dotted paths is a prefix of the other.

@@ -45,6 +45,8 @@ const TODO_NAME: &str = "is not a valid todo name: expected lists/{list}/todos/{
 const LIST_NAME: &str = "is not a valid list name: expected lists/{list}, with an id of 1 to 63 characters \
                          A-Z a-z 0-9 . _ ~ - that begins with a letter or digit";
 
+pub(super) const ID: &str = "is not a valid id; ids have 1 to 63 characters A-Z a-z 0-9 . _ ~ - and begin with a letter or digit";
+
 /// A todo's name.
 ///
 /// # Errors
@@ -53,7 +55,7 @@ pub fn todo_name(field: &str, name: &str) -> Result<TodoName, FieldProblem> {
     TodoName::parse(name).ok_or_else(|| FieldProblem::new(field, name, TODO_NAME))
 }
 
-fn list_name(field: &str, name: &str) -> Result<ListName, FieldProblem> {
+pub(super) fn list_name(field: &str, name: &str) -> Result<ListName, FieldProblem> {
     ListName::parse(name).ok_or_else(|| FieldProblem::new(field, name, LIST_NAME))
 }
 
@@ -174,6 +176,7 @@ pub fn read_options(
         consistency,
         deadline,
         caller: None,
+        identity: None,
     })
 }
 
@@ -189,6 +192,14 @@ fn duration(field: &str, d: &prost_types::Duration) -> Result<Duration, FieldPro
     }
 }
 
+/// The size of a page.
+pub(super) fn page_size(size: i32) -> Result<u32, FieldProblem> {
+    let size = if size == 0 { PAGE_SIZE } else { size };
+    let problem = "is negative; use 1 to 1000, or 0 for 50";
+    u32::try_from(size.min(MAX_PAGE_SIZE))
+        .map_err(|_| FieldProblem::new("page_size", size.to_string(), problem))
+}
+
 /// The page that is asked for, and the least `fresh_to` of the pages before.
 ///
 /// # Errors
@@ -197,21 +208,14 @@ pub fn page_query(
     request: &pb::ListTodosRequest,
 ) -> Result<(PageQuery, Option<OriginTime>), Error> {
     let list = list_name("parent", &request.parent)?;
-    let size = match request.page_size {
-        0 => PAGE_SIZE,
-        size if size > 0 => size.min(MAX_PAGE_SIZE),
-        size => {
-            let problem = "is negative; use 1 to 1000, or 0 for 50";
-            return Err(FieldProblem::new("page_size", size.to_string(), problem).into());
-        }
-    };
+    let size = page_size(request.page_size)?;
     let filter = filter::parse_filter(&request.filter)?;
     let order = filter::parse_order(&request.order_by)?;
     let mut query = PageQuery {
         list,
         filter,
         order,
-        size: size.unsigned_abs(),
+        size,
         after: None,
     };
     if request.page_token.is_empty() {
@@ -223,7 +227,7 @@ pub fn page_query(
 }
 
 /// The same request id and fingerprint are the same request.
-fn request_id(
+pub(super) fn request_id(
     call: &str,
     id: &str,
     contents: &impl Message,
@@ -263,11 +267,7 @@ pub fn create(
     };
     let name = list.as_ref().and_then(|list| list.todo(&id));
     if list.is_some() && name.is_none() {
-        keep(FieldProblem::new(
-            "todo_id",
-            &id,
-            "is not a valid id; ids have 1 to 63 characters A-Z a-z 0-9 . _ ~ - and begin with a letter or digit",
-        ));
+        keep(FieldProblem::new("todo_id", &id, ID));
     }
     let mut given = request.todo.unwrap_or_default();
     if let Err(wrong) = validate(&mut given, "todo.") {
@@ -309,9 +309,9 @@ pub fn update(mut request: pb::UpdateTodoRequest) -> Result<(Write, Option<Reque
 }
 
 /// The etag that a write depends on; `None` if it is empty.
-fn etag(field: &str, etag: String) -> Result<Option<String>, FieldProblem> {
+pub(super) fn etag(field: &str, etag: String) -> Result<Option<String>, FieldProblem> {
     if etag.len() > MAX_ETAG_CHARS {
-        let problem = "is not an etag of this service; pass on the one of the todo as it was read";
+        let problem = "is not an etag of this service; pass it on as it was read";
         return Err(FieldProblem::new(field, etag, problem));
     }
     Ok(Some(etag).filter(|etag| !etag.is_empty()))
@@ -359,6 +359,7 @@ fn patch(todo: &pb::Todo, mask: Option<&prost_types::FieldMask>) -> Result<Patch
 
 /// Output-only fields in a mask are ignored like those in the todo.
 fn check_mask(paths: &[String]) -> Result<(), Error> {
+    const WRITABLE: &str = "title, notes, state, priority, labels, due_time";
     const KNOWN: [&str; 11] = [
         "title",
         "notes",
@@ -372,6 +373,11 @@ fn check_mask(paths: &[String]) -> Result<(), Error> {
         "complete_time",
         "etag",
     ];
+    check_paths(paths, &KNOWN, WRITABLE)
+}
+
+/// Checks that the paths of a mask are of these fields.
+pub(super) fn check_paths(paths: &[String], known: &[&str], writable: &str) -> Result<(), Error> {
     if paths.len() > MAX_MASK_PATHS {
         let count = paths.len();
         let problem = format!("holds {count} paths; at most {MAX_MASK_PATHS} are allowed");
@@ -380,10 +386,10 @@ fn check_mask(paths: &[String]) -> Result<(), Error> {
     if paths == ["*"] {
         return Ok(());
     }
-    let unknown = paths.iter().filter(|path| !KNOWN.contains(&path.as_str()));
+    let unknown = paths.iter().filter(|path| !known.contains(&path.as_str()));
     let problems: Vec<_> = unknown
         .map(|path| {
-            let problem = "is not a field that can be changed; use title, notes, state, priority, labels, due_time, or * alone";
+            let problem = format!("is not a field that can be changed; use {writable}, or * alone");
             FieldProblem::new("update_mask", path, problem)
         })
         .collect();
@@ -445,6 +451,7 @@ pub fn watch(request: &pb::WatchTodosRequest, origin: OriginId) -> Result<WatchR
     let names = names.into_iter().collect();
     let seen = seen.unwrap_or_default();
     Ok(WatchRequest {
+        checks_right: false,
         list,
         names,
         after,

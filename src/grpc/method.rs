@@ -19,7 +19,7 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 pub const REFLECTION_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Names of the methods in metrics. Those of other services share the last.
-pub const LABELS: [&str; 8] = [
+pub const LABELS: [&str; 13] = [
     "GetTodo",
     "BatchGetTodos",
     "ListTodos",
@@ -27,6 +27,11 @@ pub const LABELS: [&str; 8] = [
     "UpdateTodo",
     "DeleteTodo",
     "WatchTodos",
+    "GetTodoList",
+    "ListTodoLists",
+    "CreateTodoList",
+    "UpdateTodoList",
+    "DeleteTodoList",
     "other",
 ];
 const OTHER: usize = LABELS.len() - 1;
@@ -74,7 +79,7 @@ impl Method {
                     .position(|label| *label == name)
                     .unwrap_or(OTHER),
                 streams_replies: name == "WatchTodos",
-                compresses_replies: matches!(name, "ListTodos" | "BatchGetTodos"),
+                compresses_replies: matches!(name, "ListTodos" | "BatchGetTodos" | "ListTodoLists"),
                 ..unary
             };
         }

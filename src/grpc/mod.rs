@@ -2,6 +2,7 @@
 
 mod access;
 mod convert;
+mod convert_lists;
 mod deadline;
 pub mod encoded;
 pub(crate) mod filter;

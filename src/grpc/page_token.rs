@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     error::Error,
-    model::{OriginTime, PagePosition, PageQuery, SortKey, TodoName},
+    model::{ListName, ListsQuery, OriginTime, PagePosition, PageQuery, SortKey, TodoName},
 };
 
 const VERSION: u8 = 1;
@@ -56,33 +56,16 @@ pub fn encode(query: &PageQuery, next: &PagePosition, fresh_to: OriginTime) -> S
 /// # Errors
 /// `PageTokenInvalid`: not a token, or one of another query.
 pub fn decode(query: &PageQuery, token: &str) -> Result<(PagePosition, OriginTime), Error> {
-    let invalid = |problem: &str| Error::PageTokenInvalid {
-        problem: problem.into(),
-    };
-    let malformed =
-        || invalid("is not one that this service gave; pass next_page_token on as it is");
-    if token.len() > MAX_CHARS {
+    let content = checked_content(token, VERSION).ok_or_else(malformed)?;
+    if content.len() < HEAD + SORT_KEY {
         return Err(malformed());
     }
-    let raw = URL_SAFE_NO_PAD.decode(token).map_err(|_| malformed())?;
-    let (content, sum) = raw.split_at(raw.len().saturating_sub(CHECKSUM));
-    if content.len() < HEAD + SORT_KEY
-        || xxh3_64(content).to_be_bytes() != *sum
-        || content[0] != VERSION
-    {
-        return Err(malformed());
-    }
-    let word = |at: usize| {
-        content[at..at + 8]
-            .iter()
-            .fold(0, |n, b| n << 8 | u64::from(*b))
-    };
-    if word(1) != run_of(query) {
+    if word(&content, 1) != run_of(query) {
         return Err(invalid(
             "belongs to another parent, filter or order_by; begin again without a page_token",
         ));
     }
-    let value = word(HEAD + 1);
+    let value = word(&content, HEAD + 1);
     let key = match content[HEAD] {
         0 => SortKey::Time(value.cast_signed()),
         1 => SortKey::Priority(u8::try_from(value).map_err(|_| malformed())?),
@@ -98,8 +81,74 @@ pub fn decode(query: &PageQuery, token: &str) -> Result<(PagePosition, OriginTim
             key,
             name: name.ok_or_else(malformed)?,
         },
-        OriginTime(word(9)),
+        OriginTime(word(&content, 9)),
     ))
+}
+
+/// Version of the tokens of pages of lists: one is not taken for the other.
+const LISTS_VERSION: u8 = 2;
+
+/// The token for the page of lists after `after`.
+#[must_use]
+pub fn encode_lists(query: &ListsQuery, after: &ListName, fresh_to: OriginTime) -> String {
+    let mut raw = vec![LISTS_VERSION];
+    raw.extend_from_slice(&run_of_lists(query).to_be_bytes());
+    raw.extend_from_slice(&fresh_to.0.to_be_bytes());
+    raw.extend_from_slice(after.as_str().as_bytes());
+    let sum = xxh3_64(&raw);
+    raw.extend_from_slice(&sum.to_be_bytes());
+    URL_SAFE_NO_PAD.encode(raw)
+}
+
+/// Where the page of lists begins, and the least `fresh_to` of the pages before.
+///
+/// # Errors
+/// `PageTokenInvalid`: not a token, or one of another caller.
+pub fn decode_lists(query: &ListsQuery, token: &str) -> Result<(ListName, OriginTime), Error> {
+    let content = checked_content(token, LISTS_VERSION).ok_or_else(malformed)?;
+    if word(&content, 1) != run_of_lists(query) {
+        return Err(invalid(
+            "belongs to another caller; begin again without a page_token",
+        ));
+    }
+    let name = std::str::from_utf8(&content[HEAD..]).ok();
+    let name = name.and_then(ListName::parse).ok_or_else(malformed)?;
+    Ok((name, OriginTime(word(&content, 9))))
+}
+
+fn run_of_lists(query: &ListsQuery) -> u64 {
+    let whole = ListsQuery {
+        size: 0,
+        after: None,
+        ..query.clone()
+    };
+    xxh3_64(whole.to_string().as_bytes())
+}
+
+fn invalid(problem: &str) -> Error {
+    Error::PageTokenInvalid {
+        problem: problem.into(),
+    }
+}
+
+fn malformed() -> Error {
+    invalid("is not one that this service gave; pass next_page_token on as it is")
+}
+
+/// The bytes of a token without its checksum, if it is one of this version.
+fn checked_content(token: &str, version: u8) -> Option<Vec<u8>> {
+    if token.len() > MAX_CHARS {
+        return None;
+    }
+    let mut raw = URL_SAFE_NO_PAD.decode(token).ok()?;
+    let sum = raw.split_off(raw.len().checked_sub(CHECKSUM)?);
+    let is_valid = raw.len() >= HEAD && xxh3_64(&raw).to_be_bytes() == *sum && raw[0] == version;
+    is_valid.then_some(raw)
+}
+
+fn word(content: &[u8], at: usize) -> u64 {
+    let bytes = content[at..at + 8].iter();
+    bytes.fold(0, |n, b| n << 8 | u64::from(*b))
 }
 
 #[cfg(test)]

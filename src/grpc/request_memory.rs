@@ -58,6 +58,29 @@ impl RequestMemory for pb::WatchTodosRequest {
     }
 }
 
+impl RequestMemory for pb::GetTodoListRequest {}
+impl RequestMemory for pb::ListTodoListsRequest {}
+impl RequestMemory for pb::DeleteTodoListRequest {}
+
+impl RequestMemory for pb::CreateTodoListRequest {
+    fn elements(&self) -> usize {
+        self.todo_list.as_ref().map_or(0, member_bytes)
+    }
+}
+
+impl RequestMemory for pb::UpdateTodoListRequest {
+    fn elements(&self) -> usize {
+        let paths = self.update_mask.as_ref();
+        let paths = paths.map_or(0, |mask| mask.paths.capacity() * ELEMENT_BYTES);
+        paths + self.todo_list.as_ref().map_or(0, member_bytes)
+    }
+}
+
+/// A member is parsed into a map, and handed on as pairs.
+fn member_bytes(list: &pb::TodoList) -> usize {
+    list.members.len() * 2 * ELEMENT_BYTES
+}
+
 fn label_bytes(todo: &pb::Todo) -> usize {
     todo.labels.capacity() * ELEMENT_BYTES
 }

@@ -9,11 +9,12 @@ use std::{
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
+use prost::Message as _;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use super::{
-    convert, deadline,
+    convert, convert_lists, deadline,
     encoded::{EncodedChange, EncodedTodo},
     page_token, reply,
     request_memory::RequestMemory,
@@ -26,12 +27,14 @@ use super::{
     transport::Call,
 };
 use crate::{
+    auth,
     budget::{self, Count, Part, Reservation, WATCH_BYTES},
     cache::{
-        Answer, Cache, ReadOptions, TodoPage, WatchEvent, WatchMessage, WatchRequest, WriteOptions,
+        Answer, Cache, MAX_RESPONSE_BYTES, Permission, ReadOptions, TodoPage, WatchEvent,
+        WatchMessage, WatchRequest, WriteOptions, WritePermission, Written,
     },
     error::{Error, Unavailable},
-    model::{OriginId, PageQuery, ReadInfo, RequestId, TodoName},
+    model::{ListName, OriginId, PageQuery, ReadInfo, RequestId, TodoName, Write},
     pb,
 };
 
@@ -52,6 +55,20 @@ impl Todos {
             .get()
             .ok_or_else(|| Unavailable::NotConnected.into())
     }
+
+    /// A write, once it is parsed and the caller may do it.
+    async fn write(
+        &self,
+        caller: &Caller,
+        parsed: Result<(Write, Option<RequestId>), Error>,
+        list: Option<ListName>,
+        permission: WritePermission,
+    ) -> Result<Written, Error> {
+        let cache = self.cache()?;
+        let parsed = caller.permit(cache, parsed, list, Permission::Write(permission));
+        let (write, request_id) = parsed.await?;
+        cache.write(write, caller.write_options(request_id)).await
+    }
 }
 
 /// Decoded requests of fewer bytes are part of what every call is charged.
@@ -61,11 +78,13 @@ const SMALL_REQUEST_BYTES: usize = 4 << 10;
 struct Caller {
     deadline: Option<Instant>,
     call: Option<Arc<Call>>,
+    /// `None`: authentication is off.
+    identity: Option<auth::Caller>,
 }
 
 impl Caller {
     /// Whose share the call takes of what all callers use.
-    fn identity(&self) -> Option<Arc<budget::Caller>> {
+    fn share(&self) -> Option<Arc<budget::Caller>> {
         self.call.as_ref().map(|call| Arc::clone(call.caller()))
     }
 
@@ -76,17 +95,39 @@ impl Caller {
     ) -> Result<ReadOptions, Error> {
         let options = convert::read_options(consistency, self.deadline, origin)?;
         Ok(ReadOptions {
-            caller: self.identity(),
+            caller: self.share(),
+            identity: self.identity.clone(),
             ..options
         })
     }
 
     fn write_options(&self, request_id: Option<RequestId>) -> WriteOptions {
+        let identity = self.identity.clone();
         WriteOptions {
-            request_id,
+            request_id: match &identity {
+                Some(identity) => request_id.map(|id| id.of_caller(identity.principal())),
+                None => request_id,
+            },
             deadline: self.deadline,
-            caller: self.identity(),
+            caller: self.share(),
+            identity,
         }
+    }
+
+    /// What was parsed of a request. A caller without the right on its list learns that,
+    /// and not what else is wrong with the request (AIP-211).
+    async fn permit<T>(
+        &self,
+        cache: &Cache,
+        parsed: Result<T, Error>,
+        list: Option<ListName>,
+        permission: Permission,
+    ) -> Result<T, Error> {
+        if let (Err(_), Some(list), Some(_)) = (&parsed, list, &self.identity) {
+            let options = self.read_options(None, cache.origin_id())?;
+            Box::pin(cache.require_right(&list, permission, &options)).await?;
+        }
+        parsed
     }
 }
 
@@ -101,7 +142,15 @@ fn split<T: RequestMemory>(request: Request<T>) -> Result<(Caller, T), Error> {
         call.charge_decoded(bytes as u64)?;
     }
     let deadline = deadline::of(&metadata);
-    Ok((Caller { deadline, call }, message))
+    let identity = extensions.remove::<auth::Caller>();
+    Ok((
+        Caller {
+            deadline,
+            call,
+            identity,
+        },
+        message,
+    ))
 }
 
 /// What a name in the filter of a watch takes beside its text.
@@ -168,8 +217,9 @@ impl TodoService for Todos {
         let (caller, request) = split(request)?;
         let name = convert::todo_name("name", &request.name).map_err(Error::from)?;
         let cache = self.cache()?;
-        let options = caller.read_options(request.consistency, cache.origin_id())?;
-        let answer = cache.get(&name, &options).await?;
+        let options = caller.read_options(request.consistency, cache.origin_id());
+        let options = caller.permit(cache, options, Some(name.list()), Permission::GetTodos);
+        let answer = cache.get(&name, &options.await?).await?;
         let todo = EncodedTodo::from(answer.body);
         reply::check_todo(&todo)?;
         Ok(Response::new(GetTodoResponse {
@@ -185,8 +235,10 @@ impl TodoService for Todos {
         let (caller, request) = split(request)?;
         let names = convert::names(&request.names)?;
         let cache = self.cache()?;
-        let options = caller.read_options(request.consistency, cache.origin_id())?;
-        let answer = cache.get_many(&names, &options).await?;
+        let options = caller.read_options(request.consistency, cache.origin_id());
+        let list = names.first().map(TodoName::list);
+        let options = caller.permit(cache, options, list, Permission::GetTodos);
+        let answer = cache.get_many(&names, &options.await?).await?;
         let mut batch = BatchGetTodosResponse {
             todos: encoded(answer.body.todos),
             missing: to_strings(&answer.body.missing),
@@ -203,9 +255,14 @@ impl TodoService for Todos {
         request: Request<pb::ListTodosRequest>,
     ) -> Result<Response<ListTodosResponse>, Status> {
         let (caller, request) = split(request)?;
-        let (query, carried) = convert::page_query(&request)?;
         let cache = self.cache()?;
-        let options = caller.read_options(request.consistency, cache.origin_id())?;
+        let parsed = convert::page_query(&request).and_then(|query| {
+            let consistency = request.consistency.clone();
+            Ok((query, caller.read_options(consistency, cache.origin_id())?))
+        });
+        let list = ListName::parse(&request.parent);
+        let parsed = caller.permit(cache, parsed, list, Permission::ListTodos);
+        let ((query, carried), options) = parsed.await?;
         let mut query = Arc::new(query);
         loop {
             let page = page_reply(&query, cache.list(&query, carried, &options).await?);
@@ -226,11 +283,12 @@ impl TodoService for Todos {
         request: Request<pb::CreateTodoRequest>,
     ) -> Result<Response<CreateTodoResponse>, Status> {
         let (caller, request) = split(request)?;
-        let (write, request_id) = convert::create(request, now_ms())?;
-        let options = caller.write_options(request_id);
-        let done = self.cache()?.write(write, options).await?;
+        let list = ListName::parse(&request.parent);
+        let write = convert::create(request, now_ms());
+        let done = self.write(&caller, write, list, WritePermission::CreateTodo);
+        let done = done.await?;
         Ok(Response::new(CreateTodoResponse {
-            todo: reply::sendable_todo(done.todo),
+            todo: reply::sendable_todo(done.body),
             token: done.token.encode(),
         }))
     }
@@ -240,11 +298,13 @@ impl TodoService for Todos {
         request: Request<pb::UpdateTodoRequest>,
     ) -> Result<Response<UpdateTodoResponse>, Status> {
         let (caller, request) = split(request)?;
-        let (write, request_id) = convert::update(request)?;
-        let options = caller.write_options(request_id);
-        let done = self.cache()?.write(write, options).await?;
+        let list = request.todo.as_ref();
+        let list = list.and_then(|todo| Some(TodoName::parse(&todo.name)?.list()));
+        let write = convert::update(request);
+        let done = self.write(&caller, write, list, WritePermission::UpdateTodo);
+        let done = done.await?;
         Ok(Response::new(UpdateTodoResponse {
-            todo: reply::sendable_todo(done.todo),
+            todo: reply::sendable_todo(done.body),
             token: done.token.encode(),
         }))
     }
@@ -254,9 +314,10 @@ impl TodoService for Todos {
         request: Request<pb::DeleteTodoRequest>,
     ) -> Result<Response<pb::DeleteTodoResponse>, Status> {
         let (caller, request) = split(request)?;
-        let write = convert::delete(request)?;
-        let options = caller.write_options(None);
-        let done = self.cache()?.write(write, options).await?;
+        let list = TodoName::parse(&request.name).map(|name| name.list());
+        let write = convert::delete(request).map(|write| (write, None));
+        let done = self.write(&caller, write, list, WritePermission::DeleteTodo);
+        let done = done.await?;
         Ok(Response::new(pb::DeleteTodoResponse {
             token: done.token.encode(),
         }))
@@ -270,25 +331,123 @@ impl TodoService for Todos {
     ) -> Result<Response<Self::WatchTodosStream>, Status> {
         let (caller, request) = split(request)?;
         let cache = self.cache()?;
-        let mut watch = convert::watch(&request, cache.origin_id())?;
+        let watch = convert::watch(&request, cache.origin_id());
+        let list = ListName::parse(&request.parent);
+        let watch = caller.permit(cache, watch, list, Permission::WatchTodos);
+        let mut watch = watch.await?;
         let mut held = Vec::new();
         if let Some(call) = &caller.call {
             held = reserve_watch(call, &watch)?;
             watch.closing = call.closing().clone();
-            watch.caller = caller.identity();
+            watch.caller = caller.share();
         }
-        let messages = cache.watch(watch, caller.deadline).await?;
-        // The cache ends a stream only when the process or the connection closes,
-        // after a last progress message.
-        let end = futures::stream::once(async { Err(Status::from(Error::Draining)) });
-        let replies = messages
-            .map(move |message| {
-                let _held = &held;
-                Ok(watch_reply(message))
-            })
-            .chain(end);
+        let messages = cache
+            .watch(watch, caller.deadline, caller.identity.as_ref())
+            .await?;
+        // The cache ends a stream without an error only when the process or the
+        // connection closes, after a last progress message.
+        let end = futures::stream::once(async { Err(Error::Draining) });
+        let replies = messages.chain(end).scan(false, move |ended, message| {
+            let _held = &held;
+            let reply = message.map(watch_reply).map_err(Status::from);
+            // Nothing follows the first error.
+            let was_ended = std::mem::replace(ended, reply.is_err());
+            std::future::ready((!was_ended).then_some(reply))
+        });
         Ok(Response::new(Box::pin(replies)))
     }
+
+    async fn get_todo_list(
+        &self,
+        request: Request<pb::GetTodoListRequest>,
+    ) -> Result<Response<pb::GetTodoListResponse>, Status> {
+        let (caller, request) = split(request)?;
+        let name = convert::list_name("name", &request.name).map_err(Error::from)?;
+        let cache = self.cache()?;
+        let options = caller.read_options(request.consistency, cache.origin_id());
+        let options = caller.permit(cache, options, Some(name.clone()), Permission::GetList);
+        let answer = cache.get_list(&name, &options.await?).await?;
+        Ok(Response::new(pb::GetTodoListResponse {
+            todo_list: Some(answer.body),
+            read: read_info(&answer.read),
+        }))
+    }
+
+    async fn list_todo_lists(
+        &self,
+        request: Request<pb::ListTodoListsRequest>,
+    ) -> Result<Response<pb::ListTodoListsResponse>, Status> {
+        let (caller, request) = split(request)?;
+        let identity = caller.identity.as_ref();
+        let (query, carried) = convert_lists::lists_query(&request, identity)?;
+        let (query, cache) = (Arc::new(query), self.cache()?);
+        let options = caller.read_options(request.consistency, cache.origin_id())?;
+        let limit = MAX_RESPONSE_BYTES - LISTS_PAGE_BYTES;
+        let Answer { body, read } = cache.list_lists(&query, carried, limit, &options).await?;
+        let fresh_to = read.token.fresh_to;
+        let next = body.next;
+        let next = next.map(|next| page_token::encode_lists(&query, &next, fresh_to));
+        Ok(reply::list_response(pb::ListTodoListsResponse {
+            todo_lists: body.lists,
+            next_page_token: next.unwrap_or_default(),
+            read: read_info(&read),
+            unreadable: body.unreadable.iter().map(ToString::to_string).collect(),
+        }))
+    }
+
+    async fn create_todo_list(
+        &self,
+        request: Request<pb::CreateTodoListRequest>,
+    ) -> Result<Response<pb::CreateTodoListResponse>, Status> {
+        let (caller, request) = split(request)?;
+        let identity = caller.identity.as_ref();
+        let (write, request_id) = convert_lists::create_list(request, now_ms(), identity)?;
+        let options = caller.write_options(request_id);
+        let done = self.cache()?.write(write, options).await?;
+        Ok(Response::new(pb::CreateTodoListResponse {
+            todo_list: decoded_list(done.body),
+            token: done.token.encode(),
+        }))
+    }
+
+    async fn update_todo_list(
+        &self,
+        request: Request<pb::UpdateTodoListRequest>,
+    ) -> Result<Response<pb::UpdateTodoListResponse>, Status> {
+        let (caller, request) = split(request)?;
+        let list = request.todo_list.as_ref();
+        let list = list.and_then(|list| ListName::parse(&list.name));
+        let write = convert_lists::update_list(request).map(|write| (write, None));
+        let done = self.write(&caller, write, list, WritePermission::UpdateList);
+        let done = done.await?;
+        Ok(Response::new(pb::UpdateTodoListResponse {
+            todo_list: decoded_list(done.body),
+            token: done.token.encode(),
+        }))
+    }
+
+    async fn delete_todo_list(
+        &self,
+        request: Request<pb::DeleteTodoListRequest>,
+    ) -> Result<Response<pb::DeleteTodoListResponse>, Status> {
+        let (caller, request) = split(request)?;
+        let list = ListName::parse(&request.name);
+        let write = convert_lists::delete_list(request).map(|write| (write, None));
+        let done = self.write(&caller, write, list, WritePermission::DeleteList);
+        let done = done.await?;
+        Ok(Response::new(pb::DeleteTodoListResponse {
+            token: done.token.encode(),
+        }))
+    }
+}
+
+/// What a page of lists takes beside its lists: token, next token.
+const LISTS_PAGE_BYTES: usize = 4 << 10;
+
+/// The list of a write's reply; `None` after a repetition whose list is gone.
+fn decoded_list(body: Bytes) -> Option<pb::TodoList> {
+    let list = pb::TodoList::decode(body).ok();
+    list.filter(|list| !list.name.is_empty())
 }
 
 fn page_reply(query: &PageQuery, answer: Answer<TodoPage>) -> ListTodosResponse {
@@ -308,6 +467,8 @@ fn page_reply(query: &PageQuery, answer: Answer<TodoPage>) -> ListTodosResponse 
 
 fn watch_reply(message: WatchMessage) -> WatchTodosResponse {
     let event = match message.event {
+        // The cache keeps these to itself: they say nothing new.
+        WatchEvent::ListChanged => Event::Progress(pb::WatchProgress::default()),
         WatchEvent::Change { change, todo } => {
             let todo = todo.and_then(reply::sendable_todo);
             Event::Change(EncodedChange::new(change, todo))

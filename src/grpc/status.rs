@@ -12,7 +12,7 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::{
     error::{Error, FieldProblem, shorten},
-    model::{ReadInfo, Source, Token},
+    model::{ReadInfo, Resource, Source, Token},
     pb::{self, ErrorReason},
 };
 
@@ -206,18 +206,31 @@ fn classify(error: Error) -> (Code, ErrorReason, ErrorDetails) {
                 field(values, name, "belongs to another database"),
             )
         }
-        Error::TodoNotFound { name, read, token } => {
+        Error::NotFound { name, read, token } => {
             let mut values = metadata([("name", name.to_string())]);
             values.extend(read.map(read_metadata).unwrap_or_default());
             values.extend(token_metadata(token));
-            (Code::NotFound, ErrorReason::TodoNotFound, with(values))
+            let reason = match name {
+                Resource::Todo(_) => ErrorReason::TodoNotFound,
+                Resource::List(_) => ErrorReason::ListNotFound,
+            };
+            (Code::NotFound, reason, with(values))
         }
-        Error::TodoAlreadyExists { name, token } => {
+        Error::AlreadyExists { name, token } => {
             let mut values = metadata([("name", name.to_string())]);
             values.extend(token_metadata(Some(token)));
+            let reason = match name {
+                Resource::Todo(_) => ErrorReason::TodoAlreadyExists,
+                Resource::List(_) => ErrorReason::ListAlreadyExists,
+            };
+            (Code::AlreadyExists, reason, with(values))
+        }
+        Error::ListNotEmpty { list, token } => {
+            let mut values = metadata([("name", list.to_string())]);
+            values.extend(token_metadata(Some(token)));
             (
-                Code::AlreadyExists,
-                ErrorReason::TodoAlreadyExists,
+                Code::FailedPrecondition,
+                ErrorReason::ListNotEmpty,
                 with(values),
             )
         }
@@ -235,7 +248,7 @@ fn classify(error: Error) -> (Code, ErrorReason, ErrorDetails) {
             values.extend(token_metadata(Some(token)));
             (Code::Aborted, ErrorReason::EtagMismatch, with(values))
         }
-        Error::TodoUnreadable {
+        Error::Unreadable {
             name,
             field,
             problem,
@@ -249,7 +262,11 @@ fn classify(error: Error) -> (Code, ErrorReason, ErrorDetails) {
             ]);
             values.extend(read.map(|read| read_metadata(*read)).unwrap_or_default());
             values.extend(token_metadata(token));
-            (Code::DataLoss, ErrorReason::TodoUnreadable, with(values))
+            let reason = match name {
+                Resource::Todo(_) => ErrorReason::TodoUnreadable,
+                Resource::List(_) => ErrorReason::ListUnreadable,
+            };
+            (Code::DataLoss, reason, with(values))
         }
         Error::OriginUnavailable { cause, retry_after } => {
             let values = metadata([("problem", origin_problem(&cause))]);
@@ -326,15 +343,20 @@ fn classify(error: Error) -> (Code, ErrorReason, ErrorDetails) {
             permission,
             resource,
             principal,
-        } => (
-            Code::PermissionDenied,
-            ErrorReason::PermissionDenied,
-            with(metadata([
+            token,
+        } => {
+            let mut values = metadata([
                 ("permission", permission.into()),
                 ("resource", resource),
                 ("principal", principal.as_ref().into()),
-            ])),
-        ),
+            ]);
+            values.extend(token_metadata(token));
+            (
+                Code::PermissionDenied,
+                ErrorReason::PermissionDenied,
+                with(values),
+            )
+        }
         Error::WriteOutcomeUnknown { cause } => (
             Code::Unknown,
             ErrorReason::WriteOutcomeUnknown,
@@ -555,8 +577,8 @@ mod tests {
                 &["value"],
             ),
             (
-                Error::TodoNotFound {
-                    name: name(),
+                Error::NotFound {
+                    name: name().into(),
                     read: Some(read),
                     token: None,
                 },
@@ -565,8 +587,8 @@ mod tests {
                 &["name", "token", "source", "staleness_bound_ms"],
             ),
             (
-                Error::TodoNotFound {
-                    name: name(),
+                Error::NotFound {
+                    name: name().into(),
                     read: None,
                     token: Some(token),
                 },
@@ -575,8 +597,8 @@ mod tests {
                 &["token"],
             ),
             (
-                Error::TodoAlreadyExists {
-                    name: name(),
+                Error::AlreadyExists {
+                    name: name().into(),
                     token,
                 },
                 Code::AlreadyExists,
@@ -585,7 +607,7 @@ mod tests {
             ),
             (
                 Error::EtagMismatch {
-                    name: name(),
+                    name: name().into(),
                     given: text(),
                     current: text(),
                     token,
@@ -595,8 +617,8 @@ mod tests {
                 &["token", "given", "current"],
             ),
             (
-                Error::TodoUnreadable {
-                    name: name(),
+                Error::Unreadable {
+                    name: name().into(),
                     field: text(),
                     problem: text(),
                     read: Some(read.into()),
@@ -670,6 +692,7 @@ mod tests {
                     permission: "todos.create",
                     resource: "lists/a".into(),
                     principal: "user:ada".into(),
+                    token: None,
                 },
                 Code::PermissionDenied,
                 "PERMISSION_DENIED",
@@ -706,8 +729,8 @@ mod tests {
             assert_eq!(details.retry_info().is_some(), retry, "{reason}");
             assert_eq!(details.bad_request().is_some(), bad, "{reason}");
         }
-        let status = Status::from(Error::TodoNotFound {
-            name: name(),
+        let status = Status::from(Error::NotFound {
+            name: name().into(),
             read: Some(read),
             token: None,
         });

@@ -21,7 +21,7 @@ use crate::{
     budget::{Budgets, Caller, Count, FairQueue, Part, Reservation},
     coherence::{Joined, LoadRequirement, SingleFlight},
     error::{Error, Unavailable},
-    model::{Key, Mono, OriginTime, PageQuery, Source, Stamped, TodoName, Value},
+    model::{Key, Mono, OriginTime, Source, Stamped, TodoName, Value},
     origin::{Origin, OriginError},
     telemetry::{Kind, Metrics},
     tier::Tiers,
@@ -92,7 +92,8 @@ struct State {
     /// The place of each key of `flights`, for the caller that asked first.
     places: HashMap<Key, Reservation>,
     todos: FairQueue<TodoName>,
-    pages: FairQueue<Arc<PageQuery>>,
+    /// Pages, and documents and pages of lists: each is a load of its own.
+    pages: FairQueue<Key>,
     todo_loads: usize,
     /// What a todo is expected to have, from those loaded last.
     todo_bytes: u64,
@@ -256,16 +257,16 @@ impl Loader {
         while !running.is_full(None) {
             let admitted =
                 |caller: Option<&Arc<Caller>>| !running.is_full(caller.map(AsRef::as_ref));
-            let Some((caller, query)) = state.pages.pop_if(admitted) else {
+            let Some((caller, key)) = state.pages.pop_if(admitted) else {
                 break;
             };
             let place = running.force(caller.as_ref(), 1);
-            let (key, began) = (Key::Page(Arc::clone(&query)), self.tracker.now());
+            let began = self.tracker.now();
             let keys = std::slice::from_ref(&key);
             let after = state.flights.begin(keys, self.load_after(keys), began);
             let loader = Arc::clone(self);
             self.tasks
-                .spawn(async move { loader.load_page(&query, key, after, began, place).await });
+                .spawn(async move { loader.load_page(key, after, began, place).await });
         }
     }
 
@@ -329,19 +330,21 @@ impl Loader {
 
     async fn load_page(
         self: Arc<Self>,
-        query: &PageQuery,
         key: Key,
         after: OriginTime,
         began: Mono,
         place: Reservation,
     ) {
-        self.count_load("page", 1);
+        let kind = if matches!(key, Key::List(_)) {
+            "list"
+        } else {
+            "page"
+        };
+        self.count_load(kind, 1);
         let limit = self.timeout();
-        let load = self.origin.load_page(query, after, limit);
-        let outcome = self.bounded(limit, load).await.map(|(as_of, page)| {
-            let value = Value::Page(Arc::new(page));
-            (Stamped { as_of, value }, Source::Origin)
-        });
+        let load = self.load_alone(&key, after, limit);
+        let stamped = |(as_of, value)| (Stamped { as_of, value }, Source::Origin);
+        let outcome = self.bounded(limit, load).await.map(stamped);
         if let Ok((stamped, _)) = &outcome {
             // Near in any case: the page may be served within its grace.
             self.tiers.near.put(&key, stamped.clone(), Some(began));
@@ -353,6 +356,26 @@ impl Loader {
         drop(place);
         state.end(key, &outcome);
         self.begin_loads(&mut state);
+    }
+
+    async fn load_alone(
+        &self,
+        key: &Key,
+        after: OriginTime,
+        limit: Duration,
+    ) -> Result<(OriginTime, Value), OriginError> {
+        match key {
+            Key::Page(query) => {
+                let (as_of, page) = self.origin.load_page(query, after, limit).await?;
+                Ok((as_of, Value::Page(Arc::new(page))))
+            }
+            Key::Lists(query) => {
+                let (as_of, page) = self.origin.load_lists(query, after, limit).await?;
+                Ok((as_of, Value::Lists(Arc::new(page))))
+            }
+            Key::List(name) => self.origin.load_list(name, after, limit).await,
+            Key::Todo(_) => Err(OriginError::unavailable("a todo was loaded as a page")),
+        }
     }
 
     fn is_current(&self, key: &Key, stamped: &Stamped) -> bool {
@@ -416,7 +439,9 @@ impl State {
         let caller = place.and_then(|place| place.caller().cloned());
         match key {
             Key::Todo(name) => self.todos.push(caller.as_ref(), name),
-            Key::Page(query) => self.pages.push(caller.as_ref(), query),
+            Key::Page(_) | Key::List(_) | Key::Lists(_) => {
+                self.pages.push(caller.as_ref(), key);
+            }
         }
     }
 

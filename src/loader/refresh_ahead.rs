@@ -90,7 +90,10 @@ impl Loader {
         // The last change of each todo comes first and takes its count.
         let changes = batch.iter().rev().filter_map(|item| match &item.event {
             FeedEvent::Change(change) => Some(change),
-            FeedEvent::Reset { .. } | FeedEvent::Heartbeat { .. } | FeedEvent::Nothing => None,
+            FeedEvent::Reset { .. }
+            | FeedEvent::List(_)
+            | FeedEvent::Heartbeat { .. }
+            | FeedEvent::Nothing => None,
         });
         let hot = changes.filter(|change| self.is_worth_refreshing(&change.name, change.time));
         let requests: Vec<_> = hot

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use super::Change;
+use super::{Change, ListName};
 
-/// One thing that watchers are sent: a change, or a reset. Cheap to clone: all
-/// watchers share one change.
+/// What happened to what is watched. Cheap to clone: all watchers share one change.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// A todo changed.
     Change(Arc<Change>),
+    /// The document of a list changed. It is not sent: the right to go on is checked
+    /// again.
+    List(ListName),
     /// The client must read again everything that it cached. A reset absorbs
     /// the other events of its commit time.
     Reset {

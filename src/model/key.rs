@@ -1,8 +1,8 @@
-//! What is cached and loaded: one todo, or one page of names.
+//! What is cached and loaded: one todo, one page of names, or the same of lists.
 
 use std::{fmt, sync::Arc};
 
-use super::{PageQuery, TodoName};
+use super::{ListName, ListsQuery, PageQuery, TodoName};
 
 /// The key of a cached or loaded value, the same for near, shared and loads.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -11,6 +11,10 @@ pub enum Key {
     Todo(TodoName),
     /// A page of a list.
     Page(Arc<PageQuery>),
+    /// The document of a list.
+    List(ListName),
+    /// A page of the names of lists.
+    Lists(Arc<ListsQuery>),
 }
 
 /// A borrowed [`Key`]: what a lookup needs. Hashes like `Key`.
@@ -20,6 +24,10 @@ pub enum KeyRef<'a> {
     Todo(&'a TodoName),
     /// A page of a list.
     Page(&'a Arc<PageQuery>),
+    /// The document of a list.
+    List(&'a ListName),
+    /// A page of the names of lists.
+    Lists(&'a Arc<ListsQuery>),
 }
 
 impl Key {
@@ -29,6 +37,8 @@ impl Key {
         match self {
             Self::Todo(name) => KeyRef::Todo(name),
             Self::Page(query) => KeyRef::Page(query),
+            Self::List(name) => KeyRef::List(name),
+            Self::Lists(query) => KeyRef::Lists(query),
         }
     }
 }
@@ -40,16 +50,20 @@ impl KeyRef<'_> {
         match self {
             Self::Todo(name) => Key::Todo(name.clone()),
             Self::Page(query) => Key::Page(Arc::clone(query)),
+            Self::List(name) => Key::List(name.clone()),
+            Self::Lists(query) => Key::Lists(Arc::clone(query)),
         }
     }
 }
 
-/// The full name of the todo, or the query of the page.
+/// The full name of the todo or list, or the query of the page.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Todo(name) => name.fmt(f),
             Self::Page(query) => query.fmt(f),
+            Self::List(name) => name.fmt(f),
+            Self::Lists(query) => query.fmt(f),
         }
     }
 }

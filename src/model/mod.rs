@@ -4,6 +4,7 @@ mod change;
 mod event;
 mod field;
 mod key;
+mod list;
 mod name;
 mod query;
 mod read_info;
@@ -17,6 +18,9 @@ pub use change::{Change, ChangeKind, Touched};
 pub use event::Event;
 pub use field::{FieldProblem, shorten};
 pub use key::{Key, KeyRef};
+pub use list::{
+    ListPatch, ListsPage, ListsQuery, MAX_MEMBERS, Resource, member_problem, role_of, validate_list,
+};
 pub use name::{ListName, TodoName};
 pub use query::{Condition, DueValue, Filter, Op, Order, PagePosition, PageQuery, SortKey};
 pub use read_info::{ReadInfo, Source};

@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{OriginTime, PagePosition, TodoName};
+use prost::Message as _;
+
+use super::{ListsPage, OriginTime, PagePosition, TodoName};
+use crate::pb;
 
 /// A value and the time at which the origin's state of its key was exactly
 /// this.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Stamped {
     /// The stamp.
     pub as_of: OriginTime,
@@ -17,16 +20,20 @@ pub struct Stamped {
 }
 
 /// The state of a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// A todo, encoded as the message `todo.v1.Todo`, etag included.
     Todo(Bytes),
-    /// No such todo: a value like any other.
+    /// No such todo, or no document of the list: a value like any other.
     Absent,
-    /// There is a document, but it cannot be read as a todo.
+    /// There is a document, but it cannot be read as a todo or as a list.
     Unreadable(Arc<Unreadable>),
     /// A page of a list.
     Page(Arc<Page>),
+    /// A list, etag included.
+    List(Arc<pb::TodoList>),
+    /// A page of the names of lists.
+    Lists(Arc<ListsPage>),
 }
 
 impl Value {
@@ -38,11 +45,13 @@ impl Value {
             Self::Absent => 0,
             Self::Unreadable(why) => why.field.len() + why.problem.len(),
             Self::Page(page) => page.names.len() * 100,
+            Self::List(list) => list.encoded_len(),
+            Self::Lists(page) => page.names.len() * 100,
         }
     }
 }
 
-/// Why a stored document cannot be read as a todo.
+/// Why a stored document cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
     /// The field that has it wrong.

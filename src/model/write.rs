@@ -1,12 +1,13 @@
 //! What a write asks of the origin, and what comes back.
 
 use bytes::Bytes;
+use prost::Message as _;
 use uuid::Uuid;
 
-use super::{OriginTime, Patch, TodoName};
+use super::{ListName, ListPatch, OriginTime, Patch, Resource, TodoName};
 use crate::pb;
 
-/// One write of one todo.
+/// One write of one todo or list.
 #[derive(Clone, Debug)]
 pub enum Write {
     /// Create it; refused if there is one.
@@ -37,16 +38,46 @@ pub enum Write {
         /// Succeed if there is none.
         allow_missing: bool,
     },
+    /// Create a list; refused if there is one.
+    CreateList {
+        /// Its name.
+        name: ListName,
+        /// Its fields, already validated; name, times and etag are set by the
+        /// origin.
+        list: pb::TodoList,
+    },
+    /// Change some fields of a list.
+    UpdateList {
+        /// Its name.
+        name: ListName,
+        /// The fields to change, already validated.
+        patch: ListPatch,
+        /// Refused unless the stored list has this etag.
+        etag: Option<String>,
+    },
+    /// Delete a list.
+    DeleteList {
+        /// Its name.
+        name: ListName,
+        /// Refused unless the stored list has this etag.
+        etag: Option<String>,
+        /// Delete its todos as well, in bounded batches, before the list. Without it,
+        /// refused if there is any.
+        force: bool,
+    },
 }
 
 impl Write {
-    /// Which todo.
+    /// What it writes.
     #[must_use]
-    pub const fn name(&self) -> &TodoName {
+    pub fn name(&self) -> Resource {
         match self {
             Self::Create { name, .. } | Self::Update { name, .. } | Self::Delete { name, .. } => {
-                name
+                name.clone().into()
             }
+            Self::CreateList { name, .. }
+            | Self::UpdateList { name, .. }
+            | Self::DeleteList { name, .. } => name.clone().into(),
         }
     }
 
@@ -60,7 +91,13 @@ impl Write {
                 let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
                 text(&patch.title) + text(&patch.notes) + patch.labels.as_deref().map_or(0, texts)
             }
-            Self::Delete { .. } => 0,
+            Self::CreateList { list, .. } => list.encoded_len(),
+            Self::UpdateList { patch, .. } => {
+                let members = patch.members.iter().flatten();
+                let members: usize = members.map(|(member, _)| member.len()).sum();
+                patch.title.as_ref().map_or(0, String::len) + members
+            }
+            Self::Delete { .. } | Self::DeleteList { .. } => 0,
         }
     }
 }
@@ -75,12 +112,27 @@ pub struct RequestId {
     pub fingerprint: [u8; 16],
 }
 
+impl RequestId {
+    /// The same id of another caller is another one.
+    #[must_use]
+    pub fn of_caller(self, principal: &str) -> Self {
+        let mut hash = blake3::Hasher::new();
+        hash.update(self.id.as_bytes()).update(principal.as_bytes());
+        let mut id = [0; 16];
+        id.copy_from_slice(&hash.finalize().as_bytes()[..16]);
+        Self {
+            id: Uuid::from_bytes(id),
+            ..self
+        }
+    }
+}
+
 /// A write that took place (or, repeated under its request id, had taken
 /// place).
 #[derive(Clone, Debug)]
 pub struct WriteDone {
-    /// The todo as it is now, encoded with its etag; after a delete: empty.
-    pub todo: Bytes,
+    /// The todo or list as it is now, encoded with its etag; after a delete: empty.
+    pub body: Bytes,
     /// An upper bound of the write's commit time: right for fence and token,
     /// never a stamp.
     pub time: OriginTime,

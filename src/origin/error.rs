@@ -60,7 +60,13 @@ pub enum WriteError {
         /// Upper bound of the time of the state that refused it.
         at: OriginTime,
     },
-    /// The stored document cannot be read as a todo, so it is not changed.
+    /// The list to be deleted contains todos.
+    #[error("not empty")]
+    NotEmpty {
+        /// Upper bound of the time of the state that refused it.
+        at: OriginTime,
+    },
+    /// The stored document cannot be read as a todo or list, so it is not changed.
     #[error("unreadable")]
     Unreadable {
         /// The wrong field.

@@ -13,7 +13,8 @@ pub use self::error::{Cause, ConnectError, FeedError, Imported, OriginError, Rul
 
 use crate::{
     model::{
-        Change, OriginId, OriginTime, Page, PageQuery, RequestId, TodoName, Value, Write, WriteDone,
+        Change, ListName, ListsPage, ListsQuery, OriginId, OriginTime, Page, PageQuery, RequestId,
+        TodoName, Value, Write, WriteDone,
     },
     pb,
 };
@@ -65,6 +66,32 @@ pub trait Origin: Send + Sync + 'static {
         after: OriginTime,
         limit: Duration,
     ) -> Result<(OriginTime, Page), OriginError>;
+
+    /// The exact state of a list's document at one time `>= after`: a list, absent,
+    /// or unreadable.
+    ///
+    /// # Errors
+    /// As `load_todos`.
+    async fn load_list(
+        &self,
+        name: &ListName,
+        after: OriginTime,
+        limit: Duration,
+    ) -> Result<(OriginTime, Value), OriginError>;
+
+    /// The exact page of the names of lists at one time `>= after`. With members:
+    /// of lists whose document has one of them, which may be unreadable. Without: of
+    /// all lists that have a document or contain a todo. Names that are no list's
+    /// name do not exist.
+    ///
+    /// # Errors
+    /// As `load_todos`.
+    async fn load_lists(
+        &self,
+        query: &ListsQuery,
+        after: OriginTime,
+        limit: Duration,
+    ) -> Result<(OriginTime, ListsPage), OriginError>;
 
     /// A small majority write to this replica's own document. Returns the time
     /// of the write: above every write that anyone had acknowledged before the
@@ -178,6 +205,8 @@ pub struct FeedItem {
 pub enum FeedEvent {
     /// A todo changed. Its `time` is the item's.
     Change(Change),
+    /// The document of a list was inserted, changed or deleted.
+    List(ListName),
     /// A heartbeat of this replica came back.
     Heartbeat {
         /// Its number.

@@ -12,6 +12,7 @@ use quick_cache::{
 };
 
 use crate::model::{Condition, Key, KeyRef, Mono, OriginTime, PageQuery, Stamped, Value};
+use crate::pb::TodoList;
 
 /// Bytes of an entry beside its key and value: the table's slots, the headers of
 /// its allocations, what the allocator rounds up, and fragmentation under churn.
@@ -49,6 +50,11 @@ impl Weighter<Key, NearEntry> for Weight {
         let key = match key {
             Key::Todo(name) => name.as_str().len(),
             Key::Page(query) => query_bytes(query),
+            Key::List(name) => name.as_str().len(),
+            Key::Lists(query) => {
+                let members = query.members.iter().flat_map(|members| members.iter());
+                members.map(|member| member.len() + 2 * ALLOCATION).sum()
+            }
         };
         let value = match &entry.stamped.value {
             Value::Todo(todo) => todo.len(),
@@ -60,9 +66,23 @@ impl Weighter<Key, NearEntry> for Weight {
                 .iter()
                 .map(|name| name.as_str().len() + 16 + 16 + ALLOCATION)
                 .sum(),
+            Value::Lists(page) => {
+                let names = page.names.iter();
+                names
+                    .map(|name| name.as_str().len() + 16 + 16 + ALLOCATION)
+                    .sum()
+            }
+            Value::List(list) => list_bytes(list),
         };
         ENTRY_OVERHEAD + (key + value) as u64
     }
+}
+
+/// Bytes that a list takes: a member is a slot of the table and an allocation.
+fn list_bytes(list: &TodoList) -> usize {
+    let members = list.members.keys();
+    let members: usize = members.map(|name| name.len() + 40 + ALLOCATION).sum();
+    size_of::<TodoList>() + list.name.len() + list.title.len() + 3 * ALLOCATION + members
 }
 
 /// Bytes that a query takes, the text of its labels included.

@@ -9,7 +9,15 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::model::{OriginTime, Page, PagePosition, SortKey, Stamped, TodoName, Unreadable, Value};
+use prost::Message as _;
+
+use crate::{
+    model::{
+        ListName, ListsPage, OriginTime, Page, PagePosition, SortKey, Stamped, TodoName,
+        Unreadable, Value,
+    },
+    pb,
+};
 
 /// Format version. Records of other versions are misses.
 const VERSION: u8 = 1;
@@ -20,6 +28,8 @@ const TODO: u8 = 1;
 const ABSENT: u8 = 2;
 const UNREADABLE: u8 = 3;
 const PAGE: u8 = 4;
+const LIST: u8 = 5;
+const LISTS: u8 = 6;
 
 /// Why a record was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +79,18 @@ pub fn encode(scope: u64, key: &str, stamped: &Stamped) -> Bytes {
         Value::Page(page) => {
             raw.put_u8(PAGE);
             put_page(&mut raw, page);
+        }
+        Value::List(list) => {
+            raw.put_u8(LIST);
+            raw.put_slice(&list.encode_to_vec());
+        }
+        Value::Lists(page) => {
+            raw.put_u8(LISTS);
+            raw.put_u8(page.more.into());
+            raw.put_u32(u32::try_from(page.names.len()).unwrap_or(u32::MAX));
+            for name in &page.names {
+                put_text(&mut raw, name.as_str());
+            }
         }
     }
     let sum = xxh3_64(&raw);
@@ -180,9 +202,22 @@ impl Reader {
                 problem: self.string()?,
             })),
             PAGE => Value::Page(Arc::new(self.page()?)),
+            LIST => {
+                let raw = self.take(self.raw.len())?;
+                Value::List(Arc::new(pb::TodoList::decode(raw).ok()?))
+            }
+            LISTS => Value::Lists(Arc::new(self.lists()?)),
             _ => return None,
         };
         self.raw.is_empty().then_some(value)
+    }
+
+    fn lists(&mut self) -> Option<ListsPage> {
+        let more = self.byte()? == 1;
+        let count = self.length()?;
+        let mut name = || ListName::parse(std::str::from_utf8(&self.text()?).ok()?);
+        let names = (0..count).map(|_| name()).collect::<Option<Vec<_>>>()?;
+        Some(ListsPage { names, more })
     }
 
     fn page(&mut self) -> Option<Page> {
@@ -226,6 +261,11 @@ mod tests {
                 next,
             }))
         };
+        let list = pb::TodoList {
+            name: "lists/home".into(),
+            members: [("ada".to_owned(), pb::Role::Owner.into())].into(),
+            ..pb::TodoList::default()
+        };
         let unreadable = Unreadable {
             field: "title".into(),
             problem: "is an int".into(),
@@ -240,6 +280,11 @@ mod tests {
             page(next(SortKey::Priority(3))),
             page(next(SortKey::Missing)),
             page(next(SortKey::Wrong)),
+            Value::List(Arc::new(list)),
+            Value::Lists(Arc::new(ListsPage {
+                names: vec![ListName::parse("lists/home").expect("a name")],
+                more: true,
+            })),
         ]
         .into_iter()
         .map(|value| Stamped {
@@ -294,7 +339,7 @@ mod tests {
                         || matches!(
                             decoded,
                             Ok(Stamped {
-                                value: Value::Todo(_),
+                                value: Value::Todo(_) | Value::List(_),
                                 ..
                             })
                         )

@@ -109,6 +109,17 @@ pub fn shared_key(scope: u64, key: &Key) -> SharedKey {
                 xxh3_128(query.to_string().as_bytes())
             ),
         },
+        Key::List(name) => SharedKey {
+            list: name.to_string(),
+            key: format!("{scope:016x}:{name}"),
+        },
+        Key::Lists(query) => SharedKey {
+            list: "lists".to_owned(),
+            key: format!(
+                "{scope:016x}:lists:{:032x}",
+                xxh3_128(query.to_string().as_bytes())
+            ),
+        },
     }
 }
 
@@ -119,13 +130,14 @@ fn is_of(key: &Key, value: &Value) -> bool {
         (Key::Todo(name), Value::Todo(todo)) => {
             pb::Todo::decode(todo.clone()).is_ok_and(|todo| todo.name == name.as_str())
         }
-        (Key::Todo(_), Value::Absent | Value::Unreadable(_)) => true,
+        (Key::Todo(_) | Key::List(_), Value::Absent | Value::Unreadable(_)) => true,
+        (Key::List(name), Value::List(list)) => list.name == name.as_str(),
+        (Key::Lists(query), Value::Lists(page)) => page.names.len() <= query.size as usize,
         (Key::Page(query), Value::Page(page)) => {
             let of_list = |name: &crate::model::TodoName| name.parent() == query.list.as_str();
             page.names.len() <= query.size as usize && page.names.iter().all(of_list)
         }
-        (Key::Todo(_), Value::Page(_))
-        | (Key::Page(_), Value::Todo(_) | Value::Absent | Value::Unreadable(_)) => false,
+        _ => false,
     }
 }
 

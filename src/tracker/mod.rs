@@ -21,7 +21,7 @@ use tokio::{
 pub use self::{clock::Clock, heartbeats::Heartbeats};
 use crate::{
     coherence::{HeartbeatLog, Watermarks},
-    model::{Mono, OriginTime, TodoName},
+    model::{Mono, OriginTime, Resource},
     origin::{Cause, Origin},
     telemetry::Metrics,
 };
@@ -173,12 +173,18 @@ impl OriginTracker {
     /// Raises every stripe that the feed will raise for a write of this replica,
     /// before the write is acknowledged. `time` is an upper bound of its commit time:
     /// valid for fences and tokens, never as a stamp. `moves`: the write can
-    /// move the todo in pages of its list.
-    pub fn record_own_write(&self, name: &TodoName, moves: bool, time: OriginTime) {
+    /// move a todo in pages of its list.
+    pub fn record_own_write(&self, name: &Resource, moves: bool, time: OriginTime) {
         self.own_write.fetch_max(time.0, Ordering::AcqRel);
-        self.watermarks.raise_todo(name.as_str(), time);
-        if moves {
-            self.watermarks.raise_list_by_own_write(name.parent(), time);
+        match name {
+            Resource::Todo(name) => {
+                self.watermarks.raise_todo(name.as_str(), time);
+                if moves {
+                    self.watermarks
+                        .raise_lists_by_own_write(name.parent(), time);
+                }
+            }
+            Resource::List(name) => self.watermarks.raise_list_document(name.as_str(), time),
         }
     }
 

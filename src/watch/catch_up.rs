@@ -140,6 +140,7 @@ impl Watches {
 fn add_item(groups: &mut CommitGroups, item: FeedItem) -> Result<ClosedTimes, FeedError> {
     let event = match item.event {
         FeedEvent::Change(change) => Some(Event::Change(Arc::new(change))),
+        FeedEvent::List(name) => Some(Event::List(name)),
         FeedEvent::Reset { reason } => Some(Event::Reset {
             reason: reason.into(),
         }),

@@ -206,6 +206,7 @@ impl State {
         let list = self.lists.entry(name.clone()).or_insert_with(|| {
             let concerns = |event: &Event| match event {
                 Event::Change(change) => change.name.parent() == name.as_str(),
+                Event::List(changed) => changed == name,
                 Event::Reset { .. } => true,
             };
             let groups = ring.since(ring.start()).into_iter().flatten();
@@ -269,12 +270,13 @@ fn take<'a>(available: impl Iterator<Item = &'a Group>) -> Vec<Group> {
 }
 
 /// The lists of a group, each once.
-fn parents(events: &[Event]) -> BTreeSet<&str> {
-    let changes = events.iter().filter_map(|event| match event {
-        Event::Change(change) => Some(change),
+fn parents<'a>(events: &'a [Event]) -> BTreeSet<&'a str> {
+    let parent = |event: &'a Event| match event {
+        Event::Change(change) => Some(change.name.parent()),
+        Event::List(name) => Some(name.as_str()),
         Event::Reset { .. } => None,
-    });
-    changes.map(|change| change.name.parent()).collect()
+    };
+    events.iter().filter_map(parent).collect()
 }
 
 #[cfg(test)]
@@ -313,6 +315,7 @@ mod tests {
             after: None,
             seen: OriginTime::ZERO,
             include_todo: false,
+            checks_right: false,
             progress_interval: Duration::from_secs(10),
             closing: CancellationToken::new(),
             caller: None,
@@ -337,7 +340,7 @@ mod tests {
             while let Some(delivery) = next {
                 times.push(match delivery.event {
                     Event::Change(change) => change.time.0,
-                    Event::Reset { .. } => 0,
+                    Event::List(_) | Event::Reset { .. } => 0,
                 });
                 next = watcher.pop();
             }

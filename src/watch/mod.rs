@@ -51,6 +51,8 @@ pub struct WatchRequest {
     pub seen: OriginTime,
     /// Send the todo with its change.
     pub include_todo: bool,
+    /// The caller needs a right: tell when it has to be checked again.
+    pub checks_right: bool,
     /// Longest time between two messages.
     pub progress_interval: Duration,
     /// Ends the watch, as a shutdown does: its connection is about to close.
@@ -85,6 +87,9 @@ pub enum WatchEvent {
         /// stated, because the cursor is older than the heartbeat log.
         staleness_bound: Option<Duration>,
     },
+    /// The document of the watched list changed: the right to go on has to be checked.
+    /// Not sent.
+    ListChanged,
     /// The client must read again everything that it cached.
     Reset {
         /// Why, for people.

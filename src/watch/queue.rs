@@ -72,6 +72,7 @@ impl ConflatingQueue {
         for entry in events {
             match entry {
                 Event::Change(change) => self.push_change(time, change),
+                Event::List(_) => self.push_list(time, entry),
                 Event::Reset { reason } => self.reset(time, reason),
             }
         }
@@ -95,6 +96,18 @@ impl ConflatingQueue {
         self.add(Item {
             event: Event::Change(change),
             oldest,
+            newest: time,
+        });
+    }
+
+    /// A change of the list's document stays where it is in the order of commits, and
+    /// no later change of a todo merges with one before it: what was committed before
+    /// a revocation is delivered, what was committed after it is not.
+    fn push_list(&mut self, time: OriginTime, event: Event) {
+        self.by_name.clear();
+        self.add(Item {
+            event,
+            oldest: time,
             newest: time,
         });
     }
@@ -132,7 +145,9 @@ impl ConflatingQueue {
     pub fn pop(&mut self) -> Option<Delivery> {
         let at = *self.items.first_key_value()?.0;
         let item = self.remove(at)?;
-        if let Event::Change(change) = &item.event {
+        if let Event::Change(change) = &item.event
+            && self.by_name.get(&change.name) == Some(&at)
+        {
             self.by_name.remove(&change.name);
         }
         let is_below_all = self

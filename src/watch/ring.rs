@@ -127,6 +127,7 @@ pub(super) fn after(groups: &VecDeque<Group>, cursor: OriginTime) -> impl Iterat
 fn bytes_of(events: &[Event]) -> usize {
     let text = |event: &Event| match event {
         Event::Change(change) => change.name.as_str().len(),
+        Event::List(name) => name.as_str().len(),
         Event::Reset { reason } => reason.len(),
     };
     events.iter().map(|event| EVENT_BYTES + text(event)).sum()

@@ -15,6 +15,8 @@ use crate::model::{Event, ListName, OriginTime, TodoName};
 pub(super) struct Watcher {
     pub(super) list: Option<ListName>,
     names: HashSet<TodoName>,
+    /// Wants to know of changes of its list's document.
+    checks_right: bool,
     state: Mutex<WatcherState>,
     /// A catch-up feed pushed something, or has ended.
     pub(super) pushed: Notify,
@@ -41,6 +43,7 @@ impl Watcher {
         Self {
             list: request.list.clone(),
             names: request.names.clone(),
+            checks_right: request.checks_right,
             state: Mutex::new(WatcherState {
                 queue: ConflatingQueue::after(after),
                 position: None,
@@ -116,12 +119,14 @@ impl Watcher {
     }
 
     fn wants(&self, event: &Event) -> bool {
-        let Event::Change(change) = event else {
-            return true;
-        };
-        self.list
-            .as_ref()
-            .is_none_or(|list| list.as_str() == change.name.parent())
-            && (self.names.is_empty() || self.names.contains(&change.name))
+        match event {
+            Event::Change(change) => {
+                let list = self.list.as_ref();
+                list.is_none_or(|list| list.as_str() == change.name.parent())
+                    && (self.names.is_empty() || self.names.contains(&change.name))
+            }
+            Event::List(name) => self.checks_right && self.list.as_ref() == Some(name),
+            Event::Reset { .. } => true,
+        }
     }
 }

@@ -175,6 +175,7 @@ impl Client {
     /// One todo. Returns whether it was answered.
     pub async fn get(&mut self, name: &TodoName, consistency: Consistency) -> bool {
         let want = ReadOptions {
+            caller: None,
             consistency,
             deadline: self.a_deadline(),
             caller: None,
@@ -263,6 +264,7 @@ impl Client {
             return;
         }
         let want = ReadOptions {
+            caller: None,
             consistency: self.an_arm(),
             deadline: self.a_deadline(),
             caller: None,
@@ -357,6 +359,7 @@ impl Client {
             .expect("no panic while locked")
             .insert(query.to_string(), query.clone());
         let want = ReadOptions {
+            caller: None,
             consistency,
             deadline: self.a_deadline(),
             caller: None,
@@ -425,6 +428,7 @@ impl Client {
     async fn present_a_forged_token(&mut self) {
         let ahead = OriginTime(self.world.history().last.0 + (1 << 40));
         let want = ReadOptions {
+            caller: None,
             consistency: Consistency::AtLeastAsFresh(ahead),
             deadline: None,
             caller: None,

@@ -29,6 +29,7 @@ const STEADY: usize = 20;
 
 async fn read(replica: &Replica, name: &TodoName, consistency: Consistency) {
     let want = ReadOptions {
+        caller: None,
         consistency,
         deadline: None,
         caller: None,

@@ -46,6 +46,7 @@ fn a_stale_answer_is_marked_also_when_its_document_is_unreadable() {
         let (replica, want) = (
             fleet.replica(0),
             ReadOptions {
+                caller: None,
                 consistency: Consistency::MinimizeLatency,
                 deadline: None,
                 caller: None,

@@ -1,0 +1,362 @@
+//! Rights: a list's document says who may do what with it, and a response may be given
+//! only by a document that is as fresh as the response.
+//!
+//! A right is looked at twice. Before the read, so that a caller without it costs no
+//! load of a todo and learns nothing. After it, because the response may show a later
+//! state than the document did: then the document is read again, not older than that
+//! state. Whoever was removed from a list before a todo was written never sees it
+//! (invariant I8 in `docs/protocol.md`).
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use tokio::time::Instant;
+
+use super::{
+    Cache, ReadOptions,
+    lists::LISTS_AT_ONCE,
+    request::{ReadItem, ReadRequest},
+};
+use crate::{
+    auth,
+    budget::Caller,
+    coherence::Consistency,
+    error::{Error, Unavailable},
+    model::{KeyRef, ListName, OriginTime, ReadInfo, Token, Value, Write, role_of},
+    pb::Role,
+};
+
+/// Something that a caller asks to do with a list or its todos.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permission {
+    /// `GetTodo` and `BatchGetTodos`.
+    GetTodos,
+    /// `ListTodos`.
+    ListTodos,
+    /// `WatchTodos`.
+    WatchTodos,
+    /// `GetTodoList`.
+    GetList,
+    /// A write.
+    Write(WritePermission),
+}
+
+/// Something that a write does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WritePermission {
+    /// `CreateTodo`.
+    CreateTodo,
+    /// `UpdateTodo`.
+    UpdateTodo,
+    /// `DeleteTodo`.
+    DeleteTodo,
+    /// `UpdateTodoList`.
+    UpdateList,
+    /// `DeleteTodoList`.
+    DeleteList,
+}
+
+impl Permission {
+    /// Its name in errors and in the audit log.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::GetTodos => "todos.get",
+            Self::ListTodos => "todos.list",
+            Self::WatchTodos => "todos.watch",
+            Self::GetList => "lists.get",
+            Self::Write(WritePermission::CreateTodo) => "todos.create",
+            Self::Write(WritePermission::UpdateTodo) => "todos.update",
+            Self::Write(WritePermission::DeleteTodo) => "todos.delete",
+            Self::Write(WritePermission::UpdateList) => "lists.update",
+            Self::Write(WritePermission::DeleteList) => "lists.delete",
+        }
+    }
+
+    /// The least role that has it.
+    const fn role(self) -> Role {
+        match self {
+            Self::GetTodos | Self::ListTodos | Self::WatchTodos | Self::GetList => Role::Reader,
+            Self::Write(
+                WritePermission::CreateTodo
+                | WritePermission::UpdateTodo
+                | WritePermission::DeleteTodo,
+            ) => Role::Writer,
+            Self::Write(WritePermission::UpdateList | WritePermission::DeleteList) => Role::Owner,
+        }
+    }
+
+    /// What a write needs. `None`: any authenticated caller may create a list.
+    fn of(write: &Write) -> Option<Self> {
+        let permission = match write {
+            Write::Create { .. } => WritePermission::CreateTodo,
+            Write::Update { .. } => WritePermission::UpdateTodo,
+            Write::Delete { .. } => WritePermission::DeleteTodo,
+            Write::UpdateList { .. } => WritePermission::UpdateList,
+            Write::DeleteList { .. } => WritePermission::DeleteList,
+            Write::CreateList { .. } => return None,
+        };
+        Some(Self::Write(permission))
+    }
+}
+
+/// Rights on lists, found in their documents.
+pub(super) struct Rights {
+    permission: Permission,
+    caller: auth::Caller,
+    lists: Vec<ListName>,
+    /// Every change of the documents up to this time was considered.
+    fresh_to: OriginTime,
+    /// A document was not as fresh as the request needs, while the origin is down.
+    stale: bool,
+}
+
+impl Cache {
+    /// The caller's right on a list, by a document as fresh as the request needs.
+    /// `None`: the caller needs none.
+    ///
+    /// # Errors
+    /// `PermissionDenied`; those of a read.
+    pub(super) async fn check_right(
+        &self,
+        list: impl FnOnce() -> ListName,
+        permission: Permission,
+        identity: Option<&auth::Caller>,
+        request: &ReadRequest<'_>,
+    ) -> Result<Option<Rights>, Error> {
+        let Some(caller) = needs_right(identity) else {
+            return Ok(None);
+        };
+        let list = list();
+        let document = self.read_one(KeyRef::List(&list), request).await?;
+        self.require_role(&list, &document, permission, caller)?;
+        Ok(Some(Rights {
+            permission,
+            caller: caller.clone(),
+            lists: vec![list],
+            fresh_to: document.admitted.fresh_to,
+            stale: document.stale,
+        }))
+    }
+
+    /// The same for several lists. Refused whole if one is not allowed.
+    pub(super) async fn check_rights<'a>(
+        &self,
+        lists: impl Iterator<Item = &'a str>,
+        permission: Permission,
+        identity: Option<&auth::Caller>,
+        request: &ReadRequest<'_>,
+    ) -> Result<Option<Rights>, Error> {
+        let Some(caller) = needs_right(identity) else {
+            return Ok(None);
+        };
+        let lists: BTreeSet<&str> = lists.collect();
+        let lists: Vec<_> = lists.into_iter().filter_map(ListName::parse).collect();
+        Ok(Some(
+            self.check_all(lists, permission, caller, request).await?,
+        ))
+    }
+
+    async fn check_all(
+        &self,
+        lists: Vec<ListName>,
+        permission: Permission,
+        caller: &auth::Caller,
+        request: &ReadRequest<'_>,
+    ) -> Result<Rights, Error> {
+        let mut rights = Rights {
+            permission,
+            caller: caller.clone(),
+            fresh_to: OriginTime::MAX,
+            stale: false,
+            lists: Vec::new(),
+        };
+        for some in lists.chunks(LISTS_AT_ONCE) {
+            let documents = self.read_documents(some, request).await?;
+            for (list, document) in some.iter().zip(documents) {
+                self.require_role(list, &document, permission, caller)?;
+                rights.fresh_to = rights.fresh_to.min(document.admitted.fresh_to);
+                rights.stale |= document.stale;
+            }
+        }
+        Ok(Rights { lists, ..rights })
+    }
+
+    /// Checks a right for a request that is refused for another reason in any case.
+    ///
+    /// # Errors
+    /// `PermissionDenied`; those of a read.
+    pub async fn require_right(
+        &self,
+        list: &ListName,
+        permission: Permission,
+        options: &ReadOptions,
+    ) -> Result<(), Error> {
+        let request = self.begin(options).await?;
+        let identity = options.identity.as_ref();
+        let right = self.check_right(|| list.clone(), permission, identity, &request);
+        right.await.map(drop)
+    }
+
+    /// The second look: the response that `read` describes shows no state later than
+    /// the documents that allow it. Marks it stale if they are.
+    ///
+    /// # Errors
+    /// `PermissionDenied`; those of a read.
+    pub(super) async fn confirm(
+        &self,
+        rights: Option<Rights>,
+        mut read: ReadInfo,
+        request: &ReadRequest<'_>,
+    ) -> Result<ReadInfo, Error> {
+        let Some(mut rights) = rights else {
+            return Ok(read);
+        };
+        let seen = read.token.seen;
+        if rights.fresh_to < seen {
+            let request = request.at_least(seen);
+            let (lists, permission) = (rights.lists, rights.permission);
+            let again = self.check_all(lists, permission, &rights.caller, &request);
+            rights = Box::pin(again).await?;
+        }
+        // Only a document that is marked stale can still be older.
+        if rights.fresh_to < seen || (rights.stale && !self.may_be_stale(rights.fresh_to)) {
+            return Err(too_old());
+        }
+        read.stale |= rights.stale;
+        Ok(read)
+    }
+
+    /// Whether a right of this freshness is within the limit of stale responses.
+    fn may_be_stale(&self, fresh_to: OriginTime) -> bool {
+        let bound = self.tracker.staleness_bound(fresh_to);
+        let limit = self.settings.stale_if_error;
+        bound
+            .zip(limit)
+            .is_some_and(|(bound, limit)| bound <= limit)
+    }
+
+    /// Checks a write by documents that reflect every write acknowledged before now, so
+    /// that no write that begins after a revocation is accepted.
+    ///
+    /// # Errors
+    /// `PermissionDenied`; those of a read that is fully consistent.
+    pub(super) async fn check_write(
+        &self,
+        write: &Write,
+        identity: Option<&auth::Caller>,
+        deadline: Option<Instant>,
+        caller: Option<&Arc<Caller>>,
+    ) -> Result<(), Error> {
+        let Some(permission) = Permission::of(write) else {
+            return Ok(());
+        };
+        if needs_right(identity).is_none() {
+            return Ok(());
+        }
+        let options = ReadOptions {
+            consistency: Consistency::FullyConsistent,
+            deadline,
+            caller: caller.cloned(),
+            identity: None,
+        };
+        let request = self.begin(&options).await?;
+        let list = || write.name().list();
+        let right = self.check_right(list, permission, identity, &request);
+        match right.await? {
+            Some(Rights { stale: true, .. }) => Err(too_old()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a watch may go on after what was committed at `time`.
+    ///
+    /// # Errors
+    /// `PermissionDenied` with the token; those of a read.
+    pub(super) async fn check_watch(
+        &self,
+        list: &ListName,
+        caller: &auth::Caller,
+        time: OriginTime,
+        token: Option<Token>,
+    ) -> Result<(), Error> {
+        let request = ReadRequest::of_watch(time, None);
+        let (list, permission) = (|| list.clone(), Permission::WatchTodos);
+        match self
+            .check_right(list, permission, Some(caller), &request)
+            .await
+        {
+            Ok(_) => Ok(()),
+            Err(Error::PermissionDenied {
+                permission,
+                resource,
+                principal,
+                token: _,
+            }) => Err(Error::PermissionDenied {
+                permission,
+                resource,
+                principal,
+                token,
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Refuses what only administrators may do.
+    ///
+    /// # Errors
+    /// `PermissionDenied`.
+    pub(super) fn require_admin(
+        identity: Option<&auth::Caller>,
+        permission: Permission,
+        resource: &str,
+    ) -> Result<(), Error> {
+        match needs_right(identity) {
+            Some(caller) => Err(denied(caller, permission, resource)),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn require_role(
+        &self,
+        list: &ListName,
+        document: &ReadItem,
+        permission: Permission,
+        caller: &auth::Caller,
+    ) -> Result<(), Error> {
+        let role = match &document.value {
+            Value::List(document) => role_of(document, caller.members()),
+            Value::Unreadable(why) => {
+                self.metrics.unreadable_lists.inc();
+                tracing::warn!(
+                    %list, field = why.field, problem = why.problem,
+                    "the document cannot be read as a list and gives no rights"
+                );
+                None
+            }
+            _ => None,
+        };
+        if role.is_some_and(|role| role as i32 >= permission.role() as i32) {
+            return Ok(());
+        }
+        Err(denied(caller, permission, list.as_str()))
+    }
+}
+
+/// The caller, unless it may do everything: an administrator, or anybody while
+/// authentication is off.
+fn needs_right(identity: Option<&auth::Caller>) -> Option<&auth::Caller> {
+    identity.filter(|caller| !caller.is_admin())
+}
+
+fn too_old() -> Error {
+    Unavailable::TooStale.into()
+}
+
+fn denied(caller: &auth::Caller, permission: Permission, resource: &str) -> Error {
+    Error::PermissionDenied {
+        permission: permission.name(),
+        resource: resource.to_owned(),
+        principal: caller.principal().clone(),
+        token: None,
+    }
+}

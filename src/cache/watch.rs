@@ -1,0 +1,137 @@
+//! A watch as its caller gets it: with the todos that it asked for, and for as long as
+//! the caller may see the list.
+
+use std::sync::Arc;
+
+use futures::{StreamExt as _, stream};
+use tokio::time::Instant;
+
+use super::{Cache, Watch, WatchEvent, WatchMessage, WatchRequest, rights::Permission};
+use crate::{
+    auth,
+    budget::Caller,
+    error::{Error, Unavailable},
+    model::ListName,
+    watch::WatchStream,
+};
+
+/// All lists, as a request names them.
+const ALL_LISTS: &str = "lists/-";
+
+/// A watch whose messages need work before they are sent.
+struct Checked {
+    cache: Arc<Cache>,
+    messages: WatchStream,
+    include_todo: bool,
+    /// Who may see which list; `None`: there is nothing to check.
+    right: Option<(auth::Caller, ListName)>,
+    /// Whose share the reads take.
+    caller: Option<Arc<Caller>>,
+    ended: bool,
+}
+
+impl Cache {
+    /// Opens a watch. Its first message is ready at once. It ends with
+    /// `PermissionDenied` after the last change before the caller's right on the list
+    /// was withdrawn.
+    ///
+    /// # Errors
+    /// `OriginUnavailable` while starting, `PermissionDenied`, `TokenInvalid` if the
+    /// token is ahead of the origin, `Overloaded` if there are too many watches.
+    pub async fn watch(
+        self: &Arc<Self>,
+        mut request: WatchRequest,
+        deadline: Option<Instant>,
+        identity: Option<&auth::Caller>,
+    ) -> Result<Watch, Error> {
+        if !self.tracker.is_started() {
+            return Err(Unavailable::Starting.into());
+        }
+        let right = Self::right_to_check(&request, identity)?;
+        request.checks_right = right.is_some();
+        if let Some((caller, list)) = &right {
+            // Read before the right, so that no change of it is missed.
+            let start = self.tracker.watermarks.frontier();
+            Box::pin(self.check_watch(list, caller, start, None)).await?;
+            request.after.get_or_insert(start);
+        }
+        if let Some(after) = request.after {
+            let newest = after.max(request.seen);
+            let caller = request.caller.as_ref();
+            self.check_not_future("after", newest, deadline, caller)
+                .await?;
+            if let Some((caller, list)) = &right {
+                Box::pin(self.check_watch(list, caller, after, None)).await?;
+            }
+        }
+        let (include_todo, caller) = (request.include_todo, request.caller.clone());
+        let messages = self.watches.open(request)?;
+        if !include_todo && right.is_none() {
+            return Ok(messages.map(Ok).boxed());
+        }
+        let checked = Checked {
+            cache: Arc::clone(self),
+            messages,
+            include_todo,
+            right,
+            caller,
+            ended: false,
+        };
+        let messages = stream::unfold(checked, |mut checked| async move {
+            checked.next().await.map(|message| (message, checked))
+        });
+        Ok(messages.boxed())
+    }
+
+    /// The right that a watch needs. All lists are for administrators.
+    fn right_to_check(
+        request: &WatchRequest,
+        identity: Option<&auth::Caller>,
+    ) -> Result<Option<(auth::Caller, ListName)>, Error> {
+        let Some(list) = &request.list else {
+            Self::require_admin(identity, Permission::WatchTodos, ALL_LISTS)?;
+            return Ok(None);
+        };
+        let caller = identity.filter(|caller| !caller.is_admin());
+        Ok(caller.map(|caller| (caller.clone(), list.clone())))
+    }
+}
+
+impl Checked {
+    async fn next(&mut self) -> Option<Result<WatchMessage, Error>> {
+        if self.ended {
+            return None;
+        }
+        loop {
+            let mut message = self.messages.next().await?;
+            if let Some(error) = self.check(&message).await {
+                self.ended = true;
+                return Some(Err(error));
+            }
+            match &mut message.event {
+                WatchEvent::ListChanged => continue,
+                WatchEvent::Change { change, todo } if self.include_todo => {
+                    let identity = self.right.as_ref().map(|(caller, _)| caller);
+                    let (name, time, caller) = (&change.name, change.time, self.caller.as_ref());
+                    let read = self.cache.read_for_watch(name, time, caller, identity);
+                    *todo = read.await;
+                }
+                _ => {}
+            }
+            return Some(Ok(message));
+        }
+    }
+
+    /// Checks the right again after the list's document changed, and after a reset,
+    /// which may stand for such a change. What was committed before was sent.
+    async fn check(&mut self, message: &WatchMessage) -> Option<Error> {
+        let (caller, list) = self.right.as_ref()?;
+        match message.event {
+            WatchEvent::ListChanged | WatchEvent::Reset { .. } => {}
+            WatchEvent::Change { .. } | WatchEvent::Progress { .. } => return None,
+        }
+        let (time, token) = (message.token.seen, message.token);
+        let check = self.cache.check_watch(list, caller, time, Some(token));
+        check.await.err()
+    }
+}

@@ -297,7 +297,12 @@ async fn change_members(
             reply => {
                 let reply = reply?.into_inner();
                 let message = "todo.v1.UpdateTodoListResponse";
-                print_list(client.format.output, message, &reply, reply.todo_list.as_ref())?;
+                print_list(
+                    client.format.output,
+                    message,
+                    &reply,
+                    reply.todo_list.as_ref(),
+                )?;
                 note(&format!("token {}", reply.token));
                 return Ok(());
             }

@@ -80,6 +80,7 @@ impl Access {
             permission: "reflection.use",
             resource: "grpc.reflection".into(),
             principal: Arc::clone(caller.principal()),
+            token: None,
         })
     }
 }

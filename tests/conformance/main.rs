@@ -4,5 +4,7 @@
 mod support;
 
 mod lease;
+mod lists;
+mod lists_mongo;
 mod origin;
 mod shared;

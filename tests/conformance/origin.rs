@@ -19,22 +19,22 @@ use uuid::Uuid;
 
 use crate::support::{Mongo, eventually, folder, mongo};
 
-type Any = Arc<dyn Origin>;
+pub type Any = Arc<dyn Origin>;
 
-const LIMIT: Duration = Duration::from_secs(5);
+pub const LIMIT: Duration = Duration::from_secs(5);
 
 fn name(id: impl std::fmt::Display) -> TodoName {
     TodoName::parse(&format!("lists/home/todos/{id}")).expect("a name")
 }
 
-fn patch(title: &str) -> Patch {
+pub fn patch(title: &str) -> Patch {
     Patch {
         title: Some(title.into()),
         ..Patch::default()
     }
 }
 
-fn create(id: impl std::fmt::Display, title: &str) -> Write {
+pub fn create(id: impl std::fmt::Display, title: &str) -> Write {
     let name = name(id);
     Write::Create {
         todo: patch(title).create(name.as_str(), 1000),
@@ -59,7 +59,7 @@ fn delete(id: impl std::fmt::Display) -> Write {
     }
 }
 
-async fn done(origin: &Any, write: Write) -> OriginTime {
+pub async fn done(origin: &Any, write: Write) -> OriginTime {
     origin.write(write, None, None).await.expect("written").time
 }
 
@@ -177,7 +177,7 @@ async fn a_request_id_writes_once(origin: &Any) {
                 .await
                 .expect("no panic")
                 .expect("the one outcome")
-                .todo,
+                .body,
         );
     }
     etags.dedup();

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::{
     disk::Store,
-    store::{HISTORY, decode_change},
+    store::{HISTORY, decode_entry},
     tail::Tail,
 };
 use crate::{
@@ -66,12 +66,12 @@ impl EmbeddedFeed {
         {
             let (number, raw) = entry.map_err(|e| broken(&e))?;
             let time = OriginTime(number.value());
-            let change = decode_change(time, raw.value())
+            let event = decode_entry(time, raw.value())
                 .ok_or_else(|| broken(&"a change cannot be read"))?;
             items.push(FeedItem {
                 time,
                 alone: true,
-                event: FeedEvent::Change(change),
+                event,
             });
         }
         // What was pruned while it was read is missing from it.

@@ -8,6 +8,7 @@
 
 mod disk;
 mod feed;
+mod lists;
 mod store;
 mod tables;
 mod tail;
@@ -36,7 +37,10 @@ use self::{
 };
 use super::{Feed, FeedError, FeedStart, Imported, Origin, OriginError, WriteError};
 use crate::{
-    model::{OriginId, OriginTime, Page, PageQuery, RequestId, TodoName, Value, Write, WriteDone},
+    model::{
+        ListName, ListsPage, ListsQuery, OriginId, OriginTime, Page, PageQuery, RequestId,
+        TodoName, Value, Write, WriteDone,
+    },
     pb,
 };
 
@@ -144,17 +148,46 @@ impl Embedded {
         Ok((time, values.map_err(OriginError::unavailable)?))
     }
 
-    async fn read_page(
+    /// A read on a thread of the blocking pool. Again while the store cannot be read,
+    /// since it is opened again when its disk is full.
+    async fn read_blocking<T: Send + 'static>(
         &self,
-        query: &PageQuery,
         after: OriginTime,
-    ) -> Result<(OriginTime, Page), OriginError> {
-        let (time, reader) = self.snapshot(after)?;
-        let query = query.clone();
-        // A filter that few todos match walks through the whole list.
-        let page = tokio::task::spawn_blocking(move || reader.page(&query)).await;
-        let page = page.map_err(|e| OriginError::unavailable(e.to_string()))?;
-        Ok((time, page.map_err(OriginError::unavailable)?))
+        read: impl Fn(&store::Reader) -> Result<T, String> + Clone + Send + 'static,
+    ) -> Result<(OriginTime, T), OriginError> {
+        let mut tries = 1;
+        loop {
+            let read = read.clone();
+            let attempt = async {
+                let (time, reader) = self.snapshot(after)?;
+                let value = tokio::task::spawn_blocking(move || read(&reader)).await;
+                let value = value.map_err(|e| OriginError::unavailable(e.to_string()))?;
+                Ok((time, value.map_err(OriginError::unavailable)?))
+            };
+            match attempt.await {
+                Err(OriginError::Unavailable(_)) if tries < MAX_REOPEN_TRIES => tries += 1,
+                done => return done,
+            }
+            sleep(REOPEN_PAUSE).await;
+        }
+    }
+
+    async fn ask_to_write(
+        &self,
+        write: Write,
+        request: Option<RequestId>,
+    ) -> Result<WriteDone, WriteError> {
+        let write = Box::new(write);
+        let ask = self.ask(|reply| Command::Write {
+            write,
+            request,
+            reply,
+        });
+        match ask.await {
+            Ok(done) => done,
+            Err(false) => Err(WriteError::unavailable(STOPPED)),
+            Err(true) => Err(WriteError::unknown(STOPPED)),
+        }
     }
 
     /// A snapshot with its exact time: nothing at or below it is missing, and
@@ -208,14 +241,32 @@ impl Origin for Embedded {
         after: OriginTime,
         _limit: Duration,
     ) -> Result<(OriginTime, Page), OriginError> {
-        let mut tries = 1;
-        loop {
-            match self.read_page(query, after).await {
-                Err(OriginError::Unavailable(_)) if tries < MAX_REOPEN_TRIES => tries += 1,
-                read => return read,
-            }
-            sleep(REOPEN_PAUSE).await;
-        }
+        let query = query.clone();
+        // A filter that few todos match walks through the whole list.
+        self.read_blocking(after, move |reader| reader.page(&query))
+            .await
+    }
+
+    async fn load_list(
+        &self,
+        name: &ListName,
+        after: OriginTime,
+        _limit: Duration,
+    ) -> Result<(OriginTime, Value), OriginError> {
+        let name = name.clone();
+        self.read_blocking(after, move |reader| reader.list(&name))
+            .await
+    }
+
+    async fn load_lists(
+        &self,
+        query: &ListsQuery,
+        after: OriginTime,
+        _limit: Duration,
+    ) -> Result<(OriginTime, ListsPage), OriginError> {
+        let query = query.clone();
+        self.read_blocking(after, move |reader| reader.lists(&query))
+            .await
     }
 
     async fn heartbeat(&self, number: u64, limit: Duration) -> Result<OriginTime, OriginError> {
@@ -239,17 +290,13 @@ impl Origin for Embedded {
         request: Option<RequestId>,
         _send_by: Option<Instant>,
     ) -> Result<WriteDone, WriteError> {
-        match self
-            .ask(|reply| Command::Write {
-                write: Box::new(write),
-                request,
-                reply,
-            })
-            .await
-        {
-            Ok(done) => done,
-            Err(false) => Err(WriteError::unavailable(STOPPED)),
-            Err(true) => Err(WriteError::unknown(STOPPED)),
+        let forced = matches!(write, Write::DeleteList { force: true, .. });
+        loop {
+            match self.ask_to_write(write.clone(), request).await {
+                // One batch of its todos was deleted.
+                Err(WriteError::NotEmpty { .. }) if forced => {}
+                done => return done,
+            }
         }
     }
 

@@ -1,17 +1,20 @@
 //! What lies in the file: tables, their keys and how they are read.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use prost::Message;
 use redb::{
     Database, ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition,
 };
 
-use super::wall_ms;
+use super::{lists, wall_ms};
 use crate::{
     model::{
-        Change, ChangeKind, Condition, Filter, Order, OriginTime, Page, PagePosition, PageQuery,
-        SortKey, TodoName, Touched, Value, timestamp_ms,
+        Change, ChangeKind, Condition, Filter, ListName, ListsPage, ListsQuery, Order, OriginTime,
+        Page, PagePosition, PageQuery, SortKey, TodoName, Touched, Value, timestamp_ms,
     },
+    origin::FeedEvent,
     pb::Todo,
 };
 
@@ -19,6 +22,11 @@ use crate::{
 pub(super) const TODOS: TableDefinition<&str, &[u8]> = TableDefinition::new("todos");
 /// The four orders: see `order_key`.
 pub(super) const ORDERS: TableDefinition<&[u8], ()> = TableDefinition::new("orders");
+/// Name -> the list's protobuf form without its etag.
+pub(super) const LISTS: TableDefinition<&str, &[u8]> = TableDefinition::new("lists");
+/// (member, name of a list that has it): written with the list.
+pub(super) const LIST_MEMBERS: TableDefinition<(&str, &str), ()> =
+    TableDefinition::new("list_members");
 /// Commit number -> change.
 pub(super) const HISTORY: TableDefinition<u64, &[u8]> = TableDefinition::new("history");
 /// Request id -> what it was used for.
@@ -29,8 +37,13 @@ pub(super) const REQUEST_TIMES: TableDefinition<(i64, u128), ()> =
 /// Single numbers.
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
-/// Version of all this. A file of another version is not touched.
+/// Version of all this. A file of a later version is not touched.
 const FORMAT: u64 = 1;
+/// The version from the first change of a list on: its history has an entry that the
+/// version before cannot read.
+pub(super) const FORMAT_WITH_LISTS: u64 = 2;
+/// Where the version is.
+pub(super) const FORMAT_KEY: &str = "format";
 pub(super) const LAST_WRITE: &str = "last_write";
 pub(super) const RESERVED: &str = "reserved";
 pub(super) const HISTORY_START: &str = "history_start";
@@ -59,13 +72,14 @@ pub(super) fn prepare(database: &Database) -> Result<Opened, String> {
         let known = |meta: &redb::Table<&str, u64>, key: &str| -> Result<Option<u64>, String> {
             Ok(meta.get(key).map_err(text)?.map(|value| value.value()))
         };
-        let format = known(&meta, "format")?.unwrap_or(FORMAT);
-        if format != FORMAT {
+        let format = known(&meta, FORMAT_KEY)?.unwrap_or(FORMAT);
+        if !(FORMAT..=FORMAT_WITH_LISTS).contains(&format) {
             return Err(format!(
-                "its format is {format}, and this version knows only {FORMAT}; use the version that wrote it"
+                "its format is {format}, and this version knows only {FORMAT} and {FORMAT_WITH_LISTS}; \
+                 use the version that wrote it"
             ));
         }
-        meta.insert("format", FORMAT).map_err(text)?;
+        meta.insert(FORMAT_KEY, format).map_err(text)?;
         let id = known(&meta, "id")?.unwrap_or_else(rand::random);
         meta.insert("id", id).map_err(text)?;
         let clock = known(&meta, RESERVED)?.unwrap_or(1);
@@ -73,6 +87,8 @@ pub(super) fn prepare(database: &Database) -> Result<Opened, String> {
         meta.insert(HISTORY_START, history_start).map_err(text)?;
         txn.open_table(TODOS).map_err(text)?;
         txn.open_table(ORDERS).map_err(text)?;
+        txn.open_table(LISTS).map_err(text)?;
+        txn.open_table(LIST_MEMBERS).map_err(text)?;
         txn.open_table(REQUESTS).map_err(text)?;
         txn.open_table(REQUEST_TIMES).map_err(text)?;
         let history = txn.open_table(HISTORY).map_err(text)?;
@@ -80,8 +96,7 @@ pub(super) fn prepare(database: &Database) -> Result<Opened, String> {
         let mut wall_clock_samples: Vec<(u64, i64)> = Vec::new();
         for entry in history.iter().map_err(text)? {
             let (number, raw) = entry.map_err(text)?;
-            let wall = decode_change(OriginTime(number.value()), raw.value())
-                .map_or(0, |change| change.wall_ms);
+            let wall = entry_wall_ms(raw.value());
             if wall_clock_samples
                 .last()
                 .is_none_or(|(_, last)| wall >= last + 1000)
@@ -105,6 +120,8 @@ pub(super) fn prepare(database: &Database) -> Result<Opened, String> {
 pub(super) struct Reader {
     todos: ReadOnlyTable<&'static str, &'static [u8]>,
     orders: ReadOnlyTable<&'static [u8], ()>,
+    lists: ReadOnlyTable<&'static str, &'static [u8]>,
+    members: ReadOnlyTable<(&'static str, &'static str), ()>,
     meta: ReadOnlyTable<&'static str, u64>,
 }
 
@@ -113,6 +130,8 @@ impl Reader {
         Ok(Self {
             todos: txn.open_table(TODOS).map_err(text)?,
             orders: txn.open_table(ORDERS).map_err(text)?,
+            lists: txn.open_table(LISTS).map_err(text)?,
+            members: txn.open_table(LIST_MEMBERS).map_err(text)?,
             meta: txn.open_table(META).map_err(text)?,
         })
     }
@@ -130,6 +149,35 @@ impl Reader {
         Ok(stored.map_or(Value::Absent, |stored| {
             Value::Todo(with_etag(stored.value()))
         }))
+    }
+
+    pub(super) fn list(&self, name: &ListName) -> Result<Value, String> {
+        let stored = self.lists.get(name.as_str()).map_err(text)?;
+        Ok(stored.map_or(Value::Absent, |stored| lists::value(stored.value())))
+    }
+
+    /// The names of lists. Reads at most one key more than the page has, for each member
+    /// or for each of the two tables.
+    pub(super) fn lists(&self, query: &ListsQuery) -> Result<ListsPage, String> {
+        let most = usize::try_from(query.size)
+            .unwrap_or(usize::MAX)
+            .saturating_add(1);
+        let after = query.after.as_ref().map_or("", ListName::as_str);
+        let mut names = BTreeSet::new();
+        if let Some(members) = &query.members {
+            for member in members.iter() {
+                let keys = self.members.range((&**member, after)..).map_err(text)?;
+                lists::add_of_member(&mut names, keys, member, after, most).map_err(text)?;
+            }
+        } else {
+            let stored = self.lists.range(after..).map_err(text)?;
+            lists::add_stored(&mut names, stored, after, most).map_err(text)?;
+            lists::add_parents(&mut names, &self.orders, after, most).map_err(text)?;
+        }
+        Ok(ListsPage {
+            more: names.len() >= most,
+            names: names.into_iter().take(most - 1).collect(),
+        })
     }
 
     /// Walks the list's part of the order's keys.
@@ -244,7 +292,7 @@ fn sort_key(order: Order, todo: &Todo) -> SortKey {
 }
 
 /// `order | list | 0 | ...`: no name has a zero byte.
-fn order_prefix(order: Order, list: &str) -> Vec<u8> {
+pub(super) fn order_prefix(order: Order, list: &str) -> Vec<u8> {
     let tag = ORDERS_ALL
         .iter()
         .position(|other| *other == order)
@@ -278,8 +326,24 @@ fn name_of(key: &[u8], prefix: &[u8], query: &PageQuery) -> Option<TodoName> {
     (name.parent() == query.list.as_str()).then_some(name)
 }
 
-/// A change as it lies in the history: `kind | wall clock | name \n paths`.
-pub(super) fn encode_change(change: &Change) -> Vec<u8> {
+/// The first byte of a history entry that is a change of a list.
+const LIST_ENTRY: u8 = 4;
+
+/// An event as it lies in the history: `kind | wall clock | name \n paths`. `None`: it is
+/// not remembered.
+pub(super) fn encode_entry(event: &FeedEvent, wall_ms: i64) -> Option<Vec<u8>> {
+    let change = match event {
+        FeedEvent::Change(change) => change,
+        FeedEvent::List(name) => {
+            let parts = [
+                &[LIST_ENTRY],
+                &wall_ms.to_be_bytes()[..],
+                name.as_str().as_bytes(),
+            ];
+            return Some(parts.concat());
+        }
+        _ => return None,
+    };
     let kind = match change.kind {
         ChangeKind::Created => 0,
         ChangeKind::Updated => 1,
@@ -295,32 +359,39 @@ pub(super) fn encode_change(change: &Change) -> Vec<u8> {
             raw.extend_from_slice(path.as_bytes());
         }
     }
-    raw
+    Some(raw)
 }
 
-pub(super) fn decode_change(time: OriginTime, raw: &[u8]) -> Option<Change> {
+/// The wall clock of a history entry; 0, if it cannot be read.
+pub(super) fn entry_wall_ms(raw: &[u8]) -> i64 {
+    let wall = raw.get(1..9).and_then(|wall| wall.try_into().ok());
+    wall.map_or(0, i64::from_be_bytes)
+}
+
+pub(super) fn decode_entry(time: OriginTime, raw: &[u8]) -> Option<FeedEvent> {
+    let wall_ms = entry_wall_ms(raw);
+    let mut lines = std::str::from_utf8(raw.get(9..)?).ok()?.split('\n');
+    let name = lines.next()?;
     let kind = match raw.first()? {
         0 => ChangeKind::Created,
         1 => ChangeKind::Updated,
         2 => ChangeKind::Replaced,
+        &LIST_ENTRY => return ListName::parse(name).map(FeedEvent::List),
         _ => ChangeKind::Deleted,
     };
-    let wall_ms = i64::from_be_bytes(raw.get(1..9)?.try_into().ok()?);
-    let mut lines = std::str::from_utf8(&raw[9..]).ok()?.split('\n');
-    let name = TodoName::parse(lines.next()?)?;
     let paths: Vec<Box<str>> = lines.map(Into::into).collect();
     let touched = if kind == ChangeKind::Updated {
         Touched::Paths(paths)
     } else {
         Touched::All
     };
-    Some(Change {
-        name,
+    Some(FeedEvent::Change(Change {
+        name: TodoName::parse(name)?,
         kind,
         touched,
         time,
         wall_ms,
-    })
+    }))
 }
 
 /// The change that a write of this kind makes now.

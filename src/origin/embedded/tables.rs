@@ -7,13 +7,17 @@ use prost::Message;
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::{
-    store::{ORDERS, REQUEST_TIMES, REQUESTS, TODOS, change_now, etag, order_keys, with_etag},
+    lists,
+    store::{
+        LIST_MEMBERS, LISTS, ORDERS, REQUEST_TIMES, REQUESTS, TODOS, change_now, etag, order_keys,
+        with_etag,
+    },
     wall_ms,
 };
 use crate::{
     model::{
-        Change, ChangeKind, OriginTime, Patch, RequestId, TodoName, Touched, Write, WriteDone,
-        validate,
+        Change, ChangeKind, ListName, OriginTime, Patch, RequestId, Resource, TodoName, Touched,
+        Write, WriteDone, validate,
     },
     origin::{FeedEvent, FeedItem, WriteError},
     pb::Todo,
@@ -24,7 +28,9 @@ const REQUEST_AGE: Duration = Duration::from_secs(24 * 3600);
 
 pub(super) struct Tables<'a> {
     todos: Table<'a, &'static str, &'static [u8]>,
-    orders: Table<'a, &'static [u8], ()>,
+    pub(super) orders: Table<'a, &'static [u8], ()>,
+    pub(super) lists: Table<'a, &'static str, &'static [u8]>,
+    pub(super) members: Table<'a, (&'static str, &'static str), ()>,
     requests: Table<'a, u128, &'static [u8]>,
     request_times: Table<'a, (i64, u128), ()>,
 }
@@ -37,6 +43,8 @@ impl<'a> Tables<'a> {
         Ok(Self {
             todos: txn.open_table(TODOS)?,
             orders: txn.open_table(ORDERS)?,
+            lists: txn.open_table(LISTS)?,
+            members: txn.open_table(LIST_MEMBERS)?,
             requests: txn.open_table(REQUESTS)?,
             request_times: txn.open_table(REQUEST_TIMES)?,
         })
@@ -54,7 +62,7 @@ impl<'a> Tables<'a> {
         {
             return Ok(done);
         }
-        let name = write.name().clone();
+        let name = write.name();
         let done = match write {
             Write::Create { name, todo } => self.create(&name, &todo, clock, items)?,
             Write::Update {
@@ -68,6 +76,13 @@ impl<'a> Tables<'a> {
                 etag,
                 allow_missing,
             } => self.delete(&name, etag.as_deref(), allow_missing, clock, items)?,
+            Write::CreateList { name, list } => self.create_list(&name, list, clock, items)?,
+            Write::UpdateList { name, patch, etag } => {
+                self.update_list(&name, &patch, etag.as_deref(), clock, items)?
+            }
+            Write::DeleteList { name, etag, force } => {
+                self.delete_list(&name, etag.as_deref(), force, clock, items)?
+            }
         };
         if let (Ok(_), Some(request)) = (&done, request) {
             self.remember(&request, &name)?;
@@ -75,7 +90,7 @@ impl<'a> Tables<'a> {
         Ok(done)
     }
 
-    /// The outcome of a request that was done before: the todo as it is now.
+    /// The outcome of a request that was done before: the todo or list as it is now.
     fn repeated(
         &self,
         request: &RequestId,
@@ -97,22 +112,26 @@ impl<'a> Tables<'a> {
         if fingerprint != request.fingerprint {
             return Ok(Some(Err(WriteError::RequestIdReused)));
         }
-        let stored = self
-            .todos
-            .get(std::str::from_utf8(name).unwrap_or_default())?;
-        let todo = stored.map_or_else(Bytes::new, |stored| with_etag(stored.value()));
+        let name = std::str::from_utf8(name).unwrap_or_default();
+        let body = if ListName::parse(name).is_some() {
+            let stored = self.lists.get(name)?;
+            stored.map(|stored| lists::with_etag(stored.value()))
+        } else {
+            let stored = self.todos.get(name)?;
+            stored.map(|stored| with_etag(stored.value()))
+        };
         Ok(Some(Ok(WriteDone {
-            todo,
+            body: body.unwrap_or_default(),
             time: OriginTime(clock),
         })))
     }
 
-    fn remember(&mut self, request: &RequestId, name: &TodoName) -> Result<(), redb::Error> {
+    fn remember(&mut self, request: &RequestId, name: &Resource) -> Result<(), redb::Error> {
         let (id, now) = (request.id.as_u128(), wall_ms());
         let raw = [
             &request.fingerprint[..],
             &now.to_be_bytes()[..],
-            name.as_str().as_bytes(),
+            name.to_string().as_bytes(),
         ]
         .concat();
         self.requests.insert(id, raw.as_slice())?;
@@ -147,7 +166,7 @@ impl<'a> Tables<'a> {
         let stored = self.put(name, None, todo)?;
         let time = publish(clock, items, name, ChangeKind::Created, Touched::All);
         Ok(Ok(WriteDone {
-            todo: with_etag(&stored),
+            body: with_etag(&stored),
             time,
         }))
     }
@@ -188,12 +207,12 @@ impl<'a> Tables<'a> {
         let stored = self.put(name, Some(&old), &new)?;
         let time = publish(clock, items, name, ChangeKind::Updated, touched(&old, &new));
         Ok(Ok(WriteDone {
-            todo: with_etag(&stored),
+            body: with_etag(&stored),
             time,
         }))
     }
 
-    fn delete(
+    pub(super) fn delete(
         &mut self,
         name: &TodoName,
         given: Option<&str>,
@@ -205,7 +224,7 @@ impl<'a> Tables<'a> {
         let at = OriginTime(*clock);
         let Some(old) = old else {
             let missing = Ok(WriteDone {
-                todo: Bytes::new(),
+                body: Bytes::new(),
                 time: at,
             });
             return Ok(if allow_missing {
@@ -225,7 +244,7 @@ impl<'a> Tables<'a> {
         self.todos.remove(name.as_str())?;
         let time = publish(clock, items, name, ChangeKind::Deleted, Touched::All);
         Ok(Ok(WriteDone {
-            todo: Bytes::new(),
+            body: Bytes::new(),
             time,
         }))
     }
@@ -305,7 +324,7 @@ fn unreadable(at: OriginTime) -> WriteError {
     }
 }
 
-fn mismatch(given: Option<&str>, stored: &[u8], at: OriginTime) -> Option<WriteError> {
+pub(super) fn mismatch(given: Option<&str>, stored: &[u8], at: OriginTime) -> Option<WriteError> {
     let current = etag(stored);
     (given? != current).then_some(WriteError::EtagMismatch { current, at })
 }

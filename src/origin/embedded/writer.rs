@@ -13,7 +13,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     disk::{Mode, Store},
-    store::{HISTORY, HISTORY_START, LAST_WRITE, META, RESERVED, encode_change},
+    store::{
+        FORMAT_KEY, FORMAT_WITH_LISTS, HISTORY, HISTORY_START, LAST_WRITE, META, RESERVED,
+        encode_entry, entry_wall_ms,
+    },
     tables::Tables,
     tail::Tail,
     wall_ms,
@@ -185,7 +188,7 @@ impl Writer {
         let last_change = items
             .iter()
             .rev()
-            .find(|item| matches!(item.event, FeedEvent::Change(_)))?;
+            .find(|item| matches!(item.event, FeedEvent::Change(_) | FeedEvent::List(_)))?;
         let txn = self.store.begin_read().ok()?;
         let meta = txn.open_table(META).ok()?;
         let last = meta.get(LAST_WRITE).ok()??.value();
@@ -326,27 +329,29 @@ impl Writer {
     ) -> Result<u64, redb::Error> {
         let mut history = txn.open_table(HISTORY)?;
         let mut meta = txn.open_table(META)?;
+        let now = wall_ms();
         for item in items {
-            let FeedEvent::Change(change) = &item.event else {
+            let Some(entry) = encode_entry(&item.event, now) else {
                 continue;
             };
-            history.insert(item.time.0, encode_change(change).as_slice())?;
+            if matches!(item.event, FeedEvent::List(_)) {
+                meta.insert(FORMAT_KEY, FORMAT_WITH_LISTS)?;
+            }
+            history.insert(item.time.0, entry.as_slice())?;
             meta.insert(LAST_WRITE, item.time.0)?;
             self.history_len += 1;
         }
-        let forget_before = wall_ms() - i64::try_from(HISTORY_AGE.as_millis()).unwrap_or(i64::MAX);
+        let forget_before = now - i64::try_from(HISTORY_AGE.as_millis()).unwrap_or(i64::MAX);
         let mut start = meta.get(HISTORY_START)?.map_or(0, |value| value.value());
         // Two for each that comes: the history shrinks when it must, and no
         // commit takes long for it.
         for _ in 0..items.len() * 2 {
-            let Some((number, raw)) = history
+            let Some((number, wall)) = history
                 .first()?
-                .map(|(n, raw)| (n.value(), raw.value().to_vec()))
+                .map(|(n, raw)| (n.value(), entry_wall_ms(raw.value())))
             else {
                 break;
             };
-            let wall = super::store::decode_change(OriginTime(number), &raw)
-                .map_or(0, |change| change.wall_ms);
             if wall >= forget_before && self.history_len <= MAX_HISTORY {
                 break;
             }

@@ -14,7 +14,7 @@ use mongodb::{
 use uuid::Uuid;
 
 use super::{
-    HEARTBEATS, REQUESTS, TODOS, codes, collections,
+    HEARTBEATS, LISTS, REQUESTS, TODOS, codes, collections,
     connect::{Target, check_server, replica_set_id, wire_version},
     document, timestamp,
 };
@@ -250,12 +250,22 @@ async fn kinds(database: &Database, findings: &mut Findings) {
 
 /// Unique indexes of the operator, and those that are missing.
 async fn indexes(database: &Database, findings: &mut Findings) {
-    let existing = match collections::list_indexes(database, TODOS).await {
-        Ok(existing) => existing,
-        Err(error) => return findings.right("listIndexes", Err(error)),
-    };
+    let mut all = Vec::new();
+    let mut missing = 0;
+    for collection in [TODOS, LISTS] {
+        let existing = match collections::list_indexes(database, collection).await {
+            Ok(existing) => existing,
+            Err(error) => {
+                return findings.right(&format!("listIndexes of {collection}"), Err(error));
+            }
+        };
+        if !existing.is_empty() {
+            missing += collections::missing_for(collection, &existing);
+        }
+        all.extend(existing);
+    }
     findings.right("listIndexes", Ok(()));
-    for index in &existing {
+    for index in &all {
         let name = index.get_str("name").unwrap_or_default();
         if name != "_id_" && index.get_bool("unique").unwrap_or(false) {
             findings.add(
@@ -266,10 +276,12 @@ async fn indexes(database: &Database, findings: &mut Findings) {
             );
         }
     }
-    let missing = collections::missing_for_todos(&existing);
+    if all.is_empty() {
+        return;
+    }
     if missing == 0 {
         findings.ok("indexes", "complete");
-    } else if !existing.is_empty() {
+    } else {
         findings.add(
             "indexes",
             Status::Warning,
@@ -280,7 +292,7 @@ async fn indexes(database: &Database, findings: &mut Findings) {
 }
 
 async fn reads(database: &Database, findings: &mut Findings) {
-    for collection in [TODOS, HEARTBEATS, REQUESTS] {
+    for collection in [TODOS, LISTS, HEARTBEATS, REQUESTS] {
         let find = doc! {
             "find": collection, "limit": 1, "projection": { "_id": 1 },
             "readConcern": { "level": "snapshot" },
@@ -291,7 +303,7 @@ async fn reads(database: &Database, findings: &mut Findings) {
 }
 
 async fn writes(client: &Client, database: &Database, findings: &mut Findings) {
-    for collection in [TODOS, HEARTBEATS, REQUESTS] {
+    for collection in [TODOS, LISTS, HEARTBEATS, REQUESTS] {
         let nothing = doc! { "_id": Uuid::new_v4().to_string(), "$expr": false };
         let update = doc! {
             "update": collection,
@@ -307,7 +319,7 @@ async fn writes(client: &Client, database: &Database, findings: &mut Findings) {
         findings.right(&format!("remove from {collection}"), tried);
     }
     let exists = collections::list(database).await.unwrap_or_default();
-    for collection in [TODOS, HEARTBEATS, REQUESTS] {
+    for collection in [TODOS, LISTS, HEARTBEATS, REQUESTS] {
         if exists.iter().any(|known| known.name == collection) {
             insert(client, database, collection, findings).await;
         }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    HEARTBEATS, Inner, REQUESTS, TODOS,
+    HEARTBEATS, Inner, LISTS, REQUESTS, TODOS,
     codes::{cause, is_index_conflict},
 };
 use crate::{backoff::jittered, origin::ConnectError};
@@ -49,7 +49,7 @@ struct Wanted {
 /// One index for each order, so that every query reads only its own list's
 /// part of one. (An index read backwards would reverse the names of a tie,
 /// too: so `create_time` has two.)
-fn wanted() -> [Wanted; 3] {
+fn wanted() -> [Wanted; 4] {
     let order = |name: &str, field: &str, direction: i32| {
         doc! { "name": name, "key": { "parent": 1, field: direction, "_id": 1 } }
     };
@@ -66,6 +66,14 @@ fn wanted() -> [Wanted; 3] {
                 order("tidemark_due", "due_time", 1),
                 order("tidemark_priority", "priority", 1),
             ],
+        },
+        Wanted {
+            collection: LISTS,
+            // The lists of a member, in order of name.
+            indexes: vec![doc! {
+                "name": "tidemark_members",
+                "key": { "members.principal": 1, "_id": 1 },
+            }],
         },
         expiring(HEARTBEATS, HEARTBEAT_SECONDS),
         expiring(REQUESTS, REQUEST_SECONDS),
@@ -105,7 +113,7 @@ impl Collection {
                 "is a capped collection, whose documents disappear by themselves"
             }
             _ if self.options.contains_key("collation") => {
-                "has a collation of its own, under which different names count as the same todo"
+                "has a collation of its own, under which different names count as the same one"
             }
             _ => return None,
         };
@@ -127,7 +135,7 @@ impl Collection {
 pub(super) async fn list(database: &Database) -> Result<Vec<Collection>, Error> {
     let list = doc! {
         "listCollections": 1,
-        "filter": { "name": { "$in": [TODOS, HEARTBEATS, REQUESTS] } },
+        "filter": { "name": { "$in": [TODOS, LISTS, HEARTBEATS, REQUESTS] } },
     };
     let reply = database.run_command(list).await?;
     Ok(first_batch(&reply).map(Collection::new).collect())
@@ -192,10 +200,12 @@ fn same_key(one: &Document, other: &Document) -> bool {
     key(one).is_some_and(|one| Some(one) == key(other))
 }
 
-/// How many of the indexes of `todos` are missing.
-pub(super) fn missing_for_todos(existing: &[Document]) -> usize {
-    let [Wanted { indexes, .. }, ..] = wanted();
-    missing(existing, &indexes).count()
+/// How many of the indexes that this collection needs are missing.
+pub(super) fn missing_for(collection: &str, existing: &[Document]) -> usize {
+    let wanted = wanted()
+        .into_iter()
+        .find(|wanted| wanted.collection == collection);
+    wanted.map_or(0, |wanted| missing(existing, &wanted.indexes).count())
 }
 
 fn missing<'a>(
@@ -209,20 +219,28 @@ fn missing<'a>(
 
 impl Inner {
     /// Looks at the collections, creates them if `create` is set, reads the
-    /// identity of `todos`, and has missing indexes built.
+    /// identities of `todos` and `lists`, and has missing indexes built if one of them
+    /// is another one than before.
     ///
     /// # Errors
     /// `Permanent` if a collection cannot be used.
     pub(super) async fn prepare(self: &Arc<Self>, create: bool) -> Result<(), ConnectError> {
         let limit = if create { CREATE_TIMEOUT } else { LOOK_TIMEOUT };
         let looked = timeout(limit, self.look(create)).await;
-        let exists = looked.map_err(|_| {
+        let is_new = looked.map_err(|_| {
             ConnectError::transient(format!("MongoDB: no answer within {limit:?}"))
         })??;
-        if exists && !self.building.swap(true, Ordering::AcqRel) {
+        if is_new && !self.building.swap(true, Ordering::AcqRel) {
             let inner = Arc::clone(self);
             let build = tokio::spawn(async move {
-                inner.build_indexes().await;
+                // Again, if a collection was made anew meanwhile.
+                loop {
+                    let scope = inner.scope.load(Ordering::Relaxed);
+                    inner.build_indexes().await;
+                    if inner.scope.load(Ordering::Relaxed) == scope {
+                        break;
+                    }
+                }
                 inner.building.store(false, Ordering::Release);
             });
             if create {
@@ -232,8 +250,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Whether there is a collection of todos. Nothing is created unless all
-    /// that exists can be used.
+    /// Whether `todos` or `lists` is another collection than before. Nothing is
+    /// created unless all that exists can be used.
     async fn look(&self, create: bool) -> Result<bool, ConnectError> {
         let mut collections = list(&self.reads).await?;
         for collection in &collections {
@@ -249,13 +267,16 @@ impl Inner {
             }
             collections = list(&self.reads).await?;
         }
-        let todos = collections.iter().find(|known| known.name == TODOS);
-        let uuid = todos.and_then(|todos| todos.uuid.as_ref());
-        self.unprepared.store(todos.is_none(), Ordering::Relaxed);
-        let identity = format!("{} {} {uuid:?}", self.id.0, self.cache_epoch);
-        self.scope
-            .store(xxh3_64(identity.as_bytes()), Ordering::Relaxed);
-        Ok(todos.is_some())
+        let uuid = |name: &str| {
+            let collection = collections.iter().find(|known| known.name == name)?;
+            collection.uuid.as_ref()
+        };
+        let (todos, lists) = (uuid(TODOS), uuid(LISTS));
+        self.unprepared
+            .store(todos.is_none() || lists.is_none(), Ordering::Relaxed);
+        let identity = format!("{} {} {todos:?} {lists:?}", self.id.0, self.cache_epoch);
+        let scope = xxh3_64(identity.as_bytes());
+        Ok(self.scope.swap(scope, Ordering::Relaxed) != scope)
     }
 
     /// Builds what is missing, one collection after the other, until all is
@@ -353,6 +374,7 @@ mod tests {
     fn an_index_serves_by_its_keys_and_not_by_its_name() {
         let [
             Wanted { indexes, .. },
+            _,
             Wanted {
                 indexes: expiry, ..
             },

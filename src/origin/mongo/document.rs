@@ -37,14 +37,14 @@ pub(super) fn etag(raw: &RawDocument) -> String {
     blake3::hash(raw.as_bytes()).to_hex()[..32].to_owned()
 }
 
-fn unreadable(field: &str, problem: impl Into<String>) -> Unreadable {
+pub(super) fn unreadable(field: &str, problem: impl Into<String>) -> Unreadable {
     Unreadable {
         field: field.into(),
         problem: problem.into(),
     }
 }
 
-fn wrong_type(field: &str, value: RawBsonRef<'_>, wanted: &str) -> Unreadable {
+pub(super) fn wrong_type(field: &str, value: RawBsonRef<'_>, wanted: &str) -> Unreadable {
     unreadable(
         field,
         format!("is of type {:?}; {wanted} is wanted", value.element_type()),
@@ -100,7 +100,7 @@ pub(super) fn todo(name: &TodoName, raw: &RawDocument) -> Result<Todo, Unreadabl
     }
 }
 
-fn text(field: &str, value: RawBsonRef<'_>) -> Result<String, Unreadable> {
+pub(super) fn text(field: &str, value: RawBsonRef<'_>) -> Result<String, Unreadable> {
     value
         .as_str()
         .map(ToOwned::to_owned)
@@ -155,7 +155,7 @@ fn labels(value: RawBsonRef<'_>) -> Result<Vec<String>, Unreadable> {
     array.into_iter().enumerate().map(label).collect()
 }
 
-fn time(field: &str, value: RawBsonRef<'_>) -> Result<Option<Timestamp>, Unreadable> {
+pub(super) fn time(field: &str, value: RawBsonRef<'_>) -> Result<Option<Timestamp>, Unreadable> {
     let time = value
         .as_datetime()
         .ok_or_else(|| wrong_type(field, value, "a date"))?;

@@ -18,10 +18,11 @@ use mongodb::{
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    HEARTBEATS, Inner, TODOS, codes::feed_error, connect::wire_version, origin_time, timestamp,
+    HEARTBEATS, Inner, LISTS, TODOS, codes::feed_error, connect::wire_version, origin_time,
+    timestamp,
 };
 use crate::{
-    model::{Change, ChangeKind, TodoName, Touched},
+    model::{Change, ChangeKind, ListName, TodoName, Touched},
     origin::{ConnectError, Feed, FeedError, FeedEvent, FeedItem, FeedPosition, FeedStart},
 };
 
@@ -194,6 +195,12 @@ impl MongoFeed {
         let Some(key) = event.key else {
             return Some(reset("an event without a key"));
         };
+        if event.coll == LISTS {
+            // As below: a name of another form does not exist.
+            let name = key.get_str("_id").ok().and_then(ListName::parse);
+            let event = name.map_or(FeedEvent::Nothing, FeedEvent::List);
+            return Some(FeedItem { time, alone, event });
+        }
         // A document whose _id is not a todo name does not exist for this
         // service.
         let Some(name) = key.get_str("_id").ok().and_then(TodoName::parse) else {
@@ -328,8 +335,8 @@ fn pipeline(stream: Document, replica: &str) -> Vec<Document> {
     vec![
         doc! { "$changeStream": stream },
         doc! { "$match": { "$or": [
-            { "ns.coll": TODOS },
-            { "to.coll": TODOS },
+            { "ns.coll": { "$in": [TODOS, LISTS] } },
+            { "to.coll": { "$in": [TODOS, LISTS] } },
             { "ns.coll": HEARTBEATS, "documentKey._id": replica },
             { "operationType": { "$in": ["dropDatabase", "invalidate"] } },
         ] } },

@@ -9,10 +9,13 @@ mod connect;
 pub(crate) mod document;
 mod feed;
 mod import;
+mod list_document;
+mod lists;
 mod page;
 mod read;
 mod topology;
 mod write;
+mod write_list;
 
 use std::{
     sync::{
@@ -33,12 +36,17 @@ use super::{
     Cause, ConnectError, Feed, FeedError, FeedStart, Imported, Origin, OriginError, WriteError,
 };
 use crate::{
-    model::{OriginId, OriginTime, Page, PageQuery, RequestId, TodoName, Value, Write, WriteDone},
+    model::{
+        ListName, ListsPage, ListsQuery, OriginId, OriginTime, Page, PageQuery, RequestId,
+        TodoName, Value, Write, WriteDone,
+    },
     pb,
 };
 
 /// The todos, readable and editable by hand.
 const TODOS: &str = "todos";
+/// The lists with their members, readable and editable by hand.
+const LISTS: &str = "lists";
 /// A document for each replica that lives, for its heartbeats.
 const HEARTBEATS: &str = "tidemark_heartbeats";
 /// Request ids with what they were used for.
@@ -70,7 +78,7 @@ struct Inner {
     feeds: Database,
     topology: Topology,
     scope: AtomicU64,
-    /// The collection was missing when it was last looked at.
+    /// `todos` or `lists` was missing when they were last looked at.
     unprepared: AtomicBool,
     /// Why the collections cannot be used any more, once that is known: the
     /// feed then ends for good.
@@ -146,10 +154,28 @@ impl Origin for MongoDb {
         self.inner.load_page(query, At::After(after), limit).await
     }
 
+    async fn load_list(
+        &self,
+        name: &ListName,
+        after: OriginTime,
+        limit: Duration,
+    ) -> Result<(OriginTime, Value), OriginError> {
+        self.inner.load_list(name, after, limit).await
+    }
+
+    async fn load_lists(
+        &self,
+        query: &ListsQuery,
+        after: OriginTime,
+        limit: Duration,
+    ) -> Result<(OriginTime, ListsPage), OriginError> {
+        self.inner.load_lists(query, after, limit).await
+    }
+
     async fn heartbeat(&self, number: u64, limit: Duration) -> Result<OriginTime, OriginError> {
         let inner = &self.inner;
         if inner.unprepared.load(Ordering::Relaxed) {
-            // The collection was dropped: whoever makes it again, its indexes
+            // A collection was dropped: whoever makes it again, its indexes
             // and its identity are wanted.
             let inner = Arc::clone(inner);
             tokio::spawn(async move {

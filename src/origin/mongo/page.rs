@@ -13,7 +13,10 @@ use super::{
     read::At,
 };
 use crate::{
-    model::{Condition, Op, Order, OriginTime, Page, PagePosition, PageQuery, SortKey, TodoName},
+    model::{
+        Condition, ListName, Op, Order, OriginTime, Page, PagePosition, PageQuery, SortKey,
+        TodoName,
+    },
     origin::OriginError,
     pb::todo::State,
 };
@@ -62,7 +65,7 @@ impl Inner {
         let stages = |number: usize, segment: &Segment| {
             let number = i32::try_from(number).unwrap_or(i32::MAX);
             vec![
-                doc! { "$match": { "$and": [of_list(query), conditions(query), segment.filter.clone()] } },
+                doc! { "$match": { "$and": [of_list(&query.list), conditions(query), segment.filter.clone()] } },
                 doc! { "$sort": segment.sort.clone() },
                 doc! { "$limit": most },
                 doc! { "$project": { "_id": 1, field(query.order): 1, "segment": { "$literal": number } } },
@@ -104,7 +107,7 @@ impl Inner {
             let rest = wanted + 1 - found.len();
             let find = doc! {
                 "find": TODOS,
-                "filter": { "$and": [of_list(query), conditions(query), segment.filter] },
+                "filter": { "$and": [of_list(&query.list), conditions(query), segment.filter] },
                 "sort": segment.sort,
                 "projection": { "_id": 1, field(query.order): 1 },
                 "limit": i32::try_from(rest).unwrap_or(i32::MAX),
@@ -163,10 +166,10 @@ fn position(order: Order, key: Option<SortKey>, document: &RawDocumentBuf) -> Op
 }
 
 /// Only real names of this list, with this list as their parent.
-fn of_list(query: &PageQuery) -> Document {
-    let prefix = query.list.todo_prefix().replace('.', "\\.");
+pub(super) fn of_list(list: &ListName) -> Document {
+    let prefix = list.todo_prefix().replace('.', "\\.");
     let names = format!("^{prefix}[A-Za-z0-9][A-Za-z0-9._~-]{{0,62}}\\z");
-    doc! { "parent": query.list.as_str(), "_id": { "$regex": names } }
+    doc! { "parent": list.as_str(), "_id": { "$regex": names } }
 }
 
 fn conditions(query: &PageQuery) -> Document {
@@ -238,7 +241,7 @@ fn segments(query: &PageQuery) -> Vec<Segment> {
 }
 
 /// An array is of a wrong type, though comparisons look into it.
-fn no_array(field: &str) -> Document {
+pub(super) fn no_array(field: &str) -> Document {
     doc! { field: { "$not": { "$type": "array" } } }
 }
 

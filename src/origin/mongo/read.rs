@@ -18,7 +18,7 @@ use crate::{
 
 /// Tries of a find whose snapshot the server does not have: it may choose a
 /// later one.
-const MAX_SNAPSHOT_TRIES: usize = 5;
+pub(super) const MAX_SNAPSHOT_TRIES: usize = 5;
 
 /// Which state is to be read.
 #[derive(Clone, Copy)]
@@ -128,7 +128,12 @@ impl Inner {
     }
 
     /// Asks a new primary where the one that was asked froze.
-    async fn find_once(&self, find: Document, at: At, limit: Duration) -> Result<Found, Error> {
+    pub(super) async fn find_once(
+        &self,
+        find: Document,
+        at: At,
+        limit: Duration,
+    ) -> Result<Found, Error> {
         loop {
             if let Some(found) = self
                 .at_this_primary(self.find_at(find.clone(), at, limit))
@@ -183,9 +188,9 @@ fn no_stamp() -> Error {
 }
 
 /// What one find gave.
-struct Found {
+pub(super) struct Found {
     /// The exact time of the state read; none, if there is no collection.
-    at: Option<OriginTime>,
-    operation_time: OriginTime,
-    documents: Vec<RawDocumentBuf>,
+    pub at: Option<OriginTime>,
+    pub operation_time: OriginTime,
+    pub documents: Vec<RawDocumentBuf>,
 }

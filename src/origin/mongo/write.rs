@@ -3,9 +3,10 @@
 //! An update or delete reads the document and writes by compare-and-swap: the
 //! filter matches only the very document that was read. So it needs no
 //! transaction, and its event is alone at its time. A transaction is used only
-//! where a request id has to be stored together with the write.
+//! where a request id has to be stored together with the write, and to delete a
+//! list.
 
-mod request_id;
+mod transaction;
 
 use std::{
     sync::{
@@ -33,7 +34,7 @@ use super::{
 use crate::{
     backoff::Backoff,
     error::shorten,
-    model::{OriginTime, Patch, RequestId, TodoName, Write, WriteDone, validate},
+    model::{OriginTime, Patch, RequestId, TodoName, Unreadable, Write, WriteDone, validate},
     origin::{Cause, WriteError},
     pb::Todo,
 };
@@ -50,10 +51,10 @@ const SEND_WITHOUT_PRIMARY: Duration = Duration::from_millis(1500);
 /// How often those two are looked at.
 const SEND_POLL: Duration = Duration::from_millis(25);
 /// Tries of a compare-and-swap, and of a transaction that met another one.
-const MAX_TRIES: usize = 16;
+pub(super) const MAX_TRIES: usize = 16;
 /// Pauses between tries.
-const TRY_PAUSE: Duration = Duration::from_millis(2);
-const MAX_TRY_PAUSE: Duration = Duration::from_millis(32);
+pub(super) const TRY_PAUSE: Duration = Duration::from_millis(2);
+pub(super) const MAX_TRY_PAUSE: Duration = Duration::from_millis(32);
 /// Commands that write.
 const WRITING: [&str; 4] = ["insert", "update", "delete", "findAndModify"];
 
@@ -81,7 +82,7 @@ pub(super) fn note_sent() -> EventHandler<CommandEvent> {
 }
 
 /// Why a try ended without an answer.
-enum Failed {
+pub(super) enum Failed {
     /// The document changed meanwhile.
     Raced,
     Error(Error),
@@ -94,16 +95,26 @@ impl From<Error> for Failed {
 }
 
 /// The outcome of a write that the server answered.
-type Outcome = Result<Bytes, Refusal>;
+pub(super) type Outcome = Result<Bytes, Refusal>;
 
 /// A refusal that reveals the origin's state.
-enum Refusal {
+pub(super) enum Refusal {
     NotFound,
     AlreadyExists,
+    NotEmpty,
     EtagMismatch { current: String },
     Unreadable { field: String, problem: String },
     RequestIdReused,
     Invalid(crate::error::FieldProblem),
+}
+
+impl From<Unreadable> for Refusal {
+    fn from(why: Unreadable) -> Self {
+        Self::Unreadable {
+            field: why.field,
+            problem: why.problem,
+        }
+    }
 }
 
 impl Inner {
@@ -153,13 +164,19 @@ impl Inner {
     ) -> Result<WriteDone, WriteError> {
         let session = self.writes_client.start_session().await;
         let mut session = session.map_err(|error| WriteError::Unavailable(cause(error)))?;
+        if matches!(write, Write::DeleteList { force: true, .. }) {
+            return self.delete_list_with_todos(&mut session, write, sent).await;
+        }
         let mut backoff = Backoff::new(TRY_PAUSE, MAX_TRY_PAUSE);
-        let mut last: Cause = "the todo kept changing while it was written".into();
+        let mut last: Cause = "it kept changing while it was written".into();
         for _ in 0..MAX_TRIES {
             // Each try that is followed by another one had no effect.
             sent.store(false, Ordering::Release);
             let outcome = match request {
                 Some(request) => self.in_transaction(&mut session, write, request).await,
+                None if matches!(write, Write::DeleteList { .. }) => {
+                    self.delete_in_transaction(&mut session, write, false).await
+                }
                 None => self.try_write(&mut session, write).await,
             };
             let at = session.operation_time().map(origin_time);
@@ -178,7 +195,7 @@ impl Inner {
         Err(WriteError::Unavailable(last.with_text(text)))
     }
 
-    fn todos(&self) -> Collection<RawDocumentBuf> {
+    pub(super) fn todos(&self) -> Collection<RawDocumentBuf> {
         self.writes.collection(TODOS)
     }
 
@@ -206,7 +223,26 @@ impl Inner {
                 self.delete(session, name, etag.as_deref(), *allow_missing)
                     .await
             }
+            Write::CreateList { name, list } => self.create_list(session, name, list).await,
+            Write::UpdateList { name, patch, etag } => {
+                self.update_list(session, name, patch, etag.as_deref())
+                    .await
+            }
+            Write::DeleteList { .. } => self.try_delete_list(session, write, false).await,
         }
+    }
+
+    async fn try_delete_list(
+        &self,
+        session: &mut ClientSession,
+        write: &Write,
+        emptied: bool,
+    ) -> Result<Outcome, Failed> {
+        let Write::DeleteList { name, etag, force } = write else {
+            return Ok(Err(Refusal::NotFound));
+        };
+        self.delete_list(session, name, etag.as_deref(), *force, emptied)
+            .await
     }
 
     async fn create(
@@ -268,16 +304,11 @@ impl Inner {
         }
         let old = match document::todo(name, &stored) {
             Ok(old) => old,
-            Err(why) => {
-                return Ok(Err(Refusal::Unreadable {
-                    field: why.field,
-                    problem: why.problem,
-                }));
-            }
+            Err(why) => return Ok(Err(why.into())),
         };
         let update = document::update(patch, &patch.apply(old, now));
         let todos = self.todos();
-        let filter = match unchanged(name, &stored) {
+        let filter = match unchanged(name.as_str(), &stored) {
             Ok(filter) => filter,
             Err(refusal) => return Ok(Err(refusal)),
         };
@@ -317,7 +348,7 @@ impl Inner {
             if let Some(refusal) = mismatch(Some(etag), &stored) {
                 return Ok(Err(refusal));
             }
-            match unchanged(name, &stored) {
+            match unchanged(name.as_str(), &stored) {
                 Ok(filter) => filter,
                 Err(refusal) => return Ok(Err(refusal)),
             }
@@ -340,7 +371,7 @@ impl Inner {
 /// Matches only the very document that was read. A document that does not come
 /// back byte for byte (a field twice, text that is not UTF-8) can be matched by
 /// nothing that the driver sends.
-fn unchanged(name: &TodoName, stored: &RawDocumentBuf) -> Result<Document, Refusal> {
+pub(super) fn unchanged(name: &str, stored: &RawDocumentBuf) -> Result<Document, Refusal> {
     let damaged = |problem: String| Refusal::Unreadable {
         field: "document".into(),
         problem,
@@ -351,24 +382,28 @@ fn unchanged(name: &TodoName, stored: &RawDocumentBuf) -> Result<Document, Refus
     if back.is_ok_and(|back| back.as_bytes() != stored.as_bytes()) {
         return Err(damaged("has a field twice".into()));
     }
-    Ok(doc! { "_id": name.as_str(), "$expr": { "$eq": ["$$ROOT", { "$literal": document }] } })
+    Ok(doc! { "_id": name, "$expr": { "$eq": ["$$ROOT", { "$literal": document }] } })
 }
 
-fn mismatch(etag: Option<&str>, stored: &RawDocumentBuf) -> Option<Refusal> {
+pub(super) fn mismatch(etag: Option<&str>, stored: &RawDocumentBuf) -> Option<Refusal> {
     let current = document::etag(stored);
     (etag? != current).then_some(Refusal::EtagMismatch { current })
 }
 
-fn answered(outcome: Outcome, at: Option<OriginTime>) -> Result<WriteDone, WriteError> {
+pub(super) fn answered(outcome: Outcome, at: Option<OriginTime>) -> Result<WriteDone, WriteError> {
     let Some(at) = at else {
         return Err(WriteError::unknown(
             "the server's reply has no operationTime",
         ));
     };
     outcome
-        .map(|todo| WriteDone { todo, time: at })
+        .map(|todo| WriteDone {
+            body: todo,
+            time: at,
+        })
         .map_err(|refusal| match refusal {
             Refusal::NotFound => WriteError::NotFound { at },
+            Refusal::NotEmpty => WriteError::NotEmpty { at },
             Refusal::AlreadyExists => WriteError::AlreadyExists { at },
             Refusal::EtagMismatch { current } => WriteError::EtagMismatch { current, at },
             Refusal::Unreadable { field, problem } => WriteError::Unreadable { field, problem, at },
@@ -378,7 +413,7 @@ fn answered(outcome: Outcome, at: Option<OriginTime>) -> Result<WriteDone, Write
 }
 
 /// The error of a write that is not tried again, or why it is.
-fn given_up(
+pub(super) fn given_up(
     effect: WriteEffect,
     cause: Cause,
     at: Option<OriginTime>,

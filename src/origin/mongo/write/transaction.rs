@@ -1,5 +1,5 @@
-//! Writes with a request id: a transaction stores it together with the write, so that
-//! the same request has an effect once.
+//! Writes in a transaction: a request id is stored together with its write, so that the
+//! same request has an effect once, and a list is deleted only while it is empty.
 
 use bson::{Document, doc};
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use mongodb::{
 };
 
 use super::{Failed, Inner, Outcome, REQUESTS, Refusal, document};
-use crate::model::{RequestId, TodoName, Write};
+use crate::model::{ListName, RequestId, TodoName, Write};
 
 impl Inner {
     /// The write together with its request id, or the outcome of the first
@@ -21,23 +21,20 @@ impl Inner {
         write: &Write,
         request: RequestId,
     ) -> Result<Outcome, Failed> {
-        session
-            .start_transaction()
-            .read_concern(ReadConcern::snapshot())
-            .write_concern(WriteConcern::majority())
-            .await?;
+        begin(session).await?;
         let outcome = self.with_request_id(session, write, request).await;
-        match outcome {
-            Ok(Ok(done)) => {
-                commit(session).await?;
-                Ok(Ok(done))
-            }
-            other => {
-                // Aborted by the server already, or by this.
-                let _ = session.abort_transaction().await;
-                other
-            }
-        }
+        end(session, outcome).await
+    }
+
+    pub(in super::super) async fn delete_in_transaction(
+        &self,
+        session: &mut ClientSession,
+        write: &Write,
+        emptied: bool,
+    ) -> Result<Outcome, Failed> {
+        begin(session).await?;
+        let outcome = self.try_delete_list(session, write, emptied).await;
+        end(session, outcome).await
     }
 
     async fn with_request_id(
@@ -60,7 +57,7 @@ impl Inner {
             if known.get("fingerprint") != Some(&bson::Bson::Binary(fingerprint)) {
                 return Ok(Err(Refusal::RequestIdReused));
             }
-            return Ok(Ok(self.as_it_is(session, write.name(), &known).await?));
+            return Ok(Ok(self.as_it_is(session, &known).await?));
         }
         let done = match self.try_write(session, write).await? {
             Ok(done) => done,
@@ -69,26 +66,27 @@ impl Inner {
         let entry = doc! {
             "_id": &id,
             "fingerprint": fingerprint,
-            "name": write.name().as_str(),
+            "name": write.name().to_string(),
             "at": bson::DateTime::now(),
         };
         requests.insert_one(entry).session(&mut *session).await?;
         Ok(Ok(done))
     }
 
-    /// The todo of a request that was done before, as it is now. The name may
+    /// The todo or list of a request that was done before, as it is now. The name may
     /// have been generated anew: the first one counts.
     async fn as_it_is(
         &self,
         session: &mut ClientSession,
-        name: &TodoName,
         known: &Document,
     ) -> Result<Bytes, Failed> {
-        let name = known
-            .get_str("name")
-            .ok()
-            .and_then(TodoName::parse)
-            .unwrap_or_else(|| name.clone());
+        let name = known.get_str("name").unwrap_or_default();
+        if let Some(name) = ListName::parse(name) {
+            return Ok(self.list_as_it_is(session, &name).await?);
+        }
+        let Some(name) = TodoName::parse(name) else {
+            return Ok(Bytes::new());
+        };
         let stored = self
             .todos()
             .find_one(doc! { "_id": name.as_str() })
@@ -101,6 +99,28 @@ impl Inner {
 
 /// A commit may have taken place, whatever its last try met.
 const UNKNOWN_COMMIT: &str = "UnknownTransactionCommitResult";
+
+async fn begin(session: &mut ClientSession) -> Result<(), Error> {
+    session
+        .start_transaction()
+        .read_concern(ReadConcern::snapshot())
+        .write_concern(WriteConcern::majority())
+        .await
+}
+
+/// Commits what was written; aborts what was not.
+async fn end(
+    session: &mut ClientSession,
+    outcome: Result<Outcome, Failed>,
+) -> Result<Outcome, Failed> {
+    if let Ok(Ok(done)) = outcome {
+        commit(session).await?;
+        return Ok(Ok(done));
+    }
+    // Aborted by the server already, or by this.
+    let _ = session.abort_transaction().await;
+    outcome
+}
 
 /// Commits, again where the server says that it may.
 async fn commit(session: &mut ClientSession) -> Result<(), Error> {

@@ -163,7 +163,7 @@ async fn calls(case: usize, rounds: u64) {
     let (_dir, cache, metrics) = service().await;
     if case == 0 {
         let want = ReadOptions {
-            caller: None,
+            identity: None,
             consistency: Consistency::MinimizeLatency,
             deadline: None,
             caller: None,

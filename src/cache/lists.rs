@@ -154,11 +154,11 @@ impl Cache {
 /// Adds a list to the page if the caller may see it.
 fn show_list(page: &mut ListPage, name: &ListName, item: &ReadItem, caller: Option<&Caller>) {
     match &item.value {
-        Value::List(list) => {
-            // The page of names may be older than the document.
-            if caller.is_none_or(|caller| role_of(list, caller.members()).is_some()) {
-                page.lists.push(TodoList::clone(list));
-            }
+        // The page of names may be older than the document.
+        Value::List(list)
+            if caller.is_none_or(|caller| role_of(list, caller.members()).is_some()) =>
+        {
+            page.lists.push(TodoList::clone(list));
         }
         Value::Unreadable(_) if caller.is_none() => page.unreadable.push(name.clone()),
         Value::Absent if caller.is_none() => page.lists.push(named(name)),

@@ -91,7 +91,7 @@ async fn replica(origin: &Arc<Embedded>, shared: Arc<Slow>) -> Replica {
 
 async fn title(replica: &Replica, name: &TodoName) -> String {
     let want = ReadOptions {
-        caller: None,
+        identity: None,
         consistency: Consistency::MinimizeLatency,
         deadline: None,
         caller: None,

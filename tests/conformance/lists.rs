@@ -307,8 +307,8 @@ async fn lists_are_paged(origin: &Any) {
             done(origin, create(&id(n), "x", &members)).await;
         })
         .await;
-    let ada = |n: usize| n % 5 != 0;
-    let ops = |n: usize| n % 3 == 0;
+    let ada = |n: usize| !n.is_multiple_of(5);
+    let ops = |n: usize| n.is_multiple_of(3);
     for size in [1000, 333] {
         assert_eq!(names(origin, Some(&["many:ada"]), size).await, of(&ada));
         assert_eq!(names(origin, Some(&["group:many"]), size).await, of(&ops));

@@ -557,7 +557,7 @@ impl Watch {
         let Some(next) = next else { return Some(()) };
         let seen = small(next.seen);
         let keys = match &next.event {
-            Event::Reset { .. } => 0..2,
+            Event::Reset { .. } | Event::List(_) => 0..2,
             Event::Change(change) => {
                 let key = usize::from(change.name == *todo(1));
                 key..key + 1

@@ -175,7 +175,7 @@ impl Client {
     /// One todo. Returns whether it was answered.
     pub async fn get(&mut self, name: &TodoName, consistency: Consistency) -> bool {
         let want = ReadOptions {
-            caller: None,
+            identity: None,
             consistency,
             deadline: self.a_deadline(),
             caller: None,
@@ -187,10 +187,10 @@ impl Client {
         };
         let (value, read) = match answer {
             Ok(Answer { body, read }) => (Value::Todo(body), read),
-            Err(Error::TodoNotFound {
+            Err(Error::NotFound {
                 read: Some(read), ..
             }) => (Value::Absent, read),
-            Err(Error::TodoUnreadable {
+            Err(Error::Unreadable {
                 field,
                 problem,
                 read: Some(read),
@@ -264,7 +264,7 @@ impl Client {
             return;
         }
         let want = ReadOptions {
-            caller: None,
+            identity: None,
             consistency: self.an_arm(),
             deadline: self.a_deadline(),
             caller: None,
@@ -359,7 +359,7 @@ impl Client {
             .expect("no panic while locked")
             .insert(query.to_string(), query.clone());
         let want = ReadOptions {
-            caller: None,
+            identity: None,
             consistency,
             deadline: self.a_deadline(),
             caller: None,
@@ -428,7 +428,7 @@ impl Client {
     async fn present_a_forged_token(&mut self) {
         let ahead = OriginTime(self.world.history().last.0 + (1 << 40));
         let want = ReadOptions {
-            caller: None,
+            identity: None,
             consistency: Consistency::AtLeastAsFresh(ahead),
             deadline: None,
             caller: None,
@@ -570,12 +570,12 @@ impl Client {
                 Some(token)
             }
             Err(
-                Error::TodoAlreadyExists { token, .. }
+                Error::AlreadyExists { token, .. }
                 | Error::EtagMismatch { token, .. }
-                | Error::TodoNotFound {
+                | Error::NotFound {
                     token: Some(token), ..
                 }
-                | Error::TodoUnreadable {
+                | Error::Unreadable {
                     token: Some(token), ..
                 },
             ) => Some(token),

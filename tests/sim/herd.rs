@@ -29,13 +29,13 @@ const STEADY: usize = 20;
 
 async fn read(replica: &Replica, name: &TodoName, consistency: Consistency) {
     let want = ReadOptions {
-        caller: None,
+        identity: None,
         consistency,
         deadline: None,
         caller: None,
     };
     match replica.cache.get(name, &want).await {
-        Ok(_) | Err(Error::TodoNotFound { .. }) => {}
+        Ok(_) | Err(Error::NotFound { .. }) => {}
         Err(error) => panic!("a read failed: {error}"),
     }
 }

@@ -46,19 +46,17 @@ fn a_stale_answer_is_marked_also_when_its_document_is_unreadable() {
         let (replica, want) = (
             fleet.replica(0),
             ReadOptions {
-                caller: None,
+                identity: None,
                 consistency: Consistency::MinimizeLatency,
                 deadline: None,
                 caller: None,
             },
         );
         let fresh = replica.cache.get(&name, &want).await;
-        assert!(
-            matches!(fresh, Err(Error::TodoUnreadable { read: Some(read), .. }) if !read.stale)
-        );
+        assert!(matches!(fresh, Err(Error::Unreadable { read: Some(read), .. }) if !read.stale));
         world.active_faults().origin_refuses = 1;
         sleep(world.config.settings.staleness_limit * 2).await;
-        let Err(Error::TodoUnreadable {
+        let Err(Error::Unreadable {
             read: Some(read), ..
         }) = replica.cache.get(&name, &want).await
         else {

@@ -136,6 +136,7 @@ impl Watcher {
                 OriginTime::ZERO
             },
             include_todo: self.include_todo,
+            checks_right: false,
             progress_interval: self.progress,
             closing: CancellationToken::new(),
             caller: None,
@@ -146,7 +147,7 @@ impl Watcher {
         let opening = tokio::select! {
             biased;
             () = replica.link.dead.cancelled() => return,
-            opening = replica.cache.watch(request, None) => opening,
+            opening = replica.cache.watch(request, None, None) => opening,
         };
         let mut stream = match opening {
             Ok(stream) => stream,
@@ -193,7 +194,11 @@ impl Watcher {
                         .world
                         .violated("I6", format!("the stream of watcher {} just ends", self.id));
                 }
-                Ok(Ok(Some(message))) => message,
+                Ok(Ok(Some(Err(error)))) => {
+                    let what = format!("a watch must not end so: {error:?}");
+                    return self.world.violated("error", what);
+                }
+                Ok(Ok(Some(Ok(message)))) => message,
             };
             ended_by_progress = matches!(message.event, WatchEvent::Progress { .. });
             self.hear(replica, &message, opened);
@@ -233,6 +238,7 @@ impl Watcher {
             self.violated(message, "it is ahead of the origin");
         }
         match &message.event {
+            WatchEvent::ListChanged => self.violated(message, "the cache keeps this to itself"),
             WatchEvent::Reset { .. } => {
                 self.world.count("watch resets");
                 self.reset = self.reset.max(token.seen);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tidemark::{
     model::{
-        ChangeKind, OriginTime, Patch, RequestId, TodoName, Touched, Write, WriteDone,
+        ChangeKind, OriginTime, Patch, RequestId, Resource, TodoName, Touched, Write, WriteDone,
         timestamp_from_ms,
     },
     origin::WriteError,
@@ -27,15 +27,17 @@ pub fn apply(
     if let Some(done) = request.and_then(|request| repeated(world, &request)) {
         return done;
     }
-    let name = write.name().clone();
-    let edit = edit(world, write)?;
+    let Resource::Todo(name) = write.name() else {
+        return Err(WriteError::unavailable("not part of the simulation"));
+    };
+    let edit = edit(world, &name, write)?;
     if let Some(RequestId { id, fingerprint }) = request {
         let mut requests = world.requests.lock().expect("no panic while locked");
         requests.insert(id, (fingerprint, name.clone()));
     }
     let Some(edit) = edit else {
         return Ok(WriteDone {
-            todo: Bytes::new(),
+            body: Bytes::new(),
             time: world.history().last,
         });
     };
@@ -46,7 +48,7 @@ pub fn apply(
     let time = world.commit(|history, at| history.commit(at, vec![edit]));
     world.say(format_args!("commit {time} {name}"));
     Ok(WriteDone {
-        todo,
+        body: todo,
         time: told(world, time),
     })
 }
@@ -71,16 +73,16 @@ fn repeated(world: &World, request: &RequestId) -> Option<Result<WriteDone, Writ
         .doc_at(name, history.last)
         .map_or_else(Bytes::new, |doc| doc.bytes.clone());
     Some(Ok(WriteDone {
-        todo,
+        body: todo,
         time: history.last,
     }))
 }
 
 /// The edit of a write, if it is not refused; `None`: there is nothing to do.
-fn edit(world: &World, write: Write) -> Result<Option<Edit>, WriteError> {
+fn edit(world: &World, name: &TodoName, write: Write) -> Result<Option<Edit>, WriteError> {
     let history = world.history();
     let (at, wall) = (history.last, history.wall_ms(Instant::now()));
-    let old = history.doc_at(write.name(), at).map(Arc::clone);
+    let old = history.doc_at(name, at).map(Arc::clone);
     match write {
         Write::Create { name, todo } => match old {
             Some(_) => Err(WriteError::AlreadyExists { at }),
@@ -127,6 +129,9 @@ fn edit(world: &World, write: Write) -> Result<Option<Edit>, WriteError> {
                 Ok(Some(deleted(name)))
             }
         },
+        Write::CreateList { .. } | Write::UpdateList { .. } | Write::DeleteList { .. } => {
+            Err(WriteError::unavailable("not part of the simulation"))
+        }
     }
 }
 

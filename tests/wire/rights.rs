@@ -550,7 +550,7 @@ async fn an_old_document_in_redis_gives_no_right() {
 /// While the database is away, a right that is too old is none.
 #[tokio::test]
 async fn without_the_database_an_old_right_is_none() {
-    let mongo = Mongo::start(1, 0);
+    let mongo = Mongo::start(1, 990);
     let redis: &RedisCluster = redis_cluster();
     let (uri, url) = (mongo.uri("rights_down"), redis.url());
     let keys = with_keys();

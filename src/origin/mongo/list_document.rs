@@ -333,7 +333,7 @@ mod tests {
             let new = patch.apply(list(&name(), &raw).expect("readable"), 7);
             let update = update(&patch, &new, &raw);
             let set = update.get_document("$set").expect("a document");
-            assert_eq!(set.get_str("title"), Ok("New"));
+            assert_eq!(set.get_str("title").ok(), Some("New"));
             assert!(set.contains_key("update_time"));
             assert_eq!(set.get_array(MEMBERS).is_ok(), has_members);
         }

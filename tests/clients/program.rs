@@ -54,7 +54,7 @@ impl Language {
                 told("TIDEMARK_PYTHON"),
                 vec![built("python/example/todos.py")],
             ),
-            Self::TypeScript => ("node".into(), vec![built("typescript/dist/src/todos.js")]),
+            Self::TypeScript => ("node".into(), vec![built("typescript/dist/example/todos.js")]),
         };
         let mut command = dies_with_this_thread(&program);
         command.args(args);

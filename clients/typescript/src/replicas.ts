@@ -1,15 +1,12 @@
-// One transport over all replicas. Connect knows no service config: what
-// service_config.json says is done here, but for its health checks.
+// One transport over all replicas. Connect knows no service config: what service_config.json
+// says is done here, except for its health checks and its throttling.
 
 import type { Transport } from "@connectrpc/connect";
-import config from "../gen/service_config.json" with { type: "json" };
-import { isLost } from "./errors.js";
+import config from "../gen/service_config.js";
+import { TodoError } from "./errors.js";
 
-/** How long a call of this program may take. The service gives up when the caller does. */
-export const CALL_TIMEOUT_MS = 5000;
-
-/** How long a replica that lost a call is passed by. */
-const PASSED_BY_MS = 1000;
+/** How long a replica that lost a call is avoided. */
+const AVOIDED_MS = 1000;
 
 /** What the service config says of some methods. */
 interface MethodConfig {
@@ -25,18 +22,24 @@ interface MethodConfig {
 
 const methods: readonly MethodConfig[] = config.methodConfig;
 
-/** Each call goes to the next replica, by those that were lost a moment ago. */
-export function overReplicas(replicas: readonly Transport[]): Transport {
-  const lostUntil = replicas.map(() => 0);
+/** The replicas at this moment. */
+export type Replicas = () => Promise<readonly Transport[]>;
+
+/** Each call goes to the next replica, except to those that were lost a moment ago. */
+export function overReplicas(replicas: Replicas): Transport {
+  const lostUntil = new WeakMap<Transport, number>();
   let last = -1;
-  const next = (): [Transport, () => void] => {
-    for (let passed = 0; passed < replicas.length; passed++) {
-      last = (last + 1) % replicas.length;
-      if ((lostUntil[last] ?? 0) <= performance.now()) break;
+  const next = async (): Promise<[Transport, () => void]> => {
+    const all = await replicas();
+    let replica: Transport | undefined;
+    for (let passed = 0; passed < all.length; passed++) {
+      last = (last + 1) % all.length;
+      replica = all[last];
+      if (!replica || (lostUntil.get(replica) ?? 0) <= performance.now()) break;
     }
-    const [at, replica] = [last, replicas[last]];
-    if (!replica) throw new RangeError("no replicas are given");
-    return [replica, () => { lostUntil[at] = performance.now() + PASSED_BY_MS; }];
+    if (!replica) throw new RangeError("there is no replica");
+    const chosen = replica;
+    return [chosen, () => lostUntil.set(chosen, performance.now() + AVOIDED_MS)];
   };
 
   return {
@@ -45,27 +48,27 @@ export function overReplicas(replicas: readonly Transport[]): Transport {
       const limit = timeoutMs ?? (timeout === undefined ? undefined : milliseconds(timeout));
       const deadline = performance.now() + (limit ?? Infinity);
       for (let tries = 1; ; tries++) {
-        const [replica, lose] = next();
+        const [replica, lose] = await next();
         const left = limit === undefined ? undefined : Math.max(1, Math.ceil(deadline - performance.now()));
         try {
           return await replica.unary(method, signal, left, header, input, contextValues);
         } catch (error) {
-          if (!isLost(error)) throw error;
+          if (!TodoError.from(error).isLost) throw error;
           lose();
           if (!retry || tries === retry.maxAttempts) throw error;
           const backoff = milliseconds(retry.initialBackoff) * retry.backoffMultiplier ** (tries - 1);
-          await pause(Math.random() * Math.min(backoff, milliseconds(retry.maxBackoff)));
+          await pause(Math.random() * Math.min(backoff, milliseconds(retry.maxBackoff)), signal);
         }
       }
     },
 
     async stream(method, signal, timeoutMs, header, input, contextValues) {
-      const [replica, lose] = next();
+      const [replica, lose] = await next();
       async function* guarded<T>(messages: AsyncIterable<T>) {
         try {
           yield* messages;
         } catch (error) {
-          if (isLost(error)) lose();
+          if (TodoError.from(error).isLost) lose();
           throw error;
         }
       }
@@ -73,11 +76,19 @@ export function overReplicas(replicas: readonly Transport[]): Transport {
         const response = await replica.stream(method, signal, timeoutMs, header, input, contextValues);
         return { ...response, message: guarded(response.message) };
       } catch (error) {
-        if (isLost(error)) lose();
+        if (TodoError.from(error).isLost) lose();
         throw error;
       }
     },
   };
+}
+
+/** Addresses separated by commas. */
+export function splitAddresses(addresses: string | readonly string[]): string[] {
+  const all = typeof addresses === "string" ? addresses.split(",") : [...addresses];
+  const found = all.map((address) => address.trim()).filter((address) => address !== "");
+  if (found.length === 0) throw new RangeError("no address; want HOST:PORT, or several separated by commas");
+  return found;
 }
 
 /** A duration as service configs have it: "0.05s". */
@@ -88,10 +99,13 @@ function milliseconds(duration: string): number {
 /** Waits, or until the signal. */
 export function pause(milliseconds: number, signal?: AbortSignal): Promise<void> {
   return new Promise((done) => {
-    const timer = setTimeout(done, milliseconds);
-    signal?.addEventListener("abort", () => {
+    const end = () => {
       clearTimeout(timer);
+      signal?.removeEventListener("abort", end);
       done();
-    }, { once: true });
+    };
+    const timer = setTimeout(end, milliseconds);
+    if (signal?.aborted) end();
+    else signal?.addEventListener("abort", end);
   });
 }

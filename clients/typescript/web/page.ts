@@ -3,18 +3,11 @@
 // Several replicas are separated by commas. The service must be set to allow
 // the page's origin: --cors-allow-origins http://127.0.0.1:8080
 
-import { createClient } from "@connectrpc/connect";
-import { createGrpcWebTransport } from "@connectrpc/connect-web";
-import { type Todo, Todo_State, TodoService } from "../gen/todo/v1/todo_pb.js";
-import { codeName, reasonName, why } from "../src/errors.js";
-import { Mirror } from "../src/mirror.js";
-import { overReplicas } from "../src/replicas.js";
-import { create, update } from "../src/write.js";
+import { connect, type Todo, Todo_State, TodoError } from "tidemark-todos/web";
 
 const parameters = new URLSearchParams(location.search);
-const servers = (parameters.get("server") ?? "http://127.0.0.1:50051").split(",");
 const list = parameters.get("list") ?? "lists/home";
-const client = createClient(TodoService, overReplicas(servers.map((baseUrl) => createGrpcWebTransport({ baseUrl }))));
+const client = connect(parameters.get("server") ?? "http://127.0.0.1:50051");
 
 function element<T extends HTMLElement>(id: string, kind: new () => T): T {
   const found = document.getElementById(id);
@@ -33,11 +26,18 @@ function say(line: string): void {
   draw();
 }
 
-const mirror = new Mirror(client, list, say);
+const mirror = client.mirror(list, {
+  onChange: (name, todo) => say(todo ? `put: ${name} ${todo.title}` : `gone: ${name}`),
+  onReady: () => say("following"),
+  onStale: (error) => say(error ? `lost: ${describe(error)}` : "reset"),
+});
+
+function describe(error: TodoError): string {
+  return `${error.codeName} ERROR_REASON_${error.reason || "UNSPECIFIED"}`;
+}
 
 function draw(): void {
-  const sorted = [...mirror.todos.values()].sort((one, other) => (one.name < other.name ? -1 : 1));
-  rows.replaceChildren(...sorted.map(row));
+  rows.replaceChildren(...mirror.todos.map(row));
 }
 
 function row(todo: Todo): HTMLLIElement {
@@ -60,7 +60,7 @@ function row(todo: Todo): HTMLLIElement {
 async function complete(todo: Todo, done: boolean): Promise<void> {
   const state = done ? Todo_State.COMPLETED : Todo_State.ACTIVE;
   try {
-    await update(client, { name: todo.name, etag: todo.etag, state });
+    await client.updateTodo({ name: todo.name, etag: todo.etag, state });
     say(`wrote: ${todo.name}`);
   } catch (error) {
     refuse(error);
@@ -68,16 +68,16 @@ async function complete(todo: Todo, done: boolean): Promise<void> {
 }
 
 function refuse(error: unknown): void {
-  const { values } = why(error);
-  say(`refused: ${codeName(error)} ${reasonName(error)} ${values["name"] ?? ""}`.trim());
+  const failed = TodoError.from(error);
+  say(`refused: ${describe(failed)} ${failed.metadata["name"] ?? ""}`.trim());
 }
 
 element("add", HTMLFormElement).addEventListener("submit", async (event) => {
   event.preventDefault();
   try {
-    const { todo } = await create(client, list, { title: title.value });
+    const todo = await client.createTodo(list, { title: title.value });
     title.value = "";
-    say(`wrote: ${todo?.name}`);
+    say(`wrote: ${todo.name}`);
   } catch (error) {
     refuse(error);
   }

@@ -1,4 +1,4 @@
-{
+export default {
   "loadBalancingConfig": [{ "round_robin": {} }],
   "healthCheckConfig": { "serviceName": "todo.v1.TodoService" },
   "methodConfig": [

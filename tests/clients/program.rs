@@ -48,13 +48,28 @@ impl Language {
             Self::Go => (built("go/bin/todos").display().to_string(), vec![]),
             Self::Java => (
                 "java".into(),
-                vec!["-jar".into(), built("java/target/todos.jar")],
+                vec![
+                    "-cp".into(),
+                    // The example is compiled with the tests of the library.
+                    [
+                        built("java/target/tidemark-todos-0.1.0.jar"),
+                        clients.join("java/target/lib/*"),
+                        clients.join("java/target/test-classes"),
+                    ]
+                    .map(|part| part.display().to_string())
+                    .join(":")
+                    .into(),
+                    "dev.tidemark.example.Main".into(),
+                ],
             ),
             Self::Python => (
                 told("TIDEMARK_PYTHON"),
                 vec![built("python/example/todos.py")],
             ),
-            Self::TypeScript => ("node".into(), vec![built("typescript/dist/example/todos.js")]),
+            Self::TypeScript => (
+                "node".into(),
+                vec![built("typescript/dist/example/todos.js")],
+            ),
         };
         let mut command = dies_with_this_thread(&program);
         command.args(args);

@@ -94,6 +94,8 @@ func (r *replica) freeze() {
 
 func connect(t *testing.T, addresses string, options ...todos.Option) *todos.Client {
 	t.Helper()
+	// A machine under load may need longer than the default.
+	options = append([]todos.Option{todos.WithTimeout(30 * time.Second)}, options...)
 	client, err := todos.Connect(addresses, options...)
 	if err != nil {
 		t.Fatal(err)

@@ -17,7 +17,8 @@ class ServiceTest(unittest.TestCase):
         return replica
 
     def client(self, *addresses: str, **options) -> Client:
-        client = Client(addresses, **options)
+        # A machine under load may need longer than the default.
+        client = Client(addresses, **{"timeout": 30.0, **options})
         self.addCleanup(client.close)
         return client
 

@@ -28,7 +28,8 @@ export function sleep(milliseconds: number): Promise<void> {
 
 /** A client that is closed when the test ends. */
 export function client(t: TestContext, addresses: string[], options: NodeOptions = {}): Client {
-  const made = connect(addresses, options);
+  // A machine under load may need longer than the default.
+  const made = connect(addresses, { timeoutMs: 30_000, ...options });
   t.after(() => made.close());
   return made;
 }

@@ -61,7 +61,7 @@ impl Cache {
     pub(super) fn lease(&self, miss: &Miss, request: &ReadRequest) -> Option<OriginTime> {
         let fence = miss.view.min_as_of;
         let loads = request.consistency != Consistency::CachedOnly && !request.origin_down();
-        let worth = matches!(miss.key, Key::Todo(_))
+        let worth = matches!(miss.key, Key::Todo(_) | Key::List(_))
             && miss.invalidated
             && loads
             && self.may_be_shared(&miss.view, request)

@@ -184,8 +184,8 @@ fn named(name: &ListName) -> TodoList {
     }
 }
 
-/// Whether the list contains a todo.
-fn first_todo(list: &ListName) -> PageQuery {
+/// The page that shows whether a list contains a todo.
+pub(super) fn first_todo(list: &ListName) -> PageQuery {
     PageQuery {
         list: list.clone(),
         filter: Filter::default(),
@@ -195,6 +195,6 @@ fn first_todo(list: &ListName) -> PageQuery {
     }
 }
 
-fn has_names(page: &ReadItem) -> bool {
+pub(super) fn has_names(page: &ReadItem) -> bool {
     matches!(&page.value, Value::Page(page) if !page.names.is_empty())
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     Cache, ReadOptions,
-    lists::LISTS_AT_ONCE,
+    lists::{LISTS_AT_ONCE, first_todo, has_names},
     request::{ReadItem, ReadRequest},
 };
 use crate::{
@@ -247,9 +247,6 @@ impl Cache {
         deadline: Option<Instant>,
         caller: Option<&Arc<Caller>>,
     ) -> Result<(), Error> {
-        let Some(permission) = Permission::of(write) else {
-            return Ok(());
-        };
         if needs_right(identity).is_none() {
             return Ok(());
         }
@@ -260,12 +257,33 @@ impl Cache {
             identity: None,
         };
         let request = self.begin(&options).await?;
+        let Some(permission) = Permission::of(write) else {
+            return self.check_no_todos(&write.name().list(), &request).await;
+        };
         let list = || write.name().list();
         let right = self.check_right(list, permission, identity, &request);
         match right.await? {
             Some(Rights { stale: true, .. }) => Err(too_old()),
             _ => Ok(()),
         }
+    }
+
+    /// Refuses to create a list for todos that are there already, such as those from
+    /// before authentication: whoever came first would own them.
+    async fn check_no_todos(
+        &self,
+        list: &ListName,
+        request: &ReadRequest<'_>,
+    ) -> Result<(), Error> {
+        let query = Arc::new(first_todo(list));
+        let page = self.read_one(KeyRef::Page(&query), request).await?;
+        if !has_names(&page) {
+            return Ok(());
+        }
+        Err(Error::AlreadyExists {
+            name: list.clone().into(),
+            token: Token::at(self.origin.id(), page.admitted.fresh_to),
+        })
     }
 
     /// Whether a watch may go on after what was committed at `time`.

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use futures::{StreamExt as _, stream};
 use tokio::time::Instant;
 
-use super::{Cache, Watch, WatchEvent, WatchMessage, WatchRequest, rights::Permission};
+use super::{
+    Cache, Consistency, ReadOptions, Watch, WatchEvent, WatchMessage, WatchRequest,
+    rights::Permission,
+};
 use crate::{
     auth,
     budget::Caller,
@@ -52,7 +55,14 @@ impl Cache {
         if let Some((caller, list)) = &right {
             // Read before the right, so that no change of it is missed.
             let start = self.tracker.watermarks.frontier();
-            Box::pin(self.check_watch(list, caller, start, None)).await?;
+            let options = ReadOptions {
+                consistency: Consistency::MinimizeLatency,
+                deadline,
+                caller: request.caller.clone(),
+                identity: Some(caller.clone()),
+            };
+            let right = self.require_right(list, Permission::WatchTodos, &options);
+            Box::pin(right).await?;
             request.after.get_or_insert(start);
         }
         if let Some(after) = request.after {

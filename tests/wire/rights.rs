@@ -335,6 +335,37 @@ async fn without_a_right_nothing_else_is_told() {
     ));
 }
 
+/// Todos from before authentication belong to nobody: whoever comes first must not own
+/// them. An administrator gives them an owner.
+#[tokio::test]
+async fn nobody_takes_over_todos_without_a_list() {
+    let (_service, mut client) = embedded_with_keys().await;
+    add(&mut client, "root", "lists/old", "secret")
+        .await
+        .expect("created");
+    let request = |owner: &str| pb::CreateTodoListRequest {
+        todo_list: Some(members(&[(owner, Role::Owner)])),
+        todo_list_id: "old".into(),
+        request_id: String::new(),
+    };
+    let reply = client.create_todo_list(of("cyd", request("cyd"))).await;
+    let (code, reason, _) = refused(reply);
+    assert_eq!(
+        (code, &*reason),
+        (Code::AlreadyExists, "LIST_ALREADY_EXISTS")
+    );
+    assert!(is_denied(
+        read(&mut client, "cyd", "lists/old/todos/secret", strong()).await
+    ));
+    let reply = client.create_todo_list(of("root", request("ada"))).await;
+    reply.expect("created");
+    assert!(
+        read(&mut client, "ada", "lists/old/todos/secret", strong())
+            .await
+            .is_ok()
+    );
+}
+
 /// Two callers may use the same request id for different writes.
 #[tokio::test]
 async fn a_request_id_belongs_to_its_caller() {

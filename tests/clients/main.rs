@@ -12,3 +12,4 @@ mod languages;
 mod program;
 mod replicas;
 mod unavailable;
+mod watchers;

@@ -166,7 +166,12 @@ impl Program {
 
     /// Waits until so many lines hold this text.
     pub async fn says(&mut self, text: &str, times: usize) {
-        eventually(&format!("{times} times {text:?}"), PATIENCE, async || {
+        self.says_within(text, times, PATIENCE).await;
+    }
+
+    /// The same with another limit of time.
+    pub async fn says_within(&mut self, text: &str, times: usize, limit: Duration) {
+        eventually(&format!("{times} times {text:?}"), limit, async || {
             if self.count(text) >= times {
                 return Some(());
             }

@@ -25,6 +25,12 @@ use mongodb::bson::{Document, doc};
 /// The service's binary; an example has none.
 const BINARY: Option<&str> = option_env!("CARGO_BIN_EXE_tidemark");
 
+/// The service's binary, or another build of it, such as one with optimizations.
+pub fn tidemark_binary() -> PathBuf {
+    let other = std::env::var_os("TEST_BINARY").map(PathBuf::from);
+    other.unwrap_or_else(|| BINARY.expect("a test has the binary").into())
+}
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Runs a job on the thread that is the parent of all servers.
@@ -627,10 +633,12 @@ impl Tidemark {
                 all.extend([flag.to_owned(), "127.0.0.1:0".to_owned()]);
             }
         }
-        // Another build of it, such as one with optimizations.
-        let other = std::env::var_os("TEST_BINARY").map(PathBuf::from);
-        let binary = other.unwrap_or_else(|| BINARY.expect("a test has the binary").into());
-        let mut child = spawn(&binary, &all, envs, (Stdio::piped(), Stdio::piped()));
+        let mut child = spawn(
+            &tidemark_binary(),
+            &all,
+            envs,
+            (Stdio::piped(), Stdio::piped()),
+        );
         let stderr = child.stderr.take().expect("stderr");
         thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {

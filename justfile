@@ -11,10 +11,11 @@ test:
 run *args:
     cargo run -- serve {{ args }}
 
-# Format and lints.
+# Format, lints, and the links of the documentation.
 lint:
     cargo fmt --check
     cargo clippy --all-targets -- -D warnings
+    RUSTDOCFLAGS='-D warnings' cargo doc --no-deps
 
 # One test binary, as in `just one wire coherence::`.
 one binary *filter:

@@ -16,7 +16,7 @@ pub enum FileProblem {
     /// It cannot be read.
     #[error("cannot be read: {0}")]
     Io(#[from] io::Error),
-    /// It is larger than [`MAX_FILE_BYTES`].
+    /// It is larger than `MAX_FILE_BYTES`.
     #[error("is larger than 1 MiB")]
     TooLarge,
     /// It is not UTF-8.

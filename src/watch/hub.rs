@@ -1,9 +1,12 @@
-//! The hub: the ring of recent commit groups, and the watchers that read it.
+//! The hub: the ring of recent commit groups, and the lists that are watched.
 //!
-//! Watchers pull: the follower appends a group once, however many watch, and wakes
-//! the watchers of its lists. A watcher takes the next groups into its own queue when
-//! the queue is empty. So a slow watcher costs little memory, and the frontier never waits
-//! for watchers. One that has fallen behind the ring gets a reset.
+//! Watchers pull. The follower appends a group once, however many clients watch, and
+//! wakes the watchers of its lists. A watcher whose queue is empty takes the next groups
+//! from the ring. So a slow watcher costs little memory, and the frontier never waits
+//! for watchers. A watcher that has fallen behind the ring gets a reset.
+//!
+//! Each watched list has its own queue of groups, taken from the ring, so that a
+//! watcher of a quiet list does not read the changes of all others.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},

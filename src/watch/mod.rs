@@ -1,14 +1,13 @@
 //! Watches: every change of a list after a cursor, or a newer change of the same
 //! todo, or a reset; never a silent gap.
 //!
-//! [`Hub`] gets each closed commit group from the follower before the frontier
-//! reaches it, and appends it to a ring, from which the watchers take it at their own
-//! pace. A watch whose cursor is older than the ring first reads a catch-up feed of
-//! its own.
+//! The hub gets each closed commit group from the follower before the frontier
+//! reaches its time, and appends it to a ring. The watchers read the ring at their own
+//! pace. A watch whose cursor is older than the ring reads a catch-up feed first.
 //!
-//! A change passes five types: `FeedItem` (the origin's), [`Event`](crate::model::Event)
-//! (shared by all watchers), [`Delivery`] (from a watcher's queue),
-//! [`WatchMessage`], and the reply message.
+//! A change passes five types: `FeedItem` (the origin's), [`Event`] (shared by all
+//! watchers), [`Delivery`] (from a watcher's queue), [`WatchMessage`], and the reply
+//! message.
 
 mod catch_up;
 mod hub;

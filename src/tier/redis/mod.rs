@@ -5,11 +5,11 @@
 //! milliseconds is a miss, and after a few of those in a row a node is not asked
 //! until a probe succeeds.
 //!
-//! - [`topology`] finds the nodes and their slots, again and again;
-//! - [`node`] keeps the connections to one node open and judges reads and writes
+//! - `topology` finds the nodes and their slots, again and again;
+//! - `node` keeps the connections to one node open and judges reads and writes
 //!   apart;
-//! - [`batcher`] lets requests share commands;
-//! - [`error`] sorts errors, counts and logs them.
+//! - `batcher` lets requests share commands;
+//! - `error` sorts errors, counts and logs them.
 //!
 //! Each node is on its own: a dead or hanging one costs its own keys only.
 

@@ -12,8 +12,6 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 use tonic::{Status, body::Body};
 
-#[cfg(doc)]
-use super::Connection;
 use super::{super::super::status, Call, overloaded};
 use crate::{budget::Part, error::Error};
 
@@ -177,7 +175,7 @@ struct Charge {
     call: Arc<Call>,
     part: Part,
     amount: u64,
-    /// Of replies to unary calls: see [`Connection::reply_began`].
+    /// Of replies to unary calls: see `Connection::reply_began`.
     epoch: Option<usize>,
 }
 

@@ -1,20 +1,20 @@
-//! Tidemark: a todo service whose reads go through two caches to a database, and
-//! whose every response states how stale it can be.
+//! Tidemark: a todo service that reads through two caches from a database. Every
+//! response states how stale it can be.
 //!
 //! The read path:
 //!
 //! 1. `grpc::service` parses the request and calls [`cache::Cache::get`].
 //! 2. `cache::freshness` turns the consistency level into a time that the response
 //!    must be fresh to ([`coherence::Consistency`]).
-//! 3. `cache::read` looks into near ([`tier::near`]): a value is served if
+//! 3. `cache::read` looks into the near cache ([`tier::near`]): a value is served if
 //!    [`coherence::ReadView`] admits its stamp.
-//! 4. Otherwise it waits for the frontier ([`tracker`]), asks shared
+//! 4. Otherwise it waits for the frontier ([`tracker`]), asks the shared cache
 //!    ([`tier::redis`]), or loads from the origin ([`loader`], [`origin`]).
 //! 5. `cache::freshness` states how fresh the response is.
 //!
 //! Meanwhile [`follower`] applies the origin's changes: it raises fences, hands the
-//! changes to [`watch`], and moves the frontier. ARCHITECTURE.md has the map of the
-//! modules, [`coherence`] the protocol in a page.
+//! changes to [`watch`], and moves the frontier. docs/protocol.md specifies all of this,
+//! [`coherence`] has it on one page, and ARCHITECTURE.md has the map of the modules.
 
 pub mod auth;
 pub mod backoff;

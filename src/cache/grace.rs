@@ -56,7 +56,7 @@ impl Cache {
         view.min_as_of <= view.frontier && !(own && asked_by_writer)
     }
 
-    /// The fence that invalidated the near value, if loading it is worth a lease:
+    /// The fence that invalidated the value in the near cache, if loading it is worth a lease:
     /// other replicas see the change too, and a value as new as the fence is enough.
     pub(super) fn lease(&self, miss: &Miss, request: &ReadRequest) -> Option<OriginTime> {
         let fence = miss.view.min_as_of;
@@ -90,7 +90,7 @@ impl Cache {
     }
 
     /// Stores a shared value near. An entry older than half its lifetime is written
-    /// to shared again, as fresh as the view that admitted it says, so that entries in
+    /// to the shared cache again, as fresh as the view that admitted it says, so that entries in
     /// use do not expire while the origin is down.
     pub(super) fn promote(&self, scope: u64, miss: &Miss, stamped: &Stamped) {
         self.tiers.near.put(&miss.key, stamped.clone(), None);

@@ -1,4 +1,4 @@
-//! The read-through service: near, shared and the origin behind one interface.
+//! The read-through service: near cache, shared cache and origin behind one interface.
 //! `calls.rs` has the reads that callers ask for, `read.rs` the read path, `write.rs`
 //! the write path. Loads, heartbeats, the feed, watches and verification are modules
 //! with their own state: this one builds them and runs their tasks.

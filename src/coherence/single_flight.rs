@@ -134,6 +134,7 @@ impl<K: Hash + Eq + Clone, W> SingleFlight<K, W> {
             let Some(next) = slots.next.take() else {
                 continue;
             };
+            debug_assert!(slots.running.is_none(), "two loads of a key run at once");
             slots.running = Some(Running {
                 after,
                 began: now,

@@ -57,10 +57,10 @@ pub struct LoadRequest {
     pub key: Key,
     /// Which running load the reader may join.
     pub requirement: LoadRequirement,
-    /// The fence that invalidated the near value, if one replica should load the
+    /// The fence that invalidated the value in the near cache, if one replica should load the
     /// key for all of them (`lease.rs`).
     pub lease: Option<OriginTime>,
-    /// Ignore what near holds: for the verifier.
+    /// Ignore what the near cache holds: for the verifier.
     pub past_near: bool,
 }
 
@@ -346,7 +346,7 @@ impl Loader {
         let stamped = |(as_of, value)| (Stamped { as_of, value }, Source::Origin);
         let outcome = self.bounded(limit, load).await.map(stamped);
         if let Ok((stamped, _)) = &outcome {
-            // Near in any case: the page may be served within its grace.
+            // Kept near in any case: the page may be served within its grace.
             self.tiers.near.put(&key, stamped.clone(), Some(began));
             if self.is_current(&key, stamped) {
                 self.store_shared(&key, stamped);

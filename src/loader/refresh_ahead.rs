@@ -113,7 +113,7 @@ impl Loader {
         }
     }
 
-    /// Whether the todo is in near with an older stamp, and hot or being loaded: a
+    /// Whether the todo is in the near cache with an older stamp, and hot or being loaded: a
     /// write of this replica and its change in the feed follow each other, and the
     /// first of them takes the count.
     fn is_worth_refreshing(&self, name: &TodoName, time: OriginTime) -> bool {

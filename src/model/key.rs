@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use super::{ListName, ListsQuery, PageQuery, TodoName};
 
-/// The key of a cached or loaded value, the same for near, shared and loads.
+/// The key of a cached or loaded value, the same for both caches and for loads.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Key {
     /// A todo.

@@ -157,6 +157,14 @@ impl ConflatingQueue {
         if is_below_all {
             self.cursor = self.cursor.max(item.newest);
         }
+        debug_assert!(
+            self.oldest
+                .keys()
+                .next()
+                .is_none_or(|oldest| self.cursor < *oldest),
+            "the cursor {} is not below what is pending",
+            self.cursor
+        );
         Some(Delivery {
             event: item.event,
             cursor: self.cursor,

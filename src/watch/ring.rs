@@ -64,6 +64,7 @@ impl Ring {
 
     /// Adds a commit group. Returns the groups that leave the ring for it.
     pub fn push(&mut self, time: OriginTime, events: Arc<[Event]>) -> Vec<Group> {
+        debug_assert!(time >= self.end, "{time} was pushed after {}", self.end);
         if events.iter().any(Event::is_reset) {
             self.last_reset = time;
         }

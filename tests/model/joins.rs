@@ -1,7 +1,7 @@
 //! Readers of one key and the loads that they wait for: who may join which,
 //! how many there are, and how long one waits.
 //!
-//! Mirrors `loader/mod.rs` and the way of `cache/read.rs` from near to it. A
+//! Mirrors `loader/mod.rs` and the read path of `cache/read.rs` from the near cache to it. A
 //! reader looks into near, asks the shared tier (which has nothing here), and
 //! then joins: a load may end meanwhile.
 
@@ -127,7 +127,7 @@ impl Joins {
             state.loads += 1;
             return;
         }
-        // What a load brought between the look into near and now.
+        // A load may have finished since the near cache was asked.
         let is_kept = state.near.is_some_and(|as_of| as_of >= required);
         if !self.has(Mutation::NoSecondLook) && !state.flights.has(&()) && is_kept {
             state.readers[reader] = Reader::Idle;

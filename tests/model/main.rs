@@ -26,7 +26,7 @@ fn fence_holds() {
 }
 
 #[test]
-fn fence_has_teeth() {
+fn fence_catches_its_mutations() {
     catches("fence", fence::MUTATIONS, |mutation, bounds| {
         fence::Fence::new(Some(mutation), bounds)
     });
@@ -41,7 +41,7 @@ fn sessions_hold() {
 }
 
 #[test]
-fn sessions_have_teeth() {
+fn sessions_catches_its_mutations() {
     catches("sessions", sessions::MUTATIONS, |mutation, bounds| {
         sessions::Sessions::new(Some(mutation), bounds)
     });
@@ -54,7 +54,7 @@ fn joins_hold() {
 }
 
 #[test]
-fn joins_have_teeth() {
+fn joins_catches_its_mutations() {
     catches("joins", joins::MUTATIONS, |mutation, bounds| {
         joins::Joins::new(Some(mutation), bounds)
     });
@@ -67,7 +67,7 @@ fn lists_hold() {
 }
 
 #[test]
-fn lists_have_teeth() {
+fn lists_catches_its_mutations() {
     catches("lists", lists::MUTATIONS, |mutation, bounds| {
         lists::Lists::new(Some(mutation), bounds)
     });
@@ -80,7 +80,7 @@ fn watch_holds() {
 }
 
 #[test]
-fn watch_has_teeth() {
+fn watch_catches_its_mutations() {
     catches("watch", watch::MUTATIONS, |mutation, bounds| {
         watch::Watch::new(Some(mutation), bounds)
     });
@@ -93,7 +93,7 @@ fn ages_hold() {
 }
 
 #[test]
-fn ages_have_teeth() {
+fn ages_catches_its_mutations() {
     catches("ages", ages::MUTATIONS, |mutation, bounds| {
         ages::Ages::new(Some(mutation), bounds)
     });
@@ -101,7 +101,7 @@ fn ages_have_teeth() {
 
 /// Each mutation has its place in a model.
 #[test]
-fn every_wrong_turn_is_taken() {
+fn every_mutation_has_a_model() {
     let taken: Vec<Mutation> = [
         fence::MUTATIONS
             .iter()

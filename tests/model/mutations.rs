@@ -42,7 +42,7 @@ mutations! {
     NextFixedByFirst "next load's after fixed by its first waiter",
     ForgedTokenJoins "forged token joins a load",
     NoJoining "each reader loads for itself",
-    NoSecondLook "no second look into near before a load begins",
+    NoSecondLook "no second look into the near cache before a load begins",
     TornPage "torn page (majority scan)",
     ListStripeNotRaised "list stripe not raised",
     TokenOfPageAlone "token of the page without its todos",

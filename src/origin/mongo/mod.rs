@@ -205,9 +205,10 @@ impl Origin for MongoDb {
         };
         for problem in ["writeConcernError", "writeErrors"] {
             if let Some(error) = reply.get(problem) {
-                return Err(OriginError::unavailable(format!(
-                    "a heartbeat was not acknowledged by the majority: {error}"
-                )));
+                tracing::debug!(%error, "MongoDB's majority did not acknowledge a heartbeat");
+                return Err(OriginError::unavailable(
+                    "a heartbeat was not acknowledged by the majority",
+                ));
             }
         }
         let time = reply.get_timestamp("operationTime");

@@ -1,6 +1,7 @@
 //! The command line as people use it: the real binary against a real service.
 
 mod import;
+mod lists;
 mod settings;
 mod show;
 
@@ -20,12 +21,15 @@ use crate::{
     tls::{self, Authority, Files},
 };
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 18] = [
     "serve",
     "import",
     "generate",
     "get",
     "list",
+    "lists",
+    "share",
+    "unshare",
     "create",
     "update",
     "delete",

@@ -142,6 +142,10 @@ impl Checked {
         }
         let (time, token) = (message.token.seen, message.token);
         let check = self.cache.check_watch(list, caller, time, Some(token));
-        check.await.err()
+        match check.await.err()? {
+            // The caller set no such deadline: it resumes at the last token.
+            Error::DeadlineExceeded { .. } => Some(Unavailable::TooStale.into()),
+            error => Some(error),
+        }
     }
 }

@@ -407,7 +407,8 @@ async fn file(dir: &std::path::Path) -> redb::Database {
 }
 
 async fn format(dir: &std::path::Path) -> u64 {
-    let txn = file(dir).await.begin_read().expect("begun");
+    let file = file(dir).await;
+    let txn = file.begin_read().expect("begun");
     let meta = txn.open_table(META).expect("a table");
     meta.get("format").expect("read").expect("there").value()
 }

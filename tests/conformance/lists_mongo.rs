@@ -22,6 +22,11 @@ async fn connect(database: &str) -> (Any, mongodb::Database) {
     (Arc::new(origin.expect("connected")), database)
 }
 
+async fn insert_many(database: &mongodb::Database, collection: &str, documents: Vec<Document>) {
+    let collection = database.collection::<Document>(collection);
+    collection.insert_many(documents).await.expect("inserted");
+}
+
 async fn insert(database: &mongodb::Database, collection: &str, document: Document) {
     let collection = database.collection::<Document>(collection);
     collection.insert_one(document).await.expect("inserted");
@@ -71,10 +76,9 @@ async fn documents_written_by_hand() {
         let todo = doc! { "_id": format!("{name}/todos/1"), "parent": name };
         insert(&database, "todos", todo).await;
     }
-    for n in 0..120 {
-        let no_todo = doc! { "_id": format!("lists/other/todos/{n}"), "parent": "lists/none" };
-        insert(&database, "todos", no_todo).await;
-    }
+    let no_todo =
+        |n: usize| doc! { "_id": format!("lists/other/todos/{n}"), "parent": "lists/none" };
+    insert_many(&database, "todos", (0..120).map(no_todo).collect()).await;
     insert(&database, "todos", doc! { "_id": "x", "parent": "lists/x" }).await;
     insert(
         &database,
@@ -87,11 +91,9 @@ async fn documents_written_by_hand() {
         ["lists/map", "lists/wrong", "lists/y"]
     );
     // An array of parents is no parent, and hides none.
-    for n in 0..150 {
-        let parents = vec!["lists/b", "lists/c"];
-        let document = doc! { "_id": format!("lists/b/todos/{n}"), "parent": parents };
-        insert(&database, "todos", document).await;
-    }
+    let parents = vec!["lists/b", "lists/c"];
+    let array = |n: usize| doc! { "_id": format!("lists/b/todos/{n}"), "parent": parents.clone() };
+    insert_many(&database, "todos", (0..150).map(array).collect()).await;
     let all = ["lists/map", "lists/wrong", "lists/y"];
     assert_eq!(names(&origin, None, 10).await, all);
     assert_eq!(names(&origin, None, 1).await, all);
@@ -151,12 +153,13 @@ async fn lists_are_dropped() {
 #[tokio::test]
 async fn a_page_of_lists_reads_little() {
     let (origin, database) = connect("lists_read_little").await;
-    for n in 0..300 {
-        let members = doc! { "principal": if n % 2 == 0 { "ada" } else { "bob" }, "role": "OWNER" };
+    let document = |n: usize| {
+        let principal = if n.is_multiple_of(2) { "ada" } else { "bob" };
+        let member = doc! { "principal": principal, "role": "OWNER" };
         let all = doc! { "principal": "group:all", "role": "READER" };
-        let document = doc! { "_id": format!("lists/l{n:03}"), "members": [members, all] };
-        insert(&database, "lists", document).await;
-    }
+        doc! { "_id": format!("lists/l{n:03}"), "members": [member, all] }
+    };
+    insert_many(&database, "lists", (0..300).map(document).collect()).await;
     import(&origin, &list("todos"), 900).await;
     let profile = database.run_command(doc! { "profile": 2 });
     profile.await.expect("profiled");

@@ -89,6 +89,18 @@ fn privileges(database: &str) -> Vec<Document> {
             ],
         ),
         on(
+            "lists",
+            &[
+                "find",
+                "insert",
+                "update",
+                "remove",
+                "createCollection",
+                "createIndex",
+                "listIndexes",
+            ],
+        ),
+        on(
             "tidemark_heartbeats",
             &[
                 "find",

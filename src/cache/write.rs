@@ -175,15 +175,18 @@ impl Cache {
 }
 
 /// Whether the feed will raise the list's stripe for this write. An update that
-/// touches title and notes alone does not move its todo.
+/// touches title and notes alone does not move its todo; of the writes of a list only
+/// one that deletes its todos changes its pages.
 fn may_move_in_list(write: &Write) -> bool {
-    let Write::Update {
-        patch,
-        allow_missing: false,
-        ..
-    } = write
-    else {
-        return true;
+    let patch = match write {
+        Write::Update {
+            patch,
+            allow_missing: false,
+            ..
+        } => patch,
+        Write::Create { .. } | Write::Update { .. } | Write::Delete { .. } => return true,
+        Write::CreateList { .. } | Write::UpdateList { .. } => return false,
+        Write::DeleteList { force, .. } => return *force,
     };
     let Patch {
         title: _,

@@ -173,7 +173,7 @@ impl OriginTracker {
     /// Raises every stripe that the feed will raise for a write of this replica,
     /// before the write is acknowledged. `time` is an upper bound of its commit time:
     /// valid for fences and tokens, never as a stamp. `moves`: the write can
-    /// move a todo in pages of its list.
+    /// change pages of the list.
     pub fn record_own_write(&self, name: &Resource, moves: bool, time: OriginTime) {
         self.own_write.fetch_max(time.0, Ordering::AcqRel);
         match name {
@@ -184,7 +184,13 @@ impl OriginTracker {
                         .raise_lists_by_own_write(name.parent(), time);
                 }
             }
-            Resource::List(name) => self.watermarks.raise_list_document(name.as_str(), time),
+            Resource::List(name) => {
+                self.watermarks.raise_list_document(name.as_str(), time);
+                if moves {
+                    self.watermarks
+                        .raise_lists_by_own_write(name.as_str(), time);
+                }
+            }
         }
     }
 

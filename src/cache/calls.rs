@@ -34,7 +34,7 @@ impl Cache {
         let rights = rights.await?;
         let key = KeyRef::Todo(name);
         let item = self.read_one(key, &request).await?;
-        let read = self.read_info(std::iter::once((key, &item)), &request)?;
+        let read = self.read_info_of_one(key, &item, &request)?;
         let read = self.confirm(rights, read, &request).await?;
         match item.value {
             Value::Todo(body) => Ok(Answer { body, read }),

@@ -40,11 +40,8 @@ impl ReadCounters {
         }
     }
 
-    /// Adds to each; returns what each was before.
-    pub(super) fn add(&self, counts: &[u64; Self::COUNT]) -> [u64; Self::COUNT] {
-        std::array::from_fn(|index| match counts[index] {
-            0 => 0,
-            count => self.0[index].inc_by(count),
-        })
+    /// Adds to one; returns what it was before.
+    pub(super) fn add(&self, index: usize, count: u64) -> u64 {
+        self.0[index].inc_by(count)
     }
 }

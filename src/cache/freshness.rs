@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use tracing::{Instrument as _, info_span};
 
 use super::{
-    Cache, ReadOptions,
+    Cache, ReadCounters, ReadOptions,
     request::{ReadItem, ReadRequest},
     within,
 };
@@ -33,12 +33,12 @@ impl Cache {
             let field = "consistency.at_least_as_fresh";
             Box::pin(self.check_not_future(field, seen, deadline, caller)).await?;
         }
-        let request = |min_freshness, origin_error| ReadRequest {
+        let request = |min_freshness, origin_error: Option<Error>| ReadRequest {
             consistency,
             deadline,
             caller,
             min_freshness,
-            origin_error,
+            origin_error: origin_error.map(Box::new),
         };
         let limit = self.settings.staleness_limit;
         let needed = self
@@ -104,64 +104,136 @@ impl Cache {
         }
     }
 
+    /// How fresh a response of one part is. Counts the part.
+    pub(super) fn read_info_of_one(
+        &self,
+        key: KeyRef<'_>,
+        item: &ReadItem,
+        request: &ReadRequest<'_>,
+    ) -> Result<ReadInfo, Error> {
+        let read = self.read_info_of(Summary::of(item, request), request)?;
+        let number = self
+            .read_counters
+            .add(ReadCounters::index(&item.value, item.source), 1);
+        self.sample(number, key, item);
+        Ok(read)
+    }
+
     /// How fresh a response is: as fresh as the least of its parts, and with all
-    /// that any of them has seen.
+    /// that any of them has seen. Counts the parts.
     pub(super) fn read_info<'a>(
         &self,
         parts: impl Iterator<Item = (KeyRef<'a>, &'a ReadItem)> + Clone,
-        request: &ReadRequest,
+        request: &ReadRequest<'_>,
     ) -> Result<ReadInfo, Error> {
-        let items = parts.clone().map(|(_, item)| item);
-        let fresh_to = items.clone().map(|item| item.admitted.fresh_to).min();
-        // An empty response is fresh to the requested minimum.
-        let fresh_to = fresh_to.unwrap_or(request.min_freshness);
-        let seen = items.clone().map(|item| item.admitted.seen);
-        let seen = seen.fold(request.consistency.without_age(), OriginTime::max);
-        let stale = items.clone().any(|item| item.stale);
+        let items = parts.clone().map(|(_, item)| Summary::of(item, request));
+        let summary = items.reduce(Summary::and);
+        let read = self.read_info_of(summary.unwrap_or(Summary::empty(request)), request)?;
+        self.count_reads(parts);
+        Ok(read)
+    }
+
+    fn read_info_of(&self, summary: Summary, request: &ReadRequest<'_>) -> Result<ReadInfo, Error> {
+        let Summary {
+            fresh_to,
+            seen,
+            source,
+            stale,
+        } = summary;
+        debug_assert!(
+            stale || fresh_to >= request.min_freshness,
+            "a response fresh to {fresh_to} for a request of {}",
+            request.min_freshness
+        );
         let limit = self.settings.stale_if_error.filter(|_| stale);
         let bound = self.tracker.staleness_bound(fresh_to);
         let bound = bound.filter(|bound| limit.is_none_or(|limit| *bound <= limit));
         let Some(staleness_bound) = bound else {
-            let error = request.origin_error.clone();
+            let error = request.origin_error.as_deref().cloned();
             return Err(error.unwrap_or_else(|| Unavailable::TooStale.into()));
         };
-        self.count_reads(parts, stale);
+        if stale {
+            self.metrics.stale_answers.inc();
+        }
         Ok(ReadInfo {
             token: Token {
                 origin: self.origin.id(),
                 seen,
                 fresh_to,
             },
-            source: items.map(|item| item.source).max().unwrap_or(Source::Near),
+            source,
             staleness_bound,
             stale,
         })
     }
 
     /// Counts parts by kind and tier, with one addition for each, since all cores
-    /// share the counters. The number that a part gets decides whether it is
-    /// verified.
-    fn count_reads<'a>(
-        &self,
-        parts: impl Iterator<Item = (KeyRef<'a>, &'a ReadItem)> + Clone,
-        stale: bool,
-    ) {
-        let mut counts = [0; super::ReadCounters::COUNT];
+    /// share the counters.
+    fn count_reads<'a>(&self, parts: impl Iterator<Item = (KeyRef<'a>, &'a ReadItem)> + Clone) {
+        let mut counts = [0; ReadCounters::COUNT];
         for (_, item) in parts.clone() {
-            counts[super::ReadCounters::index(&item.value, item.source)] += 1;
+            counts[ReadCounters::index(&item.value, item.source)] += 1;
         }
-        let mut numbers = self.read_counters.add(&counts);
+        let mut numbers: [u64; ReadCounters::COUNT] =
+            std::array::from_fn(|index| match counts[index] {
+                0 => 0,
+                count => self.read_counters.add(index, count),
+            });
         for (key, item) in parts {
-            let number = &mut numbers[super::ReadCounters::index(&item.value, item.source)];
-            if item.source != Source::Origin {
-                let (value, fresh_to) = (&item.value, item.admitted.fresh_to);
-                self.verifier
-                    .sample(*number, key, value, fresh_to, item.source);
-            }
+            let number = &mut numbers[ReadCounters::index(&item.value, item.source)];
+            self.sample(*number, key, item);
             *number += 1;
         }
-        if stale {
-            self.metrics.stale_answers.inc();
+    }
+
+    /// Verifies a part from a cache if its number is one of those that are.
+    fn sample(&self, number: u64, key: KeyRef<'_>, item: &ReadItem) {
+        if item.source != Source::Origin {
+            let fresh_to = item.admitted.fresh_to;
+            self.verifier
+                .sample(number, key, &item.value, fresh_to, item.source);
+        }
+    }
+}
+
+/// What the parts of a response have in common.
+#[derive(Clone, Copy)]
+struct Summary {
+    /// The least of all parts.
+    fresh_to: OriginTime,
+    /// The greatest of all parts and of the token that was presented.
+    seen: OriginTime,
+    /// The farthest tier that was asked.
+    source: Source,
+    stale: bool,
+}
+
+impl Summary {
+    fn of(item: &ReadItem, request: &ReadRequest<'_>) -> Self {
+        Self {
+            fresh_to: item.admitted.fresh_to,
+            seen: item.admitted.seen.max(request.consistency.without_age()),
+            source: item.source,
+            stale: item.stale,
+        }
+    }
+
+    /// An empty response is fresh to the requested minimum.
+    const fn empty(request: &ReadRequest<'_>) -> Self {
+        Self {
+            fresh_to: request.min_freshness,
+            seen: request.consistency.without_age(),
+            source: Source::Near,
+            stale: false,
+        }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            fresh_to: self.fresh_to.min(other.fresh_to),
+            seen: self.seen.max(other.seen),
+            source: self.source.max(other.source),
+            stale: self.stale || other.stale,
         }
     }
 }

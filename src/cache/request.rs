@@ -90,7 +90,8 @@ pub(super) struct ReadRequest<'a> {
     pub(super) min_freshness: OriginTime,
     /// Why the origin cannot be asked. Set only if responses marked stale are
     /// allowed; `min_freshness` is then without its age.
-    pub(super) origin_error: Option<Error>,
+    /// Boxed, as it is rare and large.
+    pub(super) origin_error: Option<Box<Error>>,
 }
 
 /// Time for a read that a message of a watch waits for.
@@ -162,7 +163,7 @@ pub(super) struct Miss {
     pub(super) view: ReadView,
     /// An admissible value that is not fresh enough.
     pub(super) candidate: Option<(Stamped, Source)>,
-    /// Near holds a value that a change has invalidated.
+    /// The near cache holds a value that a change has invalidated.
     pub(super) invalidated: bool,
 }
 

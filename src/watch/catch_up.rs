@@ -1,5 +1,6 @@
-//! Catch-up feeds: what lies between an old cursor and the ring comes from a feed
-//! of the watch's own, by a task that ends when it has reached the ring.
+//! Catch-up feeds: a watcher whose cursor is older than the ring reads the changes
+//! before the ring from a feed opened for it, by a task that ends when it has reached
+//! the ring.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,8 +13,8 @@ use crate::{
     error::Error,
     model::{Event, OriginTime},
     origin::{
-        Feed, FeedError, FeedEvent, FeedItem, FeedStart, HUNG_AFTER, MAX_TRIES_AT_A_POSITION,
-        OPEN_TIMEOUT,
+        Cause, Feed, FeedError, FeedEvent, FeedItem, FeedStart, HUNG_AFTER,
+        MAX_TRIES_AT_A_POSITION, OPEN_TIMEOUT,
     },
 };
 
@@ -101,7 +102,8 @@ impl Watches {
         }
     }
 
-    /// Pushes closed groups until the watcher can continue from the ring. `from` follows: a batch that was not handed over is read again.
+    /// Pushes closed groups until the watcher can continue from the ring. `from` follows
+    /// what was pushed: a batch that was not handed over in full is read again.
     async fn drain_feed(
         &self,
         feed: &mut dyn Feed,
@@ -148,5 +150,5 @@ fn add_item(groups: &mut CommitGroups, item: FeedItem) -> Result<ClosedTimes, Fe
     };
     groups
         .add(item.time, item.alone, event)
-        .map_err(|error| FeedError::broken(error.to_string()))
+        .map_err(|error| FeedError::broken(Cause::from_error(error, None)))
 }

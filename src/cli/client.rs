@@ -12,8 +12,9 @@ use tonic::{
 };
 
 use super::{
+    credential::{CredentialArgs, TodoClient},
     error::{CommandError, causes, is_of_certificates},
-    output::Output,
+    output::{Output, note},
 };
 use crate::{
     grpc::client::todo_service_client::TodoServiceClient,
@@ -44,6 +45,8 @@ pub struct Server {
     /// PEM file of its private key
     #[arg(long, env = "TIDEMARK_KEY", value_name = "FILE", requires = "cert")]
     pub key: Option<PathBuf>,
+    #[command(flatten)]
+    pub credential: CredentialArgs,
     /// Longest wait for a reply; the service is told, and gives up in time to say why
     #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub timeout: Duration,
@@ -129,9 +132,26 @@ impl Consistency {
 
 impl Server {
     /// A connected client.
-    pub async fn connect(&self) -> Result<TodoServiceClient<Channel>, CommandError> {
+    pub async fn connect(&self) -> Result<TodoClient, CommandError> {
+        let credential = self.credential.read()?;
+        if credential.is_some() && self.is_exposed() {
+            note("warning: the key or token is sent without TLS to another machine");
+        }
         let channel = self.channel().await?;
-        Ok(TodoServiceClient::new(channel).max_decoding_message_size(MAX_REPLY_BYTES))
+        let client = TodoServiceClient::with_interceptor(channel, credential);
+        Ok(client.max_decoding_message_size(MAX_REPLY_BYTES))
+    }
+
+    /// Whether calls leave this machine without TLS.
+    fn is_exposed(&self) -> bool {
+        let address = self.address();
+        let Some(rest) = address.strip_prefix("http://") else {
+            return false;
+        };
+        let host = rest.rsplit_once(':').map_or(rest, |(host, _)| host);
+        let host = host.trim_matches(['[', ']']);
+        let is_loopback = |ip: std::net::IpAddr| ip.is_loopback();
+        host != "localhost" && !host.parse().is_ok_and(is_loopback)
     }
 
     /// A connection.

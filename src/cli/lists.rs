@@ -2,18 +2,16 @@
 //! `tidemark unshare`: lists as resources, and who may do what with them.
 
 use clap::{Args, Subcommand};
-use tonic::{Code, transport::Channel};
+use tonic::Code;
 
 use super::{
     client::{Client, Consistency},
+    credential::TodoClient,
     error::CommandError,
     names::{list_name, short_list_name},
     output::{Output, note, note_freshness, print, print_reply, table},
 };
-use crate::{
-    grpc::client::todo_service_client::TodoServiceClient,
-    pb::{self, Role, TodoList},
-};
+use crate::pb::{self, Role, TodoList};
 
 /// Tries of a change of members, each from the list as it is then: another person may
 /// change them at the same time.
@@ -312,7 +310,7 @@ async fn change_members(
 
 async fn read_now(
     client: &Client,
-    service: &mut TodoServiceClient<Channel>,
+    service: &mut TodoClient,
     list: &str,
 ) -> Result<TodoList, CommandError> {
     let request = pb::GetTodoListRequest {

@@ -3,6 +3,7 @@
 mod check;
 mod client;
 mod create;
+mod credential;
 mod delete;
 mod error;
 mod fields;

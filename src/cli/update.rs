@@ -1,19 +1,17 @@
 //! `tidemark update` and `tidemark done`.
 
 use clap::{Args, ValueEnum};
-use tonic::{Code, transport::Channel};
+use tonic::Code;
 
 use super::{
     client::Client,
+    credential::TodoClient,
     error::CommandError,
     fields::Fields,
     names::todo_name,
     output::{note, print_reply, print_todos, print_written},
 };
-use crate::{
-    grpc::client::todo_service_client::TodoServiceClient,
-    pb::{self, consistency::Requirement, todo::State},
-};
+use crate::pb::{self, consistency::Requirement, todo::State};
 
 /// Tries of a change of labels: each but the first follows a write of somebody
 /// else between this command's read and its write.
@@ -141,7 +139,7 @@ pub async fn update(args: Update) -> Result<(), CommandError> {
 /// that was read. Repeats all of it if somebody else wrote meanwhile.
 async fn with_labels(
     args: &Update,
-    service: &mut TodoServiceClient<Channel>,
+    service: &mut TodoClient,
     request: &mut pb::UpdateTodoRequest,
 ) -> Result<pb::UpdateTodoResponse, CommandError> {
     let server = &args.client.server;

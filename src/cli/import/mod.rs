@@ -22,7 +22,7 @@ use self::{
     progress::Progress,
     target::{Batch, Outcome, Target},
 };
-use super::{client::Server, output::note, serve};
+use super::{client::Server, credential::CredentialArgs, output::note, serve};
 use crate::model::ListName;
 
 /// Todos of one batch: the most that an origin takes.
@@ -74,6 +74,8 @@ pub struct Import {
     /// With --server: PEM file of its private key
     #[arg(long, env = "TIDEMARK_KEY", value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
+    #[command(flatten)]
+    credential: CredentialArgs,
     /// With --server: longest wait for each reply
     #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = humantime::parse_duration)]
     timeout: Duration,
@@ -159,6 +161,7 @@ impl Import {
             ca: self.ca.clone(),
             cert: self.cert.clone(),
             key: self.key.clone(),
+            credential: self.credential.clone(),
             timeout: self.timeout,
         }
     }

@@ -3,13 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream};
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status};
 
 use crate::{
     backoff::Backoff,
-    cli::{client::Server, error::CommandError, output::note},
+    cli::{client::Server, credential::TodoClient, error::CommandError, output::note},
     config::Config,
-    grpc::client::todo_service_client::TodoServiceClient,
     model::{Patch, TodoName, Write},
     origin::{ConnectError, Origin, OriginError, WriteError},
     pb::{self, Todo},
@@ -48,7 +47,7 @@ pub(super) enum Target {
     },
     Service {
         server: Box<Server>,
-        client: Box<TodoServiceClient<Channel>>,
+        client: Box<TodoClient>,
         replace: bool,
     },
 }
@@ -235,7 +234,7 @@ async fn replace_in_store(origin: &Arc<dyn Origin>, todo: Todo) -> Result<Fate, 
 /// One todo through the service.
 async fn send(
     server: &Server,
-    mut client: TodoServiceClient<Channel>,
+    mut client: TodoClient,
     todo: Todo,
     replace: bool,
 ) -> Result<Fate, String> {

@@ -18,6 +18,7 @@ pub use values::{ValueSource, Values, environment};
 
 use self::parse::{address, bytes, duration, log_format, memory_limit, number, off_or, origins};
 use crate::{
+    audit::AuditTarget,
     auth::AuthSettings,
     budget::{self, Plan},
     telemetry::LogFormat,
@@ -40,6 +41,8 @@ pub struct Config {
     pub auth: AuthSettings,
     /// Who may use reflection.
     pub reflection: Reflection,
+    /// Where the audit log goes; `None`: nowhere.
+    pub audit_log: Option<AuditTarget>,
     /// Pages that may call through grpc-web; `None`: grpc-web is off.
     pub cors_allow_origins: Option<AllowedOrigins>,
     /// The MongoDB origin; `None`: the embedded store in `data_dir`.
@@ -168,6 +171,7 @@ impl Values {
             tls: self.server_files(to),
             auth: self.auth(to),
             reflection: self.or_default("reflection", to, auth::reflection),
+            audit_log: self.one("audit-log", to, auth::audit_target).flatten(),
             cors_allow_origins: self
                 .one("cors-allow-origins", to, off_or(origins))
                 .flatten(),

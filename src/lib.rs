@@ -16,6 +16,7 @@
 //! changes to [`watch`], and moves the frontier. docs/protocol.md specifies all of this,
 //! [`coherence`] has it on one page, and ARCHITECTURE.md has the map of the modules.
 
+pub mod audit;
 pub mod auth;
 pub mod backoff;
 pub mod budget;

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tower::BoxError;
 
 use crate::{
+    audit::Audit,
     auth::{AuthFileError, Authenticator},
     backoff::jittered,
     budget::{Budgets, CONNECTION_BYTES, DoesNotFit},
@@ -74,6 +75,9 @@ pub enum RunError {
     /// A file of keys cannot be used.
     #[error(transparent)]
     Auth(#[from] AuthFileError),
+    /// The audit log cannot be opened.
+    #[error("audit-log: {0}")]
+    Audit(#[source] io::Error),
     /// The key for hashes of shared entries cannot be used.
     #[error("redis-mac-key-file: {0}")]
     MacKey(#[from] MacKeyError),
@@ -245,7 +249,10 @@ fn load_access(config: &Config, metrics: &Arc<Metrics>) -> Result<Access, RunErr
     if let Some(authenticator) = &authenticator {
         tokio::spawn(Arc::clone(authenticator).follow());
     }
+    let audit = config.audit_log.as_ref();
+    let audit = audit.map(|target| Audit::open(target, Arc::clone(metrics)));
     Ok(Access {
+        audit: audit.transpose().map_err(RunError::Audit)?,
         authenticator,
         reflection: config.reflection,
     })

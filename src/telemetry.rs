@@ -172,6 +172,8 @@ metrics! {
     auth_refusals: Family<Kind, Counter> = "auth_refusals" => ["missing", "malformed", "expired", "not_yet_valid", "audience", "issuer", "key", "signature", "certificate"];
     /// Times that changed files of keys (--keys-file, --jwt-jwks-file) were read, by outcome (loaded, failed)
     auth_reloads: Family<Kind, Counter> = "auth_reloads" => ["loaded", "failed"];
+    /// Lines of the audit log, by outcome (written; dropped: the queue was full; limited: too many refusals of unknown callers; failed: the disk)
+    audit_lines: Family<Kind, Counter> = "audit_lines" => ["written", "dropped", "limited", "failed"];
     /// 1 if callers are not authenticated although other machines can reach the port
     auth_off: IntGauge = "auth_off";
     /// Bytes in use of each memory budget, by budget
@@ -254,9 +256,15 @@ pub fn continue_trace(span: &tracing::Span, headers: &http::HeaderMap) {
 /// The id of the trace that the current span belongs to, if it is exported.
 #[must_use]
 pub fn trace_id() -> Option<String> {
+    trace_id_of(&tracing::Span::current())
+}
+
+/// The id of the trace that a span belongs to, if it is exported.
+#[must_use]
+pub fn trace_id_of(span: &tracing::Span) -> Option<String> {
     use opentelemetry::trace::TraceContextExt as _;
     use tracing_opentelemetry::OpenTelemetrySpanExt as _;
-    let context = tracing::Span::current().context();
+    let context = span.context();
     let span = context.span().span_context().clone();
     span.is_valid().then(|| span.trace_id().to_string())
 }

@@ -1,6 +1,6 @@
 //! The settings of authentication, checked against each other.
 
-use super::{Config, Values};
+use super::{AuditTarget, Config, Values};
 use crate::auth::{AuthSettings, EVERYBODY, JwtRules, JwtSettings, check_member, is_name_pattern};
 
 /// Who may ask for the services and messages by reflection.
@@ -71,6 +71,15 @@ pub(super) fn client_names(value: &str) -> Result<Vec<String>, String> {
     } else {
         Err("is not a list of names such as spiffe://todos.example/ns/web/*, with `*` at the end only".into())
     }
+}
+
+/// `off`, `stderr` or a file.
+pub(super) fn audit_target(value: &str) -> Result<Option<AuditTarget>, String> {
+    Ok(match value {
+        "off" => None,
+        "stderr" => Some(AuditTarget::Stderr),
+        file => Some(AuditTarget::File(file.into())),
+    })
 }
 
 fn entries(value: &str) -> Vec<String> {

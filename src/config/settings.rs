@@ -31,7 +31,7 @@ const fn list(name: &'static str, default: &'static str, help: &'static str) -> 
 }
 
 /// All settings of `serve`.
-pub const SETTINGS: [Setting; 38] = [
+pub const SETTINGS: [Setting; 39] = [
     setting(
         "listen",
         "127.0.0.1:50051",
@@ -98,6 +98,11 @@ pub const SETTINGS: [Setting; 38] = [
         "reflection",
         "on",
         "Who may use gRPC reflection: `on`: everyone who may call; `admin`: administrators; `off`: nobody",
+    ),
+    setting(
+        "audit-log",
+        "off",
+        "Where a JSON line for each write and each refusal goes: a file, which is appended to, or `stderr`, or `off`",
     ),
     setting(
         "cors-allow-origins",
@@ -217,7 +222,10 @@ pub const SETTINGS: [Setting; 38] = [
 ];
 
 /// Environment variables of the client commands.
-const CLIENT_VARIABLES: [&str; 5] = [
+const CLIENT_VARIABLES: [&str; 8] = [
+    "TIDEMARK_API_KEY",
+    "TIDEMARK_API_KEY_FILE",
+    "TIDEMARK_TOKEN_FILE",
     "TIDEMARK_CONFIG",
     "TIDEMARK_SERVER",
     "TIDEMARK_CA",

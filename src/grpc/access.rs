@@ -8,8 +8,8 @@ use tonic::body::Body;
 
 use super::transport::Call;
 use crate::{
+    audit::Audit,
     auth::{Authenticator, Caller, ConnectionIdentity},
-    budget::CallerKey,
     config::Reflection,
     error::{CallerProblem, Error},
 };
@@ -26,6 +26,8 @@ pub struct Access {
     pub authenticator: Option<Arc<Authenticator>>,
     /// Who may use reflection.
     pub reflection: Reflection,
+    /// Where writes and refusals are written; `None`: nowhere.
+    pub audit: Option<Arc<Audit>>,
 }
 
 /// A call whose caller is known.
@@ -60,7 +62,7 @@ impl Access {
         let caller = caller.map_err(Error::CallerUnknown)?;
         self.check_reflection(request.uri().path(), &caller)?;
         if let Some(call) = request.extensions().get::<Arc<Call>>() {
-            call.identify(CallerKey::principal(caller.principal()));
+            call.identify(caller.principal());
         }
         request.extensions_mut().insert(caller.clone());
         Ok(Some(Admitted {
@@ -86,6 +88,11 @@ impl Access {
 }
 
 impl Admitted {
+    /// Who calls.
+    pub const fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
     /// Completes when the caller of a stream is not known any more.
     pub fn until_unknown(self) -> BoxFuture<'static, CallerProblem> {
         let Self {

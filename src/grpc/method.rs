@@ -56,6 +56,8 @@ pub struct Method {
     pub requests: Requests,
     /// Whether the call goes on after the head of its response.
     pub streams_replies: bool,
+    /// Whether it changes something: its calls stand in the audit log.
+    pub writes: bool,
     /// Whether replies may be compressed: single todos and changes are too
     /// small for it to pay, and the service decides for each list by its size.
     pub compresses_replies: bool,
@@ -70,6 +72,7 @@ impl Method {
             max_request_bytes: MAX_REQUEST_BYTES,
             requests: Requests::One,
             streams_replies: false,
+            writes: false,
             compresses_replies: false,
         };
         if let Some(name) = path.strip_prefix("/todo.v1.TodoService/") {
@@ -79,6 +82,9 @@ impl Method {
                     .position(|label| *label == name)
                     .unwrap_or(OTHER),
                 streams_replies: name == "WatchTodos",
+                writes: ["Create", "Update", "Delete"]
+                    .iter()
+                    .any(|verb| name.starts_with(verb)),
                 compresses_replies: matches!(name, "ListTodos" | "BatchGetTodos" | "ListTodoLists"),
                 ..unary
             };

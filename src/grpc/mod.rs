@@ -1,6 +1,7 @@
 //! The only place that knows tonic and protobuf's services.
 
 mod access;
+mod audited;
 mod convert;
 mod convert_lists;
 mod deadline;
@@ -134,9 +135,13 @@ pub async fn serve(parts: Parts) -> Result<(), Box<dyn std::error::Error + Send 
             );
     }
     let routes = routes.prepare();
+    let audit = access.audit.clone();
     let rpc = rpc_layer::RpcLayer::new(Arc::clone(&metrics), access).layer(routes);
     let service = web.layer(json.layer(rpc));
     port.serve(service, budgets, metrics, shutdown).await;
+    if let Some(audit) = audit {
+        audit.drain().await;
+    }
     Ok(())
 }
 

@@ -22,6 +22,7 @@ use tracing::{Instrument, Span, field::Empty};
 
 use super::{
     access::{Access, Admitted},
+    audited::AuditedCall,
     method::{LABELS, Method},
     request_body::RequestBody,
     status,
@@ -106,11 +107,14 @@ struct ActiveCall {
     method: Method,
     began: Instant,
     span: Span,
+    /// `None`: there is no audit log.
+    audited: Option<AuditedCall>,
     ended: bool,
 }
 
 impl ActiveCall {
-    fn end(&mut self, code: Code) {
+    /// The call ends with this code, and these headers or trailers.
+    fn end(&mut self, code: Code, headers: Option<&HeaderMap>) {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
@@ -119,12 +123,15 @@ impl ActiveCall {
             self.span.record("otel.status_code", "ERROR");
         }
         self.latencies.record(self.method, code, self.began);
+        if let Some(audited) = &self.audited {
+            audited.end(self.method, (code, code_name(code)), headers, &self.span);
+        }
     }
 }
 
 impl Drop for ActiveCall {
     fn drop(&mut self) {
-        self.end(Code::Cancelled);
+        self.end(Code::Cancelled, None);
     }
 }
 
@@ -153,16 +160,24 @@ where
             method,
             began: Instant::now(),
             span: span.clone(),
+            audited: self
+                .access
+                .audit
+                .as_ref()
+                .map(|audit| AuditedCall::begin(audit, &request)),
             ended: false,
         };
         let admitted = match self.access.admit(&mut request) {
             Ok(admitted) => admitted,
             Err(error) => {
                 let response = Status::from(error).into_http();
-                active.end(code_of(response.headers()));
+                active.end(code_of(response.headers()), Some(response.headers()));
                 return Box::pin(ready(Ok(response)));
             }
         };
+        if let (Some(audited), Some(admitted)) = (&mut active.audited, &admitted) {
+            audited.identify(admitted.caller());
+        }
         if !method.compresses_replies {
             request.headers_mut().remove("grpc-accept-encoding");
         }
@@ -180,7 +195,7 @@ where
                 let unknown = admitted.map(Admitted::until_unknown);
                 return Ok(response.map(|body| Body::new(StreamBody::new(body, active, unknown))));
             }
-            active.end(code);
+            active.end(code, Some(response.headers()));
             Ok(response)
         };
         // A disabled span is not entered at each poll.
@@ -219,7 +234,7 @@ impl StreamBody {
         self.body = Body::empty();
         self.unknown = None;
         let trailers = status::trailers(Error::CallerUnknown(problem).into());
-        self.active.end(code_of(&trailers));
+        self.active.end(code_of(&trailers), Some(&trailers));
         Frame::trailers(trailers)
     }
 }
@@ -241,11 +256,11 @@ impl http_body::Body for StreamBody {
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(trailers) = frame.trailers_ref() {
-                    self.active.end(code_of(trailers));
+                    self.active.end(code_of(trailers), Some(trailers));
                 }
             }
-            Poll::Ready(Some(Err(error))) => self.active.end(error.code()),
-            Poll::Ready(None) => self.active.end(Code::Ok),
+            Poll::Ready(Some(Err(error))) => self.active.end(error.code(), None),
+            Poll::Ready(None) => self.active.end(Code::Ok, None),
             Poll::Pending => {}
         }
         polled

@@ -64,10 +64,13 @@ impl Todos {
         list: Option<ListName>,
         permission: WritePermission,
     ) -> Result<Written, Error> {
+        if let (Err(_), Some(list)) = (&parsed, &list) {
+            caller.audit_resource(list);
+        }
         let cache = self.cache()?;
         let parsed = caller.permit(cache, parsed, list, Permission::Write(permission));
         let (write, request_id) = parsed.await?;
-        cache.write(write, caller.write_options(request_id)).await
+        caller.write(cache, write, request_id).await
     }
 }
 
@@ -99,6 +102,27 @@ impl Caller {
             identity: self.identity.clone(),
             ..options
         })
+    }
+
+    /// Writes, and tells the audit log of it.
+    async fn write(
+        &self,
+        cache: &Arc<Cache>,
+        write: Write,
+        request_id: Option<RequestId>,
+    ) -> Result<Written, Error> {
+        self.audit_resource(write.name());
+        let done = cache.write(write, self.write_options(request_id)).await?;
+        if let Some(call) = &self.call {
+            call.record().set_token(done.token.encode());
+        }
+        Ok(done)
+    }
+
+    fn audit_resource(&self, name: impl ToString) {
+        if let Some(call) = &self.call {
+            call.record().set_resource(&name.to_string());
+        }
     }
 
     fn write_options(&self, request_id: Option<RequestId>) -> WriteOptions {
@@ -402,8 +426,7 @@ impl TodoService for Todos {
         let (caller, request) = split(request)?;
         let identity = caller.identity.as_ref();
         let (write, request_id) = convert_lists::create_list(request, now_ms(), identity)?;
-        let options = caller.write_options(request_id);
-        let done = self.cache()?.write(write, options).await?;
+        let done = caller.write(self.cache()?, write, request_id).await?;
         Ok(Response::new(pb::CreateTodoListResponse {
             todo_list: decoded_list(done.body),
             token: done.token.encode(),

@@ -1,11 +1,14 @@
 //! Who calls: API keys, tokens and certificates, right and wrong in each way,
 //! against the real service.
 
+mod audit;
+mod client;
 mod issuer;
 mod keys;
 mod mtls;
 mod off;
 mod tokens;
+mod web;
 
 use std::{fs, path::PathBuf, time::Duration};
 

@@ -7,8 +7,9 @@
 //! last message. What does not move any more is not waited for.
 
 use std::{
+    net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -31,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use super::{accept::Slot, metering::ReplyBody, write_coalescing::CoalescedWrites};
 use crate::{
     auth::{Certificate, ConnectionIdentity},
-    budget::{Budgets, Caller},
+    budget::{Budgets, Caller, CallerKey},
     telemetry::{Kind, Metrics},
 };
 
@@ -114,6 +115,11 @@ impl Closing {
 pub struct Connection {
     caller: Arc<Caller>,
     identity: Arc<ConnectionIdentity>,
+    /// The principal of the last call, and what it uses: a lookup among all callers
+    /// takes a lock that all connections share.
+    identified: Mutex<Option<(Arc<str>, Arc<Caller>)>>,
+    /// `None`: the system did not tell.
+    peer: Option<SocketAddr>,
     budgets: Arc<Budgets>,
     metrics: Arc<Metrics>,
     /// Cancelled when the connection is about to close: streams end.
@@ -137,7 +143,7 @@ pub struct Connection {
 impl Connection {
     fn of(
         caller: Arc<Caller>,
-        certificate: Certificate,
+        (peer, certificate): (Option<SocketAddr>, Certificate),
         budgets: &Arc<Budgets>,
         metrics: &Arc<Metrics>,
         shutdown: &CancellationToken,
@@ -146,6 +152,8 @@ impl Connection {
         Self {
             caller,
             identity: Arc::new(ConnectionIdentity::new(certificate)),
+            identified: Mutex::default(),
+            peer,
             budgets: Arc::clone(budgets),
             metrics: Arc::clone(metrics),
             closing: CancellationToken::new(),
@@ -163,14 +171,12 @@ impl Connection {
     /// A connection that nobody opened.
     #[cfg(test)]
     pub(super) fn for_tests() -> Arc<Self> {
-        use crate::budget::CallerKey;
-
         let budgets = Budgets::unlimited(256);
         Arc::new(Self::of(
             budgets
                 .callers()
                 .of(CallerKey::address([10, 0, 0, 1].into())),
-            Certificate::None,
+            (None, Certificate::None),
             &budgets,
             &Arc::default(),
             &CancellationToken::new(),
@@ -184,10 +190,32 @@ impl Connection {
         &self.caller
     }
 
+    /// The other end.
+    #[must_use]
+    pub const fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
     /// Who calls, as far as the connection shows it.
     #[must_use]
     pub const fn identity(&self) -> &Arc<ConnectionIdentity> {
         &self.identity
+    }
+
+    /// The caller that is this principal.
+    pub(super) fn caller_of(&self, principal: &Arc<str>) -> Arc<Caller> {
+        let mut last = self
+            .identified
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, caller)) = &*last
+            && known == principal
+        {
+            return Arc::clone(caller);
+        }
+        let caller = self.budgets.callers().of(CallerKey::principal(principal));
+        *last = Some((Arc::clone(principal), Arc::clone(&caller)));
+        caller
     }
 
     /// The budgets of the process.
@@ -321,10 +349,11 @@ impl ConnectionServer {
     {
         // Without it, the connection is only slower.
         let _ = stream.set_nodelay(true);
+        let peer = stream.peer_addr().ok();
         let connection = |certificate| {
             Arc::new(Connection::of(
                 Arc::clone(slot.caller()),
-                certificate,
+                (peer, certificate),
                 &self.budgets,
                 &self.metrics,
                 &self.shutdown,

@@ -9,6 +9,7 @@ mod request;
 
 use std::{
     convert::Infallible,
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc, OnceLock,
@@ -31,8 +32,9 @@ use super::{
     protocol,
 };
 use crate::{
+    audit::Record,
     auth::ConnectionIdentity,
-    budget::{Budget, Caller, CallerKey, Count, Part, Reservation},
+    budget::{Budget, Caller, Count, Part, Reservation},
     error::Error,
     telemetry::Kind,
 };
@@ -50,6 +52,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// One call. Each request has it among its extensions as an `Arc<Call>`.
 pub struct Call {
     connection: Arc<Connection>,
+    record: Record,
     /// Who the caller has proved to be; empty: the address of the connection.
     identity: OnceLock<Arc<Caller>>,
     /// Charged to unfinished requests, and to the address: what is not received in
@@ -95,6 +98,7 @@ impl Call {
         Ok(Arc::new(Self {
             connection: Arc::clone(connection),
             identity: OnceLock::new(),
+            record: Record::default(),
             request: AtomicU64::new(bytes),
             decoded: AtomicU64::new(0),
             answered: AtomicBool::new(false),
@@ -113,10 +117,21 @@ impl Call {
 
     /// The caller has proved who it is: what the call takes from now on is of that
     /// caller's share. To be called at most once, before the request is decoded.
-    pub fn identify(&self, caller: CallerKey) {
-        let callers = self.connection.budgets().callers();
+    pub fn identify(&self, principal: &Arc<str>) {
         // A second identity is ignored: charges are given back to whom they were of.
-        let _ = self.identity.set(callers.of(caller));
+        let _ = self.identity.set(self.connection.caller_of(principal));
+    }
+
+    /// What its handler tells the audit log.
+    #[must_use]
+    pub const fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// The other end of the connection.
+    #[must_use]
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.connection.peer()
     }
 
     /// What its connection knows of the caller.

@@ -1,0 +1,422 @@
+//! The audit log: one JSON line for each write and for each refusal of a caller,
+//! without contents and credentials.
+//!
+//! A thread writes the lines, so that a slow disk slows no call. Its queue has a
+//! bound in bytes; a line beyond it is dropped and counted. A disk that is full
+//! is counted, too: the audit log does not stop the service.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    net::SocketAddr,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+        mpsc::{self, Receiver, Sender},
+    },
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use serde::Serialize;
+use tokio::time::sleep;
+
+use crate::{
+    auth::Caller,
+    telemetry::{Kind, Metrics},
+};
+
+/// Bytes of lines that wait to be written: some 3,000 lines.
+const QUEUE_BYTES: usize = 1 << 20;
+/// Most bytes written at once.
+const BATCH_BYTES: usize = 64 << 10;
+/// Lines a second about callers that are not known: whoever reaches the port can
+/// cause them, and must not fill the disk.
+const UNKNOWN_PER_SECOND: u32 = 100;
+/// Longest name of a list or todo in a line, in bytes. Valid ones are shorter.
+const MAX_RESOURCE_BYTES: usize = 256;
+/// How often it is looked whether the file was rotated.
+const ROTATION_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a failed write is logged at most.
+const WARN_INTERVAL: Duration = Duration::from_mins(1);
+/// Longest wait at the exit for lines that are not written yet.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Where the audit log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuditTarget {
+    /// stderr, among the lines of the log.
+    Stderr,
+    /// Appended to this file.
+    File(PathBuf),
+}
+
+/// What the handler of a write knows of it.
+#[derive(Debug, Default)]
+pub struct Record {
+    resource: OnceLock<String>,
+    token: OnceLock<String>,
+}
+
+impl Record {
+    /// The list or todo that the request names, as it was sent.
+    pub fn set_resource(&self, name: &str) {
+        let end = name.floor_char_boundary(MAX_RESOURCE_BYTES);
+        // A second name is ignored: a request has one.
+        let _ = self.resource.set(name[..end].to_owned());
+    }
+
+    /// The token of the write.
+    pub fn set_token(&self, token: String) {
+        let _ = self.token.set(token);
+    }
+}
+
+/// A call that ended.
+#[derive(Debug)]
+pub struct Entry<'a> {
+    /// The method, such as `CreateTodo`.
+    pub call: &'static str,
+    /// Who called; `None`: not authenticated.
+    pub caller: Option<&'a Caller>,
+    /// The other end of the connection; a proxy's, if there is one.
+    pub peer: Option<SocketAddr>,
+    /// The status code, such as `OK`.
+    pub code: &'static str,
+    /// Reason and metadata of the error.
+    pub error: Option<(&'a str, &'a std::collections::HashMap<String, String>)>,
+    /// What the handler knows.
+    pub record: Option<&'a Record>,
+    /// The trace that the call belongs to.
+    pub trace_id: Option<String>,
+}
+
+/// A line, as it is written.
+#[derive(Serialize)]
+struct Line<'a> {
+    target: &'static str,
+    time: String,
+    call: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    principal: Option<&'a str>,
+    method: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resource: Option<&'a str>,
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    permission: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
+}
+
+impl<'a> Line<'a> {
+    fn of(entry: Entry<'a>) -> Self {
+        let value = |key: &str| Some(entry.error?.1.get(key)?.as_str());
+        let recorded = |text: &'a OnceLock<String>| text.get().map(String::as_str);
+        let resource = entry.record.and_then(|record| recorded(&record.resource));
+        let token = entry.record.and_then(|record| recorded(&record.token));
+        Self {
+            target: "audit",
+            time: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+            call: entry.call,
+            principal: entry
+                .caller
+                .map(|caller| &**caller.principal())
+                .or_else(|| value("principal")),
+            method: entry.caller.map_or("none", |caller| caller.method().name()),
+            peer: entry.peer,
+            resource: resource
+                .or_else(|| value("resource"))
+                .or_else(|| value("name")),
+            code: entry.code,
+            reason: entry.error.map(|(reason, _)| reason),
+            why: value("why"),
+            permission: value("permission"),
+            token: token.or_else(|| value("token")),
+            trace_id: entry.trace_id,
+        }
+    }
+}
+
+/// The audit log of the process.
+pub struct Audit {
+    lines: Sender<Vec<u8>>,
+    queued: Arc<AtomicUsize>,
+    unknown: Mutex<Window>,
+    metrics: Arc<Metrics>,
+}
+
+/// Lines in one second.
+struct Window {
+    began: Instant,
+    lines: u32,
+}
+
+impl Window {
+    fn has_room(&mut self, now: Instant) -> bool {
+        if now.duration_since(self.began) >= Duration::from_secs(1) {
+            (self.began, self.lines) = (now, 0);
+        }
+        self.lines += 1;
+        self.lines <= UNKNOWN_PER_SECOND
+    }
+}
+
+impl Audit {
+    /// Opens the log and starts its thread.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or no thread can be started.
+    pub fn open(target: &AuditTarget, metrics: Arc<Metrics>) -> io::Result<Arc<Self>> {
+        let sink = Sink::open(target)?;
+        let (lines, queue) = mpsc::channel();
+        let queued = Arc::new(AtomicUsize::new(0));
+        let writer = Writer {
+            queue,
+            queued: Arc::clone(&queued),
+            sink,
+            torn: false,
+            warned: None,
+            metrics: Arc::clone(&metrics),
+        };
+        let thread = thread::Builder::new().name("audit".into());
+        thread.spawn(move || writer.run())?;
+        let unknown = Window {
+            began: Instant::now(),
+            lines: 0,
+        };
+        Ok(Arc::new(Self {
+            lines,
+            queued,
+            unknown: Mutex::new(unknown),
+            metrics,
+        }))
+    }
+
+    /// Writes a line about a call, soon.
+    pub fn record(&self, entry: Entry<'_>) {
+        if entry.code == "UNAUTHENTICATED" {
+            let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+            if !unknown.has_room(Instant::now()) {
+                return self.count("limited", 1);
+            }
+        }
+        // Texts and numbers alone: it cannot fail.
+        let Ok(mut line) = serde_json::to_vec(&Line::of(entry)) else {
+            return;
+        };
+        line.push(b'\n');
+        let bytes = line.len();
+        if self.queued.fetch_add(bytes, Relaxed) + bytes > QUEUE_BYTES {
+            self.queued.fetch_sub(bytes, Relaxed);
+            return self.count("dropped", 1);
+        }
+        // The thread ends with the last sender only.
+        let _ = self.lines.send(line);
+    }
+
+    /// Waits until all lines are written, for a second at most.
+    pub async fn drain(&self) {
+        let began = Instant::now();
+        while self.queued.load(Relaxed) > 0 && began.elapsed() < DRAIN_TIMEOUT {
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn count(&self, kind: &'static str, lines: u64) {
+        count(&self.metrics, kind, lines);
+    }
+}
+
+fn count(metrics: &Metrics, kind: &'static str, lines: u64) {
+    metrics
+        .audit_lines
+        .get_or_create(&Kind { kind })
+        .inc_by(lines);
+}
+
+/// Where the lines go.
+enum Sink {
+    Stderr,
+    File {
+        path: PathBuf,
+        file: File,
+        looked: Instant,
+    },
+}
+
+impl Sink {
+    fn open(target: &AuditTarget) -> io::Result<Self> {
+        match target {
+            AuditTarget::Stderr => Ok(Self::Stderr),
+            AuditTarget::File(path) => Ok(Self::File {
+                file: append_to(path)?,
+                path: path.clone(),
+                looked: Instant::now(),
+            }),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Stderr => io::stderr().lock().write_all(bytes),
+            Self::File { path, file, looked } => {
+                if looked.elapsed() >= ROTATION_INTERVAL {
+                    *looked = Instant::now();
+                    if !is_same(path, file) {
+                        *file = append_to(path)?;
+                    }
+                }
+                file.write_all(bytes)
+            }
+        }
+    }
+}
+
+/// Only the service's user may read who did what.
+fn append_to(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.create(true).append(true).mode(0o600).open(path)
+}
+
+/// Whether the file at the path is still the one that is open: `logrotate`
+/// moves it away, and needs tell nobody.
+fn is_same(path: &Path, file: &File) -> bool {
+    let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    match (fs::metadata(path), file.metadata()) {
+        (Ok(there), Ok(open)) => id(there) == id(open),
+        _ => false,
+    }
+}
+
+/// The thread that writes.
+struct Writer {
+    queue: Receiver<Vec<u8>>,
+    queued: Arc<AtomicUsize>,
+    sink: Sink,
+    /// The last write failed, perhaps in the middle of a line.
+    torn: bool,
+    warned: Option<Instant>,
+    metrics: Arc<Metrics>,
+}
+
+impl Writer {
+    fn run(mut self) {
+        while let Ok(first) = self.queue.recv() {
+            let mut batch = if self.torn { vec![b'\n'] } else { Vec::new() };
+            let torn_bytes = batch.len();
+            batch.extend(first);
+            let mut lines = 1;
+            while batch.len() < BATCH_BYTES
+                && let Ok(more) = self.queue.try_recv()
+            {
+                batch.extend(more);
+                lines += 1;
+            }
+            let written = self.sink.write(&batch);
+            self.torn = written.is_err();
+            match written {
+                Ok(()) => count(&self.metrics, "written", lines),
+                Err(problem) => self.report(&problem, lines),
+            }
+            self.queued.fetch_sub(batch.len() - torn_bytes, Relaxed);
+        }
+    }
+
+    fn report(&mut self, problem: &io::Error, lines: u64) {
+        count(&self.metrics, "failed", lines);
+        let is_due = self
+            .warned
+            .is_none_or(|last| last.elapsed() >= WARN_INTERVAL);
+        if is_due {
+            self.warned = Some(Instant::now());
+            tracing::error!(%problem, "lines of the audit log cannot be written, and are lost");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(code: &'static str) -> Entry<'static> {
+        Entry {
+            call: "CreateTodo",
+            caller: None,
+            peer: None,
+            code,
+            error: None,
+            record: None,
+            trace_id: None,
+        }
+    }
+
+    fn counted(metrics: &Metrics, kind: &'static str) -> u64 {
+        metrics.audit_lines.get_or_create(&Kind { kind }).get()
+    }
+
+    #[tokio::test]
+    async fn lines_follow_a_file_that_is_rotated() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, moved) = (folder.path().join("audit"), folder.path().join("audit.1"));
+        let metrics = Arc::new(Metrics::default());
+        let target = AuditTarget::File(path.clone());
+        let audit = Audit::open(&target, Arc::clone(&metrics)).expect("opened");
+        let record = Record::default();
+        record.set_resource(&"ä".repeat(200));
+        audit.record(Entry {
+            record: Some(&record),
+            ..entry("OK")
+        });
+        audit.drain().await;
+        fs::rename(&path, &moved).expect("moved");
+        sleep(ROTATION_INTERVAL).await;
+        audit.record(entry("OK"));
+        audit.drain().await;
+        let line = |path: &Path| -> serde_json::Value {
+            let text = fs::read_to_string(path).expect("read");
+            serde_json::from_str(&text).expect("one line of JSON")
+        };
+        assert_eq!(line(&moved)["resource"], "ä".repeat(128));
+        assert_eq!(line(&path)["code"], "OK");
+        assert_eq!(counted(&metrics, "written"), 2);
+        let mode = fs::metadata(&path).expect("there").mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_counted() {
+        let metrics = Arc::new(Metrics::default());
+        let target = AuditTarget::File("/dev/full".into());
+        let audit = Audit::open(&target, Arc::clone(&metrics)).expect("opened");
+        for _ in 0..3 {
+            audit.record(entry("OK"));
+        }
+        audit.drain().await;
+        assert_eq!(counted(&metrics, "failed"), 3);
+    }
+
+    #[tokio::test]
+    async fn unknown_callers_cannot_fill_the_disk() {
+        let metrics = Arc::new(Metrics::default());
+        let target = AuditTarget::File("/dev/null".into());
+        let audit = Audit::open(&target, Arc::clone(&metrics)).expect("opened");
+        for _ in 0..1000 {
+            audit.record(entry("UNAUTHENTICATED"));
+        }
+        audit.drain().await;
+        let (written, limited) = (counted(&metrics, "written"), counted(&metrics, "limited"));
+        assert_eq!(written + limited, 1000);
+        assert!((100..=300).contains(&written), "{written}");
+    }
+}

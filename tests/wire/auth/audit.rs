@@ -1,0 +1,150 @@
+//! The audit log.
+
+use std::fs;
+
+use serde_json::Value;
+
+use super::{keys::new_key, *};
+
+/// The lines so far.
+fn lines(path: &str) -> Vec<Value> {
+    let text = fs::read_to_string(path).expect("the log");
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect()
+}
+
+#[tokio::test]
+async fn writes_and_refusals_are_written_and_reads_are_not() {
+    let files = Folder::new();
+    // The administrator may do everything, whatever rights there are.
+    let (key, line) = new_key("user:ada");
+    let keys = files.write("keys", &line);
+    let log = files.0.join("audit.jsonl").display().to_string();
+    let args = [
+        "--auth",
+        "keys",
+        "--keys-file",
+        &keys,
+        "--admin",
+        "user:ada",
+        "--audit-log",
+        &log,
+    ];
+    let (service, mut client) = serving(&args).await;
+    let bearer = format!("Bearer {key}");
+    let create = pb::CreateTodoRequest {
+        parent: "lists/home".into(),
+        todo_id: "milk".into(),
+        todo: Some(titled("A secret title")),
+        request_id: String::new(),
+    };
+    let mut request = carrying(create.clone(), &[bearer.as_bytes()]);
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    request
+        .metadata_mut()
+        .insert("traceparent", trace.parse().expect("a header"));
+    let created = client.create_todo(request).await.expect("created");
+    let again = carrying(create.clone(), &[bearer.as_bytes()]);
+    client.create_todo(again).await.expect_err("there already");
+    assert_eq!(judged(&mut client, &[bearer.as_bytes()]).await, Ok(()));
+    assert_eq!(judged_bearer(&mut client, "tmk_stranger").await, why("key"));
+    let written = eventually("three lines", Duration::from_secs(10), async || {
+        let lines = lines(&log);
+        (lines.len() >= 3).then_some(lines)
+    })
+    .await;
+    assert_eq!(written.len(), 3, "{written:#?}");
+    let [done, refused, unknown] = &written[..] else {
+        panic!("{written:#?}")
+    };
+    for (line, fields) in [
+        (
+            done,
+            &[
+                ("target", "audit"),
+                ("call", "CreateTodo"),
+                ("principal", "user:ada"),
+                ("method", "keys"),
+                ("resource", "lists/home/todos/milk"),
+                ("code", "OK"),
+                ("token", created.get_ref().token.as_str()),
+                ("trace_id", "4bf92f3577b34da6a3ce929d0e0e4736"),
+            ][..],
+        ),
+        (
+            refused,
+            &[
+                ("call", "CreateTodo"),
+                ("principal", "user:ada"),
+                ("resource", "lists/home/todos/milk"),
+                ("code", "ALREADY_EXISTS"),
+                ("reason", "TODO_ALREADY_EXISTS"),
+            ],
+        ),
+        (
+            unknown,
+            &[
+                ("call", "ListTodos"),
+                ("method", "none"),
+                ("code", "UNAUTHENTICATED"),
+                ("reason", "CALLER_UNKNOWN"),
+                ("why", "key"),
+            ],
+        ),
+    ] {
+        for (name, value) in fields {
+            assert_eq!(line[name], *value, "{name} of {line:#}");
+        }
+        assert!(
+            line["time"]
+                .as_str()
+                .is_some_and(|time| time.ends_with('Z'))
+        );
+        assert!(
+            line["peer"]
+                .as_str()
+                .is_some_and(|peer| peer.starts_with("127.0.0.1:"))
+        );
+    }
+    assert!(unknown.get("principal").is_none(), "{unknown:#}");
+    let text = fs::read_to_string(&log).expect("the log");
+    for secret in ["secret title", &key[4..], "stranger"] {
+        assert!(!text.contains(secret), "{secret} is in {text}");
+    }
+    assert_eq!(
+        service.metric("tidemark_audit_lines_total{kind=\"written\"}"),
+        3
+    );
+
+    // Nothing is lost at the end.
+    let delete = pb::DeleteTodoRequest {
+        name: "lists/home/todos/milk".into(),
+        ..Default::default()
+    };
+    let deleted = client
+        .delete_todo(carrying(delete, &[bearer.as_bytes()]))
+        .await;
+    deleted.expect("deleted");
+    service.terminate();
+    service.exit_code(Duration::from_secs(30)).await;
+    assert_eq!(lines(&log)[3]["call"], "DeleteTodo");
+}
+
+#[tokio::test]
+async fn a_full_disk_does_not_stop_the_service() {
+    let (service, mut client) = serving(&["--audit-log", "/dev/full"]).await;
+    create(&mut client, "milk", "Buy milk").await;
+    eventually("a failure", Duration::from_secs(10), async || {
+        let failed = service.metric("tidemark_audit_lines_total{kind=\"failed\"}");
+        (failed >= 1).then_some(())
+    })
+    .await;
+    create(&mut client, "bread", "Buy bread").await;
+    let log = service.log("ERROR").join("\n");
+    assert_eq!(
+        log.matches("audit log cannot be written").count(),
+        1,
+        "{log}"
+    );
+}

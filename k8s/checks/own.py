@@ -26,7 +26,7 @@ import urllib.request
 
 import yaml
 
-OVERLAYS = ("dev", "prod", "prod-tls", "prod-monitoring")
+OVERLAYS = ("dev", "prod", "prod-tls", "prod-auth", "prod-monitoring")
 METRIC = re.compile(r"\btidemark_[a-z_]+\b")
 MATCHERS = re.compile(r"(tidemark_[a-z_]+)\{([^}]*)\}")
 MATCHER = re.compile(r'([a-z_]+)(!~|=~|!=|=)"([^"]*)"')
@@ -133,6 +133,18 @@ def certificate(documents, overlay):
     for service in (d for d in documents if d["kind"] == "Service"):
         plain = [port for port in service["spec"]["ports"] if port.get("appProtocol") == "kubernetes.io/h2c"]
         want(not plain, f"{overlay}: Service {service['metadata']['name']} has appProtocol h2c despite TLS")
+
+
+def issuer_keys(documents, overlay):
+    """The issuer's keys are in a mounted ConfigMap, and callers authenticate."""
+    env = environment(documents)
+    mounts = {mount["mountPath"]: mount["name"] for mount in container(documents)["volumeMounts"]}
+    folder = os.path.dirname(env["TIDEMARK_JWT_JWKS_FILE"])
+    want(folder in mounts, f"{overlay}: TIDEMARK_JWT_JWKS_FILE is not mounted")
+    volumes = one(documents, "Deployment")["spec"]["template"]["spec"]["volumes"]
+    maps = {volume["name"] for volume in volumes if "configMap" in volume}
+    want(mounts.get(folder) in maps, f"{overlay}: {folder} is not a ConfigMap")
+    want(env["TIDEMARK_AUTH"] == "jwt" and env["TIDEMARK_REFLECTION"] != "on", f"{overlay}: the port is open")
 
 
 def grace(tidemark, documents, told, overlay):
@@ -342,7 +354,8 @@ def chart_values(folder):
     want(set(values) == set(defaults), "k8s/checks/chart-values.yaml does not set every value")
     pod, env = one(documents, "Deployment")["spec"]["template"], environment(documents)
     metadata, spec, main = pod["metadata"], pod["spec"], container(documents)
-    secrets = [volume["secret"]["secretName"] for volume in spec["volumes"]]
+    secrets = [volume["secret"]["secretName"] for volume in spec["volumes"] if "secret" in volume]
+    maps = [volume["configMap"]["name"] for volume in spec["volumes"] if "configMap" in volume]
     scaler = one(documents, "HorizontalPodAutoscaler")["spec"]
     secret = one(documents, "Secret", "where")
     alert = alerts(documents)[0]
@@ -355,6 +368,7 @@ def chart_values(folder):
         "resources": main["resources"]["limits"]["memory"] == "3Gi" and main["resources"]["limits"]["cpu"] == "2",
         "autoscaling": (scaler["minReplicas"], scaler["maxReplicas"]) == (4, 20),
         "tls": secrets == ["where", "certificate"] and env["TIDEMARK_TLS_CLIENT_CA"] == "/etc/tidemark-tls/ca.crt",
+        "auth": maps == ["keys"] and env["TIDEMARK_AUTH"] == "jwt",
         "monitoring": alert["annotations"].get("runbook_url")
         == f"{values['monitoring']['runbookURL']}#{alert['alert'].lower()}",
         "networkPolicy": one(documents, "NetworkPolicy")["spec"]["podSelector"] != {},
@@ -525,9 +539,11 @@ def check(tidemark, folder):
         ports(documents, told, overlay)
         default_protocols(documents, overlay)
     certificate(all_documents["prod-tls"], "prod-tls")
+    certificate(all_documents["prod-auth"], "prod-auth")
+    issuer_keys(all_documents["prod-auth"], "prod-auth")
     for overlay in ("dev", "prod", "prod-tls"):
         built_in(all_documents[overlay], overlay)
-    for overlay in ("prod", "prod-tls", "prod-monitoring"):
+    for overlay in ("prod", "prod-tls", "prod-auth", "prod-monitoring"):
         chart_equals_overlay(folder, overlay)
     chart_values(folder)
     monitored(all_documents["prod-monitoring"])

@@ -164,6 +164,24 @@ test_servers() {
     . "$scratch/servers"
 }
 
+# CERTIFICATES: a folder with an authority (ca.pem), the service's certificate for 127.0.0.1
+# and a client's, each with its key.
+test_certificates() {
+    needs openssl openssl
+    export CERTIFICATES="$1/certificates"
+    mkdir -p "$CERTIFICATES"
+    local of
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=tests \
+        -keyout "$CERTIFICATES/ca.key" -out "$CERTIFICATES/ca.pem" 2>/dev/null
+    for of in service client; do
+        openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$of" \
+            -keyout "$CERTIFICATES/$of.key" -out "$CERTIFICATES/$of.csr" 2>/dev/null
+        openssl x509 -req -in "$CERTIFICATES/$of.csr" -CA "$CERTIFICATES/ca.pem" -CAkey "$CERTIFICATES/ca.key" \
+            -CAcreateserial -days 2 -out "$CERTIFICATES/$of.pem" 2>/dev/null \
+            -extfile <(echo "subjectAltName=IP:127.0.0.1,DNS:$of.example")
+    done
+}
+
 # Ends them, and waits until their folders are removed.
 end_servers() {
     [ -z "${servers_pid:-}" ] || { kill "$servers_pid" 2>/dev/null && wait "$servers_pid" || true; }

@@ -31,6 +31,9 @@ const (
 // Todo is a todo of the service, so that simple programs need no other import.
 type Todo = todov1.Todo
 
+// TodoList is a list of the service.
+type TodoList = todov1.TodoList
+
 // Client calls the service. It is safe for concurrent use. Errors are of type *TodoError.
 //
 // Writes are repeated until the deadline as long as that cannot write twice.
@@ -117,6 +120,36 @@ func (c *Client) Update(ctx context.Context, todo *todov1.Todo, fields ...string
 // Delete deletes a todo. Stub.DeleteTodo has all options.
 func (c *Client) Delete(ctx context.Context, name string) error {
 	_, err := c.Stub.DeleteTodo(ctx, &todov1.DeleteTodoRequest{Name: name})
+	return err
+}
+
+// GetList reads one list: its title and its members.
+func (c *Client) GetList(ctx context.Context, name string, level ...*todov1.Consistency) (*todov1.TodoList, error) {
+	reply, err := c.Stub.GetTodoList(ctx, &todov1.GetTodoListRequest{Name: name, Consistency: first(level)})
+	return reply.GetTodoList(), err
+}
+
+// CreateList creates a list (lists/{id}). An empty id is replaced by one that the service
+// makes. With authentication the caller becomes an owner.
+func (c *Client) CreateList(ctx context.Context, id string, list *todov1.TodoList) (*todov1.TodoList, error) {
+	reply, err := c.Stub.CreateTodoList(ctx, &todov1.CreateTodoListRequest{TodoListId: id, TodoList: list})
+	return reply.GetTodoList(), err
+}
+
+// UpdateList writes the named fields of the list (title, members), or those that are set. If
+// the list has an etag, it writes only if the etag matches.
+func (c *Client) UpdateList(ctx context.Context, list *todov1.TodoList, fields ...string) (*todov1.TodoList, error) {
+	request := &todov1.UpdateTodoListRequest{TodoList: list}
+	if len(fields) > 0 {
+		request.UpdateMask = &fieldmaskpb.FieldMask{Paths: fields}
+	}
+	reply, err := c.Stub.UpdateTodoList(ctx, request)
+	return reply.GetTodoList(), err
+}
+
+// DeleteList deletes a list. With its todos it does so only if force is set.
+func (c *Client) DeleteList(ctx context.Context, name string, force bool) error {
+	_, err := c.Stub.DeleteTodoList(ctx, &todov1.DeleteTodoListRequest{Name: name, Force: force})
 	return err
 }
 

@@ -38,14 +38,48 @@ func (c *Client) ListRequest(ctx context.Context, request *todov1.ListTodosReque
 // Pages iterates over the pages themselves, which also state how fresh they are and which
 // todos cannot be read. Each page has a deadline of its own.
 func (c *Client) Pages(ctx context.Context, request *todov1.ListTodosRequest) iter.Seq2[*todov1.ListTodosResponse, error] {
-	return func(yield func(*todov1.ListTodosResponse, error) bool) {
-		request := proto.CloneOf(request)
-		for {
-			page, err := c.Stub.ListTodos(ctx, request)
+	request = proto.CloneOf(request)
+	start := request.PageToken
+	return pages(func(token string) (*todov1.ListTodosResponse, error) {
+		if token == "" {
+			token = start
+		}
+		request.PageToken = token
+		return c.Stub.ListTodos(ctx, request)
+	})
+}
+
+// Lists iterates over all lists that the caller may read.
+func (c *Client) Lists(ctx context.Context) iter.Seq2[*todov1.TodoList, error] {
+	return func(yield func(*todov1.TodoList, error) bool) {
+		request := &todov1.ListTodoListsRequest{PageSize: maxPageSize}
+		all := pages(func(token string) (*todov1.ListTodoListsResponse, error) {
+			request.PageToken = token
+			return c.Stub.ListTodoLists(ctx, request)
+		})
+		for page, err := range all {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			for _, list := range page.TodoLists {
+				if !yield(list, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// pages iterates over the pages that read returns for a page token; the first has none.
+func pages[P interface{ GetNextPageToken() string }](read func(token string) (P, error)) iter.Seq2[P, error] {
+	return func(yield func(P, error) bool) {
+		for token := ""; ; {
+			page, err := read(token)
 			if !yield(page, err) || err != nil {
 				return
 			}
-			if request.PageToken = page.NextPageToken; request.PageToken == "" {
+			if token = page.GetNextPageToken(); token == "" {
 				return
 			}
 		}

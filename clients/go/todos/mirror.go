@@ -93,6 +93,7 @@ func (m *Mirror) Ready() bool {
 // Run follows the list until ctx ends, and then returns nil, or until an error that no
 // repetition can resolve: an invalid name, a missing permission, a list that is too large.
 func (m *Mirror) Run(ctx context.Context) error {
+	defer m.setReady(false)
 	pause := firstPause
 	for {
 		before := m.token
@@ -300,22 +301,21 @@ func (m *Mirror) tooLarge() error {
 }
 
 func (m *Mirror) follows() {
-	m.mutex.Lock()
-	was := m.ready
-	m.ready = true
-	m.mutex.Unlock()
-	if !was && m.options.OnReady != nil {
+	if was := m.setReady(true); !was && m.options.OnReady != nil {
 		m.options.OnReady()
 	}
 }
 
+func (m *Mirror) setReady(ready bool) (was bool) {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	was, m.ready = m.ready, ready
+	return was
+}
+
 // stale marks the mirror. Before it followed, only an error is reported.
 func (m *Mirror) stale(err error) {
-	m.mutex.Lock()
-	was := m.ready
-	m.ready = false
-	m.mutex.Unlock()
-	if (was || err != nil) && m.options.OnStale != nil {
+	if was := m.setReady(false); (was || err != nil) && m.options.OnStale != nil {
 		m.options.OnStale(err)
 	}
 }

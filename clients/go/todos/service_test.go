@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	todov1 "tidemark.dev/clients/go/gen/todo/v1"
 	"tidemark.dev/clients/go/todos"
 )
@@ -33,6 +35,8 @@ type replica struct {
 	t        *testing.T
 	database string
 	address  string
+	args     []string
+	probe    []todos.Option
 	process  *exec.Cmd
 }
 
@@ -43,12 +47,18 @@ func databaseURI(t *testing.T, database string) string {
 
 func startReplica(t *testing.T, database string) *replica {
 	t.Helper()
+	return startReplicaWith(t, database, nil)
+}
+
+// startReplicaWith starts it with more arguments. The options let a client in.
+func startReplicaWith(t *testing.T, database string, args []string, probe ...todos.Option) *replica {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	listener.Close()
-	r := &replica{t: t, database: database, address: listener.Addr().String()}
+	r := &replica{t: t, database: database, address: listener.Addr().String(), args: args, probe: probe}
 	r.start()
 	t.Cleanup(r.kill)
 	return r
@@ -59,14 +69,15 @@ func (r *replica) start() {
 	r.process = exec.Command(setting(r.t, "SERVICE_BINARY"), "serve",
 		"--mongodb-uri", databaseURI(r.t, r.database), "--redis-url", setting(r.t, "REDIS_URL"),
 		"--listen", r.address, "--metrics-listen", "127.0.0.1:0")
+	r.process.Args = append(r.process.Args, r.args...)
 	r.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := r.process.Start(); err != nil {
 		r.t.Fatal(err)
 	}
-	client := connect(r.t, r.address)
+	client := connect(r.t, r.address, r.probe...)
 	eventually(r.t, "the replica", func() bool {
 		_, err := client.BatchGet(context.Background(), []string{"lists/a/todos/a"})
-		return err == nil
+		return err == nil || todos.AsTodoError(err).Code == codes.PermissionDenied
 	})
 }
 

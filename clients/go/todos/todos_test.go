@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/exec"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -161,6 +164,106 @@ func TestListsOf2500Todos(t *testing.T) {
 	mirror := client.Mirror("lists/many", todos.MirrorOptions{MaxBytes: 10_000})
 	if err := mirror.Run(context.Background()); err == nil || todos.AsTodoError(err) != nil {
 		t.Errorf("a list over the bound: %v", err)
+	}
+}
+
+func TestLists(t *testing.T) {
+	client, ctx := connect(t, startReplica(t, "go_lists").address), context.Background()
+	list, err := client.CreateList(ctx, "work", &todos.TodoList{Title: "Work"})
+	if err != nil || list.Name != "lists/work" {
+		t.Fatalf("created %v, %v", list, err)
+	}
+	if list, err = client.UpdateList(ctx, &todos.TodoList{Name: list.Name, Title: "Office", Etag: list.Etag}, "title"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := client.GetList(ctx, list.Name); err != nil || got.Title != "Office" {
+		t.Errorf("read %v, %v", got, err)
+	}
+	if _, err := client.Create(ctx, list.Name, &todos.Todo{Title: "Write"}); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for list, err := range client.Lists(ctx) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, list.Name)
+	}
+	if !slices.Equal(names, []string{"lists/work"}) {
+		t.Errorf("lists %v", names)
+	}
+	err = client.DeleteList(ctx, list.Name, false)
+	if failed := todos.AsTodoError(err); failed == nil || failed.Reason != todov1.ErrorReason_ERROR_REASON_LIST_NOT_EMPTY {
+		t.Errorf("not the error of a list with todos: %v", err)
+	}
+	if err := client.DeleteList(ctx, list.Name, true); err != nil {
+		t.Error(err)
+	}
+}
+
+// newKey returns an API key and its line for --keys-file.
+func newKey(t *testing.T, principal string) (key, line string) {
+	t.Helper()
+	output, err := exec.Command(setting(t, "SERVICE_BINARY"), "key", "new", principal).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, line, _ = strings.Cut(string(output), "\n")
+	return key, line
+}
+
+func TestTLSAndCredentials(t *testing.T) {
+	certificates := setting(t, "CERTIFICATES") + "/"
+	mutual, err := todos.TLSFiles(certificates+"ca.pem", certificates+"client.pem", certificates+"client.key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	adasKey, adasLine := newKey(t, "user:ada")
+	bobsKey, bobsLine := newKey(t, "user:bob")
+	keys := t.TempDir() + "/keys"
+	if err := os.WriteFile(keys, []byte(adasLine+bobsLine), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{
+		"--tls-cert", certificates + "service.pem", "--tls-key", certificates + "service.key",
+		"--tls-client-ca", certificates + "ca.pem", "--auth", "keys", "--keys-file", keys,
+	}
+	tls, ctx := todos.WithTLS(mutual), context.Background()
+	one := startReplicaWith(t, "go_tls", args, tls, todos.WithBearer(adasKey))
+	other := startReplicaWith(t, "go_tls", args, tls, todos.WithBearer(adasKey))
+	both := one.address + "," + other.address
+
+	ada := connect(t, both, tls, todos.WithBearer(adasKey))
+	list, err := ada.CreateList(ctx, "ada", &todos.TodoList{Title: "Ada's"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 4 {
+		if _, err := ada.Create(ctx, list.Name, &todos.Todo{Title: "Compute"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mirror := ada.Mirror(list.Name, todos.MirrorOptions{})
+	following, stop := context.WithCancel(ctx)
+	defer stop()
+	go mirror.Run(following)
+	eventually(t, "a mirror with credentials", func() bool { return len(mirror.Todos()) == 4 && mirror.Ready() })
+
+	err = connect(t, both, tls, todos.WithBearer(bobsKey)).Mirror(list.Name, todos.MirrorOptions{}).Run(ctx)
+	if failed := todos.AsTodoError(err); failed == nil || failed.Reason != todov1.ErrorReason_ERROR_REASON_PERMISSION_DENIED {
+		t.Errorf("not the error of a missing right: %v", err)
+	}
+	_, err = connect(t, both, tls).Get(ctx, list.Name+"/todos/a")
+	if failed := todos.AsTodoError(err); failed == nil || failed.Reason != todov1.ErrorReason_ERROR_REASON_CALLER_UNKNOWN {
+		t.Errorf("not the error of a missing key: %v", err)
+	}
+	oneWay, err := todos.TLSFiles(certificates+"ca.pem", "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = connect(t, both, todos.WithTLS(oneWay), todos.WithTimeout(2*time.Second)).Get(ctx, list.Name+"/todos/a")
+	if failed := todos.AsTodoError(err); failed == nil || failed.Reason != todov1.ErrorReason_ERROR_REASON_UNSPECIFIED {
+		t.Errorf("a client without a certificate was served: %v", err)
 	}
 }
 

@@ -48,7 +48,9 @@ def _with_parent() -> None:
 class Replica:
     """A replica at an address that it keeps."""
 
-    def __init__(self, database: str) -> None:
+    def __init__(self, database: str, *args: str, **probe) -> None:
+        """`args` are more arguments; `probe` are the options that let a client in."""
+        self.args, self.probe = args, probe
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -58,21 +60,21 @@ class Replica:
     def start(self) -> None:
         command = [setting("SERVICE_BINARY"), "serve", "--mongodb-uri", self.uri, "--redis-url", setting("REDIS_URL")]
         self.process = subprocess.Popen(
-            [*command, "--listen", self.address, "--metrics-listen", "127.0.0.1:0"],
+            [*command, "--listen", self.address, "--metrics-listen", "127.0.0.1:0", *self.args],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             preexec_fn=_with_parent,
         )
-        with Client(self.address) as client:
+        with Client(self.address, **self.probe) as client:
             eventually("the replica", lambda: self._answers(client))
 
     @staticmethod
     def _answers(client: Client) -> bool:
         try:
             client.batch_get_todos(["lists/a/todos/a"])
-        except TodoError:
-            return False
+        except TodoError as error:
+            return error.reason == "PERMISSION_DENIED"
         return True
 
     def kill(self) -> None:
@@ -100,3 +102,11 @@ class Replica:
         """Drops the todos behind the service's back, which resets its watches."""
         command = [*shlex.split(setting("MONGOSH")), self.uri, "--quiet", "--eval", "db.todos.drop()"]
         subprocess.run(command, check=True, capture_output=True)
+
+
+def new_key(principal: str) -> tuple[str, str]:
+    """An API key, and its line for --keys-file."""
+    command = [setting("SERVICE_BINARY"), "key", "new", principal]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    key, line = output.split("\n", 1)
+    return key, line

@@ -1,18 +1,20 @@
 """The library against real replicas."""
 
+import tempfile
 import threading
 import time
 import unittest
+from pathlib import Path
 
 import grpc
 
-from service import Replica, eventually
-from tidemark import Client, MirrorTooLarge, Todo, TodoError, fully_consistent
+from service import Replica, eventually, new_key, setting
+from tidemark import TLS, Client, MirrorTooLarge, Todo, TodoError, TodoList, fully_consistent
 
 
 class ServiceTest(unittest.TestCase):
-    def replica(self, database: str) -> Replica:
-        replica = Replica(database)
+    def replica(self, database: str, *args: str, **probe) -> Replica:
+        replica = Replica(database, *args, **probe)
         self.addCleanup(lambda: replica.kill())
         return replica
 
@@ -86,6 +88,39 @@ class ServiceTest(unittest.TestCase):
             self.assertEqual(len({todo.name for todo in found}), 2500, f"pages of {size}")
         with self.assertRaises(MirrorTooLarge):
             client.mirror("lists/many", max_bytes=10_000).run()
+
+    def test_lists(self) -> None:
+        client = self.client(self.replica("py_lists").address)
+        work = client.create_todo_list(TodoList(title="Work"), todo_list_id="work")
+        self.assertEqual(work.name, "lists/work")
+        client.update_todo_list(TodoList(name=work.name, title="Office", etag=work.etag), ["title"])
+        self.assertEqual(client.get_todo_list(work.name).title, "Office")
+        client.create_todo(work.name, Todo(title="Write"))
+        self.assertEqual([one.name for one in client.list_todo_lists()], ["lists/work"])
+        self.refused("LIST_NOT_EMPTY", client.delete_todo_list, work.name)
+        client.delete_todo_list(work.name, force=True)
+
+    def test_tls_and_credentials(self) -> None:
+        folder = Path(setting("CERTIFICATES"))
+        tls = TLS(folder / "ca.pem", folder / "client.pem", folder / "client.key")
+        (ada, adas_line), (bob, bobs_line) = new_key("user:ada"), new_key("user:bob")
+        with tempfile.NamedTemporaryFile("w") as keys:
+            keys.write(adas_line + bobs_line)
+            keys.flush()
+            service = ["--tls-cert", str(folder / "service.pem"), "--tls-key", str(folder / "service.key")]
+            service += ["--tls-client-ca", str(folder / "ca.pem"), "--auth", "keys", "--keys-file", keys.name]
+            both = [self.replica("py_tls", *service, tls=tls, bearer=ada).address for _ in range(2)]
+            client = self.client(*both, tls=tls, bearer=lambda: ada)
+            mine = client.create_todo_list(TodoList(title="Ada's"), todo_list_id="ada").name
+            for _ in range(4):
+                client.create_todo(mine, Todo(title="Compute"))
+            with client.mirror(mine) as mirror:
+                self.assertTrue(mirror.wait_ready(60))
+                self.assertEqual(len(mirror.todos), 4)
+            self.refused("PERMISSION_DENIED", self.client(*both, tls=tls, bearer=bob).mirror(mine).run)
+            self.refused("CALLER_UNKNOWN", self.client(*both, tls=tls).get_todo, f"{mine}/todos/a")
+            one_way = self.client(*both, tls=TLS(folder / "ca.pem"), timeout=2.0)
+            self.refused("", one_way.get_todo, f"{mine}/todos/a")
 
     def test_a_mirror_ends_when_repetition_is_no_use(self) -> None:
         client = self.client(self.replica("py_mirror_ends").address)

@@ -8,7 +8,7 @@ from tidemark._client import DEFAULT_TIMEOUT, TLS, Client, cached_only, fully_co
 from tidemark._errors import FieldProblem, TodoError
 from tidemark._mirror import DEFAULT_MAX_BYTES, Mirror, MirrorTooLarge
 from tidemark.gen.todo.v1 import todo_pb2 as pb
-from tidemark.gen.todo.v1.todo_pb2 import Todo
+from tidemark.gen.todo.v1.todo_pb2 import Todo, TodoList
 
 __all__ = [
     "DEFAULT_MAX_BYTES",
@@ -20,6 +20,7 @@ __all__ = [
     "MirrorTooLarge",
     "Todo",
     "TodoError",
+    "TodoList",
     "cached_only",
     "fully_consistent",
     "max_staleness",

@@ -204,6 +204,44 @@ class Client:
         request = pb.DeleteTodoRequest(name=name, etag=etag, allow_missing=allow_missing)
         self.call("DeleteTodo", request, timeout=timeout)
 
+    def get_todo_list(
+        self, name: str, *, consistency: pb.Consistency | None = None, timeout: float | None = None
+    ) -> pb.TodoList:
+        """Reads one list: its title and its members."""
+        request = pb.GetTodoListRequest(name=name, consistency=consistency)
+        return self.call("GetTodoList", request, timeout=timeout).todo_list
+
+    def list_todo_lists(
+        self, *, consistency: pb.Consistency | None = None, timeout: float | None = None
+    ) -> Iterator[pb.TodoList]:
+        """Iterates over all lists that the caller may read, page by page."""
+        request = pb.ListTodoListsRequest(page_size=MAX_PAGE_SIZE, consistency=consistency)
+        for page in self.all_pages("ListTodoLists", request, timeout=timeout):
+            yield from page.todo_lists
+
+    def create_todo_list(
+        self, todo_list: pb.TodoList, *, todo_list_id: str = "", timeout: float | None = None
+    ) -> pb.TodoList:
+        """Creates a list. With authentication the caller becomes an owner."""
+        request = pb.CreateTodoListRequest(todo_list=todo_list, todo_list_id=todo_list_id)
+        return self.call("CreateTodoList", request, timeout=timeout).todo_list
+
+    def update_todo_list(
+        self, todo_list: pb.TodoList, fields: Sequence[str] = (), *, timeout: float | None = None
+    ) -> pb.TodoList:
+        """Writes the named fields of the list (`title`, `members`), or those that are set. If
+        the list has an etag, it writes only if the etag matches."""
+        request = pb.UpdateTodoListRequest(todo_list=todo_list)
+        if fields:
+            request.update_mask.paths.extend(fields)
+        return self.call("UpdateTodoList", request, timeout=timeout).todo_list
+
+    def delete_todo_list(
+        self, name: str, *, etag: str = "", force: bool = False, timeout: float | None = None
+    ) -> None:
+        """Deletes a list. With its todos it does so only if `force` is set."""
+        self.call("DeleteTodoList", pb.DeleteTodoListRequest(name=name, etag=etag, force=force), timeout=timeout)
+
     def mirror(
         self,
         parent: str,

@@ -125,6 +125,12 @@ class Mirror:
     def run(self) -> None:
         """Follows the list until `close`, or raises what no repetition can resolve: an invalid
         name, a missing permission, a list that is too large."""
+        try:
+            self._run()
+        finally:
+            self._ready.clear()
+
+    def _run(self) -> None:
         pause = _FIRST_PAUSE
         while not self._ended.is_set():
             before, failed = self._token, None

@@ -6,7 +6,9 @@ export default {
       "name": [
         { "service": "todo.v1.TodoService", "method": "GetTodo" },
         { "service": "todo.v1.TodoService", "method": "BatchGetTodos" },
-        { "service": "todo.v1.TodoService", "method": "ListTodos" }
+        { "service": "todo.v1.TodoService", "method": "ListTodos" },
+        { "service": "todo.v1.TodoService", "method": "GetTodoList" },
+        { "service": "todo.v1.TodoService", "method": "ListTodoLists" }
       ],
       "timeout": "10s",
       "retryPolicy": {
@@ -21,7 +23,10 @@ export default {
       "name": [
         { "service": "todo.v1.TodoService", "method": "CreateTodo" },
         { "service": "todo.v1.TodoService", "method": "UpdateTodo" },
-        { "service": "todo.v1.TodoService", "method": "DeleteTodo" }
+        { "service": "todo.v1.TodoService", "method": "DeleteTodo" },
+        { "service": "todo.v1.TodoService", "method": "CreateTodoList" },
+        { "service": "todo.v1.TodoService", "method": "UpdateTodoList" },
+        { "service": "todo.v1.TodoService", "method": "DeleteTodoList" }
       ],
       "timeout": "10s"
     },

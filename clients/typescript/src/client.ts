@@ -5,7 +5,7 @@ import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { type CallOptions, type Client as Stub, createClient, type Transport } from "@connectrpc/connect";
 import {
   type BatchGetTodosResponse, ConsistencySchema, type GetTodoResponse, type ListTodosRequestSchema,
-  type ListTodosResponse, type Todo, type TodoSchema, TodoService,
+  type ListTodosResponse, type Todo, type TodoList, type TodoListSchema, type TodoSchema, TodoService,
 } from "../gen/todo/v1/todo_pb.js";
 import { TodoError } from "./errors.js";
 import { Mirror, type MirrorOptions } from "./mirror.js";
@@ -28,6 +28,7 @@ const LONGEST_PAUSE_MS = 2000;
 /** A consistency level. */
 export type Consistency = MessageInitShape<typeof ConsistencySchema>;
 type TodoInit = MessageInitShape<typeof TodoSchema>;
+type TodoListInit = MessageInitShape<typeof TodoListSchema>;
 
 /** Makes a read reflect every write acknowledged before it began. */
 export function fullyConsistent(): Consistency {
@@ -177,6 +178,42 @@ export class Client {
     await this.stub.deleteTodo({ name, etag, allowMissing }, options);
   }
 
+  /** Reads one list: its title and its members. */
+  async getTodoList(name: string, { consistency, ...call }: ReadOptions = {}): Promise<TodoList> {
+    return listed(await this.stub.getTodoList({ name, consistency }, call));
+  }
+
+  /** Iterates over all lists that the caller may read, page by page. */
+  async *listTodoLists({ consistency, ...call }: ReadOptions = {}): AsyncGenerator<TodoList, void, undefined> {
+    for (let pageToken = ""; ;) {
+      const page = await this.stub.listTodoLists({ pageSize: MAX_PAGE_SIZE, pageToken, consistency }, call);
+      yield* page.todoLists;
+      pageToken = page.nextPageToken;
+      if (pageToken === "") return;
+    }
+  }
+
+  /** Creates a list. With authentication the caller becomes an owner. */
+  async createTodoList(todoList: TodoListInit, call: WriteOptions & { todoListId?: string } = {}): Promise<TodoList> {
+    const { todoListId = "", ...options } = call;
+    return listed(await this.stub.createTodoList({ todoList, todoListId }, options));
+  }
+
+  /**
+   * Writes the named fields of the list (`title`, `members`), or those that are set. If the list has an
+   * etag, it writes only if the etag matches.
+   */
+  async updateTodoList(todoList: TodoListInit, call: WriteOptions & { fields?: string[] } = {}): Promise<TodoList> {
+    const { fields, ...options } = call;
+    return listed(await this.stub.updateTodoList({ todoList, updateMask: fields && { paths: fields } }, options));
+  }
+
+  /** Deletes a list. With its todos it does so only if `force` is set. */
+  async deleteTodoList(name: string, call: WriteOptions & { etag?: string; force?: boolean } = {}): Promise<void> {
+    const { etag = "", force = false, ...options } = call;
+    await this.stub.deleteTodoList({ name, etag, force }, options);
+  }
+
   /** A mirror of a list (`lists/{list}`). Its `run` starts it. */
   mirror(parent: string, options: MirrorOptions = {}): Mirror {
     return new Mirror(this, parent, options);
@@ -186,6 +223,11 @@ export class Client {
 function written(reply: { todo?: Todo }): Todo {
   if (!reply.todo) throw new TypeError("the service answered a write without its todo");
   return reply.todo;
+}
+
+function listed(reply: { todoList?: TodoList }): TodoList {
+  if (!reply.todoList) throw new TypeError("the service answered without the list");
+  return reply.todoList;
 }
 
 /**

@@ -9,4 +9,4 @@ export {
 export { type FieldProblem, type Reason, TodoError } from "./errors.js";
 export { DEFAULT_MIRROR_BYTES, Mirror, type MirrorOptions } from "./mirror.js";
 export * as pb from "../gen/todo/v1/todo_pb.js";
-export { type Todo, Todo_Priority, Todo_State } from "../gen/todo/v1/todo_pb.js";
+export { Role, type Todo, type TodoList, Todo_Priority, Todo_State } from "../gen/todo/v1/todo_pb.js";

@@ -79,6 +79,14 @@ export class Mirror {
    * missing permission, a list that is too large.
    */
   async run(signal: AbortSignal): Promise<void> {
+    try {
+      await this.#run(signal);
+    } finally {
+      this.#ready = false;
+    }
+  }
+
+  async #run(signal: AbortSignal): Promise<void> {
     let wait = FIRST_PAUSE_MS;
     while (!signal.aborted) {
       const before = this.#token;

@@ -1,9 +1,11 @@
 // The library against real replicas.
 
 import assert from "node:assert/strict";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { test, type TestContext } from "node:test";
 import { type Client, Code, fullyConsistent, type Mirror, TodoError } from "tidemark-todos/node";
-import { client, eventually, Replica, sleep } from "./service.js";
+import { client, eventually, newKey, Replica, setting, sleep } from "./service.js";
 
 async function refused(call: Promise<unknown>, reason: string): Promise<TodoError> {
   const error = await call.then(() => undefined, (error: unknown) => error);
@@ -82,6 +84,52 @@ test("lists of 2500 todos", async (t) => {
   }
   const mirror = both.mirror("lists/many", { maxBytes: 10_000 });
   await assert.rejects(mirror.run(new AbortController().signal), RangeError);
+});
+
+test("lists", async (t) => {
+  const one = client(t, [(await Replica.start(t, "ts_lists")).address]);
+  const work = await one.createTodoList({ title: "Work" }, { todoListId: "work" });
+  assert.equal(work.name, "lists/work");
+  await one.updateTodoList({ name: work.name, title: "Office", etag: work.etag }, { fields: ["title"] });
+  assert.equal((await one.getTodoList(work.name)).title, "Office");
+  await one.createTodo(work.name, { title: "Write" });
+  const names: string[] = [];
+  for await (const { name } of one.listTodoLists()) names.push(name);
+  assert.deepEqual(names, ["lists/work"]);
+  await refused(one.deleteTodoList(work.name), "LIST_NOT_EMPTY");
+  await one.deleteTodoList(work.name, { force: true });
+});
+
+test("TLS and credentials", async (t) => {
+  const file = (name: string) => `${setting("CERTIFICATES")}/${name}`;
+  const [ca, cert, key] = ["ca.pem", "client.pem", "client.key"].map((name) => readFileSync(file(name)));
+  const tls = { ca, cert, key };
+  const [[ada, adasLine], [bob, bobsLine]] = [newKey("user:ada"), newKey("user:bob")];
+  const folder = mkdtempSync(`${tmpdir()}/keys-`);
+  t.after(() => rmSync(folder, { recursive: true }));
+  writeFileSync(`${folder}/keys`, `${adasLine}\n${bobsLine}\n`);
+  const args = [
+    "--tls-cert", file("service.pem"), "--tls-key", file("service.key"), "--tls-client-ca", file("ca.pem"),
+    "--auth", "keys", "--keys-file", `${folder}/keys`,
+  ];
+  const start = () => Replica.start(t, "ts_tls", args, { tls, bearer: ada });
+  const both = [(await start()).address, (await start()).address];
+  const adas = client(t, both, { tls, bearer: async () => ada });
+  const { name } = await adas.createTodoList({ title: "Ada's" }, { todoListId: "ada" });
+  for (let n = 0; n < 4; n++) await adas.createTodo(name, { title: "Compute" });
+  const mirror = adas.mirror(name);
+  const end = new AbortController();
+  const ended = mirror.run(end.signal);
+  await eventually("a mirror with credentials", () => mirror.ready);
+  assert.equal(mirror.todos.length, 4);
+  end.abort();
+  await ended;
+  assert.equal(mirror.ready, false);
+
+  const bobs = client(t, both, { tls, bearer: bob });
+  await refused(bobs.mirror(name).run(new AbortController().signal), "PERMISSION_DENIED");
+  await refused(client(t, both, { tls }).getTodo(`${name}/todos/a`), "CALLER_UNKNOWN");
+  await refused(client(t, both, { tls: { ca }, timeoutMs: 2000 }).getTodo(`${name}/todos/a`), "");
 });
 
 test("a mirror ends when repetition is no use", async (t) => {

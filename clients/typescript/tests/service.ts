@@ -4,13 +4,13 @@ import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { createServer } from "node:net";
 import type { TestContext } from "node:test";
-import { type Client, connect, type NodeOptions } from "tidemark-todos/node";
+import { type Client, connect, type NodeOptions, TodoError } from "tidemark-todos/node";
 
 /** Programs start slowly where two cores run everything. */
 const PATIENCE_MS = 60_000;
 
 /** What clients/test says in the environment. */
-function setting(name: string): string {
+export function setting(name: string): string {
   const value = process.env[name];
   if (!value) throw new Error(`${name} is not set: run clients/test`);
   return value;
@@ -49,15 +49,20 @@ export class Replica {
   #ended: Promise<unknown> = Promise.resolve();
   readonly #uri: string;
   readonly address: string;
+  readonly #args: string[];
+  readonly #probe: NodeOptions;
 
-  private constructor(address: string, database: string) {
+  private constructor(address: string, database: string, args: string[], probe: NodeOptions) {
     this.address = address;
+    this.#args = args;
+    this.#probe = probe;
     // Another run finds an empty database.
     this.#uri = setting("MONGODB_URI").replace("/tour?", `/${database}_${process.pid}?`);
   }
 
-  static async start(t: TestContext, database: string): Promise<Replica> {
-    const replica = new Replica(`127.0.0.1:${await freePort()}`, database);
+  /** `args` are more arguments; `probe` are the options that let a client in. */
+  static async start(t: TestContext, database: string, args: string[] = [], probe: NodeOptions = {}): Promise<Replica> {
+    const replica = new Replica(`127.0.0.1:${await freePort()}`, database, args, probe);
     t.after(() => replica.kill());
     await replica.start();
     return replica;
@@ -67,11 +72,13 @@ export class Replica {
     const started = spawn("setpriv", [
       "--pdeathsig", "KILL", setting("SERVICE_BINARY"), "serve", "--mongodb-uri", this.#uri,
       "--redis-url", setting("REDIS_URL"), "--listen", this.address, "--metrics-listen", "127.0.0.1:0",
+      ...this.#args,
     ], { stdio: "ignore" });
     this.#process = started;
     this.#ended = new Promise((done) => started.once("exit", done));
-    const probe = connect(this.address);
-    await eventually("the replica", () => probe.batchGetTodos(["lists/a/todos/a"]).then(() => true, () => false));
+    const probe = connect(this.address, this.#probe);
+    await eventually("the replica", () => probe.batchGetTodos(["lists/a/todos/a"])
+      .then(() => true, (error: unknown) => error instanceof TodoError && error.reason === "PERMISSION_DENIED"));
     probe.close();
   }
 
@@ -108,4 +115,12 @@ export class Replica {
     const code = await new Promise((done) => dropping.once("exit", done));
     if (code !== 0) throw new Error(`mongosh ended with ${code}`);
   }
+}
+
+/** An API key, and its line for --keys-file. */
+export function newKey(principal: string): [key: string, line: string] {
+  const [key = "", line = ""] = execFileSync(setting("SERVICE_BINARY"), ["key", "new", principal], {
+    encoding: "utf8", stdio: ["ignore", "pipe", "ignore"],
+  }).split("\n");
+  return [key, line];
 }

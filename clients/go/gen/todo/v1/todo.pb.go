@@ -31,6 +31,63 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// What a member of a list may do.
+type Role int32
+
+const (
+	// Not set; refused in requests.
+	Role_ROLE_UNSPECIFIED Role = 0
+	// Reads the list and its todos, and watches them.
+	Role_ROLE_READER Role = 1
+	// And creates, changes and deletes todos.
+	Role_ROLE_WRITER Role = 2
+	// And changes and deletes the list, its members included.
+	Role_ROLE_OWNER Role = 3
+)
+
+// Enum value maps for Role.
+var (
+	Role_name = map[int32]string{
+		0: "ROLE_UNSPECIFIED",
+		1: "ROLE_READER",
+		2: "ROLE_WRITER",
+		3: "ROLE_OWNER",
+	}
+	Role_value = map[string]int32{
+		"ROLE_UNSPECIFIED": 0,
+		"ROLE_READER":      1,
+		"ROLE_WRITER":      2,
+		"ROLE_OWNER":       3,
+	}
+)
+
+func (x Role) Enum() *Role {
+	p := new(Role)
+	*p = x
+	return p
+}
+
+func (x Role) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Role) Descriptor() protoreflect.EnumDescriptor {
+	return file_todo_v1_todo_proto_enumTypes[0].Descriptor()
+}
+
+func (Role) Type() protoreflect.EnumType {
+	return &file_todo_v1_todo_proto_enumTypes[0]
+}
+
+func (x Role) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Role.Descriptor instead.
+func (Role) EnumDescriptor() ([]byte, []int) {
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{0}
+}
+
 // Where a response came from.
 type Source int32
 
@@ -72,11 +129,11 @@ func (x Source) String() string {
 }
 
 func (Source) Descriptor() protoreflect.EnumDescriptor {
-	return file_todo_v1_todo_proto_enumTypes[0].Descriptor()
+	return file_todo_v1_todo_proto_enumTypes[1].Descriptor()
 }
 
 func (Source) Type() protoreflect.EnumType {
-	return &file_todo_v1_todo_proto_enumTypes[0]
+	return &file_todo_v1_todo_proto_enumTypes[1]
 }
 
 func (x Source) Number() protoreflect.EnumNumber {
@@ -85,7 +142,7 @@ func (x Source) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Source.Descriptor instead.
 func (Source) EnumDescriptor() ([]byte, []int) {
-	return file_todo_v1_todo_proto_rawDescGZIP(), []int{0}
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{1}
 }
 
 // Why a call failed. ErrorInfo.reason carries these values without their
@@ -146,6 +203,15 @@ const (
 	// PERMISSION_DENIED: the caller (`principal`) lacks `permission` on
 	// `resource`, which may not exist.
 	ErrorReason_ERROR_REASON_PERMISSION_DENIED ErrorReason = 21
+	// NOT_FOUND: the list does not exist.
+	ErrorReason_ERROR_REASON_LIST_NOT_FOUND ErrorReason = 22
+	// ALREADY_EXISTS: a list has this name.
+	ErrorReason_ERROR_REASON_LIST_ALREADY_EXISTS ErrorReason = 23
+	// FAILED_PRECONDITION: the list contains todos; set `force` to delete them.
+	ErrorReason_ERROR_REASON_LIST_NOT_EMPTY ErrorReason = 24
+	// DATA_LOSS: the stored document cannot be read as a list; the metadata names
+	// the field.
+	ErrorReason_ERROR_REASON_LIST_UNREADABLE ErrorReason = 25
 )
 
 // Enum value maps for ErrorReason.
@@ -173,6 +239,10 @@ var (
 		19: "ERROR_REASON_ORIGIN_FULL",
 		20: "ERROR_REASON_CALLER_UNKNOWN",
 		21: "ERROR_REASON_PERMISSION_DENIED",
+		22: "ERROR_REASON_LIST_NOT_FOUND",
+		23: "ERROR_REASON_LIST_ALREADY_EXISTS",
+		24: "ERROR_REASON_LIST_NOT_EMPTY",
+		25: "ERROR_REASON_LIST_UNREADABLE",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":           0,
@@ -197,6 +267,10 @@ var (
 		"ERROR_REASON_ORIGIN_FULL":           19,
 		"ERROR_REASON_CALLER_UNKNOWN":        20,
 		"ERROR_REASON_PERMISSION_DENIED":     21,
+		"ERROR_REASON_LIST_NOT_FOUND":        22,
+		"ERROR_REASON_LIST_ALREADY_EXISTS":   23,
+		"ERROR_REASON_LIST_NOT_EMPTY":        24,
+		"ERROR_REASON_LIST_UNREADABLE":       25,
 	}
 )
 
@@ -211,11 +285,11 @@ func (x ErrorReason) String() string {
 }
 
 func (ErrorReason) Descriptor() protoreflect.EnumDescriptor {
-	return file_todo_v1_todo_proto_enumTypes[1].Descriptor()
+	return file_todo_v1_todo_proto_enumTypes[2].Descriptor()
 }
 
 func (ErrorReason) Type() protoreflect.EnumType {
-	return &file_todo_v1_todo_proto_enumTypes[1]
+	return &file_todo_v1_todo_proto_enumTypes[2]
 }
 
 func (x ErrorReason) Number() protoreflect.EnumNumber {
@@ -224,7 +298,7 @@ func (x ErrorReason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ErrorReason.Descriptor instead.
 func (ErrorReason) EnumDescriptor() ([]byte, []int) {
-	return file_todo_v1_todo_proto_rawDescGZIP(), []int{1}
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{2}
 }
 
 // Whether a todo is done.
@@ -264,11 +338,11 @@ func (x Todo_State) String() string {
 }
 
 func (Todo_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_todo_v1_todo_proto_enumTypes[2].Descriptor()
+	return file_todo_v1_todo_proto_enumTypes[3].Descriptor()
 }
 
 func (Todo_State) Type() protoreflect.EnumType {
-	return &file_todo_v1_todo_proto_enumTypes[2]
+	return &file_todo_v1_todo_proto_enumTypes[3]
 }
 
 func (x Todo_State) Number() protoreflect.EnumNumber {
@@ -325,11 +399,11 @@ func (x Todo_Priority) String() string {
 }
 
 func (Todo_Priority) Descriptor() protoreflect.EnumDescriptor {
-	return file_todo_v1_todo_proto_enumTypes[3].Descriptor()
+	return file_todo_v1_todo_proto_enumTypes[4].Descriptor()
 }
 
 func (Todo_Priority) Type() protoreflect.EnumType {
-	return &file_todo_v1_todo_proto_enumTypes[3]
+	return &file_todo_v1_todo_proto_enumTypes[4]
 }
 
 func (x Todo_Priority) Number() protoreflect.EnumNumber {
@@ -382,11 +456,11 @@ func (x TodoChange_Kind) String() string {
 }
 
 func (TodoChange_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_todo_v1_todo_proto_enumTypes[4].Descriptor()
+	return file_todo_v1_todo_proto_enumTypes[5].Descriptor()
 }
 
 func (TodoChange_Kind) Type() protoreflect.EnumType {
-	return &file_todo_v1_todo_proto_enumTypes[4]
+	return &file_todo_v1_todo_proto_enumTypes[5]
 }
 
 func (x TodoChange_Kind) Number() protoreflect.EnumNumber {
@@ -395,10 +469,10 @@ func (x TodoChange_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TodoChange_Kind.Descriptor instead.
 func (TodoChange_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_todo_v1_todo_proto_rawDescGZIP(), []int{17, 0}
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{28, 0}
 }
 
-// A todo. A list exists as soon as it contains a todo.
+// A todo. Without authentication a list exists as soon as it contains a todo.
 type Todo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The identity: `lists/{list}/todos/{todo}`. Both ids match
@@ -539,6 +613,100 @@ func (x *Todo) GetEtag() string {
 	return ""
 }
 
+// A list of todos, and who may do what with it.
+type TodoList struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The identity: `lists/{list}`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// At most 256 characters.
+	Title string `protobuf:"bytes,2,opt,name=title,proto3" json:"title,omitempty"`
+	// At most 256. The key is a principal (1 to 256 bytes), `group:NAME`, or `*`
+	// for every authenticated caller. Of several that fit a caller the highest
+	// role counts.
+	Members map[string]Role `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value,enum=todo.v1.Role"`
+	// Output only. When the list was created.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// Output only. When the list was last changed through this service.
+	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	// A strong hash of the stored list. In UpdateTodoList and DeleteTodoList the
+	// write happens only if it matches.
+	Etag          string `protobuf:"bytes,6,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TodoList) Reset() {
+	*x = TodoList{}
+	mi := &file_todo_v1_todo_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TodoList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TodoList) ProtoMessage() {}
+
+func (x *TodoList) ProtoReflect() protoreflect.Message {
+	mi := &file_todo_v1_todo_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TodoList.ProtoReflect.Descriptor instead.
+func (*TodoList) Descriptor() ([]byte, []int) {
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *TodoList) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TodoList) GetTitle() string {
+	if x != nil {
+		return x.Title
+	}
+	return ""
+}
+
+func (x *TodoList) GetMembers() map[string]Role {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *TodoList) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *TodoList) GetUpdateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UpdateTime
+	}
+	return nil
+}
+
+func (x *TodoList) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 // The consistency level of a read. Absent: `minimize_latency`.
 type Consistency struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -558,7 +726,7 @@ type Consistency struct {
 
 func (x *Consistency) Reset() {
 	*x = Consistency{}
-	mi := &file_todo_v1_todo_proto_msgTypes[1]
+	mi := &file_todo_v1_todo_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -570,7 +738,7 @@ func (x *Consistency) String() string {
 func (*Consistency) ProtoMessage() {}
 
 func (x *Consistency) ProtoReflect() protoreflect.Message {
-	mi := &file_todo_v1_todo_proto_msgTypes[1]
+	mi := &file_todo_v1_todo_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -583,7 +751,7 @@ func (x *Consistency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Consistency.ProtoReflect.Descriptor instead.
 func (*Consistency) Descriptor() ([]byte, []int) {
-	return file_todo_v1_todo_proto_rawDescGZIP(), []int{1}
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Consistency) GetRequirement() isConsistency_Requirement {
@@ -699,7 +867,7 @@ type ReadInfo struct {
 
 func (x *ReadInfo) Reset() {
 	*x = ReadInfo{}
-	mi := &file_todo_v1_todo_proto_msgTypes[2]
+	mi := &file_todo_v1_todo_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -711,7 +879,7 @@ func (x *ReadInfo) String() string {
 func (*ReadInfo) ProtoMessage() {}
 
 func (x *ReadInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_todo_v1_todo_proto_msgTypes[2]
+	mi := &file_todo_v1_todo_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -724,7 +892,7 @@ func (x *ReadInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadInfo.ProtoReflect.Descriptor instead.
 func (*ReadInfo) Descriptor() ([]byte, []int) {
-	return file_todo_v1_todo_proto_rawDescGZIP(), []int{2}
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ReadInfo) GetToken() string {
@@ -768,7 +936,7 @@ type GetTodoRequest struct {
 
 func (x *GetTodoRequest) Reset() {
 	*x = GetTodoRequest{}
-	mi := &file_todo_v1_todo_proto_msgTypes[3]
+	mi := &file_todo_v1_todo_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -780,7 +948,7 @@ func (x *GetTodoRequest) String() string {
 func (*GetTodoRequest) ProtoMessage() {}
 
 func (x *GetTodoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_todo_v1_todo_proto_msgTypes[3]
+	mi := &file_todo_v1_todo_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -793,7 +961,7 @@ func (x *GetTodoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTodoRequest.ProtoReflect.Descriptor instead.
 func (*GetTodoRequest) Descriptor() ([]byte, []int) {
-	return file_todo_v1_todo_proto_rawDescGZIP(), []int{3}
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GetTodoRequest) GetName() string {
@@ -823,7 +991,7 @@ type GetTodoResponse struct {
 
 func (x *GetTodoResponse) Reset() {
 	*x = GetTodoResponse{}
-	mi := &file_todo_v1_todo_proto_msgTypes[4]
+	mi := &file_todo_v1_todo_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -835,7 +1003,7 @@ func (x *GetTodoResponse) String() string {
 func (*GetTodoResponse) ProtoMessage() {}
 
 func (x *GetTodoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_todo_v1_todo_proto_msgTypes[4]
+	mi := &file_todo_v1_todo_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -848,7 +1016,7 @@ func (x *GetTodoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTodoResponse.ProtoReflect.Descriptor instead.
 func (*GetTodoResponse) Descriptor() ([]byte, []int) {
-	return file_todo_v1_todo_proto_rawDescGZIP(), []int{4}
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetTodoResponse) GetTodo() *Todo {
@@ -878,7 +1046,7 @@ type BatchGetTodosRequest struct {
 
 func (x *BatchGetTodosRequest) Reset() {
 	*x = BatchGetTodosRequest{}
-	mi := &file_todo_v1_todo_proto_msgTypes[5]
+	mi := &file_todo_v1_todo_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -890,7 +1058,7 @@ func (x *BatchGetTodosRequest) String() string {
 func (*BatchGetTodosRequest) ProtoMessage() {}
 
 func (x *BatchGetTodosRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_todo_v1_todo_proto_msgTypes[5]
+	mi := &file_todo_v1_todo_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -903,7 +1071,7 @@ func (x *BatchGetTodosRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchGetTodosRequest.ProtoReflect.Descriptor instead.
 func (*BatchGetTodosRequest) Descriptor() ([]byte, []int) {
-	return file_todo_v1_todo_proto_rawDescGZIP(), []int{5}
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *BatchGetTodosRequest) GetNames() []string {
@@ -937,7 +1105,7 @@ type BatchGetTodosResponse struct {
 
 func (x *BatchGetTodosResponse) Reset() {
 	*x = BatchGetTodosResponse{}
-	mi := &file_todo_v1_todo_proto_msgTypes[6]
+	mi := &file_todo_v1_todo_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -949,7 +1117,7 @@ func (x *BatchGetTodosResponse) String() string {
 func (*BatchGetTodosResponse) ProtoMessage() {}
 
 func (x *BatchGetTodosResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_todo_v1_todo_proto_msgTypes[6]
+	mi := &file_todo_v1_todo_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -962,7 +1130,7 @@ func (x *BatchGetTodosResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchGetTodosResponse.ProtoReflect.Descriptor instead.
 func (*BatchGetTodosResponse) Descriptor() ([]byte, []int) {
-	return file_todo_v1_todo_proto_rawDescGZIP(), []int{6}
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *BatchGetTodosResponse) GetTodos() []*Todo {
@@ -1021,7 +1189,7 @@ type ListTodosRequest struct {
 
 func (x *ListTodosRequest) Reset() {
 	*x = ListTodosRequest{}
-	mi := &file_todo_v1_todo_proto_msgTypes[7]
+	mi := &file_todo_v1_todo_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1033,7 +1201,7 @@ func (x *ListTodosRequest) String() string {
 func (*ListTodosRequest) ProtoMessage() {}
 
 func (x *ListTodosRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_todo_v1_todo_proto_msgTypes[7]
+	mi := &file_todo_v1_todo_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1046,7 +1214,7 @@ func (x *ListTodosRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTodosRequest.ProtoReflect.Descriptor instead.
 func (*ListTodosRequest) Descriptor() ([]byte, []int) {
-	return file_todo_v1_todo_proto_rawDescGZIP(), []int{7}
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListTodosRequest) GetParent() string {
@@ -1108,7 +1276,7 @@ type ListTodosResponse struct {
 
 func (x *ListTodosResponse) Reset() {
 	*x = ListTodosResponse{}
-	mi := &file_todo_v1_todo_proto_msgTypes[8]
+	mi := &file_todo_v1_todo_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1120,7 +1288,7 @@ func (x *ListTodosResponse) String() string {
 func (*ListTodosResponse) ProtoMessage() {}
 
 func (x *ListTodosResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_todo_v1_todo_proto_msgTypes[8]
+	mi := &file_todo_v1_todo_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1133,7 +1301,7 @@ func (x *ListTodosResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTodosResponse.ProtoReflect.Descriptor instead.
 func (*ListTodosResponse) Descriptor() ([]byte, []int) {
-	return file_todo_v1_todo_proto_rawDescGZIP(), []int{8}
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListTodosResponse) GetTodos() []*Todo {
@@ -1183,7 +1351,7 @@ type CreateTodoRequest struct {
 
 func (x *CreateTodoRequest) Reset() {
 	*x = CreateTodoRequest{}
-	mi := &file_todo_v1_todo_proto_msgTypes[9]
+	mi := &file_todo_v1_todo_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1195,7 +1363,7 @@ func (x *CreateTodoRequest) String() string {
 func (*CreateTodoRequest) ProtoMessage() {}
 
 func (x *CreateTodoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_todo_v1_todo_proto_msgTypes[9]
+	mi := &file_todo_v1_todo_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1208,7 +1376,7 @@ func (x *CreateTodoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTodoRequest.ProtoReflect.Descriptor instead.
 func (*CreateTodoRequest) Descriptor() ([]byte, []int) {
-	return file_todo_v1_todo_proto_rawDescGZIP(), []int{9}
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CreateTodoRequest) GetParent() string {
@@ -1252,7 +1420,7 @@ type CreateTodoResponse struct {
 
 func (x *CreateTodoResponse) Reset() {
 	*x = CreateTodoResponse{}
-	mi := &file_todo_v1_todo_proto_msgTypes[10]
+	mi := &file_todo_v1_todo_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1264,7 +1432,7 @@ func (x *CreateTodoResponse) String() string {
 func (*CreateTodoResponse) ProtoMessage() {}
 
 func (x *CreateTodoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_todo_v1_todo_proto_msgTypes[10]
+	mi := &file_todo_v1_todo_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1277,7 +1445,7 @@ func (x *CreateTodoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTodoResponse.ProtoReflect.Descriptor instead.
 func (*CreateTodoResponse) Descriptor() ([]byte, []int) {
-	return file_todo_v1_todo_proto_rawDescGZIP(), []int{10}
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CreateTodoResponse) GetTodo() *Todo {
@@ -1311,7 +1479,7 @@ type UpdateTodoRequest struct {
 
 func (x *UpdateTodoRequest) Reset() {
 	*x = UpdateTodoRequest{}
-	mi := &file_todo_v1_todo_proto_msgTypes[11]
+	mi := &file_todo_v1_todo_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1323,7 +1491,7 @@ func (x *UpdateTodoRequest) String() string {
 func (*UpdateTodoRequest) ProtoMessage() {}
 
 func (x *UpdateTodoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_todo_v1_todo_proto_msgTypes[11]
+	mi := &file_todo_v1_todo_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1336,7 +1504,7 @@ func (x *UpdateTodoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTodoRequest.ProtoReflect.Descriptor instead.
 func (*UpdateTodoRequest) Descriptor() ([]byte, []int) {
-	return file_todo_v1_todo_proto_rawDescGZIP(), []int{11}
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *UpdateTodoRequest) GetTodo() *Todo {
@@ -1380,7 +1548,7 @@ type UpdateTodoResponse struct {
 
 func (x *UpdateTodoResponse) Reset() {
 	*x = UpdateTodoResponse{}
-	mi := &file_todo_v1_todo_proto_msgTypes[12]
+	mi := &file_todo_v1_todo_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1392,7 +1560,7 @@ func (x *UpdateTodoResponse) String() string {
 func (*UpdateTodoResponse) ProtoMessage() {}
 
 func (x *UpdateTodoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_todo_v1_todo_proto_msgTypes[12]
+	mi := &file_todo_v1_todo_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1405,7 +1573,7 @@ func (x *UpdateTodoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTodoResponse.ProtoReflect.Descriptor instead.
 func (*UpdateTodoResponse) Descriptor() ([]byte, []int) {
-	return file_todo_v1_todo_proto_rawDescGZIP(), []int{12}
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *UpdateTodoResponse) GetTodo() *Todo {
@@ -1437,7 +1605,7 @@ type DeleteTodoRequest struct {
 
 func (x *DeleteTodoRequest) Reset() {
 	*x = DeleteTodoRequest{}
-	mi := &file_todo_v1_todo_proto_msgTypes[13]
+	mi := &file_todo_v1_todo_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1449,7 +1617,7 @@ func (x *DeleteTodoRequest) String() string {
 func (*DeleteTodoRequest) ProtoMessage() {}
 
 func (x *DeleteTodoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_todo_v1_todo_proto_msgTypes[13]
+	mi := &file_todo_v1_todo_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1462,7 +1630,7 @@ func (x *DeleteTodoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTodoRequest.ProtoReflect.Descriptor instead.
 func (*DeleteTodoRequest) Descriptor() ([]byte, []int) {
-	return file_todo_v1_todo_proto_rawDescGZIP(), []int{13}
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DeleteTodoRequest) GetName() string {
@@ -1497,7 +1665,7 @@ type DeleteTodoResponse struct {
 
 func (x *DeleteTodoResponse) Reset() {
 	*x = DeleteTodoResponse{}
-	mi := &file_todo_v1_todo_proto_msgTypes[14]
+	mi := &file_todo_v1_todo_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1509,7 +1677,7 @@ func (x *DeleteTodoResponse) String() string {
 func (*DeleteTodoResponse) ProtoMessage() {}
 
 func (x *DeleteTodoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_todo_v1_todo_proto_msgTypes[14]
+	mi := &file_todo_v1_todo_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1522,7 +1690,7 @@ func (x *DeleteTodoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTodoResponse.ProtoReflect.Descriptor instead.
 func (*DeleteTodoResponse) Descriptor() ([]byte, []int) {
-	return file_todo_v1_todo_proto_rawDescGZIP(), []int{14}
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DeleteTodoResponse) GetToken() string {
@@ -1555,7 +1723,7 @@ type WatchTodosRequest struct {
 
 func (x *WatchTodosRequest) Reset() {
 	*x = WatchTodosRequest{}
-	mi := &file_todo_v1_todo_proto_msgTypes[15]
+	mi := &file_todo_v1_todo_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1567,7 +1735,7 @@ func (x *WatchTodosRequest) String() string {
 func (*WatchTodosRequest) ProtoMessage() {}
 
 func (x *WatchTodosRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_todo_v1_todo_proto_msgTypes[15]
+	mi := &file_todo_v1_todo_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1580,7 +1748,7 @@ func (x *WatchTodosRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTodosRequest.ProtoReflect.Descriptor instead.
 func (*WatchTodosRequest) Descriptor() ([]byte, []int) {
-	return file_todo_v1_todo_proto_rawDescGZIP(), []int{15}
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WatchTodosRequest) GetParent() string {
@@ -1639,6 +1807,598 @@ type WatchTodosRequest_After struct {
 
 func (*WatchTodosRequest_After) isWatchTodosRequest_Start() {}
 
+// Request of GetTodoList.
+type GetTodoListRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `lists/{list}`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// How fresh the response must be.
+	Consistency   *Consistency `protobuf:"bytes,2,opt,name=consistency,proto3" json:"consistency,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetTodoListRequest) Reset() {
+	*x = GetTodoListRequest{}
+	mi := &file_todo_v1_todo_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetTodoListRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetTodoListRequest) ProtoMessage() {}
+
+func (x *GetTodoListRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_todo_v1_todo_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetTodoListRequest.ProtoReflect.Descriptor instead.
+func (*GetTodoListRequest) Descriptor() ([]byte, []int) {
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *GetTodoListRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *GetTodoListRequest) GetConsistency() *Consistency {
+	if x != nil {
+		return x.Consistency
+	}
+	return nil
+}
+
+// Response of GetTodoList.
+type GetTodoListResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The list.
+	TodoList *TodoList `protobuf:"bytes,1,opt,name=todo_list,json=todoList,proto3" json:"todo_list,omitempty"`
+	// How fresh the response is.
+	Read          *ReadInfo `protobuf:"bytes,2,opt,name=read,proto3" json:"read,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetTodoListResponse) Reset() {
+	*x = GetTodoListResponse{}
+	mi := &file_todo_v1_todo_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetTodoListResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetTodoListResponse) ProtoMessage() {}
+
+func (x *GetTodoListResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_todo_v1_todo_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetTodoListResponse.ProtoReflect.Descriptor instead.
+func (*GetTodoListResponse) Descriptor() ([]byte, []int) {
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *GetTodoListResponse) GetTodoList() *TodoList {
+	if x != nil {
+		return x.TodoList
+	}
+	return nil
+}
+
+func (x *GetTodoListResponse) GetRead() *ReadInfo {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+// Request of ListTodoLists.
+type ListTodoListsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Most lists in the page. 0 means 50; values above 1000 are reduced to 1000;
+	// negative values are refused. A page may contain fewer.
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// `next_page_token` of the previous page.
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// How fresh the page must be.
+	Consistency   *Consistency `protobuf:"bytes,3,opt,name=consistency,proto3" json:"consistency,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTodoListsRequest) Reset() {
+	*x = ListTodoListsRequest{}
+	mi := &file_todo_v1_todo_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTodoListsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTodoListsRequest) ProtoMessage() {}
+
+func (x *ListTodoListsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_todo_v1_todo_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTodoListsRequest.ProtoReflect.Descriptor instead.
+func (*ListTodoListsRequest) Descriptor() ([]byte, []int) {
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ListTodoListsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListTodoListsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListTodoListsRequest) GetConsistency() *Consistency {
+	if x != nil {
+		return x.Consistency
+	}
+	return nil
+}
+
+// Response of ListTodoLists.
+type ListTodoListsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The lists of the page, in order of name.
+	TodoLists []*TodoList `protobuf:"bytes,1,rep,name=todo_lists,json=todoLists,proto3" json:"todo_lists,omitempty"`
+	// Selects the next page. Empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// How fresh the page is. The token of the last page covers all pages.
+	Read *ReadInfo `protobuf:"bytes,3,opt,name=read,proto3" json:"read,omitempty"`
+	// Names of lists whose stored document cannot be read as a list. Nobody but
+	// an administrator has a right on such a list.
+	Unreadable    []string `protobuf:"bytes,4,rep,name=unreadable,proto3" json:"unreadable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTodoListsResponse) Reset() {
+	*x = ListTodoListsResponse{}
+	mi := &file_todo_v1_todo_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTodoListsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTodoListsResponse) ProtoMessage() {}
+
+func (x *ListTodoListsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_todo_v1_todo_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTodoListsResponse.ProtoReflect.Descriptor instead.
+func (*ListTodoListsResponse) Descriptor() ([]byte, []int) {
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ListTodoListsResponse) GetTodoLists() []*TodoList {
+	if x != nil {
+		return x.TodoLists
+	}
+	return nil
+}
+
+func (x *ListTodoListsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *ListTodoListsResponse) GetRead() *ReadInfo {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+func (x *ListTodoListsResponse) GetUnreadable() []string {
+	if x != nil {
+		return x.Unreadable
+	}
+	return nil
+}
+
+// Request of CreateTodoList.
+type CreateTodoListRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The list to create. Its `name` is ignored. With authentication the caller
+	// is added to `members` as an owner.
+	TodoList *TodoList `protobuf:"bytes,1,opt,name=todo_list,json=todoList,proto3" json:"todo_list,omitempty"`
+	// The last segment of the name. Absent: generated, in order of time.
+	TodoListId string `protobuf:"bytes,2,opt,name=todo_list_id,json=todoListId,proto3" json:"todo_list_id,omitempty"`
+	// As in CreateTodoRequest.
+	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateTodoListRequest) Reset() {
+	*x = CreateTodoListRequest{}
+	mi := &file_todo_v1_todo_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateTodoListRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateTodoListRequest) ProtoMessage() {}
+
+func (x *CreateTodoListRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_todo_v1_todo_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateTodoListRequest.ProtoReflect.Descriptor instead.
+func (*CreateTodoListRequest) Descriptor() ([]byte, []int) {
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *CreateTodoListRequest) GetTodoList() *TodoList {
+	if x != nil {
+		return x.TodoList
+	}
+	return nil
+}
+
+func (x *CreateTodoListRequest) GetTodoListId() string {
+	if x != nil {
+		return x.TodoListId
+	}
+	return ""
+}
+
+func (x *CreateTodoListRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// Response of CreateTodoList.
+type CreateTodoListResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The created list.
+	TodoList *TodoList `protobuf:"bytes,1,opt,name=todo_list,json=todoList,proto3" json:"todo_list,omitempty"`
+	// A read with this token is not older than the write.
+	Token         string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateTodoListResponse) Reset() {
+	*x = CreateTodoListResponse{}
+	mi := &file_todo_v1_todo_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateTodoListResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateTodoListResponse) ProtoMessage() {}
+
+func (x *CreateTodoListResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_todo_v1_todo_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateTodoListResponse.ProtoReflect.Descriptor instead.
+func (*CreateTodoListResponse) Descriptor() ([]byte, []int) {
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *CreateTodoListResponse) GetTodoList() *TodoList {
+	if x != nil {
+		return x.TodoList
+	}
+	return nil
+}
+
+func (x *CreateTodoListResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+// Request of UpdateTodoList.
+type UpdateTodoListRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the list, the new values, and optionally its etag.
+	TodoList *TodoList `protobuf:"bytes,1,opt,name=todo_list,json=todoList,proto3" json:"todo_list,omitempty"`
+	// The fields to change: `title`, `members`. Absent: the fields that are set;
+	// `*`: both. `members` replaces all members.
+	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateTodoListRequest) Reset() {
+	*x = UpdateTodoListRequest{}
+	mi := &file_todo_v1_todo_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateTodoListRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateTodoListRequest) ProtoMessage() {}
+
+func (x *UpdateTodoListRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_todo_v1_todo_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateTodoListRequest.ProtoReflect.Descriptor instead.
+func (*UpdateTodoListRequest) Descriptor() ([]byte, []int) {
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *UpdateTodoListRequest) GetTodoList() *TodoList {
+	if x != nil {
+		return x.TodoList
+	}
+	return nil
+}
+
+func (x *UpdateTodoListRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
+	if x != nil {
+		return x.UpdateMask
+	}
+	return nil
+}
+
+// Response of UpdateTodoList.
+type UpdateTodoListResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The list after the change.
+	TodoList *TodoList `protobuf:"bytes,1,opt,name=todo_list,json=todoList,proto3" json:"todo_list,omitempty"`
+	// A read with this token is not older than the write; a read by a member who
+	// was removed by it is refused.
+	Token         string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateTodoListResponse) Reset() {
+	*x = UpdateTodoListResponse{}
+	mi := &file_todo_v1_todo_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateTodoListResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateTodoListResponse) ProtoMessage() {}
+
+func (x *UpdateTodoListResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_todo_v1_todo_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateTodoListResponse.ProtoReflect.Descriptor instead.
+func (*UpdateTodoListResponse) Descriptor() ([]byte, []int) {
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *UpdateTodoListResponse) GetTodoList() *TodoList {
+	if x != nil {
+		return x.TodoList
+	}
+	return nil
+}
+
+func (x *UpdateTodoListResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+// Request of DeleteTodoList.
+type DeleteTodoListRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `lists/{list}`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Delete only if the etag matches.
+	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Delete its todos as well. They are deleted in batches, the list at the end:
+	// a call that fails has deleted some of them, and can be repeated.
+	Force         bool `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteTodoListRequest) Reset() {
+	*x = DeleteTodoListRequest{}
+	mi := &file_todo_v1_todo_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteTodoListRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteTodoListRequest) ProtoMessage() {}
+
+func (x *DeleteTodoListRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_todo_v1_todo_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteTodoListRequest.ProtoReflect.Descriptor instead.
+func (*DeleteTodoListRequest) Descriptor() ([]byte, []int) {
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *DeleteTodoListRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DeleteTodoListRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *DeleteTodoListRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+// Response of DeleteTodoList.
+type DeleteTodoListResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A read with this token is not older than the write.
+	Token         string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteTodoListResponse) Reset() {
+	*x = DeleteTodoListResponse{}
+	mi := &file_todo_v1_todo_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteTodoListResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteTodoListResponse) ProtoMessage() {}
+
+func (x *DeleteTodoListResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_todo_v1_todo_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteTodoListResponse.ProtoReflect.Descriptor instead.
+func (*DeleteTodoListResponse) Descriptor() ([]byte, []int) {
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *DeleteTodoListResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
 // One message of a watch. The first message comes at once, on an idle list too,
 // and carries the token to start from.
 //
@@ -1664,7 +2424,7 @@ type WatchTodosResponse struct {
 
 func (x *WatchTodosResponse) Reset() {
 	*x = WatchTodosResponse{}
-	mi := &file_todo_v1_todo_proto_msgTypes[16]
+	mi := &file_todo_v1_todo_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1676,7 +2436,7 @@ func (x *WatchTodosResponse) String() string {
 func (*WatchTodosResponse) ProtoMessage() {}
 
 func (x *WatchTodosResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_todo_v1_todo_proto_msgTypes[16]
+	mi := &file_todo_v1_todo_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1689,7 +2449,7 @@ func (x *WatchTodosResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTodosResponse.ProtoReflect.Descriptor instead.
 func (*WatchTodosResponse) Descriptor() ([]byte, []int) {
-	return file_todo_v1_todo_proto_rawDescGZIP(), []int{16}
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *WatchTodosResponse) GetToken() string {
@@ -1775,7 +2535,7 @@ type TodoChange struct {
 
 func (x *TodoChange) Reset() {
 	*x = TodoChange{}
-	mi := &file_todo_v1_todo_proto_msgTypes[17]
+	mi := &file_todo_v1_todo_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1787,7 +2547,7 @@ func (x *TodoChange) String() string {
 func (*TodoChange) ProtoMessage() {}
 
 func (x *TodoChange) ProtoReflect() protoreflect.Message {
-	mi := &file_todo_v1_todo_proto_msgTypes[17]
+	mi := &file_todo_v1_todo_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1800,7 +2560,7 @@ func (x *TodoChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TodoChange.ProtoReflect.Descriptor instead.
 func (*TodoChange) Descriptor() ([]byte, []int) {
-	return file_todo_v1_todo_proto_rawDescGZIP(), []int{17}
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *TodoChange) GetName() string {
@@ -1842,7 +2602,7 @@ type WatchProgress struct {
 
 func (x *WatchProgress) Reset() {
 	*x = WatchProgress{}
-	mi := &file_todo_v1_todo_proto_msgTypes[18]
+	mi := &file_todo_v1_todo_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1854,7 +2614,7 @@ func (x *WatchProgress) String() string {
 func (*WatchProgress) ProtoMessage() {}
 
 func (x *WatchProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_todo_v1_todo_proto_msgTypes[18]
+	mi := &file_todo_v1_todo_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1867,7 +2627,7 @@ func (x *WatchProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchProgress.ProtoReflect.Descriptor instead.
 func (*WatchProgress) Descriptor() ([]byte, []int) {
-	return file_todo_v1_todo_proto_rawDescGZIP(), []int{18}
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *WatchProgress) GetStalenessBound() *durationpb.Duration {
@@ -1888,7 +2648,7 @@ type WatchReset struct {
 
 func (x *WatchReset) Reset() {
 	*x = WatchReset{}
-	mi := &file_todo_v1_todo_proto_msgTypes[19]
+	mi := &file_todo_v1_todo_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1900,7 +2660,7 @@ func (x *WatchReset) String() string {
 func (*WatchReset) ProtoMessage() {}
 
 func (x *WatchReset) ProtoReflect() protoreflect.Message {
-	mi := &file_todo_v1_todo_proto_msgTypes[19]
+	mi := &file_todo_v1_todo_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1913,7 +2673,7 @@ func (x *WatchReset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReset.ProtoReflect.Descriptor instead.
 func (*WatchReset) Descriptor() ([]byte, []int) {
-	return file_todo_v1_todo_proto_rawDescGZIP(), []int{19}
+	return file_todo_v1_todo_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *WatchReset) GetReason() string {
@@ -1952,7 +2712,19 @@ const file_todo_v1_todo_proto_rawDesc = "" +
 	"\fPRIORITY_LOW\x10\x01\x12\x13\n" +
 	"\x0fPRIORITY_NORMAL\x10\x02\x12\x11\n" +
 	"\rPRIORITY_HIGH\x10\x03\x12\x13\n" +
-	"\x0fPRIORITY_URGENT\x10\x04\"\x88\x02\n" +
+	"\x0fPRIORITY_URGENT\x10\x04\"\xc7\x02\n" +
+	"\bTodoList\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05title\x18\x02 \x01(\tR\x05title\x128\n" +
+	"\amembers\x18\x03 \x03(\v2\x1e.todo.v1.TodoList.MembersEntryR\amembers\x12;\n" +
+	"\vcreate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12;\n" +
+	"\vupdate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"updateTime\x12\x12\n" +
+	"\x04etag\x18\x06 \x01(\tR\x04etag\x1aI\n" +
+	"\fMembersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12#\n" +
+	"\x05value\x18\x02 \x01(\x0e2\r.todo.v1.RoleR\x05value:\x028\x01\"\x88\x02\n" +
 	"\vConsistency\x12+\n" +
 	"\x10minimize_latency\x18\x01 \x01(\bH\x00R\x0fminimizeLatency\x12@\n" +
 	"\rmax_staleness\x18\x02 \x01(\v2\x19.google.protobuf.DurationH\x00R\fmaxStaleness\x12+\n" +
@@ -2028,7 +2800,48 @@ const file_todo_v1_todo_proto_rawDesc = "" +
 	"\x05after\x18\x03 \x01(\tH\x00R\x05after\x12!\n" +
 	"\finclude_todo\x18\x04 \x01(\bR\vincludeTodo\x12F\n" +
 	"\x11progress_interval\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x10progressIntervalB\a\n" +
-	"\x05start\"\xc5\x01\n" +
+	"\x05start\"`\n" +
+	"\x12GetTodoListRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x126\n" +
+	"\vconsistency\x18\x02 \x01(\v2\x14.todo.v1.ConsistencyR\vconsistency\"l\n" +
+	"\x13GetTodoListResponse\x12.\n" +
+	"\ttodo_list\x18\x01 \x01(\v2\x11.todo.v1.TodoListR\btodoList\x12%\n" +
+	"\x04read\x18\x02 \x01(\v2\x11.todo.v1.ReadInfoR\x04read\"\x8a\x01\n" +
+	"\x14ListTodoListsRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x126\n" +
+	"\vconsistency\x18\x03 \x01(\v2\x14.todo.v1.ConsistencyR\vconsistency\"\xb8\x01\n" +
+	"\x15ListTodoListsResponse\x120\n" +
+	"\n" +
+	"todo_lists\x18\x01 \x03(\v2\x11.todo.v1.TodoListR\ttodoLists\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12%\n" +
+	"\x04read\x18\x03 \x01(\v2\x11.todo.v1.ReadInfoR\x04read\x12\x1e\n" +
+	"\n" +
+	"unreadable\x18\x04 \x03(\tR\n" +
+	"unreadable\"\x88\x01\n" +
+	"\x15CreateTodoListRequest\x12.\n" +
+	"\ttodo_list\x18\x01 \x01(\v2\x11.todo.v1.TodoListR\btodoList\x12 \n" +
+	"\ftodo_list_id\x18\x02 \x01(\tR\n" +
+	"todoListId\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"^\n" +
+	"\x16CreateTodoListResponse\x12.\n" +
+	"\ttodo_list\x18\x01 \x01(\v2\x11.todo.v1.TodoListR\btodoList\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\"\x84\x01\n" +
+	"\x15UpdateTodoListRequest\x12.\n" +
+	"\ttodo_list\x18\x01 \x01(\v2\x11.todo.v1.TodoListR\btodoList\x12;\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
+	"updateMask\"^\n" +
+	"\x16UpdateTodoListResponse\x12.\n" +
+	"\ttodo_list\x18\x01 \x01(\v2\x11.todo.v1.TodoListR\btodoList\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\"U\n" +
+	"\x15DeleteTodoListRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x14\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\".\n" +
+	"\x16DeleteTodoListResponse\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\"\xc5\x01\n" +
 	"\x12WatchTodosResponse\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12-\n" +
 	"\x06change\x18\x02 \x01(\v2\x13.todo.v1.TodoChangeH\x00R\x06change\x124\n" +
@@ -2051,12 +2864,18 @@ const file_todo_v1_todo_proto_rawDesc = "" +
 	"\x0fstaleness_bound\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x0estalenessBound\"$\n" +
 	"\n" +
 	"WatchReset\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason*W\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason*N\n" +
+	"\x04Role\x12\x14\n" +
+	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n" +
+	"\vROLE_READER\x10\x01\x12\x0f\n" +
+	"\vROLE_WRITER\x10\x02\x12\x0e\n" +
+	"\n" +
+	"ROLE_OWNER\x10\x03*W\n" +
 	"\x06Source\x12\x16\n" +
 	"\x12SOURCE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vSOURCE_NEAR\x10\x01\x12\x11\n" +
 	"\rSOURCE_SHARED\x10\x02\x12\x11\n" +
-	"\rSOURCE_ORIGIN\x10\x03*\xf0\x05\n" +
+	"\rSOURCE_ORIGIN\x10\x03*\xfa\x06\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aERROR_REASON_FIELD_INVALID\x10\x01\x12\x1f\n" +
@@ -2080,7 +2899,11 @@ const file_todo_v1_todo_proto_rawDesc = "" +
 	"\x1dERROR_REASON_ORIGIN_FORBIDDEN\x10\x12\x12\x1c\n" +
 	"\x18ERROR_REASON_ORIGIN_FULL\x10\x13\x12\x1f\n" +
 	"\x1bERROR_REASON_CALLER_UNKNOWN\x10\x14\x12\"\n" +
-	"\x1eERROR_REASON_PERMISSION_DENIED\x10\x152\xfd\x03\n" +
+	"\x1eERROR_REASON_PERMISSION_DENIED\x10\x15\x12\x1f\n" +
+	"\x1bERROR_REASON_LIST_NOT_FOUND\x10\x16\x12$\n" +
+	" ERROR_REASON_LIST_ALREADY_EXISTS\x10\x17\x12\x1f\n" +
+	"\x1bERROR_REASON_LIST_NOT_EMPTY\x10\x18\x12 \n" +
+	"\x1cERROR_REASON_LIST_UNREADABLE\x10\x192\x90\a\n" +
 	"\vTodoService\x12<\n" +
 	"\aGetTodo\x12\x17.todo.v1.GetTodoRequest\x1a\x18.todo.v1.GetTodoResponse\x12N\n" +
 	"\rBatchGetTodos\x12\x1d.todo.v1.BatchGetTodosRequest\x1a\x1e.todo.v1.BatchGetTodosResponse\x12B\n" +
@@ -2092,7 +2915,12 @@ const file_todo_v1_todo_proto_rawDesc = "" +
 	"\n" +
 	"DeleteTodo\x12\x1a.todo.v1.DeleteTodoRequest\x1a\x1b.todo.v1.DeleteTodoResponse\x12G\n" +
 	"\n" +
-	"WatchTodos\x12\x1a.todo.v1.WatchTodosRequest\x1a\x1b.todo.v1.WatchTodosResponse0\x01BO\n" +
+	"WatchTodos\x12\x1a.todo.v1.WatchTodosRequest\x1a\x1b.todo.v1.WatchTodosResponse0\x01\x12H\n" +
+	"\vGetTodoList\x12\x1b.todo.v1.GetTodoListRequest\x1a\x1c.todo.v1.GetTodoListResponse\x12N\n" +
+	"\rListTodoLists\x12\x1d.todo.v1.ListTodoListsRequest\x1a\x1e.todo.v1.ListTodoListsResponse\x12Q\n" +
+	"\x0eCreateTodoList\x12\x1e.todo.v1.CreateTodoListRequest\x1a\x1f.todo.v1.CreateTodoListResponse\x12Q\n" +
+	"\x0eUpdateTodoList\x12\x1e.todo.v1.UpdateTodoListRequest\x1a\x1f.todo.v1.UpdateTodoListResponse\x12Q\n" +
+	"\x0eDeleteTodoList\x12\x1e.todo.v1.DeleteTodoListRequest\x1a\x1f.todo.v1.DeleteTodoListResponseBO\n" +
 	"\x14dev.tidemark.todo.v1B\tTodoProtoP\x01Z*tidemark.dev/clients/go/gen/todo/v1;todov1b\x06proto3"
 
 var (
@@ -2107,89 +2935,127 @@ func file_todo_v1_todo_proto_rawDescGZIP() []byte {
 	return file_todo_v1_todo_proto_rawDescData
 }
 
-var file_todo_v1_todo_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_todo_v1_todo_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_todo_v1_todo_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_todo_v1_todo_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_todo_v1_todo_proto_goTypes = []any{
-	(Source)(0),                   // 0: todo.v1.Source
-	(ErrorReason)(0),              // 1: todo.v1.ErrorReason
-	(Todo_State)(0),               // 2: todo.v1.Todo.State
-	(Todo_Priority)(0),            // 3: todo.v1.Todo.Priority
-	(TodoChange_Kind)(0),          // 4: todo.v1.TodoChange.Kind
-	(*Todo)(nil),                  // 5: todo.v1.Todo
-	(*Consistency)(nil),           // 6: todo.v1.Consistency
-	(*ReadInfo)(nil),              // 7: todo.v1.ReadInfo
-	(*GetTodoRequest)(nil),        // 8: todo.v1.GetTodoRequest
-	(*GetTodoResponse)(nil),       // 9: todo.v1.GetTodoResponse
-	(*BatchGetTodosRequest)(nil),  // 10: todo.v1.BatchGetTodosRequest
-	(*BatchGetTodosResponse)(nil), // 11: todo.v1.BatchGetTodosResponse
-	(*ListTodosRequest)(nil),      // 12: todo.v1.ListTodosRequest
-	(*ListTodosResponse)(nil),     // 13: todo.v1.ListTodosResponse
-	(*CreateTodoRequest)(nil),     // 14: todo.v1.CreateTodoRequest
-	(*CreateTodoResponse)(nil),    // 15: todo.v1.CreateTodoResponse
-	(*UpdateTodoRequest)(nil),     // 16: todo.v1.UpdateTodoRequest
-	(*UpdateTodoResponse)(nil),    // 17: todo.v1.UpdateTodoResponse
-	(*DeleteTodoRequest)(nil),     // 18: todo.v1.DeleteTodoRequest
-	(*DeleteTodoResponse)(nil),    // 19: todo.v1.DeleteTodoResponse
-	(*WatchTodosRequest)(nil),     // 20: todo.v1.WatchTodosRequest
-	(*WatchTodosResponse)(nil),    // 21: todo.v1.WatchTodosResponse
-	(*TodoChange)(nil),            // 22: todo.v1.TodoChange
-	(*WatchProgress)(nil),         // 23: todo.v1.WatchProgress
-	(*WatchReset)(nil),            // 24: todo.v1.WatchReset
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil), // 27: google.protobuf.FieldMask
+	(Role)(0),                      // 0: todo.v1.Role
+	(Source)(0),                    // 1: todo.v1.Source
+	(ErrorReason)(0),               // 2: todo.v1.ErrorReason
+	(Todo_State)(0),                // 3: todo.v1.Todo.State
+	(Todo_Priority)(0),             // 4: todo.v1.Todo.Priority
+	(TodoChange_Kind)(0),           // 5: todo.v1.TodoChange.Kind
+	(*Todo)(nil),                   // 6: todo.v1.Todo
+	(*TodoList)(nil),               // 7: todo.v1.TodoList
+	(*Consistency)(nil),            // 8: todo.v1.Consistency
+	(*ReadInfo)(nil),               // 9: todo.v1.ReadInfo
+	(*GetTodoRequest)(nil),         // 10: todo.v1.GetTodoRequest
+	(*GetTodoResponse)(nil),        // 11: todo.v1.GetTodoResponse
+	(*BatchGetTodosRequest)(nil),   // 12: todo.v1.BatchGetTodosRequest
+	(*BatchGetTodosResponse)(nil),  // 13: todo.v1.BatchGetTodosResponse
+	(*ListTodosRequest)(nil),       // 14: todo.v1.ListTodosRequest
+	(*ListTodosResponse)(nil),      // 15: todo.v1.ListTodosResponse
+	(*CreateTodoRequest)(nil),      // 16: todo.v1.CreateTodoRequest
+	(*CreateTodoResponse)(nil),     // 17: todo.v1.CreateTodoResponse
+	(*UpdateTodoRequest)(nil),      // 18: todo.v1.UpdateTodoRequest
+	(*UpdateTodoResponse)(nil),     // 19: todo.v1.UpdateTodoResponse
+	(*DeleteTodoRequest)(nil),      // 20: todo.v1.DeleteTodoRequest
+	(*DeleteTodoResponse)(nil),     // 21: todo.v1.DeleteTodoResponse
+	(*WatchTodosRequest)(nil),      // 22: todo.v1.WatchTodosRequest
+	(*GetTodoListRequest)(nil),     // 23: todo.v1.GetTodoListRequest
+	(*GetTodoListResponse)(nil),    // 24: todo.v1.GetTodoListResponse
+	(*ListTodoListsRequest)(nil),   // 25: todo.v1.ListTodoListsRequest
+	(*ListTodoListsResponse)(nil),  // 26: todo.v1.ListTodoListsResponse
+	(*CreateTodoListRequest)(nil),  // 27: todo.v1.CreateTodoListRequest
+	(*CreateTodoListResponse)(nil), // 28: todo.v1.CreateTodoListResponse
+	(*UpdateTodoListRequest)(nil),  // 29: todo.v1.UpdateTodoListRequest
+	(*UpdateTodoListResponse)(nil), // 30: todo.v1.UpdateTodoListResponse
+	(*DeleteTodoListRequest)(nil),  // 31: todo.v1.DeleteTodoListRequest
+	(*DeleteTodoListResponse)(nil), // 32: todo.v1.DeleteTodoListResponse
+	(*WatchTodosResponse)(nil),     // 33: todo.v1.WatchTodosResponse
+	(*TodoChange)(nil),             // 34: todo.v1.TodoChange
+	(*WatchProgress)(nil),          // 35: todo.v1.WatchProgress
+	(*WatchReset)(nil),             // 36: todo.v1.WatchReset
+	nil,                            // 37: todo.v1.TodoList.MembersEntry
+	(*timestamppb.Timestamp)(nil),  // 38: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 39: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil),  // 40: google.protobuf.FieldMask
 }
 var file_todo_v1_todo_proto_depIdxs = []int32{
-	2,  // 0: todo.v1.Todo.state:type_name -> todo.v1.Todo.State
-	3,  // 1: todo.v1.Todo.priority:type_name -> todo.v1.Todo.Priority
-	25, // 2: todo.v1.Todo.due_time:type_name -> google.protobuf.Timestamp
-	25, // 3: todo.v1.Todo.create_time:type_name -> google.protobuf.Timestamp
-	25, // 4: todo.v1.Todo.update_time:type_name -> google.protobuf.Timestamp
-	25, // 5: todo.v1.Todo.complete_time:type_name -> google.protobuf.Timestamp
-	26, // 6: todo.v1.Consistency.max_staleness:type_name -> google.protobuf.Duration
-	0,  // 7: todo.v1.ReadInfo.source:type_name -> todo.v1.Source
-	26, // 8: todo.v1.ReadInfo.staleness_bound:type_name -> google.protobuf.Duration
-	6,  // 9: todo.v1.GetTodoRequest.consistency:type_name -> todo.v1.Consistency
-	5,  // 10: todo.v1.GetTodoResponse.todo:type_name -> todo.v1.Todo
-	7,  // 11: todo.v1.GetTodoResponse.read:type_name -> todo.v1.ReadInfo
-	6,  // 12: todo.v1.BatchGetTodosRequest.consistency:type_name -> todo.v1.Consistency
-	5,  // 13: todo.v1.BatchGetTodosResponse.todos:type_name -> todo.v1.Todo
-	7,  // 14: todo.v1.BatchGetTodosResponse.read:type_name -> todo.v1.ReadInfo
-	6,  // 15: todo.v1.ListTodosRequest.consistency:type_name -> todo.v1.Consistency
-	5,  // 16: todo.v1.ListTodosResponse.todos:type_name -> todo.v1.Todo
-	7,  // 17: todo.v1.ListTodosResponse.read:type_name -> todo.v1.ReadInfo
-	5,  // 18: todo.v1.CreateTodoRequest.todo:type_name -> todo.v1.Todo
-	5,  // 19: todo.v1.CreateTodoResponse.todo:type_name -> todo.v1.Todo
-	5,  // 20: todo.v1.UpdateTodoRequest.todo:type_name -> todo.v1.Todo
-	27, // 21: todo.v1.UpdateTodoRequest.update_mask:type_name -> google.protobuf.FieldMask
-	5,  // 22: todo.v1.UpdateTodoResponse.todo:type_name -> todo.v1.Todo
-	26, // 23: todo.v1.WatchTodosRequest.progress_interval:type_name -> google.protobuf.Duration
-	22, // 24: todo.v1.WatchTodosResponse.change:type_name -> todo.v1.TodoChange
-	23, // 25: todo.v1.WatchTodosResponse.progress:type_name -> todo.v1.WatchProgress
-	24, // 26: todo.v1.WatchTodosResponse.reset:type_name -> todo.v1.WatchReset
-	4,  // 27: todo.v1.TodoChange.kind:type_name -> todo.v1.TodoChange.Kind
-	5,  // 28: todo.v1.TodoChange.todo:type_name -> todo.v1.Todo
-	25, // 29: todo.v1.TodoChange.commit_time:type_name -> google.protobuf.Timestamp
-	26, // 30: todo.v1.WatchProgress.staleness_bound:type_name -> google.protobuf.Duration
-	8,  // 31: todo.v1.TodoService.GetTodo:input_type -> todo.v1.GetTodoRequest
-	10, // 32: todo.v1.TodoService.BatchGetTodos:input_type -> todo.v1.BatchGetTodosRequest
-	12, // 33: todo.v1.TodoService.ListTodos:input_type -> todo.v1.ListTodosRequest
-	14, // 34: todo.v1.TodoService.CreateTodo:input_type -> todo.v1.CreateTodoRequest
-	16, // 35: todo.v1.TodoService.UpdateTodo:input_type -> todo.v1.UpdateTodoRequest
-	18, // 36: todo.v1.TodoService.DeleteTodo:input_type -> todo.v1.DeleteTodoRequest
-	20, // 37: todo.v1.TodoService.WatchTodos:input_type -> todo.v1.WatchTodosRequest
-	9,  // 38: todo.v1.TodoService.GetTodo:output_type -> todo.v1.GetTodoResponse
-	11, // 39: todo.v1.TodoService.BatchGetTodos:output_type -> todo.v1.BatchGetTodosResponse
-	13, // 40: todo.v1.TodoService.ListTodos:output_type -> todo.v1.ListTodosResponse
-	15, // 41: todo.v1.TodoService.CreateTodo:output_type -> todo.v1.CreateTodoResponse
-	17, // 42: todo.v1.TodoService.UpdateTodo:output_type -> todo.v1.UpdateTodoResponse
-	19, // 43: todo.v1.TodoService.DeleteTodo:output_type -> todo.v1.DeleteTodoResponse
-	21, // 44: todo.v1.TodoService.WatchTodos:output_type -> todo.v1.WatchTodosResponse
-	38, // [38:45] is the sub-list for method output_type
-	31, // [31:38] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	3,  // 0: todo.v1.Todo.state:type_name -> todo.v1.Todo.State
+	4,  // 1: todo.v1.Todo.priority:type_name -> todo.v1.Todo.Priority
+	38, // 2: todo.v1.Todo.due_time:type_name -> google.protobuf.Timestamp
+	38, // 3: todo.v1.Todo.create_time:type_name -> google.protobuf.Timestamp
+	38, // 4: todo.v1.Todo.update_time:type_name -> google.protobuf.Timestamp
+	38, // 5: todo.v1.Todo.complete_time:type_name -> google.protobuf.Timestamp
+	37, // 6: todo.v1.TodoList.members:type_name -> todo.v1.TodoList.MembersEntry
+	38, // 7: todo.v1.TodoList.create_time:type_name -> google.protobuf.Timestamp
+	38, // 8: todo.v1.TodoList.update_time:type_name -> google.protobuf.Timestamp
+	39, // 9: todo.v1.Consistency.max_staleness:type_name -> google.protobuf.Duration
+	1,  // 10: todo.v1.ReadInfo.source:type_name -> todo.v1.Source
+	39, // 11: todo.v1.ReadInfo.staleness_bound:type_name -> google.protobuf.Duration
+	8,  // 12: todo.v1.GetTodoRequest.consistency:type_name -> todo.v1.Consistency
+	6,  // 13: todo.v1.GetTodoResponse.todo:type_name -> todo.v1.Todo
+	9,  // 14: todo.v1.GetTodoResponse.read:type_name -> todo.v1.ReadInfo
+	8,  // 15: todo.v1.BatchGetTodosRequest.consistency:type_name -> todo.v1.Consistency
+	6,  // 16: todo.v1.BatchGetTodosResponse.todos:type_name -> todo.v1.Todo
+	9,  // 17: todo.v1.BatchGetTodosResponse.read:type_name -> todo.v1.ReadInfo
+	8,  // 18: todo.v1.ListTodosRequest.consistency:type_name -> todo.v1.Consistency
+	6,  // 19: todo.v1.ListTodosResponse.todos:type_name -> todo.v1.Todo
+	9,  // 20: todo.v1.ListTodosResponse.read:type_name -> todo.v1.ReadInfo
+	6,  // 21: todo.v1.CreateTodoRequest.todo:type_name -> todo.v1.Todo
+	6,  // 22: todo.v1.CreateTodoResponse.todo:type_name -> todo.v1.Todo
+	6,  // 23: todo.v1.UpdateTodoRequest.todo:type_name -> todo.v1.Todo
+	40, // 24: todo.v1.UpdateTodoRequest.update_mask:type_name -> google.protobuf.FieldMask
+	6,  // 25: todo.v1.UpdateTodoResponse.todo:type_name -> todo.v1.Todo
+	39, // 26: todo.v1.WatchTodosRequest.progress_interval:type_name -> google.protobuf.Duration
+	8,  // 27: todo.v1.GetTodoListRequest.consistency:type_name -> todo.v1.Consistency
+	7,  // 28: todo.v1.GetTodoListResponse.todo_list:type_name -> todo.v1.TodoList
+	9,  // 29: todo.v1.GetTodoListResponse.read:type_name -> todo.v1.ReadInfo
+	8,  // 30: todo.v1.ListTodoListsRequest.consistency:type_name -> todo.v1.Consistency
+	7,  // 31: todo.v1.ListTodoListsResponse.todo_lists:type_name -> todo.v1.TodoList
+	9,  // 32: todo.v1.ListTodoListsResponse.read:type_name -> todo.v1.ReadInfo
+	7,  // 33: todo.v1.CreateTodoListRequest.todo_list:type_name -> todo.v1.TodoList
+	7,  // 34: todo.v1.CreateTodoListResponse.todo_list:type_name -> todo.v1.TodoList
+	7,  // 35: todo.v1.UpdateTodoListRequest.todo_list:type_name -> todo.v1.TodoList
+	40, // 36: todo.v1.UpdateTodoListRequest.update_mask:type_name -> google.protobuf.FieldMask
+	7,  // 37: todo.v1.UpdateTodoListResponse.todo_list:type_name -> todo.v1.TodoList
+	34, // 38: todo.v1.WatchTodosResponse.change:type_name -> todo.v1.TodoChange
+	35, // 39: todo.v1.WatchTodosResponse.progress:type_name -> todo.v1.WatchProgress
+	36, // 40: todo.v1.WatchTodosResponse.reset:type_name -> todo.v1.WatchReset
+	5,  // 41: todo.v1.TodoChange.kind:type_name -> todo.v1.TodoChange.Kind
+	6,  // 42: todo.v1.TodoChange.todo:type_name -> todo.v1.Todo
+	38, // 43: todo.v1.TodoChange.commit_time:type_name -> google.protobuf.Timestamp
+	39, // 44: todo.v1.WatchProgress.staleness_bound:type_name -> google.protobuf.Duration
+	0,  // 45: todo.v1.TodoList.MembersEntry.value:type_name -> todo.v1.Role
+	10, // 46: todo.v1.TodoService.GetTodo:input_type -> todo.v1.GetTodoRequest
+	12, // 47: todo.v1.TodoService.BatchGetTodos:input_type -> todo.v1.BatchGetTodosRequest
+	14, // 48: todo.v1.TodoService.ListTodos:input_type -> todo.v1.ListTodosRequest
+	16, // 49: todo.v1.TodoService.CreateTodo:input_type -> todo.v1.CreateTodoRequest
+	18, // 50: todo.v1.TodoService.UpdateTodo:input_type -> todo.v1.UpdateTodoRequest
+	20, // 51: todo.v1.TodoService.DeleteTodo:input_type -> todo.v1.DeleteTodoRequest
+	22, // 52: todo.v1.TodoService.WatchTodos:input_type -> todo.v1.WatchTodosRequest
+	23, // 53: todo.v1.TodoService.GetTodoList:input_type -> todo.v1.GetTodoListRequest
+	25, // 54: todo.v1.TodoService.ListTodoLists:input_type -> todo.v1.ListTodoListsRequest
+	27, // 55: todo.v1.TodoService.CreateTodoList:input_type -> todo.v1.CreateTodoListRequest
+	29, // 56: todo.v1.TodoService.UpdateTodoList:input_type -> todo.v1.UpdateTodoListRequest
+	31, // 57: todo.v1.TodoService.DeleteTodoList:input_type -> todo.v1.DeleteTodoListRequest
+	11, // 58: todo.v1.TodoService.GetTodo:output_type -> todo.v1.GetTodoResponse
+	13, // 59: todo.v1.TodoService.BatchGetTodos:output_type -> todo.v1.BatchGetTodosResponse
+	15, // 60: todo.v1.TodoService.ListTodos:output_type -> todo.v1.ListTodosResponse
+	17, // 61: todo.v1.TodoService.CreateTodo:output_type -> todo.v1.CreateTodoResponse
+	19, // 62: todo.v1.TodoService.UpdateTodo:output_type -> todo.v1.UpdateTodoResponse
+	21, // 63: todo.v1.TodoService.DeleteTodo:output_type -> todo.v1.DeleteTodoResponse
+	33, // 64: todo.v1.TodoService.WatchTodos:output_type -> todo.v1.WatchTodosResponse
+	24, // 65: todo.v1.TodoService.GetTodoList:output_type -> todo.v1.GetTodoListResponse
+	26, // 66: todo.v1.TodoService.ListTodoLists:output_type -> todo.v1.ListTodoListsResponse
+	28, // 67: todo.v1.TodoService.CreateTodoList:output_type -> todo.v1.CreateTodoListResponse
+	30, // 68: todo.v1.TodoService.UpdateTodoList:output_type -> todo.v1.UpdateTodoListResponse
+	32, // 69: todo.v1.TodoService.DeleteTodoList:output_type -> todo.v1.DeleteTodoListResponse
+	58, // [58:70] is the sub-list for method output_type
+	46, // [46:58] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_todo_v1_todo_proto_init() }
@@ -2197,17 +3063,17 @@ func file_todo_v1_todo_proto_init() {
 	if File_todo_v1_todo_proto != nil {
 		return
 	}
-	file_todo_v1_todo_proto_msgTypes[1].OneofWrappers = []any{
+	file_todo_v1_todo_proto_msgTypes[2].OneofWrappers = []any{
 		(*Consistency_MinimizeLatency)(nil),
 		(*Consistency_MaxStaleness)(nil),
 		(*Consistency_AtLeastAsFresh)(nil),
 		(*Consistency_FullyConsistent)(nil),
 		(*Consistency_CachedOnly)(nil),
 	}
-	file_todo_v1_todo_proto_msgTypes[15].OneofWrappers = []any{
+	file_todo_v1_todo_proto_msgTypes[16].OneofWrappers = []any{
 		(*WatchTodosRequest_After)(nil),
 	}
-	file_todo_v1_todo_proto_msgTypes[16].OneofWrappers = []any{
+	file_todo_v1_todo_proto_msgTypes[27].OneofWrappers = []any{
 		(*WatchTodosResponse_Change)(nil),
 		(*WatchTodosResponse_Progress)(nil),
 		(*WatchTodosResponse_Reset_)(nil),
@@ -2217,8 +3083,8 @@ func file_todo_v1_todo_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_todo_v1_todo_proto_rawDesc), len(file_todo_v1_todo_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   20,
+			NumEnums:      6,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

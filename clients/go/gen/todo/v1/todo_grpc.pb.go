@@ -26,13 +26,18 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	TodoService_GetTodo_FullMethodName       = "/todo.v1.TodoService/GetTodo"
-	TodoService_BatchGetTodos_FullMethodName = "/todo.v1.TodoService/BatchGetTodos"
-	TodoService_ListTodos_FullMethodName     = "/todo.v1.TodoService/ListTodos"
-	TodoService_CreateTodo_FullMethodName    = "/todo.v1.TodoService/CreateTodo"
-	TodoService_UpdateTodo_FullMethodName    = "/todo.v1.TodoService/UpdateTodo"
-	TodoService_DeleteTodo_FullMethodName    = "/todo.v1.TodoService/DeleteTodo"
-	TodoService_WatchTodos_FullMethodName    = "/todo.v1.TodoService/WatchTodos"
+	TodoService_GetTodo_FullMethodName        = "/todo.v1.TodoService/GetTodo"
+	TodoService_BatchGetTodos_FullMethodName  = "/todo.v1.TodoService/BatchGetTodos"
+	TodoService_ListTodos_FullMethodName      = "/todo.v1.TodoService/ListTodos"
+	TodoService_CreateTodo_FullMethodName     = "/todo.v1.TodoService/CreateTodo"
+	TodoService_UpdateTodo_FullMethodName     = "/todo.v1.TodoService/UpdateTodo"
+	TodoService_DeleteTodo_FullMethodName     = "/todo.v1.TodoService/DeleteTodo"
+	TodoService_WatchTodos_FullMethodName     = "/todo.v1.TodoService/WatchTodos"
+	TodoService_GetTodoList_FullMethodName    = "/todo.v1.TodoService/GetTodoList"
+	TodoService_ListTodoLists_FullMethodName  = "/todo.v1.TodoService/ListTodoLists"
+	TodoService_CreateTodoList_FullMethodName = "/todo.v1.TodoService/CreateTodoList"
+	TodoService_UpdateTodoList_FullMethodName = "/todo.v1.TodoService/UpdateTodoList"
+	TodoService_DeleteTodoList_FullMethodName = "/todo.v1.TodoService/DeleteTodoList"
 )
 
 // TodoServiceClient is the client API for TodoService service.
@@ -76,6 +81,20 @@ type TodoServiceClient interface {
 	// a reset. There is never a silent gap. To follow a list: read it, then watch
 	// from the token of its last page.
 	WatchTodos(ctx context.Context, in *WatchTodosRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTodosResponse], error)
+	// Reads one list. Without authentication a list exists as soon as it contains
+	// a todo; then its fields other than `name` are empty.
+	GetTodoList(ctx context.Context, in *GetTodoListRequest, opts ...grpc.CallOption) (*GetTodoListResponse, error)
+	// Reads the lists that the caller is a member of, in order of name, one page
+	// at a time. An administrator reads all lists; so does everybody without
+	// authentication, lists that only contain todos included.
+	ListTodoLists(ctx context.Context, in *ListTodoListsRequest, opts ...grpc.CallOption) (*ListTodoListsResponse, error)
+	// Creates a list. The caller becomes its owner.
+	CreateTodoList(ctx context.Context, in *CreateTodoListRequest, opts ...grpc.CallOption) (*CreateTodoListResponse, error)
+	// Changes the title or the members of a list. A member who was removed reads
+	// nothing of the list that was written later, from any cache.
+	UpdateTodoList(ctx context.Context, in *UpdateTodoListRequest, opts ...grpc.CallOption) (*UpdateTodoListResponse, error)
+	// Deletes a list. LIST_NOT_EMPTY if it contains todos, unless `force` is set.
+	DeleteTodoList(ctx context.Context, in *DeleteTodoListRequest, opts ...grpc.CallOption) (*DeleteTodoListResponse, error)
 }
 
 type todoServiceClient struct {
@@ -165,6 +184,56 @@ func (c *todoServiceClient) WatchTodos(ctx context.Context, in *WatchTodosReques
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type TodoService_WatchTodosClient = grpc.ServerStreamingClient[WatchTodosResponse]
 
+func (c *todoServiceClient) GetTodoList(ctx context.Context, in *GetTodoListRequest, opts ...grpc.CallOption) (*GetTodoListResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetTodoListResponse)
+	err := c.cc.Invoke(ctx, TodoService_GetTodoList_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *todoServiceClient) ListTodoLists(ctx context.Context, in *ListTodoListsRequest, opts ...grpc.CallOption) (*ListTodoListsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListTodoListsResponse)
+	err := c.cc.Invoke(ctx, TodoService_ListTodoLists_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *todoServiceClient) CreateTodoList(ctx context.Context, in *CreateTodoListRequest, opts ...grpc.CallOption) (*CreateTodoListResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateTodoListResponse)
+	err := c.cc.Invoke(ctx, TodoService_CreateTodoList_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *todoServiceClient) UpdateTodoList(ctx context.Context, in *UpdateTodoListRequest, opts ...grpc.CallOption) (*UpdateTodoListResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateTodoListResponse)
+	err := c.cc.Invoke(ctx, TodoService_UpdateTodoList_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *todoServiceClient) DeleteTodoList(ctx context.Context, in *DeleteTodoListRequest, opts ...grpc.CallOption) (*DeleteTodoListResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteTodoListResponse)
+	err := c.cc.Invoke(ctx, TodoService_DeleteTodoList_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // TodoServiceServer is the server API for TodoService service.
 // All implementations must embed UnimplementedTodoServiceServer
 // for forward compatibility.
@@ -206,6 +275,20 @@ type TodoServiceServer interface {
 	// a reset. There is never a silent gap. To follow a list: read it, then watch
 	// from the token of its last page.
 	WatchTodos(*WatchTodosRequest, grpc.ServerStreamingServer[WatchTodosResponse]) error
+	// Reads one list. Without authentication a list exists as soon as it contains
+	// a todo; then its fields other than `name` are empty.
+	GetTodoList(context.Context, *GetTodoListRequest) (*GetTodoListResponse, error)
+	// Reads the lists that the caller is a member of, in order of name, one page
+	// at a time. An administrator reads all lists; so does everybody without
+	// authentication, lists that only contain todos included.
+	ListTodoLists(context.Context, *ListTodoListsRequest) (*ListTodoListsResponse, error)
+	// Creates a list. The caller becomes its owner.
+	CreateTodoList(context.Context, *CreateTodoListRequest) (*CreateTodoListResponse, error)
+	// Changes the title or the members of a list. A member who was removed reads
+	// nothing of the list that was written later, from any cache.
+	UpdateTodoList(context.Context, *UpdateTodoListRequest) (*UpdateTodoListResponse, error)
+	// Deletes a list. LIST_NOT_EMPTY if it contains todos, unless `force` is set.
+	DeleteTodoList(context.Context, *DeleteTodoListRequest) (*DeleteTodoListResponse, error)
 	mustEmbedUnimplementedTodoServiceServer()
 }
 
@@ -236,6 +319,21 @@ func (UnimplementedTodoServiceServer) DeleteTodo(context.Context, *DeleteTodoReq
 }
 func (UnimplementedTodoServiceServer) WatchTodos(*WatchTodosRequest, grpc.ServerStreamingServer[WatchTodosResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchTodos not implemented")
+}
+func (UnimplementedTodoServiceServer) GetTodoList(context.Context, *GetTodoListRequest) (*GetTodoListResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetTodoList not implemented")
+}
+func (UnimplementedTodoServiceServer) ListTodoLists(context.Context, *ListTodoListsRequest) (*ListTodoListsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListTodoLists not implemented")
+}
+func (UnimplementedTodoServiceServer) CreateTodoList(context.Context, *CreateTodoListRequest) (*CreateTodoListResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateTodoList not implemented")
+}
+func (UnimplementedTodoServiceServer) UpdateTodoList(context.Context, *UpdateTodoListRequest) (*UpdateTodoListResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateTodoList not implemented")
+}
+func (UnimplementedTodoServiceServer) DeleteTodoList(context.Context, *DeleteTodoListRequest) (*DeleteTodoListResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteTodoList not implemented")
 }
 func (UnimplementedTodoServiceServer) mustEmbedUnimplementedTodoServiceServer() {}
 func (UnimplementedTodoServiceServer) testEmbeddedByValue()                     {}
@@ -377,6 +475,96 @@ func _TodoService_WatchTodos_Handler(srv interface{}, stream grpc.ServerStream) 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type TodoService_WatchTodosServer = grpc.ServerStreamingServer[WatchTodosResponse]
 
+func _TodoService_GetTodoList_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetTodoListRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TodoServiceServer).GetTodoList(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TodoService_GetTodoList_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TodoServiceServer).GetTodoList(ctx, req.(*GetTodoListRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _TodoService_ListTodoLists_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListTodoListsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TodoServiceServer).ListTodoLists(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TodoService_ListTodoLists_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TodoServiceServer).ListTodoLists(ctx, req.(*ListTodoListsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _TodoService_CreateTodoList_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateTodoListRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TodoServiceServer).CreateTodoList(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TodoService_CreateTodoList_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TodoServiceServer).CreateTodoList(ctx, req.(*CreateTodoListRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _TodoService_UpdateTodoList_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateTodoListRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TodoServiceServer).UpdateTodoList(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TodoService_UpdateTodoList_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TodoServiceServer).UpdateTodoList(ctx, req.(*UpdateTodoListRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _TodoService_DeleteTodoList_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteTodoListRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TodoServiceServer).DeleteTodoList(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TodoService_DeleteTodoList_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TodoServiceServer).DeleteTodoList(ctx, req.(*DeleteTodoListRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // TodoService_ServiceDesc is the grpc.ServiceDesc for TodoService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -407,6 +595,26 @@ var TodoService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteTodo",
 			Handler:    _TodoService_DeleteTodo_Handler,
+		},
+		{
+			MethodName: "GetTodoList",
+			Handler:    _TodoService_GetTodoList_Handler,
+		},
+		{
+			MethodName: "ListTodoLists",
+			Handler:    _TodoService_ListTodoLists_Handler,
+		},
+		{
+			MethodName: "CreateTodoList",
+			Handler:    _TodoService_CreateTodoList_Handler,
+		},
+		{
+			MethodName: "UpdateTodoList",
+			Handler:    _TodoService_UpdateTodoList_Handler,
+		},
+		{
+			MethodName: "DeleteTodoList",
+			Handler:    _TodoService_DeleteTodoList_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

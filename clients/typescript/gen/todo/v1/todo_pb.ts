@@ -19,10 +19,10 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file todo/v1/todo.proto.
  */
 export const file_todo_v1_todo: GenFile = /*@__PURE__*/
-  fileDesc("ChJ0b2RvL3YxL3RvZG8ucHJvdG8SB3RvZG8udjEinQQKBFRvZG8SDAoEbmFtZRgBIAEoCRINCgV0aXRsZRgCIAEoCRINCgVub3RlcxgDIAEoCRIiCgVzdGF0ZRgEIAEoDjITLnRvZG8udjEuVG9kby5TdGF0ZRIoCghwcmlvcml0eRgFIAEoDjIWLnRvZG8udjEuVG9kby5Qcmlvcml0eRIOCgZsYWJlbHMYBiADKAkSLAoIZHVlX3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2NyZWF0ZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoNY29tcGxldGVfdGltZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgLIAEoCSJFCgVTdGF0ZRIVChFTVEFURV9VTlNQRUNJRklFRBAAEhAKDFNUQVRFX0FDVElWRRABEhMKD1NUQVRFX0NPTVBMRVRFRBACInMKCFByaW9yaXR5EhgKFFBSSU9SSVRZX1VOU1BFQ0lGSUVEEAASEAoMUFJJT1JJVFlfTE9XEAESEwoPUFJJT1JJVFlfTk9STUFMEAISEQoNUFJJT1JJVFlfSElHSBADEhMKD1BSSU9SSVRZX1VSR0VOVBAEIrwBCgtDb25zaXN0ZW5jeRIaChBtaW5pbWl6ZV9sYXRlbmN5GAEgASgISAASMgoNbWF4X3N0YWxlbmVzcxgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkgAEhsKEWF0X2xlYXN0X2FzX2ZyZXNoGAMgASgJSAASGgoQZnVsbHlfY29uc2lzdGVudBgEIAEoCEgAEhUKC2NhY2hlZF9vbmx5GAUgASgISABCDQoLcmVxdWlyZW1lbnQifQoIUmVhZEluZm8SDQoFdG9rZW4YASABKAkSHwoGc291cmNlGAIgASgOMg8udG9kby52MS5Tb3VyY2USMgoPc3RhbGVuZXNzX2JvdW5kGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg0KBXN0YWxlGAQgASgIIkkKDkdldFRvZG9SZXF1ZXN0EgwKBG5hbWUYASABKAkSKQoLY29uc2lzdGVuY3kYAiABKAsyFC50b2RvLnYxLkNvbnNpc3RlbmN5Ik8KD0dldFRvZG9SZXNwb25zZRIbCgR0b2RvGAEgASgLMg0udG9kby52MS5Ub2RvEh8KBHJlYWQYAiABKAsyES50b2RvLnYxLlJlYWRJbmZvIlAKFEJhdGNoR2V0VG9kb3NSZXF1ZXN0Eg0KBW5hbWVzGAEgAygJEikKC2NvbnNpc3RlbmN5GAIgASgLMhQudG9kby52MS5Db25zaXN0ZW5jeSJ7ChVCYXRjaEdldFRvZG9zUmVzcG9uc2USHAoFdG9kb3MYASADKAsyDS50b2RvLnYxLlRvZG8SDwoHbWlzc2luZxgCIAMoCRIfCgRyZWFkGAMgASgLMhEudG9kby52MS5SZWFkSW5mbxISCgp1bnJlYWRhYmxlGAQgAygJIpYBChBMaXN0VG9kb3NSZXF1ZXN0Eg4KBnBhcmVudBgBIAEoCRIRCglwYWdlX3NpemUYAiABKAUSEgoKcGFnZV90b2tlbhgDIAEoCRIOCgZmaWx0ZXIYBCABKAkSEAoIb3JkZXJfYnkYBSABKAkSKQoLY29uc2lzdGVuY3kYBiABKAsyFC50b2RvLnYxLkNvbnNpc3RlbmN5In8KEUxpc3RUb2Rvc1Jlc3BvbnNlEhwKBXRvZG9zGAEgAygLMg0udG9kby52MS5Ub2RvEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIfCgRyZWFkGAMgASgLMhEudG9kby52MS5SZWFkSW5mbxISCgp1bnJlYWRhYmxlGAQgAygJImUKEUNyZWF0ZVRvZG9SZXF1ZXN0Eg4KBnBhcmVudBgBIAEoCRIbCgR0b2RvGAIgASgLMg0udG9kby52MS5Ub2RvEg8KB3RvZG9faWQYAyABKAkSEgoKcmVxdWVzdF9pZBgEIAEoCSJAChJDcmVhdGVUb2RvUmVzcG9uc2USGwoEdG9kbxgBIAEoCzINLnRvZG8udjEuVG9kbxINCgV0b2tlbhgCIAEoCSKMAQoRVXBkYXRlVG9kb1JlcXVlc3QSGwoEdG9kbxgBIAEoCzINLnRvZG8udjEuVG9kbxIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSFQoNYWxsb3dfbWlzc2luZxgDIAEoCBISCgpyZXF1ZXN0X2lkGAQgASgJIkAKElVwZGF0ZVRvZG9SZXNwb25zZRIbCgR0b2RvGAEgASgLMg0udG9kby52MS5Ub2RvEg0KBXRva2VuGAIgASgJIkYKEURlbGV0ZVRvZG9SZXF1ZXN0EgwKBG5hbWUYASABKAkSDAoEZXRhZxgCIAEoCRIVCg1hbGxvd19taXNzaW5nGAMgASgIIiMKEkRlbGV0ZVRvZG9SZXNwb25zZRINCgV0b2tlbhgBIAEoCSKYAQoRV2F0Y2hUb2Rvc1JlcXVlc3QSDgoGcGFyZW50GAEgASgJEg0KBW5hbWVzGAIgAygJEg8KBWFmdGVyGAMgASgJSAASFAoMaW5jbHVkZV90b2RvGAQgASgIEjQKEXByb2dyZXNzX2ludGVydmFsGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQgcKBXN0YXJ0IqUBChJXYXRjaFRvZG9zUmVzcG9uc2USDQoFdG9rZW4YASABKAkSJQoGY2hhbmdlGAIgASgLMhMudG9kby52MS5Ub2RvQ2hhbmdlSAASKgoIcHJvZ3Jlc3MYAyABKAsyFi50b2RvLnYxLldhdGNoUHJvZ3Jlc3NIABIkCgVyZXNldBgEIAEoCzITLnRvZG8udjEuV2F0Y2hSZXNldEgAQgcKBWV2ZW50IuQBCgpUb2RvQ2hhbmdlEgwKBG5hbWUYASABKAkSJgoEa2luZBgCIAEoDjIYLnRvZG8udjEuVG9kb0NoYW5nZS5LaW5kEhsKBHRvZG8YAyABKAsyDS50b2RvLnYxLlRvZG8SLwoLY29tbWl0X3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlIKBEtpbmQSFAoQS0lORF9VTlNQRUNJRklFRBAAEhAKDEtJTkRfQ1JFQVRFRBABEhAKDEtJTkRfVVBEQVRFRBACEhAKDEtJTkRfREVMRVRFRBADIkMKDVdhdGNoUHJvZ3Jlc3MSMgoPc3RhbGVuZXNzX2JvdW5kGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIhwKCldhdGNoUmVzZXQSDgoGcmVhc29uGAEgASgJKlcKBlNvdXJjZRIWChJTT1VSQ0VfVU5TUEVDSUZJRUQQABIPCgtTT1VSQ0VfTkVBUhABEhEKDVNPVVJDRV9TSEFSRUQQAhIRCg1TT1VSQ0VfT1JJR0lOEAMq8AUKC0Vycm9yUmVhc29uEhwKGEVSUk9SX1JFQVNPTl9VTlNQRUNJRklFRBAAEh4KGkVSUk9SX1JFQVNPTl9GSUVMRF9JTlZBTElEEAESHwobRVJST1JfUkVBU09OX0ZJTFRFUl9JTlZBTElEEAISIwofRVJST1JfUkVBU09OX1BBR0VfVE9LRU5fSU5WQUxJRBADEh4KGkVSUk9SX1JFQVNPTl9UT0tFTl9JTlZBTElEEAQSHgoaRVJST1JfUkVBU09OX1RPS0VOX0ZPUkVJR04QBRIfChtFUlJPUl9SRUFTT05fVE9ET19OT1RfRk9VTkQQBhIkCiBFUlJPUl9SRUFTT05fVE9ET19BTFJFQURZX0VYSVNUUxAHEh4KGkVSUk9SX1JFQVNPTl9FVEFHX01JU01BVENIEAgSIAocRVJST1JfUkVBU09OX1RPRE9fVU5SRUFEQUJMRRAJEiMKH0VSUk9SX1JFQVNPTl9PUklHSU5fVU5BVkFJTEFCTEUQChIgChxFUlJPUl9SRUFTT05fQ0FDSEVfT05MWV9NSVNTEAsSGQoVRVJST1JfUkVBU09OX0RSQUlOSU5HEAwSGwoXRVJST1JfUkVBU09OX09WRVJMT0FERUQQDRIiCh5FUlJPUl9SRUFTT05fTUVTU0FHRV9UT09fTEFSR0UQDhIiCh5FUlJPUl9SRUFTT05fREVBRExJTkVfRVhDRUVERUQQDxImCiJFUlJPUl9SRUFTT05fV1JJVEVfT1VUQ09NRV9VTktOT1dOEBASHwobRVJST1JfUkVBU09OX09SSUdJTl9SRUZVU0VEEBESIQodRVJST1JfUkVBU09OX09SSUdJTl9GT1JCSURERU4QEhIcChhFUlJPUl9SRUFTT05fT1JJR0lOX0ZVTEwQExIfChtFUlJPUl9SRUFTT05fQ0FMTEVSX1VOS05PV04QFBIiCh5FUlJPUl9SRUFTT05fUEVSTUlTU0lPTl9ERU5JRUQQFTL9AwoLVG9kb1NlcnZpY2USPAoHR2V0VG9kbxIXLnRvZG8udjEuR2V0VG9kb1JlcXVlc3QaGC50b2RvLnYxLkdldFRvZG9SZXNwb25zZRJOCg1CYXRjaEdldFRvZG9zEh0udG9kby52MS5CYXRjaEdldFRvZG9zUmVxdWVzdBoeLnRvZG8udjEuQmF0Y2hHZXRUb2Rvc1Jlc3BvbnNlEkIKCUxpc3RUb2RvcxIZLnRvZG8udjEuTGlzdFRvZG9zUmVxdWVzdBoaLnRvZG8udjEuTGlzdFRvZG9zUmVzcG9uc2USRQoKQ3JlYXRlVG9kbxIaLnRvZG8udjEuQ3JlYXRlVG9kb1JlcXVlc3QaGy50b2RvLnYxLkNyZWF0ZVRvZG9SZXNwb25zZRJFCgpVcGRhdGVUb2RvEhoudG9kby52MS5VcGRhdGVUb2RvUmVxdWVzdBobLnRvZG8udjEuVXBkYXRlVG9kb1Jlc3BvbnNlEkUKCkRlbGV0ZVRvZG8SGi50b2RvLnYxLkRlbGV0ZVRvZG9SZXF1ZXN0GhsudG9kby52MS5EZWxldGVUb2RvUmVzcG9uc2USRwoKV2F0Y2hUb2RvcxIaLnRvZG8udjEuV2F0Y2hUb2Rvc1JlcXVlc3QaGy50b2RvLnYxLldhdGNoVG9kb3NSZXNwb25zZTABQk8KFGRldi50aWRlbWFyay50b2RvLnYxQglUb2RvUHJvdG9QAVoqdGlkZW1hcmsuZGV2L2NsaWVudHMvZ28vZ2VuL3RvZG8vdjE7dG9kb3YxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
+  fileDesc("ChJ0b2RvL3YxL3RvZG8ucHJvdG8SB3RvZG8udjEinQQKBFRvZG8SDAoEbmFtZRgBIAEoCRINCgV0aXRsZRgCIAEoCRINCgVub3RlcxgDIAEoCRIiCgVzdGF0ZRgEIAEoDjITLnRvZG8udjEuVG9kby5TdGF0ZRIoCghwcmlvcml0eRgFIAEoDjIWLnRvZG8udjEuVG9kby5Qcmlvcml0eRIOCgZsYWJlbHMYBiADKAkSLAoIZHVlX3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2NyZWF0ZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoNY29tcGxldGVfdGltZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgLIAEoCSJFCgVTdGF0ZRIVChFTVEFURV9VTlNQRUNJRklFRBAAEhAKDFNUQVRFX0FDVElWRRABEhMKD1NUQVRFX0NPTVBMRVRFRBACInMKCFByaW9yaXR5EhgKFFBSSU9SSVRZX1VOU1BFQ0lGSUVEEAASEAoMUFJJT1JJVFlfTE9XEAESEwoPUFJJT1JJVFlfTk9STUFMEAISEQoNUFJJT1JJVFlfSElHSBADEhMKD1BSSU9SSVRZX1VSR0VOVBAEIocCCghUb2RvTGlzdBIMCgRuYW1lGAEgASgJEg0KBXRpdGxlGAIgASgJEi8KB21lbWJlcnMYAyADKAsyHi50b2RvLnYxLlRvZG9MaXN0Lk1lbWJlcnNFbnRyeRIvCgtjcmVhdGVfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLdXBkYXRlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBGV0YWcYBiABKAkaPQoMTWVtYmVyc0VudHJ5EgsKA2tleRgBIAEoCRIcCgV2YWx1ZRgCIAEoDjINLnRvZG8udjEuUm9sZToCOAEivAEKC0NvbnNpc3RlbmN5EhoKEG1pbmltaXplX2xhdGVuY3kYASABKAhIABIyCg1tYXhfc3RhbGVuZXNzGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uSAASGwoRYXRfbGVhc3RfYXNfZnJlc2gYAyABKAlIABIaChBmdWxseV9jb25zaXN0ZW50GAQgASgISAASFQoLY2FjaGVkX29ubHkYBSABKAhIAEINCgtyZXF1aXJlbWVudCJ9CghSZWFkSW5mbxINCgV0b2tlbhgBIAEoCRIfCgZzb3VyY2UYAiABKA4yDy50b2RvLnYxLlNvdXJjZRIyCg9zdGFsZW5lc3NfYm91bmQYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SDQoFc3RhbGUYBCABKAgiSQoOR2V0VG9kb1JlcXVlc3QSDAoEbmFtZRgBIAEoCRIpCgtjb25zaXN0ZW5jeRgCIAEoCzIULnRvZG8udjEuQ29uc2lzdGVuY3kiTwoPR2V0VG9kb1Jlc3BvbnNlEhsKBHRvZG8YASABKAsyDS50b2RvLnYxLlRvZG8SHwoEcmVhZBgCIAEoCzIRLnRvZG8udjEuUmVhZEluZm8iUAoUQmF0Y2hHZXRUb2Rvc1JlcXVlc3QSDQoFbmFtZXMYASADKAkSKQoLY29uc2lzdGVuY3kYAiABKAsyFC50b2RvLnYxLkNvbnNpc3RlbmN5InsKFUJhdGNoR2V0VG9kb3NSZXNwb25zZRIcCgV0b2RvcxgBIAMoCzINLnRvZG8udjEuVG9kbxIPCgdtaXNzaW5nGAIgAygJEh8KBHJlYWQYAyABKAsyES50b2RvLnYxLlJlYWRJbmZvEhIKCnVucmVhZGFibGUYBCADKAkilgEKEExpc3RUb2Rvc1JlcXVlc3QSDgoGcGFyZW50GAEgASgJEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJEg4KBmZpbHRlchgEIAEoCRIQCghvcmRlcl9ieRgFIAEoCRIpCgtjb25zaXN0ZW5jeRgGIAEoCzIULnRvZG8udjEuQ29uc2lzdGVuY3kifwoRTGlzdFRvZG9zUmVzcG9uc2USHAoFdG9kb3MYASADKAsyDS50b2RvLnYxLlRvZG8SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEh8KBHJlYWQYAyABKAsyES50b2RvLnYxLlJlYWRJbmZvEhIKCnVucmVhZGFibGUYBCADKAkiZQoRQ3JlYXRlVG9kb1JlcXVlc3QSDgoGcGFyZW50GAEgASgJEhsKBHRvZG8YAiABKAsyDS50b2RvLnYxLlRvZG8SDwoHdG9kb19pZBgDIAEoCRISCgpyZXF1ZXN0X2lkGAQgASgJIkAKEkNyZWF0ZVRvZG9SZXNwb25zZRIbCgR0b2RvGAEgASgLMg0udG9kby52MS5Ub2RvEg0KBXRva2VuGAIgASgJIowBChFVcGRhdGVUb2RvUmVxdWVzdBIbCgR0b2RvGAEgASgLMg0udG9kby52MS5Ub2RvEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIVCg1hbGxvd19taXNzaW5nGAMgASgIEhIKCnJlcXVlc3RfaWQYBCABKAkiQAoSVXBkYXRlVG9kb1Jlc3BvbnNlEhsKBHRvZG8YASABKAsyDS50b2RvLnYxLlRvZG8SDQoFdG9rZW4YAiABKAkiRgoRRGVsZXRlVG9kb1JlcXVlc3QSDAoEbmFtZRgBIAEoCRIMCgRldGFnGAIgASgJEhUKDWFsbG93X21pc3NpbmcYAyABKAgiIwoSRGVsZXRlVG9kb1Jlc3BvbnNlEg0KBXRva2VuGAEgASgJIpgBChFXYXRjaFRvZG9zUmVxdWVzdBIOCgZwYXJlbnQYASABKAkSDQoFbmFtZXMYAiADKAkSDwoFYWZ0ZXIYAyABKAlIABIUCgxpbmNsdWRlX3RvZG8YBCABKAgSNAoRcHJvZ3Jlc3NfaW50ZXJ2YWwYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CBwoFc3RhcnQiTQoSR2V0VG9kb0xpc3RSZXF1ZXN0EgwKBG5hbWUYASABKAkSKQoLY29uc2lzdGVuY3kYAiABKAsyFC50b2RvLnYxLkNvbnNpc3RlbmN5IlwKE0dldFRvZG9MaXN0UmVzcG9uc2USJAoJdG9kb19saXN0GAEgASgLMhEudG9kby52MS5Ub2RvTGlzdBIfCgRyZWFkGAIgASgLMhEudG9kby52MS5SZWFkSW5mbyJoChRMaXN0VG9kb0xpc3RzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCRIpCgtjb25zaXN0ZW5jeRgDIAEoCzIULnRvZG8udjEuQ29uc2lzdGVuY3kijAEKFUxpc3RUb2RvTGlzdHNSZXNwb25zZRIlCgp0b2RvX2xpc3RzGAEgAygLMhEudG9kby52MS5Ub2RvTGlzdBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSHwoEcmVhZBgDIAEoCzIRLnRvZG8udjEuUmVhZEluZm8SEgoKdW5yZWFkYWJsZRgEIAMoCSJnChVDcmVhdGVUb2RvTGlzdFJlcXVlc3QSJAoJdG9kb19saXN0GAEgASgLMhEudG9kby52MS5Ub2RvTGlzdBIUCgx0b2RvX2xpc3RfaWQYAiABKAkSEgoKcmVxdWVzdF9pZBgDIAEoCSJNChZDcmVhdGVUb2RvTGlzdFJlc3BvbnNlEiQKCXRvZG9fbGlzdBgBIAEoCzIRLnRvZG8udjEuVG9kb0xpc3QSDQoFdG9rZW4YAiABKAkibgoVVXBkYXRlVG9kb0xpc3RSZXF1ZXN0EiQKCXRvZG9fbGlzdBgBIAEoCzIRLnRvZG8udjEuVG9kb0xpc3QSLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrIk0KFlVwZGF0ZVRvZG9MaXN0UmVzcG9uc2USJAoJdG9kb19saXN0GAEgASgLMhEudG9kby52MS5Ub2RvTGlzdBINCgV0b2tlbhgCIAEoCSJCChVEZWxldGVUb2RvTGlzdFJlcXVlc3QSDAoEbmFtZRgBIAEoCRIMCgRldGFnGAIgASgJEg0KBWZvcmNlGAMgASgIIicKFkRlbGV0ZVRvZG9MaXN0UmVzcG9uc2USDQoFdG9rZW4YASABKAkipQEKEldhdGNoVG9kb3NSZXNwb25zZRINCgV0b2tlbhgBIAEoCRIlCgZjaGFuZ2UYAiABKAsyEy50b2RvLnYxLlRvZG9DaGFuZ2VIABIqCghwcm9ncmVzcxgDIAEoCzIWLnRvZG8udjEuV2F0Y2hQcm9ncmVzc0gAEiQKBXJlc2V0GAQgASgLMhMudG9kby52MS5XYXRjaFJlc2V0SABCBwoFZXZlbnQi5AEKClRvZG9DaGFuZ2USDAoEbmFtZRgBIAEoCRImCgRraW5kGAIgASgOMhgudG9kby52MS5Ub2RvQ2hhbmdlLktpbmQSGwoEdG9kbxgDIAEoCzINLnRvZG8udjEuVG9kbxIvCgtjb21taXRfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiUgoES2luZBIUChBLSU5EX1VOU1BFQ0lGSUVEEAASEAoMS0lORF9DUkVBVEVEEAESEAoMS0lORF9VUERBVEVEEAISEAoMS0lORF9ERUxFVEVEEAMiQwoNV2F0Y2hQcm9ncmVzcxIyCg9zdGFsZW5lc3NfYm91bmQYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iHAoKV2F0Y2hSZXNldBIOCgZyZWFzb24YASABKAkqTgoEUm9sZRIUChBST0xFX1VOU1BFQ0lGSUVEEAASDwoLUk9MRV9SRUFERVIQARIPCgtST0xFX1dSSVRFUhACEg4KClJPTEVfT1dORVIQAypXCgZTb3VyY2USFgoSU09VUkNFX1VOU1BFQ0lGSUVEEAASDwoLU09VUkNFX05FQVIQARIRCg1TT1VSQ0VfU0hBUkVEEAISEQoNU09VUkNFX09SSUdJThADKvoGCgtFcnJvclJlYXNvbhIcChhFUlJPUl9SRUFTT05fVU5TUEVDSUZJRUQQABIeChpFUlJPUl9SRUFTT05fRklFTERfSU5WQUxJRBABEh8KG0VSUk9SX1JFQVNPTl9GSUxURVJfSU5WQUxJRBACEiMKH0VSUk9SX1JFQVNPTl9QQUdFX1RPS0VOX0lOVkFMSUQQAxIeChpFUlJPUl9SRUFTT05fVE9LRU5fSU5WQUxJRBAEEh4KGkVSUk9SX1JFQVNPTl9UT0tFTl9GT1JFSUdOEAUSHwobRVJST1JfUkVBU09OX1RPRE9fTk9UX0ZPVU5EEAYSJAogRVJST1JfUkVBU09OX1RPRE9fQUxSRUFEWV9FWElTVFMQBxIeChpFUlJPUl9SRUFTT05fRVRBR19NSVNNQVRDSBAIEiAKHEVSUk9SX1JFQVNPTl9UT0RPX1VOUkVBREFCTEUQCRIjCh9FUlJPUl9SRUFTT05fT1JJR0lOX1VOQVZBSUxBQkxFEAoSIAocRVJST1JfUkVBU09OX0NBQ0hFX09OTFlfTUlTUxALEhkKFUVSUk9SX1JFQVNPTl9EUkFJTklORxAMEhsKF0VSUk9SX1JFQVNPTl9PVkVSTE9BREVEEA0SIgoeRVJST1JfUkVBU09OX01FU1NBR0VfVE9PX0xBUkdFEA4SIgoeRVJST1JfUkVBU09OX0RFQURMSU5FX0VYQ0VFREVEEA8SJgoiRVJST1JfUkVBU09OX1dSSVRFX09VVENPTUVfVU5LTk9XThAQEh8KG0VSUk9SX1JFQVNPTl9PUklHSU5fUkVGVVNFRBAREiEKHUVSUk9SX1JFQVNPTl9PUklHSU5fRk9SQklEREVOEBISHAoYRVJST1JfUkVBU09OX09SSUdJTl9GVUxMEBMSHwobRVJST1JfUkVBU09OX0NBTExFUl9VTktOT1dOEBQSIgoeRVJST1JfUkVBU09OX1BFUk1JU1NJT05fREVOSUVEEBUSHwobRVJST1JfUkVBU09OX0xJU1RfTk9UX0ZPVU5EEBYSJAogRVJST1JfUkVBU09OX0xJU1RfQUxSRUFEWV9FWElTVFMQFxIfChtFUlJPUl9SRUFTT05fTElTVF9OT1RfRU1QVFkQGBIgChxFUlJPUl9SRUFTT05fTElTVF9VTlJFQURBQkxFEBkykAcKC1RvZG9TZXJ2aWNlEjwKB0dldFRvZG8SFy50b2RvLnYxLkdldFRvZG9SZXF1ZXN0GhgudG9kby52MS5HZXRUb2RvUmVzcG9uc2USTgoNQmF0Y2hHZXRUb2RvcxIdLnRvZG8udjEuQmF0Y2hHZXRUb2Rvc1JlcXVlc3QaHi50b2RvLnYxLkJhdGNoR2V0VG9kb3NSZXNwb25zZRJCCglMaXN0VG9kb3MSGS50b2RvLnYxLkxpc3RUb2Rvc1JlcXVlc3QaGi50b2RvLnYxLkxpc3RUb2Rvc1Jlc3BvbnNlEkUKCkNyZWF0ZVRvZG8SGi50b2RvLnYxLkNyZWF0ZVRvZG9SZXF1ZXN0GhsudG9kby52MS5DcmVhdGVUb2RvUmVzcG9uc2USRQoKVXBkYXRlVG9kbxIaLnRvZG8udjEuVXBkYXRlVG9kb1JlcXVlc3QaGy50b2RvLnYxLlVwZGF0ZVRvZG9SZXNwb25zZRJFCgpEZWxldGVUb2RvEhoudG9kby52MS5EZWxldGVUb2RvUmVxdWVzdBobLnRvZG8udjEuRGVsZXRlVG9kb1Jlc3BvbnNlEkcKCldhdGNoVG9kb3MSGi50b2RvLnYxLldhdGNoVG9kb3NSZXF1ZXN0GhsudG9kby52MS5XYXRjaFRvZG9zUmVzcG9uc2UwARJICgtHZXRUb2RvTGlzdBIbLnRvZG8udjEuR2V0VG9kb0xpc3RSZXF1ZXN0GhwudG9kby52MS5HZXRUb2RvTGlzdFJlc3BvbnNlEk4KDUxpc3RUb2RvTGlzdHMSHS50b2RvLnYxLkxpc3RUb2RvTGlzdHNSZXF1ZXN0Gh4udG9kby52MS5MaXN0VG9kb0xpc3RzUmVzcG9uc2USUQoOQ3JlYXRlVG9kb0xpc3QSHi50b2RvLnYxLkNyZWF0ZVRvZG9MaXN0UmVxdWVzdBofLnRvZG8udjEuQ3JlYXRlVG9kb0xpc3RSZXNwb25zZRJRCg5VcGRhdGVUb2RvTGlzdBIeLnRvZG8udjEuVXBkYXRlVG9kb0xpc3RSZXF1ZXN0Gh8udG9kby52MS5VcGRhdGVUb2RvTGlzdFJlc3BvbnNlElEKDkRlbGV0ZVRvZG9MaXN0Eh4udG9kby52MS5EZWxldGVUb2RvTGlzdFJlcXVlc3QaHy50b2RvLnYxLkRlbGV0ZVRvZG9MaXN0UmVzcG9uc2VCTwoUZGV2LnRpZGVtYXJrLnRvZG8udjFCCVRvZG9Qcm90b1ABWip0aWRlbWFyay5kZXYvY2xpZW50cy9nby9nZW4vdG9kby92MTt0b2RvdjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
 
 /**
- * A todo. A list exists as soon as it contains a todo.
+ * A todo. Without authentication a list exists as soon as it contains a todo.
  *
  * @generated from message todo.v1.Todo
  */
@@ -200,6 +200,65 @@ export const Todo_PrioritySchema: GenEnum<Todo_Priority> = /*@__PURE__*/
   enumDesc(file_todo_v1_todo, 0, 1);
 
 /**
+ * A list of todos, and who may do what with it.
+ *
+ * @generated from message todo.v1.TodoList
+ */
+export type TodoList = Message<"todo.v1.TodoList"> & {
+  /**
+   * The identity: `lists/{list}`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * At most 256 characters.
+   *
+   * @generated from field: string title = 2;
+   */
+  title: string;
+
+  /**
+   * At most 256. The key is a principal (1 to 256 bytes), `group:NAME`, or `*`
+   * for every authenticated caller. Of several that fit a caller the highest
+   * role counts.
+   *
+   * @generated from field: map<string, todo.v1.Role> members = 3;
+   */
+  members: { [key: string]: Role };
+
+  /**
+   * Output only. When the list was created.
+   *
+   * @generated from field: google.protobuf.Timestamp create_time = 4;
+   */
+  createTime?: Timestamp | undefined;
+
+  /**
+   * Output only. When the list was last changed through this service.
+   *
+   * @generated from field: google.protobuf.Timestamp update_time = 5;
+   */
+  updateTime?: Timestamp | undefined;
+
+  /**
+   * A strong hash of the stored list. In UpdateTodoList and DeleteTodoList the
+   * write happens only if it matches.
+   *
+   * @generated from field: string etag = 6;
+   */
+  etag: string;
+};
+
+/**
+ * Describes the message todo.v1.TodoList.
+ * Use `create(TodoListSchema)` to create a new message.
+ */
+export const TodoListSchema: GenMessage<TodoList> = /*@__PURE__*/
+  messageDesc(file_todo_v1_todo, 1);
+
+/**
  * The consistency level of a read. Absent: `minimize_latency`.
  *
  * @generated from message todo.v1.Consistency
@@ -259,7 +318,7 @@ export type Consistency = Message<"todo.v1.Consistency"> & {
  * Use `create(ConsistencySchema)` to create a new message.
  */
 export const ConsistencySchema: GenMessage<Consistency> = /*@__PURE__*/
-  messageDesc(file_todo_v1_todo, 1);
+  messageDesc(file_todo_v1_todo, 2);
 
 /**
  * How fresh a response is.
@@ -305,7 +364,7 @@ export type ReadInfo = Message<"todo.v1.ReadInfo"> & {
  * Use `create(ReadInfoSchema)` to create a new message.
  */
 export const ReadInfoSchema: GenMessage<ReadInfo> = /*@__PURE__*/
-  messageDesc(file_todo_v1_todo, 2);
+  messageDesc(file_todo_v1_todo, 3);
 
 /**
  * Request of GetTodo.
@@ -333,7 +392,7 @@ export type GetTodoRequest = Message<"todo.v1.GetTodoRequest"> & {
  * Use `create(GetTodoRequestSchema)` to create a new message.
  */
 export const GetTodoRequestSchema: GenMessage<GetTodoRequest> = /*@__PURE__*/
-  messageDesc(file_todo_v1_todo, 3);
+  messageDesc(file_todo_v1_todo, 4);
 
 /**
  * Response of GetTodo.
@@ -361,7 +420,7 @@ export type GetTodoResponse = Message<"todo.v1.GetTodoResponse"> & {
  * Use `create(GetTodoResponseSchema)` to create a new message.
  */
 export const GetTodoResponseSchema: GenMessage<GetTodoResponse> = /*@__PURE__*/
-  messageDesc(file_todo_v1_todo, 4);
+  messageDesc(file_todo_v1_todo, 5);
 
 /**
  * Request of BatchGetTodos.
@@ -389,7 +448,7 @@ export type BatchGetTodosRequest = Message<"todo.v1.BatchGetTodosRequest"> & {
  * Use `create(BatchGetTodosRequestSchema)` to create a new message.
  */
 export const BatchGetTodosRequestSchema: GenMessage<BatchGetTodosRequest> = /*@__PURE__*/
-  messageDesc(file_todo_v1_todo, 5);
+  messageDesc(file_todo_v1_todo, 6);
 
 /**
  * Response of BatchGetTodos.
@@ -431,7 +490,7 @@ export type BatchGetTodosResponse = Message<"todo.v1.BatchGetTodosResponse"> & {
  * Use `create(BatchGetTodosResponseSchema)` to create a new message.
  */
 export const BatchGetTodosResponseSchema: GenMessage<BatchGetTodosResponse> = /*@__PURE__*/
-  messageDesc(file_todo_v1_todo, 6);
+  messageDesc(file_todo_v1_todo, 7);
 
 /**
  * Request of ListTodos.
@@ -494,7 +553,7 @@ export type ListTodosRequest = Message<"todo.v1.ListTodosRequest"> & {
  * Use `create(ListTodosRequestSchema)` to create a new message.
  */
 export const ListTodosRequestSchema: GenMessage<ListTodosRequest> = /*@__PURE__*/
-  messageDesc(file_todo_v1_todo, 7);
+  messageDesc(file_todo_v1_todo, 8);
 
 /**
  * Response of ListTodos.
@@ -536,7 +595,7 @@ export type ListTodosResponse = Message<"todo.v1.ListTodosResponse"> & {
  * Use `create(ListTodosResponseSchema)` to create a new message.
  */
 export const ListTodosResponseSchema: GenMessage<ListTodosResponse> = /*@__PURE__*/
-  messageDesc(file_todo_v1_todo, 8);
+  messageDesc(file_todo_v1_todo, 9);
 
 /**
  * Request of CreateTodo.
@@ -580,7 +639,7 @@ export type CreateTodoRequest = Message<"todo.v1.CreateTodoRequest"> & {
  * Use `create(CreateTodoRequestSchema)` to create a new message.
  */
 export const CreateTodoRequestSchema: GenMessage<CreateTodoRequest> = /*@__PURE__*/
-  messageDesc(file_todo_v1_todo, 9);
+  messageDesc(file_todo_v1_todo, 10);
 
 /**
  * Response of CreateTodo.
@@ -608,7 +667,7 @@ export type CreateTodoResponse = Message<"todo.v1.CreateTodoResponse"> & {
  * Use `create(CreateTodoResponseSchema)` to create a new message.
  */
 export const CreateTodoResponseSchema: GenMessage<CreateTodoResponse> = /*@__PURE__*/
-  messageDesc(file_todo_v1_todo, 10);
+  messageDesc(file_todo_v1_todo, 11);
 
 /**
  * Request of UpdateTodo.
@@ -650,7 +709,7 @@ export type UpdateTodoRequest = Message<"todo.v1.UpdateTodoRequest"> & {
  * Use `create(UpdateTodoRequestSchema)` to create a new message.
  */
 export const UpdateTodoRequestSchema: GenMessage<UpdateTodoRequest> = /*@__PURE__*/
-  messageDesc(file_todo_v1_todo, 11);
+  messageDesc(file_todo_v1_todo, 12);
 
 /**
  * Response of UpdateTodo.
@@ -678,7 +737,7 @@ export type UpdateTodoResponse = Message<"todo.v1.UpdateTodoResponse"> & {
  * Use `create(UpdateTodoResponseSchema)` to create a new message.
  */
 export const UpdateTodoResponseSchema: GenMessage<UpdateTodoResponse> = /*@__PURE__*/
-  messageDesc(file_todo_v1_todo, 12);
+  messageDesc(file_todo_v1_todo, 13);
 
 /**
  * Request of DeleteTodo.
@@ -713,7 +772,7 @@ export type DeleteTodoRequest = Message<"todo.v1.DeleteTodoRequest"> & {
  * Use `create(DeleteTodoRequestSchema)` to create a new message.
  */
 export const DeleteTodoRequestSchema: GenMessage<DeleteTodoRequest> = /*@__PURE__*/
-  messageDesc(file_todo_v1_todo, 13);
+  messageDesc(file_todo_v1_todo, 14);
 
 /**
  * Response of DeleteTodo.
@@ -734,7 +793,7 @@ export type DeleteTodoResponse = Message<"todo.v1.DeleteTodoResponse"> & {
  * Use `create(DeleteTodoResponseSchema)` to create a new message.
  */
 export const DeleteTodoResponseSchema: GenMessage<DeleteTodoResponse> = /*@__PURE__*/
-  messageDesc(file_todo_v1_todo, 14);
+  messageDesc(file_todo_v1_todo, 15);
 
 /**
  * Request of WatchTodos.
@@ -792,7 +851,321 @@ export type WatchTodosRequest = Message<"todo.v1.WatchTodosRequest"> & {
  * Use `create(WatchTodosRequestSchema)` to create a new message.
  */
 export const WatchTodosRequestSchema: GenMessage<WatchTodosRequest> = /*@__PURE__*/
-  messageDesc(file_todo_v1_todo, 15);
+  messageDesc(file_todo_v1_todo, 16);
+
+/**
+ * Request of GetTodoList.
+ *
+ * @generated from message todo.v1.GetTodoListRequest
+ */
+export type GetTodoListRequest = Message<"todo.v1.GetTodoListRequest"> & {
+  /**
+   * `lists/{list}`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * How fresh the response must be.
+   *
+   * @generated from field: todo.v1.Consistency consistency = 2;
+   */
+  consistency?: Consistency | undefined;
+};
+
+/**
+ * Describes the message todo.v1.GetTodoListRequest.
+ * Use `create(GetTodoListRequestSchema)` to create a new message.
+ */
+export const GetTodoListRequestSchema: GenMessage<GetTodoListRequest> = /*@__PURE__*/
+  messageDesc(file_todo_v1_todo, 17);
+
+/**
+ * Response of GetTodoList.
+ *
+ * @generated from message todo.v1.GetTodoListResponse
+ */
+export type GetTodoListResponse = Message<"todo.v1.GetTodoListResponse"> & {
+  /**
+   * The list.
+   *
+   * @generated from field: todo.v1.TodoList todo_list = 1;
+   */
+  todoList?: TodoList | undefined;
+
+  /**
+   * How fresh the response is.
+   *
+   * @generated from field: todo.v1.ReadInfo read = 2;
+   */
+  read?: ReadInfo | undefined;
+};
+
+/**
+ * Describes the message todo.v1.GetTodoListResponse.
+ * Use `create(GetTodoListResponseSchema)` to create a new message.
+ */
+export const GetTodoListResponseSchema: GenMessage<GetTodoListResponse> = /*@__PURE__*/
+  messageDesc(file_todo_v1_todo, 18);
+
+/**
+ * Request of ListTodoLists.
+ *
+ * @generated from message todo.v1.ListTodoListsRequest
+ */
+export type ListTodoListsRequest = Message<"todo.v1.ListTodoListsRequest"> & {
+  /**
+   * Most lists in the page. 0 means 50; values above 1000 are reduced to 1000;
+   * negative values are refused. A page may contain fewer.
+   *
+   * @generated from field: int32 page_size = 1;
+   */
+  pageSize: number;
+
+  /**
+   * `next_page_token` of the previous page.
+   *
+   * @generated from field: string page_token = 2;
+   */
+  pageToken: string;
+
+  /**
+   * How fresh the page must be.
+   *
+   * @generated from field: todo.v1.Consistency consistency = 3;
+   */
+  consistency?: Consistency | undefined;
+};
+
+/**
+ * Describes the message todo.v1.ListTodoListsRequest.
+ * Use `create(ListTodoListsRequestSchema)` to create a new message.
+ */
+export const ListTodoListsRequestSchema: GenMessage<ListTodoListsRequest> = /*@__PURE__*/
+  messageDesc(file_todo_v1_todo, 19);
+
+/**
+ * Response of ListTodoLists.
+ *
+ * @generated from message todo.v1.ListTodoListsResponse
+ */
+export type ListTodoListsResponse = Message<"todo.v1.ListTodoListsResponse"> & {
+  /**
+   * The lists of the page, in order of name.
+   *
+   * @generated from field: repeated todo.v1.TodoList todo_lists = 1;
+   */
+  todoLists: TodoList[];
+
+  /**
+   * Selects the next page. Empty on the last page.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+
+  /**
+   * How fresh the page is. The token of the last page covers all pages.
+   *
+   * @generated from field: todo.v1.ReadInfo read = 3;
+   */
+  read?: ReadInfo | undefined;
+
+  /**
+   * Names of lists whose stored document cannot be read as a list. Nobody but
+   * an administrator has a right on such a list.
+   *
+   * @generated from field: repeated string unreadable = 4;
+   */
+  unreadable: string[];
+};
+
+/**
+ * Describes the message todo.v1.ListTodoListsResponse.
+ * Use `create(ListTodoListsResponseSchema)` to create a new message.
+ */
+export const ListTodoListsResponseSchema: GenMessage<ListTodoListsResponse> = /*@__PURE__*/
+  messageDesc(file_todo_v1_todo, 20);
+
+/**
+ * Request of CreateTodoList.
+ *
+ * @generated from message todo.v1.CreateTodoListRequest
+ */
+export type CreateTodoListRequest = Message<"todo.v1.CreateTodoListRequest"> & {
+  /**
+   * The list to create. Its `name` is ignored. With authentication the caller
+   * is added to `members` as an owner.
+   *
+   * @generated from field: todo.v1.TodoList todo_list = 1;
+   */
+  todoList?: TodoList | undefined;
+
+  /**
+   * The last segment of the name. Absent: generated, in order of time.
+   *
+   * @generated from field: string todo_list_id = 2;
+   */
+  todoListId: string;
+
+  /**
+   * As in CreateTodoRequest.
+   *
+   * @generated from field: string request_id = 3;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message todo.v1.CreateTodoListRequest.
+ * Use `create(CreateTodoListRequestSchema)` to create a new message.
+ */
+export const CreateTodoListRequestSchema: GenMessage<CreateTodoListRequest> = /*@__PURE__*/
+  messageDesc(file_todo_v1_todo, 21);
+
+/**
+ * Response of CreateTodoList.
+ *
+ * @generated from message todo.v1.CreateTodoListResponse
+ */
+export type CreateTodoListResponse = Message<"todo.v1.CreateTodoListResponse"> & {
+  /**
+   * The created list.
+   *
+   * @generated from field: todo.v1.TodoList todo_list = 1;
+   */
+  todoList?: TodoList | undefined;
+
+  /**
+   * A read with this token is not older than the write.
+   *
+   * @generated from field: string token = 2;
+   */
+  token: string;
+};
+
+/**
+ * Describes the message todo.v1.CreateTodoListResponse.
+ * Use `create(CreateTodoListResponseSchema)` to create a new message.
+ */
+export const CreateTodoListResponseSchema: GenMessage<CreateTodoListResponse> = /*@__PURE__*/
+  messageDesc(file_todo_v1_todo, 22);
+
+/**
+ * Request of UpdateTodoList.
+ *
+ * @generated from message todo.v1.UpdateTodoListRequest
+ */
+export type UpdateTodoListRequest = Message<"todo.v1.UpdateTodoListRequest"> & {
+  /**
+   * The name of the list, the new values, and optionally its etag.
+   *
+   * @generated from field: todo.v1.TodoList todo_list = 1;
+   */
+  todoList?: TodoList | undefined;
+
+  /**
+   * The fields to change: `title`, `members`. Absent: the fields that are set;
+   * `*`: both. `members` replaces all members.
+   *
+   * @generated from field: google.protobuf.FieldMask update_mask = 2;
+   */
+  updateMask?: FieldMask | undefined;
+};
+
+/**
+ * Describes the message todo.v1.UpdateTodoListRequest.
+ * Use `create(UpdateTodoListRequestSchema)` to create a new message.
+ */
+export const UpdateTodoListRequestSchema: GenMessage<UpdateTodoListRequest> = /*@__PURE__*/
+  messageDesc(file_todo_v1_todo, 23);
+
+/**
+ * Response of UpdateTodoList.
+ *
+ * @generated from message todo.v1.UpdateTodoListResponse
+ */
+export type UpdateTodoListResponse = Message<"todo.v1.UpdateTodoListResponse"> & {
+  /**
+   * The list after the change.
+   *
+   * @generated from field: todo.v1.TodoList todo_list = 1;
+   */
+  todoList?: TodoList | undefined;
+
+  /**
+   * A read with this token is not older than the write; a read by a member who
+   * was removed by it is refused.
+   *
+   * @generated from field: string token = 2;
+   */
+  token: string;
+};
+
+/**
+ * Describes the message todo.v1.UpdateTodoListResponse.
+ * Use `create(UpdateTodoListResponseSchema)` to create a new message.
+ */
+export const UpdateTodoListResponseSchema: GenMessage<UpdateTodoListResponse> = /*@__PURE__*/
+  messageDesc(file_todo_v1_todo, 24);
+
+/**
+ * Request of DeleteTodoList.
+ *
+ * @generated from message todo.v1.DeleteTodoListRequest
+ */
+export type DeleteTodoListRequest = Message<"todo.v1.DeleteTodoListRequest"> & {
+  /**
+   * `lists/{list}`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Delete only if the etag matches.
+   *
+   * @generated from field: string etag = 2;
+   */
+  etag: string;
+
+  /**
+   * Delete its todos as well. They are deleted in batches, the list at the end:
+   * a call that fails has deleted some of them, and can be repeated.
+   *
+   * @generated from field: bool force = 3;
+   */
+  force: boolean;
+};
+
+/**
+ * Describes the message todo.v1.DeleteTodoListRequest.
+ * Use `create(DeleteTodoListRequestSchema)` to create a new message.
+ */
+export const DeleteTodoListRequestSchema: GenMessage<DeleteTodoListRequest> = /*@__PURE__*/
+  messageDesc(file_todo_v1_todo, 25);
+
+/**
+ * Response of DeleteTodoList.
+ *
+ * @generated from message todo.v1.DeleteTodoListResponse
+ */
+export type DeleteTodoListResponse = Message<"todo.v1.DeleteTodoListResponse"> & {
+  /**
+   * A read with this token is not older than the write.
+   *
+   * @generated from field: string token = 1;
+   */
+  token: string;
+};
+
+/**
+ * Describes the message todo.v1.DeleteTodoListResponse.
+ * Use `create(DeleteTodoListResponseSchema)` to create a new message.
+ */
+export const DeleteTodoListResponseSchema: GenMessage<DeleteTodoListResponse> = /*@__PURE__*/
+  messageDesc(file_todo_v1_todo, 26);
 
 /**
  * One message of a watch. The first message comes at once, on an idle list too,
@@ -850,7 +1223,7 @@ export type WatchTodosResponse = Message<"todo.v1.WatchTodosResponse"> & {
  * Use `create(WatchTodosResponseSchema)` to create a new message.
  */
 export const WatchTodosResponseSchema: GenMessage<WatchTodosResponse> = /*@__PURE__*/
-  messageDesc(file_todo_v1_todo, 16);
+  messageDesc(file_todo_v1_todo, 27);
 
 /**
  * A todo changed.
@@ -892,7 +1265,7 @@ export type TodoChange = Message<"todo.v1.TodoChange"> & {
  * Use `create(TodoChangeSchema)` to create a new message.
  */
 export const TodoChangeSchema: GenMessage<TodoChange> = /*@__PURE__*/
-  messageDesc(file_todo_v1_todo, 17);
+  messageDesc(file_todo_v1_todo, 28);
 
 /**
  * What happened to the todo.
@@ -933,7 +1306,7 @@ export enum TodoChange_Kind {
  * Describes the enum todo.v1.TodoChange.Kind.
  */
 export const TodoChange_KindSchema: GenEnum<TodoChange_Kind> = /*@__PURE__*/
-  enumDesc(file_todo_v1_todo, 17, 0);
+  enumDesc(file_todo_v1_todo, 28, 0);
 
 /**
  * No change up to the token was missed.
@@ -954,7 +1327,7 @@ export type WatchProgress = Message<"todo.v1.WatchProgress"> & {
  * Use `create(WatchProgressSchema)` to create a new message.
  */
 export const WatchProgressSchema: GenMessage<WatchProgress> = /*@__PURE__*/
-  messageDesc(file_todo_v1_todo, 18);
+  messageDesc(file_todo_v1_todo, 29);
 
 /**
  * Everything cached must be read again.
@@ -975,7 +1348,48 @@ export type WatchReset = Message<"todo.v1.WatchReset"> & {
  * Use `create(WatchResetSchema)` to create a new message.
  */
 export const WatchResetSchema: GenMessage<WatchReset> = /*@__PURE__*/
-  messageDesc(file_todo_v1_todo, 19);
+  messageDesc(file_todo_v1_todo, 30);
+
+/**
+ * What a member of a list may do.
+ *
+ * @generated from enum todo.v1.Role
+ */
+export enum Role {
+  /**
+   * Not set; refused in requests.
+   *
+   * @generated from enum value: ROLE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Reads the list and its todos, and watches them.
+   *
+   * @generated from enum value: ROLE_READER = 1;
+   */
+  READER = 1,
+
+  /**
+   * And creates, changes and deletes todos.
+   *
+   * @generated from enum value: ROLE_WRITER = 2;
+   */
+  WRITER = 2,
+
+  /**
+   * And changes and deletes the list, its members included.
+   *
+   * @generated from enum value: ROLE_OWNER = 3;
+   */
+  OWNER = 3,
+}
+
+/**
+ * Describes the enum todo.v1.Role.
+ */
+export const RoleSchema: GenEnum<Role> = /*@__PURE__*/
+  enumDesc(file_todo_v1_todo, 0);
 
 /**
  * Where a response came from.
@@ -1016,7 +1430,7 @@ export enum Source {
  * Describes the enum todo.v1.Source.
  */
 export const SourceSchema: GenEnum<Source> = /*@__PURE__*/
-  enumDesc(file_todo_v1_todo, 0);
+  enumDesc(file_todo_v1_todo, 1);
 
 /**
  * Why a call failed. ErrorInfo.reason carries these values without their
@@ -1187,13 +1601,42 @@ export enum ErrorReason {
    * @generated from enum value: ERROR_REASON_PERMISSION_DENIED = 21;
    */
   PERMISSION_DENIED = 21,
+
+  /**
+   * NOT_FOUND: the list does not exist.
+   *
+   * @generated from enum value: ERROR_REASON_LIST_NOT_FOUND = 22;
+   */
+  LIST_NOT_FOUND = 22,
+
+  /**
+   * ALREADY_EXISTS: a list has this name.
+   *
+   * @generated from enum value: ERROR_REASON_LIST_ALREADY_EXISTS = 23;
+   */
+  LIST_ALREADY_EXISTS = 23,
+
+  /**
+   * FAILED_PRECONDITION: the list contains todos; set `force` to delete them.
+   *
+   * @generated from enum value: ERROR_REASON_LIST_NOT_EMPTY = 24;
+   */
+  LIST_NOT_EMPTY = 24,
+
+  /**
+   * DATA_LOSS: the stored document cannot be read as a list; the metadata names
+   * the field.
+   *
+   * @generated from enum value: ERROR_REASON_LIST_UNREADABLE = 25;
+   */
+  LIST_UNREADABLE = 25,
 }
 
 /**
  * Describes the enum todo.v1.ErrorReason.
  */
 export const ErrorReasonSchema: GenEnum<ErrorReason> = /*@__PURE__*/
-  enumDesc(file_todo_v1_todo, 1);
+  enumDesc(file_todo_v1_todo, 2);
 
 /**
  * Reads, writes and watches todos.
@@ -1291,6 +1734,60 @@ export const TodoService: GenService<{
     methodKind: "server_streaming";
     input: typeof WatchTodosRequestSchema;
     output: typeof WatchTodosResponseSchema;
+  },
+  /**
+   * Reads one list. Without authentication a list exists as soon as it contains
+   * a todo; then its fields other than `name` are empty.
+   *
+   * @generated from rpc todo.v1.TodoService.GetTodoList
+   */
+  getTodoList: {
+    methodKind: "unary";
+    input: typeof GetTodoListRequestSchema;
+    output: typeof GetTodoListResponseSchema;
+  },
+  /**
+   * Reads the lists that the caller is a member of, in order of name, one page
+   * at a time. An administrator reads all lists; so does everybody without
+   * authentication, lists that only contain todos included.
+   *
+   * @generated from rpc todo.v1.TodoService.ListTodoLists
+   */
+  listTodoLists: {
+    methodKind: "unary";
+    input: typeof ListTodoListsRequestSchema;
+    output: typeof ListTodoListsResponseSchema;
+  },
+  /**
+   * Creates a list. The caller becomes its owner.
+   *
+   * @generated from rpc todo.v1.TodoService.CreateTodoList
+   */
+  createTodoList: {
+    methodKind: "unary";
+    input: typeof CreateTodoListRequestSchema;
+    output: typeof CreateTodoListResponseSchema;
+  },
+  /**
+   * Changes the title or the members of a list. A member who was removed reads
+   * nothing of the list that was written later, from any cache.
+   *
+   * @generated from rpc todo.v1.TodoService.UpdateTodoList
+   */
+  updateTodoList: {
+    methodKind: "unary";
+    input: typeof UpdateTodoListRequestSchema;
+    output: typeof UpdateTodoListResponseSchema;
+  },
+  /**
+   * Deletes a list. LIST_NOT_EMPTY if it contains todos, unless `force` is set.
+   *
+   * @generated from rpc todo.v1.TodoService.DeleteTodoList
+   */
+  deleteTodoList: {
+    methodKind: "unary";
+    input: typeof DeleteTodoListRequestSchema;
+    output: typeof DeleteTodoListResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_todo_v1_todo, 0);

@@ -12,6 +12,13 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ROLE_UNSPECIFIED: _ClassVar[Role]
+    ROLE_READER: _ClassVar[Role]
+    ROLE_WRITER: _ClassVar[Role]
+    ROLE_OWNER: _ClassVar[Role]
+
 class Source(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     SOURCE_UNSPECIFIED: _ClassVar[Source]
@@ -43,6 +50,14 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_ORIGIN_FULL: _ClassVar[ErrorReason]
     ERROR_REASON_CALLER_UNKNOWN: _ClassVar[ErrorReason]
     ERROR_REASON_PERMISSION_DENIED: _ClassVar[ErrorReason]
+    ERROR_REASON_LIST_NOT_FOUND: _ClassVar[ErrorReason]
+    ERROR_REASON_LIST_ALREADY_EXISTS: _ClassVar[ErrorReason]
+    ERROR_REASON_LIST_NOT_EMPTY: _ClassVar[ErrorReason]
+    ERROR_REASON_LIST_UNREADABLE: _ClassVar[ErrorReason]
+ROLE_UNSPECIFIED: Role
+ROLE_READER: Role
+ROLE_WRITER: Role
+ROLE_OWNER: Role
 SOURCE_UNSPECIFIED: Source
 SOURCE_NEAR: Source
 SOURCE_SHARED: Source
@@ -69,6 +84,10 @@ ERROR_REASON_ORIGIN_FORBIDDEN: ErrorReason
 ERROR_REASON_ORIGIN_FULL: ErrorReason
 ERROR_REASON_CALLER_UNKNOWN: ErrorReason
 ERROR_REASON_PERMISSION_DENIED: ErrorReason
+ERROR_REASON_LIST_NOT_FOUND: ErrorReason
+ERROR_REASON_LIST_ALREADY_EXISTS: ErrorReason
+ERROR_REASON_LIST_NOT_EMPTY: ErrorReason
+ERROR_REASON_LIST_UNREADABLE: ErrorReason
 
 class Todo(_message.Message):
     __slots__ = ("name", "title", "notes", "state", "priority", "labels", "due_time", "create_time", "update_time", "complete_time", "etag")
@@ -115,6 +134,29 @@ class Todo(_message.Message):
     complete_time: _timestamp_pb2.Timestamp
     etag: str
     def __init__(self, name: _Optional[str] = ..., title: _Optional[str] = ..., notes: _Optional[str] = ..., state: _Optional[_Union[Todo.State, str]] = ..., priority: _Optional[_Union[Todo.Priority, str]] = ..., labels: _Optional[_Iterable[str]] = ..., due_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., complete_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ...) -> None: ...
+
+class TodoList(_message.Message):
+    __slots__ = ("name", "title", "members", "create_time", "update_time", "etag")
+    class MembersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Role
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Role, str]] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    title: str
+    members: _containers.ScalarMap[str, Role]
+    create_time: _timestamp_pb2.Timestamp
+    update_time: _timestamp_pb2.Timestamp
+    etag: str
+    def __init__(self, name: _Optional[str] = ..., title: _Optional[str] = ..., members: _Optional[_Mapping[str, Role]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ...) -> None: ...
 
 class Consistency(_message.Message):
     __slots__ = ("minimize_latency", "max_staleness", "at_least_as_fresh", "fully_consistent", "cached_only")
@@ -275,6 +317,94 @@ class WatchTodosRequest(_message.Message):
     include_todo: bool
     progress_interval: _duration_pb2.Duration
     def __init__(self, parent: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., after: _Optional[str] = ..., include_todo: _Optional[bool] = ..., progress_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class GetTodoListRequest(_message.Message):
+    __slots__ = ("name", "consistency")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    consistency: Consistency
+    def __init__(self, name: _Optional[str] = ..., consistency: _Optional[_Union[Consistency, _Mapping]] = ...) -> None: ...
+
+class GetTodoListResponse(_message.Message):
+    __slots__ = ("todo_list", "read")
+    TODO_LIST_FIELD_NUMBER: _ClassVar[int]
+    READ_FIELD_NUMBER: _ClassVar[int]
+    todo_list: TodoList
+    read: ReadInfo
+    def __init__(self, todo_list: _Optional[_Union[TodoList, _Mapping]] = ..., read: _Optional[_Union[ReadInfo, _Mapping]] = ...) -> None: ...
+
+class ListTodoListsRequest(_message.Message):
+    __slots__ = ("page_size", "page_token", "consistency")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    consistency: Consistency
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., consistency: _Optional[_Union[Consistency, _Mapping]] = ...) -> None: ...
+
+class ListTodoListsResponse(_message.Message):
+    __slots__ = ("todo_lists", "next_page_token", "read", "unreadable")
+    TODO_LISTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    READ_FIELD_NUMBER: _ClassVar[int]
+    UNREADABLE_FIELD_NUMBER: _ClassVar[int]
+    todo_lists: _containers.RepeatedCompositeFieldContainer[TodoList]
+    next_page_token: str
+    read: ReadInfo
+    unreadable: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, todo_lists: _Optional[_Iterable[_Union[TodoList, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., read: _Optional[_Union[ReadInfo, _Mapping]] = ..., unreadable: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class CreateTodoListRequest(_message.Message):
+    __slots__ = ("todo_list", "todo_list_id", "request_id")
+    TODO_LIST_FIELD_NUMBER: _ClassVar[int]
+    TODO_LIST_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    todo_list: TodoList
+    todo_list_id: str
+    request_id: str
+    def __init__(self, todo_list: _Optional[_Union[TodoList, _Mapping]] = ..., todo_list_id: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class CreateTodoListResponse(_message.Message):
+    __slots__ = ("todo_list", "token")
+    TODO_LIST_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    todo_list: TodoList
+    token: str
+    def __init__(self, todo_list: _Optional[_Union[TodoList, _Mapping]] = ..., token: _Optional[str] = ...) -> None: ...
+
+class UpdateTodoListRequest(_message.Message):
+    __slots__ = ("todo_list", "update_mask")
+    TODO_LIST_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_MASK_FIELD_NUMBER: _ClassVar[int]
+    todo_list: TodoList
+    update_mask: _field_mask_pb2.FieldMask
+    def __init__(self, todo_list: _Optional[_Union[TodoList, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ...) -> None: ...
+
+class UpdateTodoListResponse(_message.Message):
+    __slots__ = ("todo_list", "token")
+    TODO_LIST_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    todo_list: TodoList
+    token: str
+    def __init__(self, todo_list: _Optional[_Union[TodoList, _Mapping]] = ..., token: _Optional[str] = ...) -> None: ...
+
+class DeleteTodoListRequest(_message.Message):
+    __slots__ = ("name", "etag", "force")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    etag: str
+    force: bool
+    def __init__(self, name: _Optional[str] = ..., etag: _Optional[str] = ..., force: _Optional[bool] = ...) -> None: ...
+
+class DeleteTodoListResponse(_message.Message):
+    __slots__ = ("token",)
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    def __init__(self, token: _Optional[str] = ...) -> None: ...
 
 class WatchTodosResponse(_message.Message):
     __slots__ = ("token", "change", "progress", "reset")

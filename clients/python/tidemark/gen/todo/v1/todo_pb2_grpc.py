@@ -82,6 +82,31 @@ class TodoServiceStub:
                 request_serializer=todo_dot_v1_dot_todo__pb2.WatchTodosRequest.SerializeToString,
                 response_deserializer=todo_dot_v1_dot_todo__pb2.WatchTodosResponse.FromString,
                 _registered_method=True)
+        self.GetTodoList = channel.unary_unary(
+                '/todo.v1.TodoService/GetTodoList',
+                request_serializer=todo_dot_v1_dot_todo__pb2.GetTodoListRequest.SerializeToString,
+                response_deserializer=todo_dot_v1_dot_todo__pb2.GetTodoListResponse.FromString,
+                _registered_method=True)
+        self.ListTodoLists = channel.unary_unary(
+                '/todo.v1.TodoService/ListTodoLists',
+                request_serializer=todo_dot_v1_dot_todo__pb2.ListTodoListsRequest.SerializeToString,
+                response_deserializer=todo_dot_v1_dot_todo__pb2.ListTodoListsResponse.FromString,
+                _registered_method=True)
+        self.CreateTodoList = channel.unary_unary(
+                '/todo.v1.TodoService/CreateTodoList',
+                request_serializer=todo_dot_v1_dot_todo__pb2.CreateTodoListRequest.SerializeToString,
+                response_deserializer=todo_dot_v1_dot_todo__pb2.CreateTodoListResponse.FromString,
+                _registered_method=True)
+        self.UpdateTodoList = channel.unary_unary(
+                '/todo.v1.TodoService/UpdateTodoList',
+                request_serializer=todo_dot_v1_dot_todo__pb2.UpdateTodoListRequest.SerializeToString,
+                response_deserializer=todo_dot_v1_dot_todo__pb2.UpdateTodoListResponse.FromString,
+                _registered_method=True)
+        self.DeleteTodoList = channel.unary_unary(
+                '/todo.v1.TodoService/DeleteTodoList',
+                request_serializer=todo_dot_v1_dot_todo__pb2.DeleteTodoListRequest.SerializeToString,
+                response_deserializer=todo_dot_v1_dot_todo__pb2.DeleteTodoListResponse.FromString,
+                _registered_method=True)
 
 
 class TodoServiceServicer:
@@ -158,6 +183,45 @@ class TodoServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTodoList(self, request, context):
+        """Reads one list. Without authentication a list exists as soon as it contains
+        a todo; then its fields other than `name` are empty.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTodoLists(self, request, context):
+        """Reads the lists that the caller is a member of, in order of name, one page
+        at a time. An administrator reads all lists; so does everybody without
+        authentication, lists that only contain todos included.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateTodoList(self, request, context):
+        """Creates a list. The caller becomes its owner.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateTodoList(self, request, context):
+        """Changes the title or the members of a list. A member who was removed reads
+        nothing of the list that was written later, from any cache.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTodoList(self, request, context):
+        """Deletes a list. LIST_NOT_EMPTY if it contains todos, unless `force` is set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TodoServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -195,6 +259,31 @@ def add_TodoServiceServicer_to_server(servicer, server):
                     servicer.WatchTodos,
                     request_deserializer=todo_dot_v1_dot_todo__pb2.WatchTodosRequest.FromString,
                     response_serializer=todo_dot_v1_dot_todo__pb2.WatchTodosResponse.SerializeToString,
+            ),
+            'GetTodoList': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTodoList,
+                    request_deserializer=todo_dot_v1_dot_todo__pb2.GetTodoListRequest.FromString,
+                    response_serializer=todo_dot_v1_dot_todo__pb2.GetTodoListResponse.SerializeToString,
+            ),
+            'ListTodoLists': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTodoLists,
+                    request_deserializer=todo_dot_v1_dot_todo__pb2.ListTodoListsRequest.FromString,
+                    response_serializer=todo_dot_v1_dot_todo__pb2.ListTodoListsResponse.SerializeToString,
+            ),
+            'CreateTodoList': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateTodoList,
+                    request_deserializer=todo_dot_v1_dot_todo__pb2.CreateTodoListRequest.FromString,
+                    response_serializer=todo_dot_v1_dot_todo__pb2.CreateTodoListResponse.SerializeToString,
+            ),
+            'UpdateTodoList': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTodoList,
+                    request_deserializer=todo_dot_v1_dot_todo__pb2.UpdateTodoListRequest.FromString,
+                    response_serializer=todo_dot_v1_dot_todo__pb2.UpdateTodoListResponse.SerializeToString,
+            ),
+            'DeleteTodoList': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTodoList,
+                    request_deserializer=todo_dot_v1_dot_todo__pb2.DeleteTodoListRequest.FromString,
+                    response_serializer=todo_dot_v1_dot_todo__pb2.DeleteTodoListResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -399,6 +488,141 @@ class TodoService:
             '/todo.v1.TodoService/WatchTodos',
             todo_dot_v1_dot_todo__pb2.WatchTodosRequest.SerializeToString,
             todo_dot_v1_dot_todo__pb2.WatchTodosResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTodoList(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/todo.v1.TodoService/GetTodoList',
+            todo_dot_v1_dot_todo__pb2.GetTodoListRequest.SerializeToString,
+            todo_dot_v1_dot_todo__pb2.GetTodoListResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTodoLists(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/todo.v1.TodoService/ListTodoLists',
+            todo_dot_v1_dot_todo__pb2.ListTodoListsRequest.SerializeToString,
+            todo_dot_v1_dot_todo__pb2.ListTodoListsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateTodoList(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/todo.v1.TodoService/CreateTodoList',
+            todo_dot_v1_dot_todo__pb2.CreateTodoListRequest.SerializeToString,
+            todo_dot_v1_dot_todo__pb2.CreateTodoListResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTodoList(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/todo.v1.TodoService/UpdateTodoList',
+            todo_dot_v1_dot_todo__pb2.UpdateTodoListRequest.SerializeToString,
+            todo_dot_v1_dot_todo__pb2.UpdateTodoListResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTodoList(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/todo.v1.TodoService/DeleteTodoList',
+            todo_dot_v1_dot_todo__pb2.DeleteTodoListRequest.SerializeToString,
+            todo_dot_v1_dot_todo__pb2.DeleteTodoListResponse.FromString,
             options,
             channel_credentials,
             insecure,

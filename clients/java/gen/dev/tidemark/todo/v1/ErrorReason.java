@@ -201,6 +201,39 @@ public enum ErrorReason
    * <code>ERROR_REASON_PERMISSION_DENIED = 21;</code>
    */
   ERROR_REASON_PERMISSION_DENIED(21),
+  /**
+   * <pre>
+   * NOT_FOUND: the list does not exist.
+   * </pre>
+   *
+   * <code>ERROR_REASON_LIST_NOT_FOUND = 22;</code>
+   */
+  ERROR_REASON_LIST_NOT_FOUND(22),
+  /**
+   * <pre>
+   * ALREADY_EXISTS: a list has this name.
+   * </pre>
+   *
+   * <code>ERROR_REASON_LIST_ALREADY_EXISTS = 23;</code>
+   */
+  ERROR_REASON_LIST_ALREADY_EXISTS(23),
+  /**
+   * <pre>
+   * FAILED_PRECONDITION: the list contains todos; set `force` to delete them.
+   * </pre>
+   *
+   * <code>ERROR_REASON_LIST_NOT_EMPTY = 24;</code>
+   */
+  ERROR_REASON_LIST_NOT_EMPTY(24),
+  /**
+   * <pre>
+   * DATA_LOSS: the stored document cannot be read as a list; the metadata names
+   * the field.
+   * </pre>
+   *
+   * <code>ERROR_REASON_LIST_UNREADABLE = 25;</code>
+   */
+  ERROR_REASON_LIST_UNREADABLE(25),
   UNRECOGNIZED(-1),
   ;
 
@@ -398,6 +431,39 @@ public enum ErrorReason
    * <code>ERROR_REASON_PERMISSION_DENIED = 21;</code>
    */
   public static final int ERROR_REASON_PERMISSION_DENIED_VALUE = 21;
+  /**
+   * <pre>
+   * NOT_FOUND: the list does not exist.
+   * </pre>
+   *
+   * <code>ERROR_REASON_LIST_NOT_FOUND = 22;</code>
+   */
+  public static final int ERROR_REASON_LIST_NOT_FOUND_VALUE = 22;
+  /**
+   * <pre>
+   * ALREADY_EXISTS: a list has this name.
+   * </pre>
+   *
+   * <code>ERROR_REASON_LIST_ALREADY_EXISTS = 23;</code>
+   */
+  public static final int ERROR_REASON_LIST_ALREADY_EXISTS_VALUE = 23;
+  /**
+   * <pre>
+   * FAILED_PRECONDITION: the list contains todos; set `force` to delete them.
+   * </pre>
+   *
+   * <code>ERROR_REASON_LIST_NOT_EMPTY = 24;</code>
+   */
+  public static final int ERROR_REASON_LIST_NOT_EMPTY_VALUE = 24;
+  /**
+   * <pre>
+   * DATA_LOSS: the stored document cannot be read as a list; the metadata names
+   * the field.
+   * </pre>
+   *
+   * <code>ERROR_REASON_LIST_UNREADABLE = 25;</code>
+   */
+  public static final int ERROR_REASON_LIST_UNREADABLE_VALUE = 25;
 
 
   public final int getNumber() {
@@ -446,6 +512,10 @@ public enum ErrorReason
       case 19: return ERROR_REASON_ORIGIN_FULL;
       case 20: return ERROR_REASON_CALLER_UNKNOWN;
       case 21: return ERROR_REASON_PERMISSION_DENIED;
+      case 22: return ERROR_REASON_LIST_NOT_FOUND;
+      case 23: return ERROR_REASON_LIST_ALREADY_EXISTS;
+      case 24: return ERROR_REASON_LIST_NOT_EMPTY;
+      case 25: return ERROR_REASON_LIST_UNREADABLE;
       default: return null;
     }
   }
@@ -476,7 +546,7 @@ public enum ErrorReason
   }
   public static com.google.protobuf.Descriptors.EnumDescriptor
       getDescriptor() {
-    return dev.tidemark.todo.v1.TodoProto.getDescriptor().getEnumType(1);
+    return dev.tidemark.todo.v1.TodoProto.getDescriptor().getEnumType(2);
   }
 
   private static final ErrorReason[] VALUES = values();

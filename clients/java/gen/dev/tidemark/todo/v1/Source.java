@@ -151,7 +151,7 @@ public enum Source
   }
   public static com.google.protobuf.Descriptors.EnumDescriptor
       getDescriptor() {
-    return dev.tidemark.todo.v1.TodoProto.getDescriptor().getEnumType(0);
+    return dev.tidemark.todo.v1.TodoProto.getDescriptor().getEnumType(1);
   }
 
   private static final Source[] VALUES = values();

@@ -7,7 +7,7 @@ package dev.tidemark.todo.v1;
 
 /**
  * <pre>
- * A todo. A list exists as soon as it contains a todo.
+ * A todo. Without authentication a list exists as soon as it contains a todo.
  * </pre>
  *
  * Protobuf type {@code todo.v1.Todo}
@@ -1152,7 +1152,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * A todo. A list exists as soon as it contains a todo.
+   * A todo. Without authentication a list exists as soon as it contains a todo.
    * </pre>
    *
    * Protobuf type {@code todo.v1.Todo}

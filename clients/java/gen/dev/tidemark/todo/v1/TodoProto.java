@@ -32,6 +32,16 @@ public final class TodoProto extends com.google.protobuf.GeneratedFile {
     com.google.protobuf.GeneratedMessage.FieldAccessorTable
       internal_static_todo_v1_Todo_fieldAccessorTable;
   static final com.google.protobuf.Descriptors.Descriptor
+    internal_static_todo_v1_TodoList_descriptor;
+  static final 
+    com.google.protobuf.GeneratedMessage.FieldAccessorTable
+      internal_static_todo_v1_TodoList_fieldAccessorTable;
+  static final com.google.protobuf.Descriptors.Descriptor
+    internal_static_todo_v1_TodoList_MembersEntry_descriptor;
+  static final 
+    com.google.protobuf.GeneratedMessage.FieldAccessorTable
+      internal_static_todo_v1_TodoList_MembersEntry_fieldAccessorTable;
+  static final com.google.protobuf.Descriptors.Descriptor
     internal_static_todo_v1_Consistency_descriptor;
   static final 
     com.google.protobuf.GeneratedMessage.FieldAccessorTable
@@ -107,6 +117,56 @@ public final class TodoProto extends com.google.protobuf.GeneratedFile {
     com.google.protobuf.GeneratedMessage.FieldAccessorTable
       internal_static_todo_v1_WatchTodosRequest_fieldAccessorTable;
   static final com.google.protobuf.Descriptors.Descriptor
+    internal_static_todo_v1_GetTodoListRequest_descriptor;
+  static final 
+    com.google.protobuf.GeneratedMessage.FieldAccessorTable
+      internal_static_todo_v1_GetTodoListRequest_fieldAccessorTable;
+  static final com.google.protobuf.Descriptors.Descriptor
+    internal_static_todo_v1_GetTodoListResponse_descriptor;
+  static final 
+    com.google.protobuf.GeneratedMessage.FieldAccessorTable
+      internal_static_todo_v1_GetTodoListResponse_fieldAccessorTable;
+  static final com.google.protobuf.Descriptors.Descriptor
+    internal_static_todo_v1_ListTodoListsRequest_descriptor;
+  static final 
+    com.google.protobuf.GeneratedMessage.FieldAccessorTable
+      internal_static_todo_v1_ListTodoListsRequest_fieldAccessorTable;
+  static final com.google.protobuf.Descriptors.Descriptor
+    internal_static_todo_v1_ListTodoListsResponse_descriptor;
+  static final 
+    com.google.protobuf.GeneratedMessage.FieldAccessorTable
+      internal_static_todo_v1_ListTodoListsResponse_fieldAccessorTable;
+  static final com.google.protobuf.Descriptors.Descriptor
+    internal_static_todo_v1_CreateTodoListRequest_descriptor;
+  static final 
+    com.google.protobuf.GeneratedMessage.FieldAccessorTable
+      internal_static_todo_v1_CreateTodoListRequest_fieldAccessorTable;
+  static final com.google.protobuf.Descriptors.Descriptor
+    internal_static_todo_v1_CreateTodoListResponse_descriptor;
+  static final 
+    com.google.protobuf.GeneratedMessage.FieldAccessorTable
+      internal_static_todo_v1_CreateTodoListResponse_fieldAccessorTable;
+  static final com.google.protobuf.Descriptors.Descriptor
+    internal_static_todo_v1_UpdateTodoListRequest_descriptor;
+  static final 
+    com.google.protobuf.GeneratedMessage.FieldAccessorTable
+      internal_static_todo_v1_UpdateTodoListRequest_fieldAccessorTable;
+  static final com.google.protobuf.Descriptors.Descriptor
+    internal_static_todo_v1_UpdateTodoListResponse_descriptor;
+  static final 
+    com.google.protobuf.GeneratedMessage.FieldAccessorTable
+      internal_static_todo_v1_UpdateTodoListResponse_fieldAccessorTable;
+  static final com.google.protobuf.Descriptors.Descriptor
+    internal_static_todo_v1_DeleteTodoListRequest_descriptor;
+  static final 
+    com.google.protobuf.GeneratedMessage.FieldAccessorTable
+      internal_static_todo_v1_DeleteTodoListRequest_fieldAccessorTable;
+  static final com.google.protobuf.Descriptors.Descriptor
+    internal_static_todo_v1_DeleteTodoListResponse_descriptor;
+  static final 
+    com.google.protobuf.GeneratedMessage.FieldAccessorTable
+      internal_static_todo_v1_DeleteTodoListResponse_fieldAccessorTable;
+  static final com.google.protobuf.Descriptors.Descriptor
     internal_static_todo_v1_WatchTodosResponse_descriptor;
   static final 
     com.google.protobuf.GeneratedMessage.FieldAccessorTable
@@ -154,110 +214,162 @@ public final class TodoProto extends com.google.protobuf.GeneratedFile {
       "E_COMPLETED\020\002\"s\n\010Priority\022\030\n\024PRIORITY_UN" +
       "SPECIFIED\020\000\022\020\n\014PRIORITY_LOW\020\001\022\023\n\017PRIORIT" +
       "Y_NORMAL\020\002\022\021\n\rPRIORITY_HIGH\020\003\022\023\n\017PRIORIT" +
-      "Y_URGENT\020\004\"\210\002\n\013Consistency\022+\n\020minimize_l" +
-      "atency\030\001 \001(\010H\000R\017minimizeLatency\022@\n\rmax_s" +
-      "taleness\030\002 \001(\0132\031.google.protobuf.Duratio" +
-      "nH\000R\014maxStaleness\022+\n\021at_least_as_fresh\030\003" +
-      " \001(\tH\000R\016atLeastAsFresh\022+\n\020fully_consiste" +
-      "nt\030\004 \001(\010H\000R\017fullyConsistent\022!\n\013cached_on" +
-      "ly\030\005 \001(\010H\000R\ncachedOnlyB\r\n\013requirement\"\243\001" +
-      "\n\010ReadInfo\022\024\n\005token\030\001 \001(\tR\005token\022\'\n\006sour" +
-      "ce\030\002 \001(\0162\017.todo.v1.SourceR\006source\022B\n\017sta" +
-      "leness_bound\030\003 \001(\0132\031.google.protobuf.Dur" +
-      "ationR\016stalenessBound\022\024\n\005stale\030\004 \001(\010R\005st" +
-      "ale\"\\\n\016GetTodoRequest\022\022\n\004name\030\001 \001(\tR\004nam" +
-      "e\0226\n\013consistency\030\002 \001(\0132\024.todo.v1.Consist" +
-      "encyR\013consistency\"[\n\017GetTodoResponse\022!\n\004" +
-      "todo\030\001 \001(\0132\r.todo.v1.TodoR\004todo\022%\n\004read\030" +
-      "\002 \001(\0132\021.todo.v1.ReadInfoR\004read\"d\n\024BatchG" +
-      "etTodosRequest\022\024\n\005names\030\001 \003(\tR\005names\0226\n\013" +
-      "consistency\030\002 \001(\0132\024.todo.v1.ConsistencyR" +
-      "\013consistency\"\235\001\n\025BatchGetTodosResponse\022#" +
-      "\n\005todos\030\001 \003(\0132\r.todo.v1.TodoR\005todos\022\030\n\007m" +
-      "issing\030\002 \003(\tR\007missing\022%\n\004read\030\003 \001(\0132\021.to" +
-      "do.v1.ReadInfoR\004read\022\036\n\nunreadable\030\004 \003(\t" +
-      "R\nunreadable\"\321\001\n\020ListTodosRequest\022\026\n\006par" +
-      "ent\030\001 \001(\tR\006parent\022\033\n\tpage_size\030\002 \001(\005R\010pa" +
-      "geSize\022\035\n\npage_token\030\003 \001(\tR\tpageToken\022\026\n" +
-      "\006filter\030\004 \001(\tR\006filter\022\031\n\010order_by\030\005 \001(\tR" +
-      "\007orderBy\0226\n\013consistency\030\006 \001(\0132\024.todo.v1." +
-      "ConsistencyR\013consistency\"\247\001\n\021ListTodosRe" +
-      "sponse\022#\n\005todos\030\001 \003(\0132\r.todo.v1.TodoR\005to" +
-      "dos\022&\n\017next_page_token\030\002 \001(\tR\rnextPageTo" +
-      "ken\022%\n\004read\030\003 \001(\0132\021.todo.v1.ReadInfoR\004re" +
-      "ad\022\036\n\nunreadable\030\004 \003(\tR\nunreadable\"\206\001\n\021C" +
-      "reateTodoRequest\022\026\n\006parent\030\001 \001(\tR\006parent" +
-      "\022!\n\004todo\030\002 \001(\0132\r.todo.v1.TodoR\004todo\022\027\n\007t" +
-      "odo_id\030\003 \001(\tR\006todoId\022\035\n\nrequest_id\030\004 \001(\t" +
-      "R\trequestId\"M\n\022CreateTodoResponse\022!\n\004tod" +
-      "o\030\001 \001(\0132\r.todo.v1.TodoR\004todo\022\024\n\005token\030\002 " +
-      "\001(\tR\005token\"\267\001\n\021UpdateTodoRequest\022!\n\004todo" +
-      "\030\001 \001(\0132\r.todo.v1.TodoR\004todo\022;\n\013update_ma" +
-      "sk\030\002 \001(\0132\032.google.protobuf.FieldMaskR\nup" +
-      "dateMask\022#\n\rallow_missing\030\003 \001(\010R\014allowMi" +
-      "ssing\022\035\n\nrequest_id\030\004 \001(\tR\trequestId\"M\n\022" +
-      "UpdateTodoResponse\022!\n\004todo\030\001 \001(\0132\r.todo." +
-      "v1.TodoR\004todo\022\024\n\005token\030\002 \001(\tR\005token\"`\n\021D" +
-      "eleteTodoRequest\022\022\n\004name\030\001 \001(\tR\004name\022\022\n\004" +
-      "etag\030\002 \001(\tR\004etag\022#\n\rallow_missing\030\003 \001(\010R" +
-      "\014allowMissing\"*\n\022DeleteTodoResponse\022\024\n\005t" +
-      "oken\030\001 \001(\tR\005token\"\315\001\n\021WatchTodosRequest\022" +
-      "\026\n\006parent\030\001 \001(\tR\006parent\022\024\n\005names\030\002 \003(\tR\005" +
-      "names\022\026\n\005after\030\003 \001(\tH\000R\005after\022!\n\014include" +
-      "_todo\030\004 \001(\010R\013includeTodo\022F\n\021progress_int" +
-      "erval\030\005 \001(\0132\031.google.protobuf.DurationR\020" +
-      "progressIntervalB\007\n\005start\"\305\001\n\022WatchTodos" +
-      "Response\022\024\n\005token\030\001 \001(\tR\005token\022-\n\006change" +
-      "\030\002 \001(\0132\023.todo.v1.TodoChangeH\000R\006change\0224\n" +
-      "\010progress\030\003 \001(\0132\026.todo.v1.WatchProgressH" +
-      "\000R\010progress\022+\n\005reset\030\004 \001(\0132\023.todo.v1.Wat" +
-      "chResetH\000R\005resetB\007\n\005event\"\202\002\n\nTodoChange" +
-      "\022\022\n\004name\030\001 \001(\tR\004name\022,\n\004kind\030\002 \001(\0162\030.tod" +
-      "o.v1.TodoChange.KindR\004kind\022!\n\004todo\030\003 \001(\013" +
-      "2\r.todo.v1.TodoR\004todo\022;\n\013commit_time\030\004 \001" +
-      "(\0132\032.google.protobuf.TimestampR\ncommitTi" +
-      "me\"R\n\004Kind\022\024\n\020KIND_UNSPECIFIED\020\000\022\020\n\014KIND" +
-      "_CREATED\020\001\022\020\n\014KIND_UPDATED\020\002\022\020\n\014KIND_DEL" +
-      "ETED\020\003\"S\n\rWatchProgress\022B\n\017staleness_bou" +
-      "nd\030\001 \001(\0132\031.google.protobuf.DurationR\016sta" +
-      "lenessBound\"$\n\nWatchReset\022\026\n\006reason\030\001 \001(" +
-      "\tR\006reason*W\n\006Source\022\026\n\022SOURCE_UNSPECIFIE" +
-      "D\020\000\022\017\n\013SOURCE_NEAR\020\001\022\021\n\rSOURCE_SHARED\020\002\022" +
-      "\021\n\rSOURCE_ORIGIN\020\003*\360\005\n\013ErrorReason\022\034\n\030ER" +
-      "ROR_REASON_UNSPECIFIED\020\000\022\036\n\032ERROR_REASON" +
-      "_FIELD_INVALID\020\001\022\037\n\033ERROR_REASON_FILTER_" +
-      "INVALID\020\002\022#\n\037ERROR_REASON_PAGE_TOKEN_INV" +
-      "ALID\020\003\022\036\n\032ERROR_REASON_TOKEN_INVALID\020\004\022\036" +
-      "\n\032ERROR_REASON_TOKEN_FOREIGN\020\005\022\037\n\033ERROR_" +
-      "REASON_TODO_NOT_FOUND\020\006\022$\n ERROR_REASON_" +
-      "TODO_ALREADY_EXISTS\020\007\022\036\n\032ERROR_REASON_ET" +
-      "AG_MISMATCH\020\010\022 \n\034ERROR_REASON_TODO_UNREA" +
-      "DABLE\020\t\022#\n\037ERROR_REASON_ORIGIN_UNAVAILAB" +
-      "LE\020\n\022 \n\034ERROR_REASON_CACHE_ONLY_MISS\020\013\022\031" +
-      "\n\025ERROR_REASON_DRAINING\020\014\022\033\n\027ERROR_REASO" +
-      "N_OVERLOADED\020\r\022\"\n\036ERROR_REASON_MESSAGE_T" +
-      "OO_LARGE\020\016\022\"\n\036ERROR_REASON_DEADLINE_EXCE" +
-      "EDED\020\017\022&\n\"ERROR_REASON_WRITE_OUTCOME_UNK" +
-      "NOWN\020\020\022\037\n\033ERROR_REASON_ORIGIN_REFUSED\020\021\022" +
-      "!\n\035ERROR_REASON_ORIGIN_FORBIDDEN\020\022\022\034\n\030ER" +
-      "ROR_REASON_ORIGIN_FULL\020\023\022\037\n\033ERROR_REASON" +
-      "_CALLER_UNKNOWN\020\024\022\"\n\036ERROR_REASON_PERMIS" +
-      "SION_DENIED\020\0252\375\003\n\013TodoService\022<\n\007GetTodo" +
-      "\022\027.todo.v1.GetTodoRequest\032\030.todo.v1.GetT" +
-      "odoResponse\022N\n\rBatchGetTodos\022\035.todo.v1.B" +
-      "atchGetTodosRequest\032\036.todo.v1.BatchGetTo" +
-      "dosResponse\022B\n\tListTodos\022\031.todo.v1.ListT" +
-      "odosRequest\032\032.todo.v1.ListTodosResponse\022" +
-      "E\n\nCreateTodo\022\032.todo.v1.CreateTodoReques" +
-      "t\032\033.todo.v1.CreateTodoResponse\022E\n\nUpdate" +
-      "Todo\022\032.todo.v1.UpdateTodoRequest\032\033.todo." +
-      "v1.UpdateTodoResponse\022E\n\nDeleteTodo\022\032.to" +
-      "do.v1.DeleteTodoRequest\032\033.todo.v1.Delete" +
-      "TodoResponse\022G\n\nWatchTodos\022\032.todo.v1.Wat" +
-      "chTodosRequest\032\033.todo.v1.WatchTodosRespo" +
-      "nse0\001BO\n\024dev.tidemark.todo.v1B\tTodoProto" +
-      "P\001Z*tidemark.dev/clients/go/gen/todo/v1;" +
-      "todov1b\006proto3"
+      "Y_URGENT\020\004\"\307\002\n\010TodoList\022\022\n\004name\030\001 \001(\tR\004n" +
+      "ame\022\024\n\005title\030\002 \001(\tR\005title\0228\n\007members\030\003 \003" +
+      "(\0132\036.todo.v1.TodoList.MembersEntryR\007memb" +
+      "ers\022;\n\013create_time\030\004 \001(\0132\032.google.protob" +
+      "uf.TimestampR\ncreateTime\022;\n\013update_time\030" +
+      "\005 \001(\0132\032.google.protobuf.TimestampR\nupdat" +
+      "eTime\022\022\n\004etag\030\006 \001(\tR\004etag\032I\n\014MembersEntr" +
+      "y\022\020\n\003key\030\001 \001(\tR\003key\022#\n\005value\030\002 \001(\0162\r.tod" +
+      "o.v1.RoleR\005value:\0028\001\"\210\002\n\013Consistency\022+\n\020" +
+      "minimize_latency\030\001 \001(\010H\000R\017minimizeLatenc" +
+      "y\022@\n\rmax_staleness\030\002 \001(\0132\031.google.protob" +
+      "uf.DurationH\000R\014maxStaleness\022+\n\021at_least_" +
+      "as_fresh\030\003 \001(\tH\000R\016atLeastAsFresh\022+\n\020full" +
+      "y_consistent\030\004 \001(\010H\000R\017fullyConsistent\022!\n" +
+      "\013cached_only\030\005 \001(\010H\000R\ncachedOnlyB\r\n\013requ" +
+      "irement\"\243\001\n\010ReadInfo\022\024\n\005token\030\001 \001(\tR\005tok" +
+      "en\022\'\n\006source\030\002 \001(\0162\017.todo.v1.SourceR\006sou" +
+      "rce\022B\n\017staleness_bound\030\003 \001(\0132\031.google.pr" +
+      "otobuf.DurationR\016stalenessBound\022\024\n\005stale" +
+      "\030\004 \001(\010R\005stale\"\\\n\016GetTodoRequest\022\022\n\004name\030" +
+      "\001 \001(\tR\004name\0226\n\013consistency\030\002 \001(\0132\024.todo." +
+      "v1.ConsistencyR\013consistency\"[\n\017GetTodoRe" +
+      "sponse\022!\n\004todo\030\001 \001(\0132\r.todo.v1.TodoR\004tod" +
+      "o\022%\n\004read\030\002 \001(\0132\021.todo.v1.ReadInfoR\004read" +
+      "\"d\n\024BatchGetTodosRequest\022\024\n\005names\030\001 \003(\tR" +
+      "\005names\0226\n\013consistency\030\002 \001(\0132\024.todo.v1.Co" +
+      "nsistencyR\013consistency\"\235\001\n\025BatchGetTodos" +
+      "Response\022#\n\005todos\030\001 \003(\0132\r.todo.v1.TodoR\005" +
+      "todos\022\030\n\007missing\030\002 \003(\tR\007missing\022%\n\004read\030" +
+      "\003 \001(\0132\021.todo.v1.ReadInfoR\004read\022\036\n\nunread" +
+      "able\030\004 \003(\tR\nunreadable\"\321\001\n\020ListTodosRequ" +
+      "est\022\026\n\006parent\030\001 \001(\tR\006parent\022\033\n\tpage_size" +
+      "\030\002 \001(\005R\010pageSize\022\035\n\npage_token\030\003 \001(\tR\tpa" +
+      "geToken\022\026\n\006filter\030\004 \001(\tR\006filter\022\031\n\010order" +
+      "_by\030\005 \001(\tR\007orderBy\0226\n\013consistency\030\006 \001(\0132" +
+      "\024.todo.v1.ConsistencyR\013consistency\"\247\001\n\021L" +
+      "istTodosResponse\022#\n\005todos\030\001 \003(\0132\r.todo.v" +
+      "1.TodoR\005todos\022&\n\017next_page_token\030\002 \001(\tR\r" +
+      "nextPageToken\022%\n\004read\030\003 \001(\0132\021.todo.v1.Re" +
+      "adInfoR\004read\022\036\n\nunreadable\030\004 \003(\tR\nunread" +
+      "able\"\206\001\n\021CreateTodoRequest\022\026\n\006parent\030\001 \001" +
+      "(\tR\006parent\022!\n\004todo\030\002 \001(\0132\r.todo.v1.TodoR" +
+      "\004todo\022\027\n\007todo_id\030\003 \001(\tR\006todoId\022\035\n\nreques" +
+      "t_id\030\004 \001(\tR\trequestId\"M\n\022CreateTodoRespo" +
+      "nse\022!\n\004todo\030\001 \001(\0132\r.todo.v1.TodoR\004todo\022\024" +
+      "\n\005token\030\002 \001(\tR\005token\"\267\001\n\021UpdateTodoReque" +
+      "st\022!\n\004todo\030\001 \001(\0132\r.todo.v1.TodoR\004todo\022;\n" +
+      "\013update_mask\030\002 \001(\0132\032.google.protobuf.Fie" +
+      "ldMaskR\nupdateMask\022#\n\rallow_missing\030\003 \001(" +
+      "\010R\014allowMissing\022\035\n\nrequest_id\030\004 \001(\tR\treq" +
+      "uestId\"M\n\022UpdateTodoResponse\022!\n\004todo\030\001 \001" +
+      "(\0132\r.todo.v1.TodoR\004todo\022\024\n\005token\030\002 \001(\tR\005" +
+      "token\"`\n\021DeleteTodoRequest\022\022\n\004name\030\001 \001(\t" +
+      "R\004name\022\022\n\004etag\030\002 \001(\tR\004etag\022#\n\rallow_miss" +
+      "ing\030\003 \001(\010R\014allowMissing\"*\n\022DeleteTodoRes" +
+      "ponse\022\024\n\005token\030\001 \001(\tR\005token\"\315\001\n\021WatchTod" +
+      "osRequest\022\026\n\006parent\030\001 \001(\tR\006parent\022\024\n\005nam" +
+      "es\030\002 \003(\tR\005names\022\026\n\005after\030\003 \001(\tH\000R\005after\022" +
+      "!\n\014include_todo\030\004 \001(\010R\013includeTodo\022F\n\021pr" +
+      "ogress_interval\030\005 \001(\0132\031.google.protobuf." +
+      "DurationR\020progressIntervalB\007\n\005start\"`\n\022G" +
+      "etTodoListRequest\022\022\n\004name\030\001 \001(\tR\004name\0226\n" +
+      "\013consistency\030\002 \001(\0132\024.todo.v1.Consistency" +
+      "R\013consistency\"l\n\023GetTodoListResponse\022.\n\t" +
+      "todo_list\030\001 \001(\0132\021.todo.v1.TodoListR\010todo" +
+      "List\022%\n\004read\030\002 \001(\0132\021.todo.v1.ReadInfoR\004r" +
+      "ead\"\212\001\n\024ListTodoListsRequest\022\033\n\tpage_siz" +
+      "e\030\001 \001(\005R\010pageSize\022\035\n\npage_token\030\002 \001(\tR\tp" +
+      "ageToken\0226\n\013consistency\030\003 \001(\0132\024.todo.v1." +
+      "ConsistencyR\013consistency\"\270\001\n\025ListTodoLis" +
+      "tsResponse\0220\n\ntodo_lists\030\001 \003(\0132\021.todo.v1" +
+      ".TodoListR\ttodoLists\022&\n\017next_page_token\030" +
+      "\002 \001(\tR\rnextPageToken\022%\n\004read\030\003 \001(\0132\021.tod" +
+      "o.v1.ReadInfoR\004read\022\036\n\nunreadable\030\004 \003(\tR" +
+      "\nunreadable\"\210\001\n\025CreateTodoListRequest\022.\n" +
+      "\ttodo_list\030\001 \001(\0132\021.todo.v1.TodoListR\010tod" +
+      "oList\022 \n\014todo_list_id\030\002 \001(\tR\ntodoListId\022" +
+      "\035\n\nrequest_id\030\003 \001(\tR\trequestId\"^\n\026Create" +
+      "TodoListResponse\022.\n\ttodo_list\030\001 \001(\0132\021.to" +
+      "do.v1.TodoListR\010todoList\022\024\n\005token\030\002 \001(\tR" +
+      "\005token\"\204\001\n\025UpdateTodoListRequest\022.\n\ttodo" +
+      "_list\030\001 \001(\0132\021.todo.v1.TodoListR\010todoList" +
+      "\022;\n\013update_mask\030\002 \001(\0132\032.google.protobuf." +
+      "FieldMaskR\nupdateMask\"^\n\026UpdateTodoListR" +
+      "esponse\022.\n\ttodo_list\030\001 \001(\0132\021.todo.v1.Tod" +
+      "oListR\010todoList\022\024\n\005token\030\002 \001(\tR\005token\"U\n" +
+      "\025DeleteTodoListRequest\022\022\n\004name\030\001 \001(\tR\004na" +
+      "me\022\022\n\004etag\030\002 \001(\tR\004etag\022\024\n\005force\030\003 \001(\010R\005f" +
+      "orce\".\n\026DeleteTodoListResponse\022\024\n\005token\030" +
+      "\001 \001(\tR\005token\"\305\001\n\022WatchTodosResponse\022\024\n\005t" +
+      "oken\030\001 \001(\tR\005token\022-\n\006change\030\002 \001(\0132\023.todo" +
+      ".v1.TodoChangeH\000R\006change\0224\n\010progress\030\003 \001" +
+      "(\0132\026.todo.v1.WatchProgressH\000R\010progress\022+" +
+      "\n\005reset\030\004 \001(\0132\023.todo.v1.WatchResetH\000R\005re" +
+      "setB\007\n\005event\"\202\002\n\nTodoChange\022\022\n\004name\030\001 \001(" +
+      "\tR\004name\022,\n\004kind\030\002 \001(\0162\030.todo.v1.TodoChan" +
+      "ge.KindR\004kind\022!\n\004todo\030\003 \001(\0132\r.todo.v1.To" +
+      "doR\004todo\022;\n\013commit_time\030\004 \001(\0132\032.google.p" +
+      "rotobuf.TimestampR\ncommitTime\"R\n\004Kind\022\024\n" +
+      "\020KIND_UNSPECIFIED\020\000\022\020\n\014KIND_CREATED\020\001\022\020\n" +
+      "\014KIND_UPDATED\020\002\022\020\n\014KIND_DELETED\020\003\"S\n\rWat" +
+      "chProgress\022B\n\017staleness_bound\030\001 \001(\0132\031.go" +
+      "ogle.protobuf.DurationR\016stalenessBound\"$" +
+      "\n\nWatchReset\022\026\n\006reason\030\001 \001(\tR\006reason*N\n\004" +
+      "Role\022\024\n\020ROLE_UNSPECIFIED\020\000\022\017\n\013ROLE_READE" +
+      "R\020\001\022\017\n\013ROLE_WRITER\020\002\022\016\n\nROLE_OWNER\020\003*W\n\006" +
+      "Source\022\026\n\022SOURCE_UNSPECIFIED\020\000\022\017\n\013SOURCE" +
+      "_NEAR\020\001\022\021\n\rSOURCE_SHARED\020\002\022\021\n\rSOURCE_ORI" +
+      "GIN\020\003*\372\006\n\013ErrorReason\022\034\n\030ERROR_REASON_UN" +
+      "SPECIFIED\020\000\022\036\n\032ERROR_REASON_FIELD_INVALI" +
+      "D\020\001\022\037\n\033ERROR_REASON_FILTER_INVALID\020\002\022#\n\037" +
+      "ERROR_REASON_PAGE_TOKEN_INVALID\020\003\022\036\n\032ERR" +
+      "OR_REASON_TOKEN_INVALID\020\004\022\036\n\032ERROR_REASO" +
+      "N_TOKEN_FOREIGN\020\005\022\037\n\033ERROR_REASON_TODO_N" +
+      "OT_FOUND\020\006\022$\n ERROR_REASON_TODO_ALREADY_" +
+      "EXISTS\020\007\022\036\n\032ERROR_REASON_ETAG_MISMATCH\020\010" +
+      "\022 \n\034ERROR_REASON_TODO_UNREADABLE\020\t\022#\n\037ER" +
+      "ROR_REASON_ORIGIN_UNAVAILABLE\020\n\022 \n\034ERROR" +
+      "_REASON_CACHE_ONLY_MISS\020\013\022\031\n\025ERROR_REASO" +
+      "N_DRAINING\020\014\022\033\n\027ERROR_REASON_OVERLOADED\020" +
+      "\r\022\"\n\036ERROR_REASON_MESSAGE_TOO_LARGE\020\016\022\"\n" +
+      "\036ERROR_REASON_DEADLINE_EXCEEDED\020\017\022&\n\"ERR" +
+      "OR_REASON_WRITE_OUTCOME_UNKNOWN\020\020\022\037\n\033ERR" +
+      "OR_REASON_ORIGIN_REFUSED\020\021\022!\n\035ERROR_REAS" +
+      "ON_ORIGIN_FORBIDDEN\020\022\022\034\n\030ERROR_REASON_OR" +
+      "IGIN_FULL\020\023\022\037\n\033ERROR_REASON_CALLER_UNKNO" +
+      "WN\020\024\022\"\n\036ERROR_REASON_PERMISSION_DENIED\020\025" +
+      "\022\037\n\033ERROR_REASON_LIST_NOT_FOUND\020\026\022$\n ERR" +
+      "OR_REASON_LIST_ALREADY_EXISTS\020\027\022\037\n\033ERROR" +
+      "_REASON_LIST_NOT_EMPTY\020\030\022 \n\034ERROR_REASON" +
+      "_LIST_UNREADABLE\020\0312\220\007\n\013TodoService\022<\n\007Ge" +
+      "tTodo\022\027.todo.v1.GetTodoRequest\032\030.todo.v1" +
+      ".GetTodoResponse\022N\n\rBatchGetTodos\022\035.todo" +
+      ".v1.BatchGetTodosRequest\032\036.todo.v1.Batch" +
+      "GetTodosResponse\022B\n\tListTodos\022\031.todo.v1." +
+      "ListTodosRequest\032\032.todo.v1.ListTodosResp" +
+      "onse\022E\n\nCreateTodo\022\032.todo.v1.CreateTodoR" +
+      "equest\032\033.todo.v1.CreateTodoResponse\022E\n\nU" +
+      "pdateTodo\022\032.todo.v1.UpdateTodoRequest\032\033." +
+      "todo.v1.UpdateTodoResponse\022E\n\nDeleteTodo" +
+      "\022\032.todo.v1.DeleteTodoRequest\032\033.todo.v1.D" +
+      "eleteTodoResponse\022G\n\nWatchTodos\022\032.todo.v" +
+      "1.WatchTodosRequest\032\033.todo.v1.WatchTodos" +
+      "Response0\001\022H\n\013GetTodoList\022\033.todo.v1.GetT" +
+      "odoListRequest\032\034.todo.v1.GetTodoListResp" +
+      "onse\022N\n\rListTodoLists\022\035.todo.v1.ListTodo" +
+      "ListsRequest\032\036.todo.v1.ListTodoListsResp" +
+      "onse\022Q\n\016CreateTodoList\022\036.todo.v1.CreateT" +
+      "odoListRequest\032\037.todo.v1.CreateTodoListR" +
+      "esponse\022Q\n\016UpdateTodoList\022\036.todo.v1.Upda" +
+      "teTodoListRequest\032\037.todo.v1.UpdateTodoLi" +
+      "stResponse\022Q\n\016DeleteTodoList\022\036.todo.v1.D" +
+      "eleteTodoListRequest\032\037.todo.v1.DeleteTod" +
+      "oListResponseBO\n\024dev.tidemark.todo.v1B\tT" +
+      "odoProtoP\001Z*tidemark.dev/clients/go/gen/" +
+      "todo/v1;todov1b\006proto3"
     };
     descriptor = com.google.protobuf.Descriptors.FileDescriptor
       .internalBuildGeneratedFileFrom(descriptorData,
@@ -272,116 +384,188 @@ public final class TodoProto extends com.google.protobuf.GeneratedFile {
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_todo_v1_Todo_descriptor,
         new java.lang.String[] { "Name", "Title", "Notes", "State", "Priority", "Labels", "DueTime", "CreateTime", "UpdateTime", "CompleteTime", "Etag", });
-    internal_static_todo_v1_Consistency_descriptor =
+    internal_static_todo_v1_TodoList_descriptor =
       getDescriptor().getMessageType(1);
+    internal_static_todo_v1_TodoList_fieldAccessorTable = new
+      com.google.protobuf.GeneratedMessage.FieldAccessorTable(
+        internal_static_todo_v1_TodoList_descriptor,
+        new java.lang.String[] { "Name", "Title", "Members", "CreateTime", "UpdateTime", "Etag", });
+    internal_static_todo_v1_TodoList_MembersEntry_descriptor =
+      internal_static_todo_v1_TodoList_descriptor.getNestedType(0);
+    internal_static_todo_v1_TodoList_MembersEntry_fieldAccessorTable = new
+      com.google.protobuf.GeneratedMessage.FieldAccessorTable(
+        internal_static_todo_v1_TodoList_MembersEntry_descriptor,
+        new java.lang.String[] { "Key", "Value", });
+    internal_static_todo_v1_Consistency_descriptor =
+      getDescriptor().getMessageType(2);
     internal_static_todo_v1_Consistency_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_todo_v1_Consistency_descriptor,
         new java.lang.String[] { "MinimizeLatency", "MaxStaleness", "AtLeastAsFresh", "FullyConsistent", "CachedOnly", "Requirement", });
     internal_static_todo_v1_ReadInfo_descriptor =
-      getDescriptor().getMessageType(2);
+      getDescriptor().getMessageType(3);
     internal_static_todo_v1_ReadInfo_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_todo_v1_ReadInfo_descriptor,
         new java.lang.String[] { "Token", "Source", "StalenessBound", "Stale", });
     internal_static_todo_v1_GetTodoRequest_descriptor =
-      getDescriptor().getMessageType(3);
+      getDescriptor().getMessageType(4);
     internal_static_todo_v1_GetTodoRequest_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_todo_v1_GetTodoRequest_descriptor,
         new java.lang.String[] { "Name", "Consistency", });
     internal_static_todo_v1_GetTodoResponse_descriptor =
-      getDescriptor().getMessageType(4);
+      getDescriptor().getMessageType(5);
     internal_static_todo_v1_GetTodoResponse_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_todo_v1_GetTodoResponse_descriptor,
         new java.lang.String[] { "Todo", "Read", });
     internal_static_todo_v1_BatchGetTodosRequest_descriptor =
-      getDescriptor().getMessageType(5);
+      getDescriptor().getMessageType(6);
     internal_static_todo_v1_BatchGetTodosRequest_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_todo_v1_BatchGetTodosRequest_descriptor,
         new java.lang.String[] { "Names", "Consistency", });
     internal_static_todo_v1_BatchGetTodosResponse_descriptor =
-      getDescriptor().getMessageType(6);
+      getDescriptor().getMessageType(7);
     internal_static_todo_v1_BatchGetTodosResponse_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_todo_v1_BatchGetTodosResponse_descriptor,
         new java.lang.String[] { "Todos", "Missing", "Read", "Unreadable", });
     internal_static_todo_v1_ListTodosRequest_descriptor =
-      getDescriptor().getMessageType(7);
+      getDescriptor().getMessageType(8);
     internal_static_todo_v1_ListTodosRequest_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_todo_v1_ListTodosRequest_descriptor,
         new java.lang.String[] { "Parent", "PageSize", "PageToken", "Filter", "OrderBy", "Consistency", });
     internal_static_todo_v1_ListTodosResponse_descriptor =
-      getDescriptor().getMessageType(8);
+      getDescriptor().getMessageType(9);
     internal_static_todo_v1_ListTodosResponse_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_todo_v1_ListTodosResponse_descriptor,
         new java.lang.String[] { "Todos", "NextPageToken", "Read", "Unreadable", });
     internal_static_todo_v1_CreateTodoRequest_descriptor =
-      getDescriptor().getMessageType(9);
+      getDescriptor().getMessageType(10);
     internal_static_todo_v1_CreateTodoRequest_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_todo_v1_CreateTodoRequest_descriptor,
         new java.lang.String[] { "Parent", "Todo", "TodoId", "RequestId", });
     internal_static_todo_v1_CreateTodoResponse_descriptor =
-      getDescriptor().getMessageType(10);
+      getDescriptor().getMessageType(11);
     internal_static_todo_v1_CreateTodoResponse_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_todo_v1_CreateTodoResponse_descriptor,
         new java.lang.String[] { "Todo", "Token", });
     internal_static_todo_v1_UpdateTodoRequest_descriptor =
-      getDescriptor().getMessageType(11);
+      getDescriptor().getMessageType(12);
     internal_static_todo_v1_UpdateTodoRequest_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_todo_v1_UpdateTodoRequest_descriptor,
         new java.lang.String[] { "Todo", "UpdateMask", "AllowMissing", "RequestId", });
     internal_static_todo_v1_UpdateTodoResponse_descriptor =
-      getDescriptor().getMessageType(12);
+      getDescriptor().getMessageType(13);
     internal_static_todo_v1_UpdateTodoResponse_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_todo_v1_UpdateTodoResponse_descriptor,
         new java.lang.String[] { "Todo", "Token", });
     internal_static_todo_v1_DeleteTodoRequest_descriptor =
-      getDescriptor().getMessageType(13);
+      getDescriptor().getMessageType(14);
     internal_static_todo_v1_DeleteTodoRequest_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_todo_v1_DeleteTodoRequest_descriptor,
         new java.lang.String[] { "Name", "Etag", "AllowMissing", });
     internal_static_todo_v1_DeleteTodoResponse_descriptor =
-      getDescriptor().getMessageType(14);
+      getDescriptor().getMessageType(15);
     internal_static_todo_v1_DeleteTodoResponse_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_todo_v1_DeleteTodoResponse_descriptor,
         new java.lang.String[] { "Token", });
     internal_static_todo_v1_WatchTodosRequest_descriptor =
-      getDescriptor().getMessageType(15);
+      getDescriptor().getMessageType(16);
     internal_static_todo_v1_WatchTodosRequest_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_todo_v1_WatchTodosRequest_descriptor,
         new java.lang.String[] { "Parent", "Names", "After", "IncludeTodo", "ProgressInterval", "Start", });
+    internal_static_todo_v1_GetTodoListRequest_descriptor =
+      getDescriptor().getMessageType(17);
+    internal_static_todo_v1_GetTodoListRequest_fieldAccessorTable = new
+      com.google.protobuf.GeneratedMessage.FieldAccessorTable(
+        internal_static_todo_v1_GetTodoListRequest_descriptor,
+        new java.lang.String[] { "Name", "Consistency", });
+    internal_static_todo_v1_GetTodoListResponse_descriptor =
+      getDescriptor().getMessageType(18);
+    internal_static_todo_v1_GetTodoListResponse_fieldAccessorTable = new
+      com.google.protobuf.GeneratedMessage.FieldAccessorTable(
+        internal_static_todo_v1_GetTodoListResponse_descriptor,
+        new java.lang.String[] { "TodoList", "Read", });
+    internal_static_todo_v1_ListTodoListsRequest_descriptor =
+      getDescriptor().getMessageType(19);
+    internal_static_todo_v1_ListTodoListsRequest_fieldAccessorTable = new
+      com.google.protobuf.GeneratedMessage.FieldAccessorTable(
+        internal_static_todo_v1_ListTodoListsRequest_descriptor,
+        new java.lang.String[] { "PageSize", "PageToken", "Consistency", });
+    internal_static_todo_v1_ListTodoListsResponse_descriptor =
+      getDescriptor().getMessageType(20);
+    internal_static_todo_v1_ListTodoListsResponse_fieldAccessorTable = new
+      com.google.protobuf.GeneratedMessage.FieldAccessorTable(
+        internal_static_todo_v1_ListTodoListsResponse_descriptor,
+        new java.lang.String[] { "TodoLists", "NextPageToken", "Read", "Unreadable", });
+    internal_static_todo_v1_CreateTodoListRequest_descriptor =
+      getDescriptor().getMessageType(21);
+    internal_static_todo_v1_CreateTodoListRequest_fieldAccessorTable = new
+      com.google.protobuf.GeneratedMessage.FieldAccessorTable(
+        internal_static_todo_v1_CreateTodoListRequest_descriptor,
+        new java.lang.String[] { "TodoList", "TodoListId", "RequestId", });
+    internal_static_todo_v1_CreateTodoListResponse_descriptor =
+      getDescriptor().getMessageType(22);
+    internal_static_todo_v1_CreateTodoListResponse_fieldAccessorTable = new
+      com.google.protobuf.GeneratedMessage.FieldAccessorTable(
+        internal_static_todo_v1_CreateTodoListResponse_descriptor,
+        new java.lang.String[] { "TodoList", "Token", });
+    internal_static_todo_v1_UpdateTodoListRequest_descriptor =
+      getDescriptor().getMessageType(23);
+    internal_static_todo_v1_UpdateTodoListRequest_fieldAccessorTable = new
+      com.google.protobuf.GeneratedMessage.FieldAccessorTable(
+        internal_static_todo_v1_UpdateTodoListRequest_descriptor,
+        new java.lang.String[] { "TodoList", "UpdateMask", });
+    internal_static_todo_v1_UpdateTodoListResponse_descriptor =
+      getDescriptor().getMessageType(24);
+    internal_static_todo_v1_UpdateTodoListResponse_fieldAccessorTable = new
+      com.google.protobuf.GeneratedMessage.FieldAccessorTable(
+        internal_static_todo_v1_UpdateTodoListResponse_descriptor,
+        new java.lang.String[] { "TodoList", "Token", });
+    internal_static_todo_v1_DeleteTodoListRequest_descriptor =
+      getDescriptor().getMessageType(25);
+    internal_static_todo_v1_DeleteTodoListRequest_fieldAccessorTable = new
+      com.google.protobuf.GeneratedMessage.FieldAccessorTable(
+        internal_static_todo_v1_DeleteTodoListRequest_descriptor,
+        new java.lang.String[] { "Name", "Etag", "Force", });
+    internal_static_todo_v1_DeleteTodoListResponse_descriptor =
+      getDescriptor().getMessageType(26);
+    internal_static_todo_v1_DeleteTodoListResponse_fieldAccessorTable = new
+      com.google.protobuf.GeneratedMessage.FieldAccessorTable(
+        internal_static_todo_v1_DeleteTodoListResponse_descriptor,
+        new java.lang.String[] { "Token", });
     internal_static_todo_v1_WatchTodosResponse_descriptor =
-      getDescriptor().getMessageType(16);
+      getDescriptor().getMessageType(27);
     internal_static_todo_v1_WatchTodosResponse_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_todo_v1_WatchTodosResponse_descriptor,
         new java.lang.String[] { "Token", "Change", "Progress", "Reset", "Event", });
     internal_static_todo_v1_TodoChange_descriptor =
-      getDescriptor().getMessageType(17);
+      getDescriptor().getMessageType(28);
     internal_static_todo_v1_TodoChange_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_todo_v1_TodoChange_descriptor,
         new java.lang.String[] { "Name", "Kind", "Todo", "CommitTime", });
     internal_static_todo_v1_WatchProgress_descriptor =
-      getDescriptor().getMessageType(18);
+      getDescriptor().getMessageType(29);
     internal_static_todo_v1_WatchProgress_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_todo_v1_WatchProgress_descriptor,
         new java.lang.String[] { "StalenessBound", });
     internal_static_todo_v1_WatchReset_descriptor =
-      getDescriptor().getMessageType(19);
+      getDescriptor().getMessageType(30);
     internal_static_todo_v1_WatchReset_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_todo_v1_WatchReset_descriptor,

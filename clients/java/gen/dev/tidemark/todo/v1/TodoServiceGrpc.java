@@ -241,6 +241,161 @@ public final class TodoServiceGrpc {
     return getWatchTodosMethod;
   }
 
+  private static volatile io.grpc.MethodDescriptor<dev.tidemark.todo.v1.GetTodoListRequest,
+      dev.tidemark.todo.v1.GetTodoListResponse> getGetTodoListMethod;
+
+  @io.grpc.stub.annotations.RpcMethod(
+      fullMethodName = SERVICE_NAME + '/' + "GetTodoList",
+      requestType = dev.tidemark.todo.v1.GetTodoListRequest.class,
+      responseType = dev.tidemark.todo.v1.GetTodoListResponse.class,
+      methodType = io.grpc.MethodDescriptor.MethodType.UNARY)
+  public static io.grpc.MethodDescriptor<dev.tidemark.todo.v1.GetTodoListRequest,
+      dev.tidemark.todo.v1.GetTodoListResponse> getGetTodoListMethod() {
+    io.grpc.MethodDescriptor<dev.tidemark.todo.v1.GetTodoListRequest, dev.tidemark.todo.v1.GetTodoListResponse> getGetTodoListMethod;
+    if ((getGetTodoListMethod = TodoServiceGrpc.getGetTodoListMethod) == null) {
+      synchronized (TodoServiceGrpc.class) {
+        if ((getGetTodoListMethod = TodoServiceGrpc.getGetTodoListMethod) == null) {
+          TodoServiceGrpc.getGetTodoListMethod = getGetTodoListMethod =
+              io.grpc.MethodDescriptor.<dev.tidemark.todo.v1.GetTodoListRequest, dev.tidemark.todo.v1.GetTodoListResponse>newBuilder()
+              .setType(io.grpc.MethodDescriptor.MethodType.UNARY)
+              .setFullMethodName(generateFullMethodName(SERVICE_NAME, "GetTodoList"))
+              .setSampledToLocalTracing(true)
+              .setRequestMarshaller(io.grpc.protobuf.ProtoUtils.marshaller(
+                  dev.tidemark.todo.v1.GetTodoListRequest.getDefaultInstance()))
+              .setResponseMarshaller(io.grpc.protobuf.ProtoUtils.marshaller(
+                  dev.tidemark.todo.v1.GetTodoListResponse.getDefaultInstance()))
+              .setSchemaDescriptor(new TodoServiceMethodDescriptorSupplier("GetTodoList"))
+              .build();
+        }
+      }
+    }
+    return getGetTodoListMethod;
+  }
+
+  private static volatile io.grpc.MethodDescriptor<dev.tidemark.todo.v1.ListTodoListsRequest,
+      dev.tidemark.todo.v1.ListTodoListsResponse> getListTodoListsMethod;
+
+  @io.grpc.stub.annotations.RpcMethod(
+      fullMethodName = SERVICE_NAME + '/' + "ListTodoLists",
+      requestType = dev.tidemark.todo.v1.ListTodoListsRequest.class,
+      responseType = dev.tidemark.todo.v1.ListTodoListsResponse.class,
+      methodType = io.grpc.MethodDescriptor.MethodType.UNARY)
+  public static io.grpc.MethodDescriptor<dev.tidemark.todo.v1.ListTodoListsRequest,
+      dev.tidemark.todo.v1.ListTodoListsResponse> getListTodoListsMethod() {
+    io.grpc.MethodDescriptor<dev.tidemark.todo.v1.ListTodoListsRequest, dev.tidemark.todo.v1.ListTodoListsResponse> getListTodoListsMethod;
+    if ((getListTodoListsMethod = TodoServiceGrpc.getListTodoListsMethod) == null) {
+      synchronized (TodoServiceGrpc.class) {
+        if ((getListTodoListsMethod = TodoServiceGrpc.getListTodoListsMethod) == null) {
+          TodoServiceGrpc.getListTodoListsMethod = getListTodoListsMethod =
+              io.grpc.MethodDescriptor.<dev.tidemark.todo.v1.ListTodoListsRequest, dev.tidemark.todo.v1.ListTodoListsResponse>newBuilder()
+              .setType(io.grpc.MethodDescriptor.MethodType.UNARY)
+              .setFullMethodName(generateFullMethodName(SERVICE_NAME, "ListTodoLists"))
+              .setSampledToLocalTracing(true)
+              .setRequestMarshaller(io.grpc.protobuf.ProtoUtils.marshaller(
+                  dev.tidemark.todo.v1.ListTodoListsRequest.getDefaultInstance()))
+              .setResponseMarshaller(io.grpc.protobuf.ProtoUtils.marshaller(
+                  dev.tidemark.todo.v1.ListTodoListsResponse.getDefaultInstance()))
+              .setSchemaDescriptor(new TodoServiceMethodDescriptorSupplier("ListTodoLists"))
+              .build();
+        }
+      }
+    }
+    return getListTodoListsMethod;
+  }
+
+  private static volatile io.grpc.MethodDescriptor<dev.tidemark.todo.v1.CreateTodoListRequest,
+      dev.tidemark.todo.v1.CreateTodoListResponse> getCreateTodoListMethod;
+
+  @io.grpc.stub.annotations.RpcMethod(
+      fullMethodName = SERVICE_NAME + '/' + "CreateTodoList",
+      requestType = dev.tidemark.todo.v1.CreateTodoListRequest.class,
+      responseType = dev.tidemark.todo.v1.CreateTodoListResponse.class,
+      methodType = io.grpc.MethodDescriptor.MethodType.UNARY)
+  public static io.grpc.MethodDescriptor<dev.tidemark.todo.v1.CreateTodoListRequest,
+      dev.tidemark.todo.v1.CreateTodoListResponse> getCreateTodoListMethod() {
+    io.grpc.MethodDescriptor<dev.tidemark.todo.v1.CreateTodoListRequest, dev.tidemark.todo.v1.CreateTodoListResponse> getCreateTodoListMethod;
+    if ((getCreateTodoListMethod = TodoServiceGrpc.getCreateTodoListMethod) == null) {
+      synchronized (TodoServiceGrpc.class) {
+        if ((getCreateTodoListMethod = TodoServiceGrpc.getCreateTodoListMethod) == null) {
+          TodoServiceGrpc.getCreateTodoListMethod = getCreateTodoListMethod =
+              io.grpc.MethodDescriptor.<dev.tidemark.todo.v1.CreateTodoListRequest, dev.tidemark.todo.v1.CreateTodoListResponse>newBuilder()
+              .setType(io.grpc.MethodDescriptor.MethodType.UNARY)
+              .setFullMethodName(generateFullMethodName(SERVICE_NAME, "CreateTodoList"))
+              .setSampledToLocalTracing(true)
+              .setRequestMarshaller(io.grpc.protobuf.ProtoUtils.marshaller(
+                  dev.tidemark.todo.v1.CreateTodoListRequest.getDefaultInstance()))
+              .setResponseMarshaller(io.grpc.protobuf.ProtoUtils.marshaller(
+                  dev.tidemark.todo.v1.CreateTodoListResponse.getDefaultInstance()))
+              .setSchemaDescriptor(new TodoServiceMethodDescriptorSupplier("CreateTodoList"))
+              .build();
+        }
+      }
+    }
+    return getCreateTodoListMethod;
+  }
+
+  private static volatile io.grpc.MethodDescriptor<dev.tidemark.todo.v1.UpdateTodoListRequest,
+      dev.tidemark.todo.v1.UpdateTodoListResponse> getUpdateTodoListMethod;
+
+  @io.grpc.stub.annotations.RpcMethod(
+      fullMethodName = SERVICE_NAME + '/' + "UpdateTodoList",
+      requestType = dev.tidemark.todo.v1.UpdateTodoListRequest.class,
+      responseType = dev.tidemark.todo.v1.UpdateTodoListResponse.class,
+      methodType = io.grpc.MethodDescriptor.MethodType.UNARY)
+  public static io.grpc.MethodDescriptor<dev.tidemark.todo.v1.UpdateTodoListRequest,
+      dev.tidemark.todo.v1.UpdateTodoListResponse> getUpdateTodoListMethod() {
+    io.grpc.MethodDescriptor<dev.tidemark.todo.v1.UpdateTodoListRequest, dev.tidemark.todo.v1.UpdateTodoListResponse> getUpdateTodoListMethod;
+    if ((getUpdateTodoListMethod = TodoServiceGrpc.getUpdateTodoListMethod) == null) {
+      synchronized (TodoServiceGrpc.class) {
+        if ((getUpdateTodoListMethod = TodoServiceGrpc.getUpdateTodoListMethod) == null) {
+          TodoServiceGrpc.getUpdateTodoListMethod = getUpdateTodoListMethod =
+              io.grpc.MethodDescriptor.<dev.tidemark.todo.v1.UpdateTodoListRequest, dev.tidemark.todo.v1.UpdateTodoListResponse>newBuilder()
+              .setType(io.grpc.MethodDescriptor.MethodType.UNARY)
+              .setFullMethodName(generateFullMethodName(SERVICE_NAME, "UpdateTodoList"))
+              .setSampledToLocalTracing(true)
+              .setRequestMarshaller(io.grpc.protobuf.ProtoUtils.marshaller(
+                  dev.tidemark.todo.v1.UpdateTodoListRequest.getDefaultInstance()))
+              .setResponseMarshaller(io.grpc.protobuf.ProtoUtils.marshaller(
+                  dev.tidemark.todo.v1.UpdateTodoListResponse.getDefaultInstance()))
+              .setSchemaDescriptor(new TodoServiceMethodDescriptorSupplier("UpdateTodoList"))
+              .build();
+        }
+      }
+    }
+    return getUpdateTodoListMethod;
+  }
+
+  private static volatile io.grpc.MethodDescriptor<dev.tidemark.todo.v1.DeleteTodoListRequest,
+      dev.tidemark.todo.v1.DeleteTodoListResponse> getDeleteTodoListMethod;
+
+  @io.grpc.stub.annotations.RpcMethod(
+      fullMethodName = SERVICE_NAME + '/' + "DeleteTodoList",
+      requestType = dev.tidemark.todo.v1.DeleteTodoListRequest.class,
+      responseType = dev.tidemark.todo.v1.DeleteTodoListResponse.class,
+      methodType = io.grpc.MethodDescriptor.MethodType.UNARY)
+  public static io.grpc.MethodDescriptor<dev.tidemark.todo.v1.DeleteTodoListRequest,
+      dev.tidemark.todo.v1.DeleteTodoListResponse> getDeleteTodoListMethod() {
+    io.grpc.MethodDescriptor<dev.tidemark.todo.v1.DeleteTodoListRequest, dev.tidemark.todo.v1.DeleteTodoListResponse> getDeleteTodoListMethod;
+    if ((getDeleteTodoListMethod = TodoServiceGrpc.getDeleteTodoListMethod) == null) {
+      synchronized (TodoServiceGrpc.class) {
+        if ((getDeleteTodoListMethod = TodoServiceGrpc.getDeleteTodoListMethod) == null) {
+          TodoServiceGrpc.getDeleteTodoListMethod = getDeleteTodoListMethod =
+              io.grpc.MethodDescriptor.<dev.tidemark.todo.v1.DeleteTodoListRequest, dev.tidemark.todo.v1.DeleteTodoListResponse>newBuilder()
+              .setType(io.grpc.MethodDescriptor.MethodType.UNARY)
+              .setFullMethodName(generateFullMethodName(SERVICE_NAME, "DeleteTodoList"))
+              .setSampledToLocalTracing(true)
+              .setRequestMarshaller(io.grpc.protobuf.ProtoUtils.marshaller(
+                  dev.tidemark.todo.v1.DeleteTodoListRequest.getDefaultInstance()))
+              .setResponseMarshaller(io.grpc.protobuf.ProtoUtils.marshaller(
+                  dev.tidemark.todo.v1.DeleteTodoListResponse.getDefaultInstance()))
+              .setSchemaDescriptor(new TodoServiceMethodDescriptorSupplier("DeleteTodoList"))
+              .build();
+        }
+      }
+    }
+    return getDeleteTodoListMethod;
+  }
+
   /**
    * Creates a new async stub that supports all call types for the service
    */
@@ -394,6 +549,60 @@ public final class TodoServiceGrpc {
         io.grpc.stub.StreamObserver<dev.tidemark.todo.v1.WatchTodosResponse> responseObserver) {
       io.grpc.stub.ServerCalls.asyncUnimplementedUnaryCall(getWatchTodosMethod(), responseObserver);
     }
+
+    /**
+     * <pre>
+     * Reads one list. Without authentication a list exists as soon as it contains
+     * a todo; then its fields other than `name` are empty.
+     * </pre>
+     */
+    default void getTodoList(dev.tidemark.todo.v1.GetTodoListRequest request,
+        io.grpc.stub.StreamObserver<dev.tidemark.todo.v1.GetTodoListResponse> responseObserver) {
+      io.grpc.stub.ServerCalls.asyncUnimplementedUnaryCall(getGetTodoListMethod(), responseObserver);
+    }
+
+    /**
+     * <pre>
+     * Reads the lists that the caller is a member of, in order of name, one page
+     * at a time. An administrator reads all lists; so does everybody without
+     * authentication, lists that only contain todos included.
+     * </pre>
+     */
+    default void listTodoLists(dev.tidemark.todo.v1.ListTodoListsRequest request,
+        io.grpc.stub.StreamObserver<dev.tidemark.todo.v1.ListTodoListsResponse> responseObserver) {
+      io.grpc.stub.ServerCalls.asyncUnimplementedUnaryCall(getListTodoListsMethod(), responseObserver);
+    }
+
+    /**
+     * <pre>
+     * Creates a list. The caller becomes its owner.
+     * </pre>
+     */
+    default void createTodoList(dev.tidemark.todo.v1.CreateTodoListRequest request,
+        io.grpc.stub.StreamObserver<dev.tidemark.todo.v1.CreateTodoListResponse> responseObserver) {
+      io.grpc.stub.ServerCalls.asyncUnimplementedUnaryCall(getCreateTodoListMethod(), responseObserver);
+    }
+
+    /**
+     * <pre>
+     * Changes the title or the members of a list. A member who was removed reads
+     * nothing of the list that was written later, from any cache.
+     * </pre>
+     */
+    default void updateTodoList(dev.tidemark.todo.v1.UpdateTodoListRequest request,
+        io.grpc.stub.StreamObserver<dev.tidemark.todo.v1.UpdateTodoListResponse> responseObserver) {
+      io.grpc.stub.ServerCalls.asyncUnimplementedUnaryCall(getUpdateTodoListMethod(), responseObserver);
+    }
+
+    /**
+     * <pre>
+     * Deletes a list. LIST_NOT_EMPTY if it contains todos, unless `force` is set.
+     * </pre>
+     */
+    default void deleteTodoList(dev.tidemark.todo.v1.DeleteTodoListRequest request,
+        io.grpc.stub.StreamObserver<dev.tidemark.todo.v1.DeleteTodoListResponse> responseObserver) {
+      io.grpc.stub.ServerCalls.asyncUnimplementedUnaryCall(getDeleteTodoListMethod(), responseObserver);
+    }
   }
 
   /**
@@ -532,6 +741,65 @@ public final class TodoServiceGrpc {
       io.grpc.stub.ClientCalls.asyncServerStreamingCall(
           getChannel().newCall(getWatchTodosMethod(), getCallOptions()), request, responseObserver);
     }
+
+    /**
+     * <pre>
+     * Reads one list. Without authentication a list exists as soon as it contains
+     * a todo; then its fields other than `name` are empty.
+     * </pre>
+     */
+    public void getTodoList(dev.tidemark.todo.v1.GetTodoListRequest request,
+        io.grpc.stub.StreamObserver<dev.tidemark.todo.v1.GetTodoListResponse> responseObserver) {
+      io.grpc.stub.ClientCalls.asyncUnaryCall(
+          getChannel().newCall(getGetTodoListMethod(), getCallOptions()), request, responseObserver);
+    }
+
+    /**
+     * <pre>
+     * Reads the lists that the caller is a member of, in order of name, one page
+     * at a time. An administrator reads all lists; so does everybody without
+     * authentication, lists that only contain todos included.
+     * </pre>
+     */
+    public void listTodoLists(dev.tidemark.todo.v1.ListTodoListsRequest request,
+        io.grpc.stub.StreamObserver<dev.tidemark.todo.v1.ListTodoListsResponse> responseObserver) {
+      io.grpc.stub.ClientCalls.asyncUnaryCall(
+          getChannel().newCall(getListTodoListsMethod(), getCallOptions()), request, responseObserver);
+    }
+
+    /**
+     * <pre>
+     * Creates a list. The caller becomes its owner.
+     * </pre>
+     */
+    public void createTodoList(dev.tidemark.todo.v1.CreateTodoListRequest request,
+        io.grpc.stub.StreamObserver<dev.tidemark.todo.v1.CreateTodoListResponse> responseObserver) {
+      io.grpc.stub.ClientCalls.asyncUnaryCall(
+          getChannel().newCall(getCreateTodoListMethod(), getCallOptions()), request, responseObserver);
+    }
+
+    /**
+     * <pre>
+     * Changes the title or the members of a list. A member who was removed reads
+     * nothing of the list that was written later, from any cache.
+     * </pre>
+     */
+    public void updateTodoList(dev.tidemark.todo.v1.UpdateTodoListRequest request,
+        io.grpc.stub.StreamObserver<dev.tidemark.todo.v1.UpdateTodoListResponse> responseObserver) {
+      io.grpc.stub.ClientCalls.asyncUnaryCall(
+          getChannel().newCall(getUpdateTodoListMethod(), getCallOptions()), request, responseObserver);
+    }
+
+    /**
+     * <pre>
+     * Deletes a list. LIST_NOT_EMPTY if it contains todos, unless `force` is set.
+     * </pre>
+     */
+    public void deleteTodoList(dev.tidemark.todo.v1.DeleteTodoListRequest request,
+        io.grpc.stub.StreamObserver<dev.tidemark.todo.v1.DeleteTodoListResponse> responseObserver) {
+      io.grpc.stub.ClientCalls.asyncUnaryCall(
+          getChannel().newCall(getDeleteTodoListMethod(), getCallOptions()), request, responseObserver);
+    }
   }
 
   /**
@@ -642,6 +910,60 @@ public final class TodoServiceGrpc {
       return io.grpc.stub.ClientCalls.blockingV2ServerStreamingCall(
           getChannel(), getWatchTodosMethod(), getCallOptions(), request);
     }
+
+    /**
+     * <pre>
+     * Reads one list. Without authentication a list exists as soon as it contains
+     * a todo; then its fields other than `name` are empty.
+     * </pre>
+     */
+    public dev.tidemark.todo.v1.GetTodoListResponse getTodoList(dev.tidemark.todo.v1.GetTodoListRequest request) throws io.grpc.StatusException {
+      return io.grpc.stub.ClientCalls.blockingV2UnaryCall(
+          getChannel(), getGetTodoListMethod(), getCallOptions(), request);
+    }
+
+    /**
+     * <pre>
+     * Reads the lists that the caller is a member of, in order of name, one page
+     * at a time. An administrator reads all lists; so does everybody without
+     * authentication, lists that only contain todos included.
+     * </pre>
+     */
+    public dev.tidemark.todo.v1.ListTodoListsResponse listTodoLists(dev.tidemark.todo.v1.ListTodoListsRequest request) throws io.grpc.StatusException {
+      return io.grpc.stub.ClientCalls.blockingV2UnaryCall(
+          getChannel(), getListTodoListsMethod(), getCallOptions(), request);
+    }
+
+    /**
+     * <pre>
+     * Creates a list. The caller becomes its owner.
+     * </pre>
+     */
+    public dev.tidemark.todo.v1.CreateTodoListResponse createTodoList(dev.tidemark.todo.v1.CreateTodoListRequest request) throws io.grpc.StatusException {
+      return io.grpc.stub.ClientCalls.blockingV2UnaryCall(
+          getChannel(), getCreateTodoListMethod(), getCallOptions(), request);
+    }
+
+    /**
+     * <pre>
+     * Changes the title or the members of a list. A member who was removed reads
+     * nothing of the list that was written later, from any cache.
+     * </pre>
+     */
+    public dev.tidemark.todo.v1.UpdateTodoListResponse updateTodoList(dev.tidemark.todo.v1.UpdateTodoListRequest request) throws io.grpc.StatusException {
+      return io.grpc.stub.ClientCalls.blockingV2UnaryCall(
+          getChannel(), getUpdateTodoListMethod(), getCallOptions(), request);
+    }
+
+    /**
+     * <pre>
+     * Deletes a list. LIST_NOT_EMPTY if it contains todos, unless `force` is set.
+     * </pre>
+     */
+    public dev.tidemark.todo.v1.DeleteTodoListResponse deleteTodoList(dev.tidemark.todo.v1.DeleteTodoListRequest request) throws io.grpc.StatusException {
+      return io.grpc.stub.ClientCalls.blockingV2UnaryCall(
+          getChannel(), getDeleteTodoListMethod(), getCallOptions(), request);
+    }
   }
 
   /**
@@ -751,6 +1073,60 @@ public final class TodoServiceGrpc {
       return io.grpc.stub.ClientCalls.blockingServerStreamingCall(
           getChannel(), getWatchTodosMethod(), getCallOptions(), request);
     }
+
+    /**
+     * <pre>
+     * Reads one list. Without authentication a list exists as soon as it contains
+     * a todo; then its fields other than `name` are empty.
+     * </pre>
+     */
+    public dev.tidemark.todo.v1.GetTodoListResponse getTodoList(dev.tidemark.todo.v1.GetTodoListRequest request) {
+      return io.grpc.stub.ClientCalls.blockingUnaryCall(
+          getChannel(), getGetTodoListMethod(), getCallOptions(), request);
+    }
+
+    /**
+     * <pre>
+     * Reads the lists that the caller is a member of, in order of name, one page
+     * at a time. An administrator reads all lists; so does everybody without
+     * authentication, lists that only contain todos included.
+     * </pre>
+     */
+    public dev.tidemark.todo.v1.ListTodoListsResponse listTodoLists(dev.tidemark.todo.v1.ListTodoListsRequest request) {
+      return io.grpc.stub.ClientCalls.blockingUnaryCall(
+          getChannel(), getListTodoListsMethod(), getCallOptions(), request);
+    }
+
+    /**
+     * <pre>
+     * Creates a list. The caller becomes its owner.
+     * </pre>
+     */
+    public dev.tidemark.todo.v1.CreateTodoListResponse createTodoList(dev.tidemark.todo.v1.CreateTodoListRequest request) {
+      return io.grpc.stub.ClientCalls.blockingUnaryCall(
+          getChannel(), getCreateTodoListMethod(), getCallOptions(), request);
+    }
+
+    /**
+     * <pre>
+     * Changes the title or the members of a list. A member who was removed reads
+     * nothing of the list that was written later, from any cache.
+     * </pre>
+     */
+    public dev.tidemark.todo.v1.UpdateTodoListResponse updateTodoList(dev.tidemark.todo.v1.UpdateTodoListRequest request) {
+      return io.grpc.stub.ClientCalls.blockingUnaryCall(
+          getChannel(), getUpdateTodoListMethod(), getCallOptions(), request);
+    }
+
+    /**
+     * <pre>
+     * Deletes a list. LIST_NOT_EMPTY if it contains todos, unless `force` is set.
+     * </pre>
+     */
+    public dev.tidemark.todo.v1.DeleteTodoListResponse deleteTodoList(dev.tidemark.todo.v1.DeleteTodoListRequest request) {
+      return io.grpc.stub.ClientCalls.blockingUnaryCall(
+          getChannel(), getDeleteTodoListMethod(), getCallOptions(), request);
+    }
   }
 
   /**
@@ -852,6 +1228,65 @@ public final class TodoServiceGrpc {
       return io.grpc.stub.ClientCalls.futureUnaryCall(
           getChannel().newCall(getDeleteTodoMethod(), getCallOptions()), request);
     }
+
+    /**
+     * <pre>
+     * Reads one list. Without authentication a list exists as soon as it contains
+     * a todo; then its fields other than `name` are empty.
+     * </pre>
+     */
+    public com.google.common.util.concurrent.ListenableFuture<dev.tidemark.todo.v1.GetTodoListResponse> getTodoList(
+        dev.tidemark.todo.v1.GetTodoListRequest request) {
+      return io.grpc.stub.ClientCalls.futureUnaryCall(
+          getChannel().newCall(getGetTodoListMethod(), getCallOptions()), request);
+    }
+
+    /**
+     * <pre>
+     * Reads the lists that the caller is a member of, in order of name, one page
+     * at a time. An administrator reads all lists; so does everybody without
+     * authentication, lists that only contain todos included.
+     * </pre>
+     */
+    public com.google.common.util.concurrent.ListenableFuture<dev.tidemark.todo.v1.ListTodoListsResponse> listTodoLists(
+        dev.tidemark.todo.v1.ListTodoListsRequest request) {
+      return io.grpc.stub.ClientCalls.futureUnaryCall(
+          getChannel().newCall(getListTodoListsMethod(), getCallOptions()), request);
+    }
+
+    /**
+     * <pre>
+     * Creates a list. The caller becomes its owner.
+     * </pre>
+     */
+    public com.google.common.util.concurrent.ListenableFuture<dev.tidemark.todo.v1.CreateTodoListResponse> createTodoList(
+        dev.tidemark.todo.v1.CreateTodoListRequest request) {
+      return io.grpc.stub.ClientCalls.futureUnaryCall(
+          getChannel().newCall(getCreateTodoListMethod(), getCallOptions()), request);
+    }
+
+    /**
+     * <pre>
+     * Changes the title or the members of a list. A member who was removed reads
+     * nothing of the list that was written later, from any cache.
+     * </pre>
+     */
+    public com.google.common.util.concurrent.ListenableFuture<dev.tidemark.todo.v1.UpdateTodoListResponse> updateTodoList(
+        dev.tidemark.todo.v1.UpdateTodoListRequest request) {
+      return io.grpc.stub.ClientCalls.futureUnaryCall(
+          getChannel().newCall(getUpdateTodoListMethod(), getCallOptions()), request);
+    }
+
+    /**
+     * <pre>
+     * Deletes a list. LIST_NOT_EMPTY if it contains todos, unless `force` is set.
+     * </pre>
+     */
+    public com.google.common.util.concurrent.ListenableFuture<dev.tidemark.todo.v1.DeleteTodoListResponse> deleteTodoList(
+        dev.tidemark.todo.v1.DeleteTodoListRequest request) {
+      return io.grpc.stub.ClientCalls.futureUnaryCall(
+          getChannel().newCall(getDeleteTodoListMethod(), getCallOptions()), request);
+    }
   }
 
   private static final int METHODID_GET_TODO = 0;
@@ -861,6 +1296,11 @@ public final class TodoServiceGrpc {
   private static final int METHODID_UPDATE_TODO = 4;
   private static final int METHODID_DELETE_TODO = 5;
   private static final int METHODID_WATCH_TODOS = 6;
+  private static final int METHODID_GET_TODO_LIST = 7;
+  private static final int METHODID_LIST_TODO_LISTS = 8;
+  private static final int METHODID_CREATE_TODO_LIST = 9;
+  private static final int METHODID_UPDATE_TODO_LIST = 10;
+  private static final int METHODID_DELETE_TODO_LIST = 11;
 
   private static final class MethodHandlers<Req, Resp> implements
       io.grpc.stub.ServerCalls.UnaryMethod<Req, Resp>,
@@ -906,6 +1346,26 @@ public final class TodoServiceGrpc {
         case METHODID_WATCH_TODOS:
           serviceImpl.watchTodos((dev.tidemark.todo.v1.WatchTodosRequest) request,
               (io.grpc.stub.StreamObserver<dev.tidemark.todo.v1.WatchTodosResponse>) responseObserver);
+          break;
+        case METHODID_GET_TODO_LIST:
+          serviceImpl.getTodoList((dev.tidemark.todo.v1.GetTodoListRequest) request,
+              (io.grpc.stub.StreamObserver<dev.tidemark.todo.v1.GetTodoListResponse>) responseObserver);
+          break;
+        case METHODID_LIST_TODO_LISTS:
+          serviceImpl.listTodoLists((dev.tidemark.todo.v1.ListTodoListsRequest) request,
+              (io.grpc.stub.StreamObserver<dev.tidemark.todo.v1.ListTodoListsResponse>) responseObserver);
+          break;
+        case METHODID_CREATE_TODO_LIST:
+          serviceImpl.createTodoList((dev.tidemark.todo.v1.CreateTodoListRequest) request,
+              (io.grpc.stub.StreamObserver<dev.tidemark.todo.v1.CreateTodoListResponse>) responseObserver);
+          break;
+        case METHODID_UPDATE_TODO_LIST:
+          serviceImpl.updateTodoList((dev.tidemark.todo.v1.UpdateTodoListRequest) request,
+              (io.grpc.stub.StreamObserver<dev.tidemark.todo.v1.UpdateTodoListResponse>) responseObserver);
+          break;
+        case METHODID_DELETE_TODO_LIST:
+          serviceImpl.deleteTodoList((dev.tidemark.todo.v1.DeleteTodoListRequest) request,
+              (io.grpc.stub.StreamObserver<dev.tidemark.todo.v1.DeleteTodoListResponse>) responseObserver);
           break;
         default:
           throw new AssertionError();
@@ -974,6 +1434,41 @@ public final class TodoServiceGrpc {
               dev.tidemark.todo.v1.WatchTodosRequest,
               dev.tidemark.todo.v1.WatchTodosResponse>(
                 service, METHODID_WATCH_TODOS)))
+        .addMethod(
+          getGetTodoListMethod(),
+          io.grpc.stub.ServerCalls.asyncUnaryCall(
+            new MethodHandlers<
+              dev.tidemark.todo.v1.GetTodoListRequest,
+              dev.tidemark.todo.v1.GetTodoListResponse>(
+                service, METHODID_GET_TODO_LIST)))
+        .addMethod(
+          getListTodoListsMethod(),
+          io.grpc.stub.ServerCalls.asyncUnaryCall(
+            new MethodHandlers<
+              dev.tidemark.todo.v1.ListTodoListsRequest,
+              dev.tidemark.todo.v1.ListTodoListsResponse>(
+                service, METHODID_LIST_TODO_LISTS)))
+        .addMethod(
+          getCreateTodoListMethod(),
+          io.grpc.stub.ServerCalls.asyncUnaryCall(
+            new MethodHandlers<
+              dev.tidemark.todo.v1.CreateTodoListRequest,
+              dev.tidemark.todo.v1.CreateTodoListResponse>(
+                service, METHODID_CREATE_TODO_LIST)))
+        .addMethod(
+          getUpdateTodoListMethod(),
+          io.grpc.stub.ServerCalls.asyncUnaryCall(
+            new MethodHandlers<
+              dev.tidemark.todo.v1.UpdateTodoListRequest,
+              dev.tidemark.todo.v1.UpdateTodoListResponse>(
+                service, METHODID_UPDATE_TODO_LIST)))
+        .addMethod(
+          getDeleteTodoListMethod(),
+          io.grpc.stub.ServerCalls.asyncUnaryCall(
+            new MethodHandlers<
+              dev.tidemark.todo.v1.DeleteTodoListRequest,
+              dev.tidemark.todo.v1.DeleteTodoListResponse>(
+                service, METHODID_DELETE_TODO_LIST)))
         .build();
   }
 
@@ -1029,6 +1524,11 @@ public final class TodoServiceGrpc {
               .addMethod(getUpdateTodoMethod())
               .addMethod(getDeleteTodoMethod())
               .addMethod(getWatchTodosMethod())
+              .addMethod(getGetTodoListMethod())
+              .addMethod(getListTodoListsMethod())
+              .addMethod(getCreateTodoListMethod())
+              .addMethod(getUpdateTodoListMethod())
+              .addMethod(getDeleteTodoListMethod())
               .build();
         }
       }

@@ -173,6 +173,14 @@ public final class Mirror implements AutoCloseable {
    * TodoError} for an invalid name or a missing permission, {@link TooLarge}.
    */
   public void run() {
+    try {
+      followUntilTheEnd();
+    } finally {
+      setReady(false);
+    }
+  }
+
+  private void followUntilTheEnd() {
     long pause = TodoClient.FIRST_PAUSE_MS;
     while (ended.getCount() > 0) {
       String before = token;
@@ -293,16 +301,20 @@ public final class Mirror implements AutoCloseable {
     }
     token = message.getToken();
     client.observe(token);
-    boolean was;
-    synchronized (lock) {
-      was = ready;
-      ready = true;
-      lock.notifyAll();
-    }
-    if (!was) {
+    if (!setReady(true)) {
       listener.onReady();
     }
     return false;
+  }
+
+  /** Returns whether the mirror was ready before. */
+  private boolean setReady(boolean now) {
+    synchronized (lock) {
+      boolean was = ready;
+      ready = now;
+      lock.notifyAll();
+      return was;
+    }
   }
 
   /**
@@ -397,12 +409,7 @@ public final class Mirror implements AutoCloseable {
 
   /** Marks the mirror. Before it followed, only an error is reported. */
   private void becomesStale(Optional<TodoError> failed) {
-    boolean was;
-    synchronized (lock) {
-      was = ready;
-      ready = false;
-    }
-    if (was || failed.isPresent()) {
+    if (setReady(false) || failed.isPresent()) {
       listener.onStale(failed);
     }
   }

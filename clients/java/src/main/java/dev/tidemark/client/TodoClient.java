@@ -7,14 +7,20 @@ import com.google.protobuf.Message;
 import dev.tidemark.todo.v1.BatchGetTodosRequest;
 import dev.tidemark.todo.v1.BatchGetTodosResponse;
 import dev.tidemark.todo.v1.Consistency;
+import dev.tidemark.todo.v1.CreateTodoListRequest;
 import dev.tidemark.todo.v1.CreateTodoRequest;
+import dev.tidemark.todo.v1.DeleteTodoListRequest;
 import dev.tidemark.todo.v1.DeleteTodoRequest;
+import dev.tidemark.todo.v1.GetTodoListRequest;
 import dev.tidemark.todo.v1.GetTodoRequest;
 import dev.tidemark.todo.v1.GetTodoResponse;
+import dev.tidemark.todo.v1.ListTodoListsRequest;
 import dev.tidemark.todo.v1.ListTodosRequest;
 import dev.tidemark.todo.v1.ListTodosResponse;
 import dev.tidemark.todo.v1.Todo;
+import dev.tidemark.todo.v1.TodoList;
 import dev.tidemark.todo.v1.TodoServiceGrpc;
+import dev.tidemark.todo.v1.UpdateTodoListRequest;
 import dev.tidemark.todo.v1.UpdateTodoRequest;
 import dev.tidemark.todo.v1.WatchTodosRequest;
 import dev.tidemark.todo.v1.WatchTodosResponse;
@@ -323,6 +329,48 @@ public final class TodoClient implements AutoCloseable {
   /** Deletes a todo. */
   public void deleteTodo(DeleteTodoRequest request) {
     call(TodoServiceGrpc.getDeleteTodoMethod(), request);
+  }
+
+  /** Reads one list: its title and its members. */
+  public TodoList getTodoList(String name) {
+    GetTodoListRequest request = GetTodoListRequest.newBuilder().setName(name).build();
+    return call(TodoServiceGrpc.getGetTodoListMethod(), request).getTodoList();
+  }
+
+  /** All lists that the caller may read, page by page as they are asked for. */
+  public Stream<TodoList> listTodoLists() {
+    ListTodoListsRequest request = ListTodoListsRequest.newBuilder().setPageSize(MAX_PAGE_SIZE).build();
+    return stream(pages(TodoServiceGrpc.getListTodoListsMethod(), request))
+        .flatMap(page -> page.getTodoListsList().stream());
+  }
+
+  /**
+   * Creates a list ({@code lists/{id}}). An empty id is replaced by one that the service makes. With
+   * authentication the caller becomes an owner.
+   */
+  public TodoList createTodoList(String id, TodoList list) {
+    CreateTodoListRequest request =
+        CreateTodoListRequest.newBuilder().setTodoListId(id).setTodoList(list).build();
+    return call(TodoServiceGrpc.getCreateTodoListMethod(), request).getTodoList();
+  }
+
+  /**
+   * Writes the named fields of the list ({@code title}, {@code members}), or those that are set. If
+   * the list has an etag, it writes only if the etag matches.
+   */
+  public TodoList updateTodoList(TodoList list, String... fields) {
+    UpdateTodoListRequest.Builder request = UpdateTodoListRequest.newBuilder().setTodoList(list);
+    if (fields.length > 0) {
+      request.setUpdateMask(FieldMask.newBuilder().addAllPaths(List.of(fields)));
+    }
+    return call(TodoServiceGrpc.getUpdateTodoListMethod(), request.build()).getTodoList();
+  }
+
+  /** Deletes a list. With its todos it does so only if {@code force} is set. */
+  public void deleteTodoList(String name, boolean force) {
+    DeleteTodoListRequest request =
+        DeleteTodoListRequest.newBuilder().setName(name).setForce(force).build();
+    call(TodoServiceGrpc.getDeleteTodoListMethod(), request);
   }
 
   /** A mirror of a list ({@code lists/{list}}). Its {@code start} or {@code run} starts it. */

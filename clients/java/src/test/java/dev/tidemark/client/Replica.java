@@ -3,11 +3,14 @@ package dev.tidemark.client;
 import java.io.IOException;
 import java.net.InetAddress;
 import java.net.ServerSocket;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.List;
 import java.util.concurrent.Callable;
+import java.util.function.UnaryOperator;
 
 /** A replica at an address that it keeps. */
 final class Replica implements AutoCloseable {
@@ -16,11 +19,20 @@ final class Replica implements AutoCloseable {
 
   private final String uri;
   private final String address;
+  private final List<String> args;
+  private final UnaryOperator<TodoClient.Builder> probe;
   private Process process;
 
   Replica(String database) throws Exception {
-    try (ServerSocket probe = new ServerSocket(0, 1, InetAddress.getLoopbackAddress())) {
-      address = "127.0.0.1:" + probe.getLocalPort();
+    this(database, List.of(), UnaryOperator.identity());
+  }
+
+  /** {@code args} are more arguments; {@code probe} sets the options that let a client in. */
+  Replica(String database, List<String> args, UnaryOperator<TodoClient.Builder> probe) throws Exception {
+    this.args = args;
+    this.probe = probe;
+    try (ServerSocket socket = new ServerSocket(0, 1, InetAddress.getLoopbackAddress())) {
+      address = "127.0.0.1:" + socket.getLocalPort();
     }
     // Another run finds an empty database.
     uri = setting("MONGODB_URI").replace("/tour?", "/" + database + "_" + ProcessHandle.current().pid() + "?");
@@ -51,11 +63,13 @@ final class Replica implements AutoCloseable {
   }
 
   void start() throws Exception {
-    process =
-        launch(
-            "setpriv", "--pdeathsig", "KILL", setting("SERVICE_BINARY"), "serve", "--mongodb-uri", uri,
-            "--redis-url", setting("REDIS_URL"), "--listen", address, "--metrics-listen", "127.0.0.1:0");
-    try (TodoClient client = TodoClient.connect(address)) {
+    List<String> command = new ArrayList<>();
+    Collections.addAll(
+        command, "setpriv", "--pdeathsig", "KILL", setting("SERVICE_BINARY"), "serve", "--mongodb-uri", uri,
+        "--redis-url", setting("REDIS_URL"), "--listen", address, "--metrics-listen", "127.0.0.1:0");
+    command.addAll(args);
+    process = launch(command.toArray(String[]::new));
+    try (TodoClient client = probe.apply(TodoClient.builder(address)).build()) {
       eventually("the replica", () -> answers(client));
     }
   }
@@ -64,8 +78,8 @@ final class Replica implements AutoCloseable {
     try {
       client.batchGetTodos(List.of("lists/a/todos/a"));
       return true;
-    } catch (TodoError starting) {
-      return false;
+    } catch (TodoError error) {
+      return error.reason().equals("PERMISSION_DENIED");
     }
   }
 
@@ -114,6 +128,17 @@ final class Replica implements AutoCloseable {
     if (program.waitFor() != 0) {
       throw new AssertionError(program.info().command() + " ended with " + program.exitValue());
     }
+  }
+
+  /** An API key, and its line for --keys-file. */
+  static String[] newKey(String principal) throws Exception {
+    Process program =
+        new ProcessBuilder(setting("SERVICE_BINARY"), "key", "new", principal)
+            .redirectError(ProcessBuilder.Redirect.DISCARD)
+            .start();
+    String output = new String(program.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+    succeeds(program);
+    return output.split("\n", 2);
   }
 
   @Override

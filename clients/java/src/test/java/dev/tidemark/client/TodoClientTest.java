@@ -11,8 +11,12 @@ import dev.tidemark.todo.v1.DeleteTodoRequest;
 import dev.tidemark.todo.v1.GetTodoRequest;
 import dev.tidemark.todo.v1.ListTodosRequest;
 import dev.tidemark.todo.v1.Todo;
+import dev.tidemark.todo.v1.TodoList;
 import dev.tidemark.todo.v1.TodoServiceGrpc;
+import io.grpc.ChannelCredentials;
 import io.grpc.Status;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.time.Duration;
 import java.util.Collections;
 import java.util.List;
@@ -21,6 +25,7 @@ import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.atomic.AtomicBoolean;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.function.Executable;
+import org.junit.jupiter.api.io.TempDir;
 
 /** The library against real replicas. */
 class TodoClientTest {
@@ -130,6 +135,58 @@ class TodoClientTest {
         assertEquals(2500, client.listTodos(request).map(Todo::getName).distinct().count(), "pages of " + size);
       }
       assertThrows(Mirror.TooLarge.class, client.mirror("lists/many", NOBODY, 10_000)::run);
+    }
+  }
+
+  @Test
+  void lists() throws Exception {
+    try (Replica replica = new Replica("java_lists");
+        TodoClient client = patient(replica.address()).build()) {
+      TodoList work = client.createTodoList("work", TodoList.newBuilder().setTitle("Work").build());
+      assertEquals("lists/work", work.getName());
+      client.updateTodoList(work.toBuilder().setTitle("Office").build(), "title");
+      assertEquals("Office", client.getTodoList(work.getName()).getTitle());
+      client.createTodo(work.getName(), titled("Write"));
+      assertEquals(List.of("lists/work"), client.listTodoLists().map(TodoList::getName).toList());
+      refused("LIST_NOT_EMPTY", () -> client.deleteTodoList(work.getName(), false));
+      client.deleteTodoList(work.getName(), true);
+    }
+  }
+
+  @Test
+  void tlsAndCredentials(@TempDir Path folder) throws Exception {
+    Path certificates = Path.of(Replica.setting("CERTIFICATES"));
+    Path ca = certificates.resolve("ca.pem");
+    ChannelCredentials tls =
+        TodoClient.tlsFiles(ca, certificates.resolve("client.pem"), certificates.resolve("client.key"));
+    String[] ada = Replica.newKey("user:ada");
+    String[] bob = Replica.newKey("user:bob");
+    Path keys = Files.writeString(folder.resolve("keys"), ada[1] + bob[1]);
+    List<String> args =
+        List.of(
+            "--tls-cert", certificates.resolve("service.pem").toString(),
+            "--tls-key", certificates.resolve("service.key").toString(),
+            "--tls-client-ca", ca.toString(), "--auth", "keys", "--keys-file", keys.toString());
+    try (Replica one = new Replica("java_tls", args, probe -> probe.tls(tls).bearer(ada[0]));
+        Replica other = new Replica("java_tls", args, probe -> probe.tls(tls).bearer(ada[0]))) {
+      String both = one.address() + "," + other.address();
+      try (TodoClient adas = patient(both).tls(tls).bearer(() -> ada[0]).build();
+          TodoClient bobs = patient(both).tls(tls).bearer(bob[0]).build();
+          TodoClient nobodys = patient(both).tls(tls).build();
+          TodoClient oneWay =
+              patient(both).tls(TodoClient.tlsFiles(ca, null, null)).timeout(Duration.ofSeconds(2)).build()) {
+        String name = adas.createTodoList("ada", TodoList.newBuilder().setTitle("Ada's").build()).getName();
+        for (int n = 0; n < 4; n++) {
+          adas.createTodo(name, titled("Compute"));
+        }
+        try (Mirror mirror = adas.mirror(name, NOBODY).start()) {
+          assertTrue(mirror.awaitReady(Duration.ofSeconds(60)));
+          assertEquals(4, mirror.todos().size());
+        }
+        refused("PERMISSION_DENIED", bobs.mirror(name, NOBODY)::run);
+        refused("CALLER_UNKNOWN", () -> nobodys.getTodo(name + "/todos/a"));
+        refused("", () -> oneWay.getTodo(name + "/todos/a"));
+      }
     }
   }
 

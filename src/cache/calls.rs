@@ -145,16 +145,16 @@ impl Cache {
         Ok(Ok(Answer { body, read }))
     }
 
-    /// The todo that is sent with a change, not older than `at_least`. `None`: it
-    /// does not exist any more, cannot be read in time, or its list does not allow it any
-    /// more.
+    /// The todo that is sent with a change, not older than `at_least`, if it still exists,
+    /// and the newest state that this shows. `None`: it cannot be read in time, or its list
+    /// does not allow it any more.
     pub async fn read_for_watch(
         &self,
         name: &TodoName,
         at_least: OriginTime,
         caller: Option<&Arc<Caller>>,
         identity: Option<&auth::Caller>,
-    ) -> Option<Bytes> {
+    ) -> Option<(Option<Bytes>, OriginTime)> {
         let request = ReadRequest::of_watch(at_least, caller);
         let item = self.read_one(KeyRef::Todo(name), &request).await.ok()?;
         let request = request.at_least(item.admitted.seen);
@@ -162,7 +162,8 @@ impl Cache {
         let right = self.check_right(list, Permission::WatchTodos, identity, &request);
         right.await.ok()?;
         match item.value {
-            Value::Todo(todo) => Some(todo),
+            Value::Todo(todo) => Some((Some(todo), item.admitted.seen)),
+            Value::Absent => Some((None, item.admitted.seen)),
             _ => None,
         }
     }

@@ -14,7 +14,7 @@ use crate::{
     auth,
     budget::Caller,
     error::{Error, Unavailable},
-    model::ListName,
+    model::{ListName, OriginTime},
     watch::WatchStream,
 };
 
@@ -30,6 +30,10 @@ struct Checked {
     right: Option<(auth::Caller, ListName)>,
     /// Whose share the reads take.
     caller: Option<Arc<Caller>>,
+    /// What the token has seen that the watch began with, maybe on another replica.
+    start: OriginTime,
+    /// What the start and all messages so far have shown. No later token has seen less.
+    shown: OriginTime,
     ended: bool,
 }
 
@@ -75,6 +79,7 @@ impl Cache {
             }
         }
         let (include_todo, caller) = (request.include_todo, request.caller.clone());
+        let start = request.seen;
         let messages = self.watches.open(request)?;
         if !include_todo && right.is_none() {
             return Ok(messages.map(Ok).boxed());
@@ -85,6 +90,8 @@ impl Cache {
             include_todo,
             right,
             caller,
+            start,
+            shown: start,
             ended: false,
         };
         let messages = stream::unfold(checked, |mut checked| async move {
@@ -122,12 +129,21 @@ impl Checked {
                 WatchEvent::ListChanged => continue,
                 WatchEvent::Change { change, todo } if self.include_todo => {
                     let identity = self.right.as_ref().map(|(caller, _)| caller);
-                    let (name, time, caller) = (&change.name, change.time, self.caller.as_ref());
-                    let read = self.cache.read_for_watch(name, time, caller, identity);
-                    *todo = read.await;
+                    // Not older than its change, nor than what the watcher saw elsewhere.
+                    let at_least = change.time.max(self.start);
+                    let (name, caller) = (&change.name, self.caller.as_ref());
+                    let read = self.cache.read_for_watch(name, at_least, caller, identity);
+                    if let Some((read, seen)) = read.await {
+                        *todo = read;
+                        // It may be newer than its change: a read with this token
+                        // on another replica must not go back.
+                        self.shown = self.shown.max(seen);
+                    }
                 }
                 _ => {}
             }
+            self.shown = self.shown.max(message.token.seen);
+            message.token.seen = self.shown;
             return Some(Ok(message));
         }
     }

@@ -46,6 +46,8 @@ pub struct Watcher {
     told: BTreeMap<TodoName, OriginTime>,
     /// The same of this stream: each begins with what others may have told.
     told_here: BTreeMap<TodoName, OriginTime>,
+    /// What the token that this stream began with had seen.
+    began_with: OriginTime,
     /// All up to this was reset.
     reset: OriginTime,
 }
@@ -75,6 +77,7 @@ impl Watcher {
             verified: OriginTime::ZERO,
             told: BTreeMap::new(),
             told_here: BTreeMap::new(),
+            began_with: OriginTime::ZERO,
             reset: OriginTime::ZERO,
             world: Arc::clone(world),
             fleet: Arc::clone(fleet),
@@ -143,6 +146,7 @@ impl Watcher {
         };
         let opened = Instant::now();
         self.told_here.clear();
+        self.began_with = request.seen;
         // A process that was killed answers no more.
         let opening = tokio::select! {
             biased;
@@ -335,12 +339,15 @@ impl Watcher {
         if below || self.told_here.get(name).is_some_and(|told| *told >= seen) {
             self.violated(message, "it was told before");
         }
-        if let Some(todo) = todo
-            && history
-                .valid_since(name, &Value::Todo(todo.clone()), seen)
-                .is_none()
-        {
-            self.violated(message, "its todo is older than the change");
+        let Some(todo) = todo else { return };
+        // Not older than what the token that the watch began with had seen.
+        let least = seen.max(self.began_with);
+        match history.valid_since(name, &Value::Todo(todo.clone()), least) {
+            None => self.violated(message, "its todo is older than the change or the token"),
+            Some(since) if since > message.token.seen => {
+                self.violated(message, "its token has not seen its todo");
+            }
+            Some(_) => {}
         }
     }
 }

@@ -116,8 +116,17 @@ async fn reflect(service: &Tidemark, credential: Option<&str>) -> Result<(), Sta
     reply.expect("a reply").map(drop)
 }
 
-/// A watch with this credential, after its first message.
+/// A watch with this credential, after its first message. Its caller owns the list.
 async fn watch(client: &mut Client, credential: &str) -> tonic::Streaming<pb::WatchTodosResponse> {
+    let list = pb::CreateTodoListRequest {
+        todo_list_id: "home".into(),
+        ..Default::default()
+    };
+    let bearer = format!("Bearer {credential}");
+    let made = client.create_todo_list(carrying(list, &[bearer.as_bytes()]));
+    if let Err(status) = made.await {
+        assert_eq!(status.code(), Code::AlreadyExists, "{status}");
+    }
     let request = pb::WatchTodosRequest {
         parent: "lists/home".into(),
         ..Default::default()

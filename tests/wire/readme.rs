@@ -171,6 +171,21 @@ async fn every_block_of_the_readme_runs_as_pasted() {
                     "{text}"
                 );
             }
+            "tidemark key" => {
+                service.take().into_iter().for_each(stop);
+                let (keys, serve) = block.rsplit_once('\n').expect("several lines");
+                drop(shell.run(keys));
+                service = Some(shell.serve(serve.trim_end_matches(" &")).await);
+            }
+            "tidemark list" => {
+                let text = shell.run(&block);
+                assert!(text.contains("Water the tomatoes"), "{text}");
+                let (ada, _) = block.split_once('\n').expect("several lines");
+                let nobody = ada.replace(" --api-key-file ada.key", "");
+                let out = shell.command(&nobody).output().expect("bash");
+                let text = String::from_utf8_lossy(&out.stderr);
+                assert!(text.contains("CALLER_UNKNOWN"), "{text}");
+            }
             "tidemark generate" => {
                 let text = shell.run(&block.replace("200000", "2000"));
                 assert!(text.contains("2000 imported"), "{text}");

@@ -10,6 +10,7 @@ import grpc
 
 from service import Replica, eventually, new_key, setting
 from tidemark import TLS, Client, MirrorTooLarge, Todo, TodoError, TodoList, fully_consistent
+from tidemark.gen.todo.v1 import todo_pb2, todo_pb2_grpc
 
 
 class ServiceTest(unittest.TestCase):
@@ -47,6 +48,47 @@ class ServiceTest(unittest.TestCase):
         self.assertEqual(session.token, "")
         session.get_todo(todo.name)
         self.assertNotEqual(session.token, "")
+
+    def test_the_largest_errors_arrive(self) -> None:
+        """C-core refuses metadata above 8 to 16 KiB: the code is then RESOURCE_EXHAUSTED, without details."""
+        replica = self.replica("py_large_errors")
+        with grpc.insecure_channel(replica.address) as channel:
+            stub = todo_pb2_grpc.TodoServiceStub(channel)
+
+            def invalid(call, request) -> None:
+                with self.assertRaises(grpc.RpcError) as raised:
+                    call(request)
+                error = raised.exception
+                self.assertEqual(error.code(), grpc.StatusCode.INVALID_ARGUMENT, error.details())
+                self.assertLessEqual(len(error.details().encode()), 2048)
+                metadata = [*error.initial_metadata(), *error.trailing_metadata()]
+                sent = sum(len(key) + len(value) * (4 / 3 if key.endswith("-bin") else 1) for key, value in metadata)
+                self.assertLess(sent + 3 * len(error.details().encode()), 8192 + 2048)
+
+            # What is percent-encoded, escaped, or long.
+            for text in ("\U0001f600" * 60, "\x1b" * 200, "x" * 200, ""):
+                for count in (1, 12, 100, 1000):
+                    for _ in range(100 if count == 100 else 1):
+                        names = todo_pb2.BatchGetTodosRequest(names=[text] * count)
+                        invalid(stub.BatchGetTodos, names)
+                watch = todo_pb2.WatchTodosRequest(parent="lists/-", names=[text] * 1000)
+                invalid(lambda request: next(stub.WatchTodos(request)), watch)
+                todo = Todo(title=text * 40, notes=text * 300, labels=[text * 2] * 40)
+                request_id = text or "x"
+                create = todo_pb2.CreateTodoRequest(
+                    parent=text, todo_id=text or "?", todo=todo, request_id=request_id
+                )
+                invalid(stub.CreateTodo, create)
+                mask = todo_pb2.UpdateTodoRequest(todo=Todo(name="lists/home/todos/x"))
+                mask.update_mask.paths.extend([text or "?"] * 32)
+                invalid(stub.UpdateTodo, mask)
+                mask.update_mask.paths.extend([text or "?"] * 700)
+                invalid(stub.UpdateTodo, mask)
+                invalid(stub.DeleteTodo, todo_pb2.DeleteTodoRequest(name=text, etag=text * 9))
+                listed = todo_pb2.ListTodosRequest(parent="lists/home", filter=(text or "?") * 9)
+                invalid(stub.ListTodos, listed)
+                token = todo_pb2.Consistency(at_least_as_fresh=text * 9)
+                invalid(stub.GetTodo, todo_pb2.GetTodoRequest(name="lists/home/todos/x", consistency=token))
 
     def test_errors(self) -> None:
         replica = self.replica("py_errors")

@@ -206,6 +206,8 @@ impl Cache {
         ));
         let verifier = Arc::clone(&self.verifier);
         tasks.spawn(async move { verifier.run().await });
+        let watches = Arc::clone(&self.watches);
+        tasks.spawn(async move { watches.give_turns().await });
         match tasks.join_next().await {
             Some(Ok(fatal)) => fatal,
             Some(Err(panic)) => Fatal::TaskPanicked(panic),

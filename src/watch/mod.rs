@@ -14,6 +14,7 @@ mod hub;
 mod queue;
 mod ring;
 mod stream;
+mod turns;
 mod watcher;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
@@ -21,7 +22,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::hub::Hub;
+use self::{hub::Hub, turns::Turns};
 pub use self::{
     queue::{ConflatingQueue, Delivery},
     ring::{Ring, TooOld},
@@ -33,7 +34,7 @@ use crate::{
     model::{Change, Event, ListName, OriginTime, TodoName, Token},
     origin::Origin,
     telemetry::{Kind, Metrics},
-    tracker::OriginTracker,
+    tracker::{Fatal, OriginTracker},
 };
 
 /// What a watcher asks for.
@@ -99,6 +100,7 @@ pub enum WatchEvent {
 /// The watches of this replica.
 pub struct Watches {
     hub: Hub,
+    turns: Turns,
     tracker: Arc<OriginTracker>,
     origin: Arc<dyn Origin>,
     metrics: Arc<Metrics>,
@@ -124,6 +126,7 @@ impl Watches {
     ) -> Self {
         Self {
             hub: Hub::new(Arc::clone(&metrics), Arc::clone(&budgets)),
+            turns: Turns::default(),
             budgets,
             tracker,
             origin,
@@ -132,6 +135,11 @@ impl Watches {
             shutdown,
             tasks,
         }
+    }
+
+    /// Gives the watchers their turns. Never returns.
+    pub(crate) async fn give_turns(&self) -> Fatal {
+        self.turns.give().await
     }
 
     /// Starts after `start`. Called once, before the first watch.

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Delivery, TooOld, WatchEvent, WatchMessage, WatchRequest, Watches, watcher::Watcher};
 use crate::{
+    budget::Caller,
     error::{Error, Unavailable},
     model::{Event, OriginTime, Token},
 };
@@ -23,6 +24,7 @@ struct Watching {
     /// seen less.
     seen: OriginTime,
     closing: CancellationToken,
+    caller: Option<Arc<Caller>>,
     progress_interval: Duration,
     next_progress: Instant,
     ended: bool,
@@ -50,6 +52,7 @@ impl Watches {
             watcher,
             seen: request.seen,
             closing: request.closing,
+            caller: request.caller.clone(),
             progress_interval: request.progress_interval,
             next_progress: Instant::now() + request.progress_interval,
             ended: false,
@@ -94,6 +97,12 @@ impl Watching {
             }
             if let Some(delivery) = watcher.pop() {
                 return Some(self.message(delivery));
+            }
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => continue,
+                () = closing.cancelled() => continue,
+                () = self.watches.turns.next(self.caller.as_ref()) => {}
             }
             // Read before the ring: what is appended later has a later time.
             let frontier = self.watches.tracker.watermarks.frontier();

@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    client::ready,
+    client::{Client, create, get, ready},
     program::{Program, dies_with_this_thread, root, told},
     support::{Mongo, Tidemark, folder, tidemark_binary},
 };
@@ -57,6 +57,20 @@ fn watch_service(service: Arc<Tidemark>, stop: Arc<AtomicBool>) -> thread::JoinH
     })
 }
 
+/// How long each read of a todo takes that is near.
+async fn read_steadily(mut client: Client, stop: Arc<AtomicBool>) -> Vec<Duration> {
+    let mut latencies = Vec::new();
+    while !stop.load(Relaxed) {
+        let began = Instant::now();
+        get(&mut client, "lists/home/todos/milk", None)
+            .await
+            .expect("read");
+        latencies.push(began.elapsed());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    latencies
+}
+
 /// `clients/test` builds the Go program; then
 /// `cargo test --test clients -- --ignored a_thousand_watchers`
 #[tokio::test]
@@ -65,7 +79,7 @@ async fn a_thousand_watchers_see_an_import() {
     let mongo = Mongo::start(1, 200);
     let uri = mongo.uri("watchers");
     let args = ["--mongodb-uri", &uri, "--memory-limit", "768MiB"];
-    let (service, _client) = ready(Tidemark::start(&args)).await;
+    let (service, mut client) = ready(Tidemark::start(&args)).await;
     let service = Arc::new(service);
     let address = service.address.trim_start_matches("http://").to_owned();
     let clients = root().join("clients");
@@ -79,6 +93,7 @@ async fn a_thousand_watchers_see_an_import() {
         .env("PYTHONPATH", clients.join("python"))
         .arg(script);
     let mut python = Program::start(command.args([LIST, &python, &address]));
+    create(&mut client, "milk", "x").await;
     go.says("following", 1).await;
     python.says("following", 1).await;
     assert_eq!(
@@ -86,9 +101,10 @@ async fn a_thousand_watchers_see_an_import() {
         (GO_WATCHERS + PYTHON_WATCHERS) as u64
     );
 
-    let (stop, file) = (Arc::default(), folder("import").join("todos.jsonl"));
+    let (stop, file): (Arc<AtomicBool>, _) = (Arc::default(), folder("import").join("todos.jsonl"));
     let watching = watch_service(Arc::clone(&service), Arc::clone(&stop));
     fs::write(&file, records()).expect("written");
+    let reading = tokio::spawn(read_steadily(client.clone(), Arc::clone(&stop)));
     let began = Instant::now();
     let import = tokio::process::Command::new(tidemark_binary())
         .args(["import", "--mongodb-uri", &uri])
@@ -114,6 +130,14 @@ async fn a_thousand_watchers_see_an_import() {
     }
     stop.store(true, Relaxed);
     let (lag, memory) = watching.join().expect("no panic");
+    let mut reads = reading.await.expect("no panic");
+    reads.sort_unstable();
+    let (p50, p99) = (reads[reads.len() / 2], reads[reads.len() * 99 / 100]);
+    eprintln!(
+        "{} reads of another caller: p50 {p50:?}, p99 {p99:?}, at most {:?}",
+        reads.len(),
+        reads[reads.len() - 1]
+    );
     let sent = service.metric("tidemark_watch_changes_total");
     let resets = service.metric("tidemark_watch_resets_total");
     eprintln!(

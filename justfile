@@ -38,6 +38,10 @@ cluster *checks:
 clients:
     clients/test
 
+# The page in a headless Chromium, with two replicas.
+ui:
+    ui/test
+
 # Against the baselines, as in `just bench near_hit`; all of it takes a quarter
 # of an hour.
 bench *rows:

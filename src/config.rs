@@ -16,7 +16,9 @@ pub use display::{display_url, display_value};
 pub use settings::{SETTINGS, Setting, nearest, unknown_variables, variable};
 pub use values::{ValueSource, Values, environment};
 
-use self::parse::{address, bytes, duration, log_format, memory_limit, number, off_or, origins};
+use self::parse::{
+    address, bytes, duration, log_format, memory_limit, number, off_or, origins, ui_mode,
+};
 use crate::{
     audit::AuditTarget,
     auth::AuthSettings,
@@ -45,6 +47,8 @@ pub struct Config {
     pub audit_log: Option<AuditTarget>,
     /// Pages that may call through grpc-web; `None`: grpc-web is off.
     pub cors_allow_origins: Option<AllowedOrigins>,
+    /// Whether the page is served.
+    pub ui: UiMode,
     /// The MongoDB origin; `None`: the embedded store in `data_dir`.
     pub mongodb_uri: Option<Secret>,
     /// The shared cache; `None`: none.
@@ -128,6 +132,30 @@ pub enum AllowedOrigins {
     These(Vec<String>),
 }
 
+/// Whether the page is served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UiMode {
+    /// If only this machine can reach the port.
+    #[default]
+    Auto,
+    /// It is.
+    On,
+    /// It is not.
+    Off,
+}
+
+impl UiMode {
+    /// Whether the page is served on this address.
+    #[must_use]
+    pub const fn is_on(self, listen: SocketAddr) -> bool {
+        match self {
+            Self::Auto => listen.ip().is_loopback(),
+            Self::On => true,
+            Self::Off => false,
+        }
+    }
+}
+
 /// A value that may contain a password. `Debug` does not show it.
 #[derive(Clone)]
 pub struct Secret(pub String);
@@ -175,6 +203,7 @@ impl Values {
             cors_allow_origins: self
                 .one("cors-allow-origins", to, off_or(origins))
                 .flatten(),
+            ui: self.or_default("ui", to, ui_mode),
             mongodb_uri: self.uri("mongodb-uri", &["mongodb", "mongodb+srv"], to),
             redis_url: self.redis_url(to),
             redis_tls: self.redis_files(to),
@@ -442,6 +471,7 @@ mod tests {
                 &[("cors-allow-origins", "todos.example")],
                 "cors-allow-origins",
             ),
+            (&[("ui", "yes")], "ui"),
             (
                 &[("cors-allow-origins", "https://todos.example/page")],
                 "cors-allow-origins",

@@ -168,6 +168,7 @@ pub async fn run(
         metrics: Arc::clone(&metrics),
         access,
         web: config.cors_allow_origins.clone(),
+        ui: config.ui.is_on(config.listen),
         shutdown: shutdown.clone(),
     };
     let mut server = tokio::spawn(grpc::serve(parts));

@@ -3,13 +3,22 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::AllowedOrigins;
+use super::{AllowedOrigins, UiMode};
 use crate::{budget, telemetry::LogFormat};
 
 pub(super) fn address(value: &str) -> Result<SocketAddr, String> {
     value.parse().map_err(|_| {
         "is not an address and port such as 127.0.0.1:50051, 0.0.0.0:50051 or [::1]:50051".into()
     })
+}
+
+pub(super) fn ui_mode(value: &str) -> Result<UiMode, String> {
+    match value {
+        "auto" => Ok(UiMode::Auto),
+        "on" => Ok(UiMode::On),
+        "off" => Ok(UiMode::Off),
+        _ => Err("is not one of auto, on and off".into()),
+    }
 }
 
 /// Origins as browsers send them: scheme, host and port, nothing more.

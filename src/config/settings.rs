@@ -31,7 +31,7 @@ const fn list(name: &'static str, default: &'static str, help: &'static str) -> 
 }
 
 /// All settings of `serve`.
-pub const SETTINGS: [Setting; 39] = [
+pub const SETTINGS: [Setting; 40] = [
     setting(
         "listen",
         "127.0.0.1:50051",
@@ -107,7 +107,12 @@ pub const SETTINGS: [Setting; 39] = [
     setting(
         "cors-allow-origins",
         "off",
-        "Web pages that may call through grpc-web: origins such as https://todos.example, separated by commas, or `*`; `off` disables grpc-web",
+        "Web pages that may call, by grpc-web or in JSON: origins such as https://todos.example, separated by commas, or `*`; `off`: none of another origin",
+    ),
+    setting(
+        "ui",
+        "auto",
+        "Whether the port for gRPC serves a page with lists, todos and what the caches do: `on`, `off`, or `auto`: if --listen is an address of this machine alone",
     ),
     setting(
         "mongodb-uri",

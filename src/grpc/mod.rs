@@ -19,6 +19,7 @@ mod rpc_layer;
 mod service;
 mod status;
 pub mod transport;
+mod ui;
 
 pub use access::Access;
 
@@ -42,6 +43,7 @@ use self::{
     server::todo_service_server::TodoServiceServer,
     service::Todos,
     transport::{Port, WebLayer},
+    ui::Ui,
 };
 use tonic_health::pb::health_server::{Health, HealthServer};
 
@@ -83,6 +85,8 @@ pub struct Parts {
     pub access: Access,
     /// Pages that may call; `None`: none of another origin.
     pub web: Option<AllowedOrigins>,
+    /// The page is served.
+    pub ui: bool,
     /// No new connections and calls; those under way are finished.
     pub shutdown: CancellationToken,
 }
@@ -111,10 +115,16 @@ pub async fn serve(parts: Parts) -> Result<(), Box<dyn std::error::Error + Send 
         metrics,
         access,
         web,
+        ui,
         shutdown,
     } = parts;
-    let web = WebLayer::new(web.as_ref())?;
-    let json = JsonLayer::new(health.clone());
+    let page = ui.then(|| Ui {
+        metrics: Arc::clone(&metrics),
+        access: access.clone(),
+        origins: web.clone(),
+    });
+    let web = WebLayer::new(web.as_ref(), ui)?;
+    let json = JsonLayer::new(health.clone(), page);
     let todos = TodoServiceServer::new(Todos::new(cache))
         .max_decoding_message_size(method::MAX_REQUEST_BYTES)
         .accept_compressed(Gzip)
@@ -161,7 +171,7 @@ pub async fn serve_health(
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
 ) {
-    let json = JsonLayer::new(health.clone());
+    let json = JsonLayer::new(health.clone(), None);
     let routes = Routes::new(health_service(health, shutdown)).prepare();
     let rpc = rpc_layer::RpcLayer::new(Arc::clone(&metrics), Access::default());
     let service = json.layer(rpc.layer(routes));

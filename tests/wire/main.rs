@@ -16,6 +16,7 @@ mod connections;
 mod json;
 mod life;
 mod lists;
+mod page;
 mod raw;
 mod readme;
 mod rights;

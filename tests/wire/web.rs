@@ -279,7 +279,7 @@ async fn preflights_are_answered_for_the_pages_allowed() {
         "{headers:?}"
     );
     // What is neither grpc-web nor a preflight is told so.
-    let plain = Request::get("/")
+    let plain = Request::get("/todos")
         .header("host", "x")
         .body(Full::default())
         .expect("a request");
@@ -290,8 +290,9 @@ async fn preflights_are_answered_for_the_pages_allowed() {
 }
 
 #[tokio::test]
-async fn by_default_there_is_no_grpc_web() {
-    let (service, _client) = embedded().await;
+async fn without_pages_there_is_no_grpc_web() {
+    let dir = folder("data").display().to_string();
+    let (service, _client) = ready(Tidemark::start(&["--data-dir", &dir, "--ui", "off"])).await;
     let reply = send(&service, preflight(PAGE)).await.expect("an answer");
     assert_eq!(reply.status(), StatusCode::METHOD_NOT_ALLOWED);
     let request = call("GetTodo", "application/grpc-web+proto", read_milk());

@@ -20,8 +20,9 @@ use std::{
     task::{Context, Poll},
 };
 
+use bytes::Bytes;
 use futures::future::{BoxFuture, Either, Ready, ready};
-use http::{HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
 use prost_reflect::DescriptorPool;
 use tokio::sync::watch;
 use tonic::body::Body;
@@ -32,6 +33,7 @@ use super::{
     health::HealthState,
     reflection,
     transport::{Call, protocol},
+    ui::Ui,
 };
 
 /// The services and messages that reflection serves.
@@ -40,12 +42,16 @@ static DESCRIPTORS: LazyLock<DescriptorPool> =
 
 /// Wraps a service in a [`JsonService`].
 #[derive(Clone)]
-pub struct JsonLayer(watch::Receiver<HealthState>);
+pub struct JsonLayer {
+    health: watch::Receiver<HealthState>,
+    ui: Option<Arc<Ui>>,
+}
 
 impl JsonLayer {
-    /// `/readyz` answers with this state.
-    pub const fn new(health: watch::Receiver<HealthState>) -> Self {
-        Self(health)
+    /// `/readyz` answers with this state. `ui`: the page, if it is served.
+    pub fn new(health: watch::Receiver<HealthState>, ui: Option<Ui>) -> Self {
+        let ui = ui.map(Arc::new);
+        Self { health, ui }
     }
 }
 
@@ -55,17 +61,34 @@ impl<S> Layer<S> for JsonLayer {
     fn layer(&self, inner: S) -> JsonService<S> {
         JsonService {
             inner,
-            health: self.0.clone(),
+            health: self.health.clone(),
+            ui: self.ui.clone(),
         }
     }
 }
 
 /// A service of gRPC calls that also accepts unary calls in JSON, `/healthz`
-/// and `/readyz`.
+/// and `/readyz`, and requests for the page.
 #[derive(Clone)]
 pub struct JsonService<S> {
     inner: S,
     health: watch::Receiver<HealthState>,
+    ui: Option<Arc<Ui>>,
+}
+
+impl<S> JsonService<S> {
+    /// The response to a request that is not a call; `None`: it may be one.
+    fn respond(&self, request: &mut Request<Body>) -> Option<Response<Body>> {
+        let health = *self.health.borrow();
+        let mut response = match (probes::respond(request, health), &self.ui) {
+            (None, Some(ui)) => ui.respond(request, health),
+            (response, _) => response,
+        }?;
+        if request.method() == Method::HEAD {
+            response.extensions_mut().remove::<WholeReply>();
+        }
+        Some(response)
+    }
 }
 
 impl<S> Service<Request<Body>> for JsonService<S>
@@ -85,9 +108,12 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         if !protocol::is_json(&request) {
-            let response = probes::respond(&request, &self.health);
+            let is_call = request.method() == Method::POST;
+            let response = (!is_call || is_probe(request.uri().path()))
+                .then(|| self.respond(&mut request))
+                .flatten();
             return Either::Left(match response {
                 Some(response) => Either::Right(ready(Ok(response))),
                 None => Either::Left(self.inner.call(request)),
@@ -108,10 +134,16 @@ where
 
 /// A response in JSON that is complete.
 fn response(status: StatusCode, json: Vec<u8>) -> Response<Body> {
-    let mut response = Response::new(Body::default());
-    *response.status_mut() = status;
+    let mut response = whole(status, json.into());
     let json_type = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, json_type);
-    response.extensions_mut().insert(WholeReply(json.into()));
+    response
+}
+
+/// A response that is complete, without a content type.
+pub fn whole(status: StatusCode, content: Bytes) -> Response<Body> {
+    let mut response = Response::new(Body::default());
+    *response.status_mut() = status;
+    response.extensions_mut().insert(WholeReply(content));
     response
 }

@@ -2,10 +2,8 @@
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header::ALLOW};
 use serde_json::json;
-use tokio::sync::watch;
 use tonic::body::Body;
 
-use super::WholeReply;
 use crate::grpc::health::HealthState;
 
 const LIVENESS: &str = "/healthz";
@@ -18,10 +16,7 @@ pub fn is_probe(path: &str) -> bool {
 }
 
 /// The response to a probe; `None`: the request is not one.
-pub fn respond<B>(
-    request: &Request<B>,
-    health: &watch::Receiver<HealthState>,
-) -> Option<Response<Body>> {
+pub fn respond<B>(request: &Request<B>, health: HealthState) -> Option<Response<Body>> {
     let path = request.uri().path();
     if !is_probe(path) {
         return None;
@@ -34,7 +29,7 @@ pub fn respond<B>(
         return Some(refusal);
     }
     let reason = if path == READINESS {
-        unready(*health.borrow())
+        unready(health)
     } else {
         None
     };
@@ -45,11 +40,7 @@ pub fn respond<B>(
             json!({"status": "NOT_SERVING", "reason": reason}),
         ),
     };
-    let mut response = super::response(status, body.to_string().into_bytes());
-    if request.method() == Method::HEAD {
-        response.extensions_mut().remove::<WholeReply>();
-    }
-    Some(response)
+    Some(super::response(status, body.to_string().into_bytes()))
 }
 
 /// Why the replica is not ready; `None`: it is.

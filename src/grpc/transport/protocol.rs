@@ -2,9 +2,12 @@
 //! these content types to a server of another origin without asking it first, so
 //! nothing else is executed.
 
+use std::net::IpAddr;
+
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
-    header::{ALLOW, CONTENT_TYPE},
+    header::{ALLOW, CONTENT_TYPE, HOST},
+    uri::Authority,
 };
 use tonic::body::Body;
 
@@ -78,6 +81,22 @@ fn is_utf8_charset(parameter: &[u8]) -> bool {
     matches!(charset, b"utf-8" | b"utf8" | b"\"utf-8\"" | b"\"utf8\"")
 }
 
+/// Host and port that a request was sent to.
+pub fn authority<B>(request: &Request<B>) -> Option<&str> {
+    let of_uri = request.uri().authority().map(Authority::as_str);
+    of_uri.or_else(|| request.headers().get(HOST)?.to_str().ok())
+}
+
+/// Whether the host is an IP address or `localhost`: names that nobody else can
+/// give to this server.
+pub fn is_address(authority: &str) -> bool {
+    let Ok(authority) = authority.parse::<Authority>() else {
+        return false;
+    };
+    let host = authority.host().trim_matches(['[', ']']);
+    host == "localhost" || host.ends_with(".localhost") || host.parse::<IpAddr>().is_ok()
+}
+
 /// grpc-web, binary or as text.
 pub fn is_grpc_web(headers: &HeaderMap) -> bool {
     matches!(
@@ -129,6 +148,27 @@ mod tests {
         assert_eq!(status(Method::POST, &[]), Some(415));
         let both = ["text/plain", "application/grpc"];
         assert_eq!(status(Method::POST, &both), Some(415));
+    }
+
+    #[test]
+    fn addresses_are_not_names() {
+        for address in [
+            "127.0.0.1:50051",
+            "[::1]:8080",
+            "localhost",
+            "10.0.0.7",
+            "a.localhost:1",
+        ] {
+            assert!(is_address(address), "{address}");
+        }
+        for name in [
+            "todos.example:50051",
+            "localhost.evil.example",
+            "",
+            "127.0.0.1.evil.example",
+        ] {
+            assert!(!is_address(name), "{name}");
+        }
     }
 
     #[test]

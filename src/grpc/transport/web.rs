@@ -44,17 +44,25 @@ pub struct WebLayer(Option<Arc<Rules>>);
 /// Which pages may call, and what they are told about it.
 struct Rules {
     origins: AllowedOrigins,
+    /// Our own page may call, too.
+    own_page: bool,
     cors: CorsLayer,
 }
 
 impl WebLayer {
-    /// Calls from pages of these origins; `None`: from none.
+    /// Calls from pages of these origins, and from our own page if it is served.
     ///
     /// # Errors
     /// An origin that is not a valid header value.
-    pub fn new(origins: Option<&AllowedOrigins>) -> Result<Self, InvalidHeaderValue> {
-        let Some(origins) = origins else {
-            return Ok(Self(None));
+    pub fn new(
+        origins: Option<&AllowedOrigins>,
+        own_page: bool,
+    ) -> Result<Self, InvalidHeaderValue> {
+        let none = AllowedOrigins::These(Vec::new());
+        let origins = match origins {
+            Some(origins) => origins,
+            None if own_page => &none,
+            None => return Ok(Self(None)),
         };
         let allowed = match origins {
             AllowedOrigins::Any => AllowOrigin::any(),
@@ -72,6 +80,7 @@ impl WebLayer {
             .max_age(PREFLIGHT_MAX_AGE);
         Ok(Self(Some(Arc::new(Rules {
             origins: origins.clone(),
+            own_page,
             cors,
         }))))
     }
@@ -160,7 +169,7 @@ fn classify<B>(request: &Request<B>, rules: Option<&Rules>) -> Kind {
     let stranger = headers
         .get_all(ORIGIN)
         .iter()
-        .find(|origin| !rules.is_some_and(|rules| rules.allows(origin)));
+        .find(|origin| !rules.is_some_and(|rules| rules.allows(request, origin)));
     if protocol::is_json(request) {
         return match stranger {
             None => Kind::Json,
@@ -193,10 +202,22 @@ fn refuse_page(origin: &HeaderValue) -> Response<Body> {
 }
 
 impl Rules {
-    fn allows(&self, origin: &HeaderValue) -> bool {
-        match &self.origins {
+    fn allows<B>(&self, request: &Request<B>, origin: &HeaderValue) -> bool {
+        let is_listed = match &self.origins {
             AllowedOrigins::Any => true,
             AllowedOrigins::These(origins) => origins.iter().any(|allowed| origin == allowed),
-        }
+        };
+        is_listed || (self.own_page && is_own_page(request, origin))
     }
+}
+
+/// Whether the page is from the address that the request was sent to. Of names
+/// nothing is known: a stranger's name may lead to this address, too.
+fn is_own_page<B>(request: &Request<B>, origin: &HeaderValue) -> bool {
+    let page = origin.to_str().ok().and_then(|origin| {
+        let plain = origin.strip_prefix("http://");
+        plain.or_else(|| origin.strip_prefix("https://"))
+    });
+    let sent_to = protocol::authority(request);
+    page.is_some() && page == sent_to && page.is_some_and(protocol::is_address)
 }

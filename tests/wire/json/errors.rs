@@ -355,7 +355,8 @@ async fn json_that_is_wrong_is_refused_with_its_place() {
 
 #[tokio::test]
 async fn what_is_not_a_call_in_json_is_refused() {
-    let (service, mut client) = embedded().await;
+    let dir = folder("data").display().to_string();
+    let (service, mut client) = ready(Tidemark::start(&["--data-dir", &dir, "--ui", "off"])).await;
     create(&mut client, "milk", "Buy milk").await;
     let mut open = connection(&service).await;
     let body = r#"{"name":"lists/home/todos/milk"}"#;
@@ -407,7 +408,8 @@ async fn what_is_not_a_call_in_json_is_refused() {
 
 #[tokio::test]
 async fn pages_call_only_from_the_origins_allowed() {
-    let (closed, _client) = embedded().await;
+    let dir = folder("closed").display().to_string();
+    let (closed, _client) = ready(Tidemark::start(&["--data-dir", &dir, "--ui", "off"])).await;
     let dir = folder("data").display().to_string();
     let args = [
         "--data-dir",

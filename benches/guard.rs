@@ -39,7 +39,7 @@ const CASES: [(&str, u64); 8] = [
     ("page of 50, whole call without the transport", 88_000),
     ("fence check", 130),
     ("entry decode", 2025),
-    ("near hit with a right, in the cache", 9_000),
+    ("near hit with a right, in the cache", 5_400),
     (
         "near hit with a right, whole call without the transport",
         60_000,

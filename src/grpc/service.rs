@@ -68,7 +68,7 @@ impl Todos {
             caller.audit_resource(list);
         }
         let cache = self.cache()?;
-        let parsed = caller.permit(cache, parsed, list, Permission::Write(permission));
+        let parsed = caller.permit(cache, parsed, || list, Permission::Write(permission));
         let (write, request_id) = parsed.await?;
         caller.write(cache, write, request_id).await
     }
@@ -144,10 +144,12 @@ impl Caller {
         &self,
         cache: &Cache,
         parsed: Result<T, Error>,
-        list: Option<ListName>,
+        list: impl FnOnce() -> Option<ListName>,
         permission: Permission,
     ) -> Result<T, Error> {
-        if let (Err(_), Some(list), Some(_)) = (&parsed, list, &self.identity) {
+        if let (Err(_), Some(_)) = (&parsed, &self.identity)
+            && let Some(list) = list()
+        {
             let options = self.read_options(None, cache.origin_id())?;
             Box::pin(cache.require_right(&list, permission, &options)).await?;
         }
@@ -242,7 +244,7 @@ impl TodoService for Todos {
         let name = convert::todo_name("name", &request.name).map_err(Error::from)?;
         let cache = self.cache()?;
         let options = caller.read_options(request.consistency, cache.origin_id());
-        let options = caller.permit(cache, options, Some(name.list()), Permission::GetTodos);
+        let options = caller.permit(cache, options, || Some(name.list()), Permission::GetTodos);
         let answer = cache.get(&name, &options.await?).await?;
         let todo = EncodedTodo::from(answer.body);
         reply::check_todo(&todo)?;
@@ -260,7 +262,7 @@ impl TodoService for Todos {
         let names = convert::names(&request.names)?;
         let cache = self.cache()?;
         let options = caller.read_options(request.consistency, cache.origin_id());
-        let list = names.first().map(TodoName::list);
+        let list = || names.first().map(TodoName::list);
         let options = caller.permit(cache, options, list, Permission::GetTodos);
         let answer = cache.get_many(&names, &options.await?).await?;
         let mut batch = BatchGetTodosResponse {
@@ -284,7 +286,7 @@ impl TodoService for Todos {
             let consistency = request.consistency.clone();
             Ok((query, caller.read_options(consistency, cache.origin_id())?))
         });
-        let list = ListName::parse(&request.parent);
+        let list = || ListName::parse(&request.parent);
         let parsed = caller.permit(cache, parsed, list, Permission::ListTodos);
         let ((query, carried), options) = parsed.await?;
         let mut query = Arc::new(query);
@@ -356,7 +358,7 @@ impl TodoService for Todos {
         let (caller, request) = split(request)?;
         let cache = self.cache()?;
         let watch = convert::watch(&request, cache.origin_id());
-        let list = ListName::parse(&request.parent);
+        let list = || ListName::parse(&request.parent);
         let watch = caller.permit(cache, watch, list, Permission::WatchTodos);
         let mut watch = watch.await?;
         let mut held = Vec::new();
@@ -389,7 +391,7 @@ impl TodoService for Todos {
         let name = convert::list_name("name", &request.name).map_err(Error::from)?;
         let cache = self.cache()?;
         let options = caller.read_options(request.consistency, cache.origin_id());
-        let options = caller.permit(cache, options, Some(name.clone()), Permission::GetList);
+        let options = caller.permit(cache, options, || Some(name.clone()), Permission::GetList);
         let answer = cache.get_list(&name, &options.await?).await?;
         Ok(Response::new(pb::GetTodoListResponse {
             todo_list: Some(answer.body),

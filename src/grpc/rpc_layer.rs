@@ -1,6 +1,6 @@
 //! Wraps every call: checks that the request is gRPC, and who sends it, bounds
-//! its body, opens its span, counts it, and gives the framework's errors the form and the size
-//! that the contract states.
+//! its body, opens its span, counts it, and gives the framework's errors the form
+//! and the size that the contract states.
 
 use std::{
     future::ready,

@@ -34,7 +34,9 @@ async fn a_key_is_known_until_it_is_revoked() {
         "keys",
         &format!("# Ada\n{old_line}\n{new_line} # rotated\n"),
     );
-    let (service, mut client) = serving(&["--auth", "keys", "--keys-file", &path]).await;
+    let admin = ["--admin", "user:ada"];
+    let auth = ["--auth", "keys", "--keys-file", &path];
+    let (service, mut client) = serving(&[&auth[..], &admin].concat()).await;
     assert_eq!(judged_bearer(&mut client, &old).await, Ok(()));
     assert_eq!(judged_bearer(&mut client, &new).await, Ok(()));
     assert_eq!(judged_bearer(&mut client, &other).await, why("key"));
@@ -188,7 +190,16 @@ async fn no_credential_is_logged() {
     let dir = folder("data").display().to_string();
     let log = Arc::new(Mutex::new(String::new()));
     let kept = Arc::clone(&log);
-    let args = ["--data-dir", &dir, "--auth", "keys", "--keys-file", &path];
+    let args = [
+        "--data-dir",
+        &dir,
+        "--auth",
+        "keys",
+        "--keys-file",
+        &path,
+        "--admin",
+        "user:ada",
+    ];
     let talkative = "trace,fred=trace,h2=trace,hyper=trace,tonic=trace,tower=trace";
     let envs = [("RUST_LOG".to_owned(), talkative.to_owned())];
     let service = Tidemark::launch(&args, &envs, move |line| {

@@ -21,6 +21,9 @@ async fn serving_tokens(jwks: &str, more: &[&str]) -> (Tidemark, Client) {
         ISSUER,
         "--jwt-audience",
         "tidemark",
+        // A list of nobody can be watched by administrators.
+        "--admin",
+        "user:ada",
     ];
     serving(&[&args, more].concat()).await
 }

@@ -48,6 +48,40 @@ async fn call(service: &Tidemark, values: &[&str]) -> String {
         .collect()
 }
 
+/// The HTTP status of a call in JSON with these values of the header.
+async fn call_in_json(service: &Tidemark, values: &[&str]) -> u16 {
+    let mut request = Request::post("/todo.v1.TodoService/ListTodos")
+        .header("host", "todos.example")
+        .header("content-type", "application/json");
+    for value in values {
+        request = request.header("authorization", *value);
+    }
+    let body = Full::new(Bytes::from_static(b"{\"parent\": \"lists/home\"}"));
+    let request = request.body(body).expect("a request");
+    send(service, request).await.status().as_u16()
+}
+
+#[tokio::test]
+async fn calls_in_json_need_a_credential() {
+    let files = Folder::new();
+    let (key, line) = new_key("user:ada");
+    let keys = files.write("keys", &line);
+    let args = [
+        "--auth",
+        "keys",
+        "--keys-file",
+        &keys,
+        "--admin",
+        "user:ada",
+    ];
+    let (service, _) = serving(&args).await;
+    let bearer = format!("Bearer {key}");
+    assert_eq!(call_in_json(&service, &[&bearer]).await, 200);
+    assert_eq!(call_in_json(&service, &[]).await, 401);
+    assert_eq!(call_in_json(&service, &["Bearer tmk_x"]).await, 401);
+    assert_eq!(call_in_json(&service, &[&bearer, &bearer]).await, 401);
+}
+
 #[tokio::test]
 async fn pages_need_a_credential_and_their_preflights_do_not() {
     let files = Folder::new();

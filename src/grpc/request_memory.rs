@@ -12,8 +12,11 @@ const COPIES: usize = 3;
 /// A name of a batch beside its text: its string, the parsed name, its miss, its load,
 /// and its part of the response.
 const BATCH_NAME_BYTES: usize = 600;
-/// A name, label or path in any other request: its string and what is parsed from it.
-const ELEMENT_BYTES: usize = 96;
+/// Names of a batch that are worked on: more are refused, not waited for.
+const WORKED_NAMES: usize = 1000;
+/// A string beside its text. With 256 KiB of empty ones a request is within the least
+/// budget, so that it is told what is wrong with it.
+const ELEMENT_BYTES: usize = 40;
 
 /// A request whose memory is known.
 pub trait RequestMemory: Message {
@@ -34,7 +37,8 @@ impl RequestMemory for pb::DeleteTodoRequest {}
 
 impl RequestMemory for pb::BatchGetTodosRequest {
     fn elements(&self) -> usize {
-        self.names.capacity() * BATCH_NAME_BYTES
+        let worked = self.names.len().min(WORKED_NAMES);
+        self.names.capacity() * ELEMENT_BYTES + worked * BATCH_NAME_BYTES
     }
 }
 

@@ -53,7 +53,9 @@ async fn what_no_valid_request_needs_is_refused_at_its_head() {
 
 #[tokio::test]
 async fn large_and_compressed_requests_take_no_memory() {
-    let (service, client) = embedded().await;
+    let dir = folder("data").display().to_string();
+    let args = ["--data-dir", &dir, "--memory-limit", "768MiB"];
+    let (service, client) = ready(Tidemark::start(&args)).await;
     create(&mut client.clone(), "milk", "x").await;
     let before = peak_kib(&service);
     let bomb = pb::BatchGetTodosRequest {
@@ -68,6 +70,14 @@ async fn large_and_compressed_requests_take_no_memory() {
             (Code::ResourceExhausted, "MESSAGE_TOO_LARGE")
         );
     }
+    // Below the limit of bytes: what is wrong with it is told.
+    let names = vec![String::new(); 120_000];
+    let many = pb::BatchGetTodosRequest {
+        names,
+        consistency: None,
+    };
+    let (code, ..) = refused(client.clone().batch_get_todos(many).await);
+    assert_eq!(code, Code::InvalidArgument);
     let update = |paths: usize| pb::UpdateTodoRequest {
         todo: Some(pb::Todo {
             name: "lists/home/todos/milk".into(),

@@ -237,14 +237,17 @@ func tokenOf(answer protoreflect.Message) string {
 }
 
 // mayRepeat reports whether a call may be sent again. Reads are repeated by the service
-// config. With a request id the service writes once, however often it is asked.
+// config on UNAVAILABLE; some transports have other codes for a broken connection, without a
+// reason. With a request id the service writes once, however often it is asked.
 func mayRepeat(request protoreflect.Message, failed *TodoError) bool {
+	broken := failed.Reason == todov1.ErrorReason_ERROR_REASON_UNSPECIFIED &&
+		(failed.Code == codes.Unknown || failed.Code == codes.Internal)
 	fields := request.Descriptor().Fields()
 	switch {
 	case fields.ByName("consistency") != nil:
-		return false
+		return broken
 	case fields.ByName("request_id") != nil:
-		return failed.Code == codes.Unavailable ||
+		return broken || failed.Code == codes.Unavailable ||
 			failed.Reason == todov1.ErrorReason_ERROR_REASON_WRITE_OUTCOME_UNKNOWN
 	default:
 		return failed.HadNoEffect()

@@ -1,6 +1,5 @@
 """Replicas of the service for the tests."""
 
-import ctypes
 import os
 import shlex
 import signal
@@ -17,8 +16,6 @@ from tidemark import Client, TodoError
 
 # Programs start slowly where two cores run everything.
 PATIENCE = 60.0
-
-PR_SET_PDEATHSIG = 1
 
 
 def setting(name: str) -> str:
@@ -41,10 +38,6 @@ def eventually(what: str, happened: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def _with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 class Replica:
     """A replica at an address that it keeps."""
 
@@ -58,13 +51,13 @@ class Replica:
         self.start()
 
     def start(self) -> None:
-        command = [setting("SERVICE_BINARY"), "serve", "--mongodb-uri", self.uri, "--redis-url", setting("REDIS_URL")]
+        command = ["setpriv", "--pdeathsig", "KILL", setting("SERVICE_BINARY"), "serve"]
+        command += ["--mongodb-uri", self.uri, "--redis-url", setting("REDIS_URL")]
         self.process = subprocess.Popen(
             [*command, "--listen", self.address, "--metrics-listen", "127.0.0.1:0", *self.args],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            preexec_fn=_with_parent,
         )
         with Client(self.address, **self.probe) as client:
             eventually("the replica", lambda: self._answers(client))

@@ -360,11 +360,13 @@ def _token_of(reply: Any) -> str:
 
 
 def _may_repeat(request: Message, failed: TodoError) -> bool:
-    """Whether a call may be sent again. Reads are repeated by the service config. With a
+    """Whether a call may be sent again. Reads are repeated by the service config on UNAVAILABLE;
+    some transports have other codes for a broken connection, without a reason. With a
     request id the service writes once, however often it is asked."""
+    broken = failed.reason == "" and failed.code in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
     fields = request.DESCRIPTOR.fields_by_name
     if "consistency" in fields:
-        return False
+        return broken
     if "request_id" in fields:
-        return failed.code == grpc.StatusCode.UNAVAILABLE or failed.reason == "WRITE_OUTCOME_UNKNOWN"
+        return broken or failed.code == grpc.StatusCode.UNAVAILABLE or failed.reason == "WRITE_OUTCOME_UNKNOWN"
     return failed.had_no_effect

@@ -472,15 +472,21 @@ public final class TodoClient implements AutoCloseable {
   }
 
   /**
-   * Whether a call may be sent again. Reads are repeated by the service config. With a request id
+   * Whether a call may be sent again. Reads are repeated by the service config on UNAVAILABLE;
+   * some transports have other codes for a broken connection, without a reason. With a request id
    * the service writes once, however often it is asked.
    */
   private static boolean mayRepeat(Descriptor request, TodoError failed) {
+    boolean broken =
+        failed.reason().isEmpty()
+            && (failed.code() == Status.Code.UNKNOWN || failed.code() == Status.Code.INTERNAL);
     if (request.findFieldByName("consistency") != null) {
-      return false;
+      return broken;
     }
     if (request.findFieldByName("request_id") != null) {
-      return failed.code() == Status.Code.UNAVAILABLE || failed.reason().equals("WRITE_OUTCOME_UNKNOWN");
+      return broken
+          || failed.code() == Status.Code.UNAVAILABLE
+          || failed.reason().equals("WRITE_OUTCOME_UNKNOWN");
     }
     return failed.hadNoEffect();
   }

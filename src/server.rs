@@ -137,10 +137,8 @@ pub async fn run(
     install_panic_hook(Arc::clone(&metrics));
     raise_open_files();
     let plan = config.memory_plan()?;
-    let (budgets, spare) = (
-        Budgets::new(plan, config.max_origin_loads),
-        SpareFiles::new(),
-    );
+    let budgets = Budgets::new(plan, config.max_origin_loads);
+    let spare = SpareFiles::new();
     let (listeners, addresses) = bind_all(&config)?;
     let tls = load_tls(&config)?;
     let access = load_access(&config, &metrics)?;

@@ -216,7 +216,10 @@ impl Cache {
             let request = request.at_least(seen);
             let (lists, permission) = (rights.lists, rights.permission);
             let again = self.check_all(lists, permission, &rights.caller, &request);
+            let begun = self.tracker.now();
             rights = Box::pin(again).await?;
+            // The bound counts from the reply.
+            read.staleness_bound += self.tracker.now().since(begun);
         }
         // Only a document that is marked stale can still be older.
         if rights.fresh_to < seen || (rights.stale && !self.may_be_stale(rights.fresh_to)) {

@@ -14,7 +14,7 @@ use crate::{
     auth,
     budget::Caller,
     error::{Error, Unavailable},
-    model::{ListName, OriginTime},
+    model::{ListName, OriginTime, Token},
     watch::WatchStream,
 };
 
@@ -34,6 +34,8 @@ struct Checked {
     start: OriginTime,
     /// What the start and all messages so far have shown. No later token has seen less.
     shown: OriginTime,
+    /// Of the last message that was sent.
+    last: Option<Token>,
     ended: bool,
 }
 
@@ -92,6 +94,7 @@ impl Cache {
             caller,
             start,
             shown: start,
+            last: None,
             ended: false,
         };
         let messages = stream::unfold(checked, |mut checked| async move {
@@ -144,20 +147,23 @@ impl Checked {
             }
             self.shown = self.shown.max(message.token.seen);
             message.token.seen = self.shown;
+            self.last = Some(message.token);
             return Some(Ok(message));
         }
     }
 
     /// Checks the right again after the list's document changed, and after a reset,
-    /// which may stand for such a change. What was committed before was sent.
+    /// which may stand for such a change. What was committed before was sent. The error
+    /// has the last token that was sent, so that a client that may come back later gets
+    /// a reset that it was not told of.
     async fn check(&mut self, message: &WatchMessage) -> Option<Error> {
         let (caller, list) = self.right.as_ref()?;
         match message.event {
             WatchEvent::ListChanged | WatchEvent::Reset { .. } => {}
             WatchEvent::Change { .. } | WatchEvent::Progress { .. } => return None,
         }
-        let (time, token) = (message.token.seen, message.token);
-        let check = self.cache.check_watch(list, caller, time, Some(token));
+        let time = message.token.seen;
+        let check = self.cache.check_watch(list, caller, time, self.last);
         match check.await.err()? {
             // The caller set no such deadline: it resumes at the last token.
             Error::DeadlineExceeded { .. } => Some(Unavailable::TooStale.into()),

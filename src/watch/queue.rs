@@ -69,7 +69,11 @@ impl ConflatingQueue {
         if time <= self.start {
             return false;
         }
-        for entry in events {
+        // What was committed together with a revocation is not delivered: the list first,
+        // in whatever order the transaction wrote.
+        let is_list = |event: &Event| matches!(event, Event::List(_));
+        let (lists, others): (Vec<_>, Vec<_>) = events.partition(is_list);
+        for entry in lists.into_iter().chain(others) {
             match entry {
                 Event::Change(change) => self.push_change(time, change),
                 Event::List(_) => self.push_list(time, entry),
@@ -240,6 +244,20 @@ mod tests {
             time: OriginTime(time),
             wall_ms: 0,
         }))
+    }
+
+    #[test]
+    fn a_list_comes_before_the_todos_of_its_transaction_and_after_earlier_ones() {
+        let list = Event::List(crate::model::ListName::parse("lists/home").expect("a list"));
+        let mut queue = ConflatingQueue::after(OriginTime(0));
+        queue.push(OriginTime(1), [updated(1, 1)].into_iter());
+        let together = [updated(1, 2), list.clone(), updated(2, 2)];
+        queue.push(OriginTime(2), together.into_iter());
+        let told: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        let events: Vec<_> = told.iter().map(|next| next.event.clone()).collect();
+        assert_eq!(events, [updated(1, 1), list, updated(1, 2), updated(2, 2)]);
+        let cursors: Vec<_> = told.iter().map(|next| next.cursor.0).collect();
+        assert_eq!(cursors, [1, 1, 1, 2], "none passes what is pending");
     }
 
     fn updated(id: u8, time: u64) -> Event {

@@ -7,9 +7,10 @@ use std::{collections::BTreeMap, time::Duration};
 use bytes::Bytes;
 use prost::Message;
 use tidemark::{
+    auth::Caller,
     cache::{Consistency, TodoPage},
     error::Error,
-    model::{OriginTime, PageQuery, ReadInfo, Source, TodoName, Unreadable, Value},
+    model::{ListName, OriginTime, PageQuery, ReadInfo, Source, TodoName, Unreadable, Value},
     pb::Todo,
 };
 use tokio::time::Instant;
@@ -33,17 +34,19 @@ pub struct Asked<'a> {
     pub carried: Option<OriginTime>,
     /// What this replica had written by then.
     pub own: BTreeMap<String, OriginTime>,
+    /// Who asks, if a right is needed, and on which lists.
+    pub right: Option<(Caller, Vec<ListName>)>,
 }
 
 /// A time that an answer must reach, and the invariant that says so.
 type Bound = (&'static str, OriginTime);
 
 impl Asked<'_> {
-    fn own(&self, name: &str) -> OriginTime {
+    pub fn own(&self, name: &str) -> OriginTime {
         self.own.get(name).copied().unwrap_or_default()
     }
 
-    fn presented(&self) -> OriginTime {
+    pub fn presented(&self) -> OriginTime {
         self.consistency.without_age()
     }
 
@@ -71,7 +74,7 @@ impl Asked<'_> {
     }
 
     /// How old the answer may be when the request arrives.
-    fn limit(&self, world: &World) -> Duration {
+    pub fn limit(&self, world: &World) -> Duration {
         let limit = world.config.settings.staleness_limit;
         match self.consistency {
             Consistency::FullyConsistent => Duration::ZERO,
@@ -80,7 +83,7 @@ impl Asked<'_> {
         }
     }
 
-    fn violated(&self, world: &World, kind: &'static str, what: &str) {
+    pub fn violated(&self, world: &World, kind: &'static str, what: &str) {
         let Self {
             client,
             replica,
@@ -142,6 +145,7 @@ impl Asked<'_> {
             "consistency",
             "cached_only was loaded",
         );
+        self.check_right(world, read);
         let took = now.duration_since(self.begun);
         if read.stale {
             let allowed = world
@@ -177,7 +181,7 @@ impl Asked<'_> {
 
     /// Whether the replica's way to the origin had a trouble lately, or it has
     /// just started.
-    fn in_trouble(&self, world: &World) -> bool {
+    pub fn in_trouble(&self, world: &World) -> bool {
         let since = self.begun.checked_sub(AFTERMATH).unwrap_or(self.begun);
         self.replica.born >= since
             || world
@@ -298,6 +302,7 @@ impl Asked<'_> {
         let now = Instant::now();
         let allowed = match error {
             Error::OriginUnavailable { .. } => self.in_trouble(world),
+            Error::PermissionDenied { .. } => return self.check_refusal(world),
             Error::CacheOnlyMiss { .. } => self.consistency == Consistency::CachedOnly,
             Error::DeadlineExceeded { .. } => self.deadline.is_some_and(|deadline| now >= deadline),
             Error::Overloaded { .. } => world.config.settings.max_origin_loads < 16,

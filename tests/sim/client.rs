@@ -4,14 +4,15 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tidemark::{
+    auth,
     cache::{Answer, Consistency, ReadOptions, TodoPage, WriteOptions, Written},
     error::Error,
     model::{
         Condition, Filter, ListName, Op, Order, OriginTime, PageQuery, ReadInfo, RequestId,
-        TodoName, Token, Unreadable, Value, Write,
+        Resource, TodoName, Token, Unreadable, Value, Write,
     },
     pb::{
-        Todo,
+        Role, Todo,
         todo::{Priority, State},
     },
 };
@@ -22,38 +23,47 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::{
     check::{Asked, CALL_LIMIT, name_of},
     fleet::{Fleet, Replica},
-    world::World,
+    lists,
+    rights::Attempt,
+    world::{World, callers},
     write,
 };
 
 pub struct Client {
     pub id: u64,
-    world: Arc<World>,
-    fleet: Arc<Fleet>,
+    pub world: Arc<World>,
+    pub fleet: Arc<Fleet>,
+    /// Who it is; `None`: authentication is off.
+    pub identity: Option<auth::Caller>,
     /// The newest time that any answer has seen: the token it hands along.
-    seen: OriginTime,
+    pub seen: OriginTime,
     /// Since when what it was shown last was so, and what that answer's token
     /// had seen, by name.
     shown: BTreeMap<TodoName, (OriginTime, OriginTime)>,
     /// Writes that were said to have had no effect and not tried again: no
     /// version may have this title, ever.
-    undone: Vec<(TodoName, String)>,
+    undone: Vec<(Resource, String)>,
+    /// Writes that needed a right, whatever became of them.
+    attempts: Vec<(Resource, String, Attempt)>,
     writes: u64,
     /// Waits without a deadline.
     patient: bool,
-    replica: Arc<Replica>,
+    pub replica: Arc<Replica>,
 }
 
 /// The call ended with its process.
-struct Lost;
+pub struct Lost;
 
 impl Client {
     pub fn new(id: u64, world: &Arc<World>, fleet: &Arc<Fleet>) -> Self {
         let (world, fleet) = (Arc::clone(world), Arc::clone(fleet));
         let replica = fleet.any();
         let (seen, shown, undone) = (OriginTime::ZERO, BTreeMap::new(), Vec::new());
+        let identity = world.a_caller();
         Self {
             id,
+            identity,
+            attempts: Vec::new(),
             world,
             fleet,
             seen,
@@ -75,8 +85,14 @@ impl Client {
             }
             self.one_call().await;
         }
+        for (name, title, attempt) in &self.attempts {
+            let at = committed(&self.world, name, title);
+            if let Some(at) = at {
+                attempt.check_allowed(&self.world, at, &format!("{name} was written at {at}"));
+            }
+        }
         for (name, title) in &self.undone {
-            if let Some(at) = self.world.history().titled(name, title) {
+            if let Some(at) = committed(&self.world, name, title) {
                 self.world.violated(
                     "write",
                     format!("{name} got the title {title} at {at}, of a write without effect"),
@@ -86,11 +102,21 @@ impl Client {
     }
 
     async fn one_call(&mut self) {
-        let call = self
-            .world
-            .rng()
-            .weighted(&[(45, 0), (10, 1), (20, 2), (24, 3), (1, 4)]);
+        let lists = if self.world.config.rights { 6 } else { 0 };
+        let call = self.world.rng().weighted(&[
+            (45, 0),
+            (10, 1),
+            (20, 2),
+            (24, 3),
+            (1, 4),
+            (lists, 5),
+            (lists, 6),
+            (lists, 7),
+        ]);
         match call {
+            5 => self.get_list().await,
+            6 => self.list_lists().await,
+            7 => self.write_list().await,
             0 => {
                 let (name, consistency) = (self.a_name(), self.an_arm());
                 self.get(&name, consistency).await;
@@ -106,7 +132,7 @@ impl Client {
         self.world.rng().pick(&self.world.config.names)
     }
 
-    fn an_arm(&self) -> Consistency {
+    pub fn an_arm(&self) -> Consistency {
         let mut rng = self.world.rng();
         let staleness = Duration::from_millis(rng.pick(&[0, 50, 300, 1_000, 5_000, 60_000]));
         rng.weighted(&[
@@ -118,13 +144,13 @@ impl Client {
         ])
     }
 
-    fn a_deadline(&self) -> Option<Instant> {
+    pub fn a_deadline(&self) -> Option<Instant> {
         let mut rng = self.world.rng();
         (!self.patient && rng.chance(15)).then(|| Instant::now() + rng.ms(1..400))
     }
 
     /// Waits for a call as long as its process lives.
-    async fn call<T>(&self, what: &str, call: impl Future<Output = T>) -> Result<T, Lost> {
+    pub async fn call<T>(&self, what: &str, call: impl Future<Output = T>) -> Result<T, Lost> {
         self.world.count("calls");
         let replica = Arc::clone(&self.replica);
         let either = async {
@@ -141,7 +167,15 @@ impl Client {
         })
     }
 
-    fn asked<'a>(&self, replica: &'a Replica, what: String, want: &ReadOptions) -> Asked<'a> {
+    /// `lists`: those that the caller needs a right on.
+    pub fn asked<'a>(
+        &self,
+        replica: &'a Replica,
+        what: String,
+        want: &ReadOptions,
+        lists: Vec<ListName>,
+    ) -> Asked<'a> {
+        let caller = want.identity.clone().filter(|caller| !caller.is_admin());
         let (client, consistency, deadline) = (self.id, want.consistency, want.deadline);
         let own = replica.own_writes();
         Asked {
@@ -153,10 +187,20 @@ impl Client {
             deadline,
             carried: None,
             own,
+            right: caller.map(|caller| (caller, lists)),
         }
     }
 
-    fn say(&self, asked: &Asked<'_>, outcome: &dyn std::fmt::Debug, body: &[u8]) {
+    pub fn want(&self, consistency: Consistency) -> ReadOptions {
+        ReadOptions {
+            identity: self.identity.clone(),
+            consistency,
+            deadline: self.a_deadline(),
+            caller: None,
+        }
+    }
+
+    pub fn say(&self, asked: &Asked<'_>, outcome: &dyn std::fmt::Debug, body: &[u8]) {
         let (client, replica) = (self.id, self.replica.link.replica);
         self.world.say(format_args!(
             "client {client} replica {replica} {} {:?} -> {outcome:?} {:x}",
@@ -166,7 +210,7 @@ impl Client {
         ));
     }
 
-    fn say_error(&self, asked: &Asked<'_>, error: &Error) {
+    pub fn say_error(&self, asked: &Asked<'_>, error: &Error) {
         self.world.count("failed reads");
         self.say(asked, error, &[]);
         asked.error(&self.world, error);
@@ -174,14 +218,9 @@ impl Client {
 
     /// One todo. Returns whether it was answered.
     pub async fn get(&mut self, name: &TodoName, consistency: Consistency) -> bool {
-        let want = ReadOptions {
-            identity: None,
-            consistency,
-            deadline: self.a_deadline(),
-            caller: None,
-        };
+        let want = self.want(consistency);
         let replica = Arc::clone(&self.replica);
-        let asked = self.asked(&replica, format!("get {name}"), &want);
+        let asked = self.asked(&replica, format!("get {name}"), &want, vec![name.list()]);
         let Ok(answer) = self.call(&asked.what, replica.cache.get(name, &want)).await else {
             return false;
         };
@@ -263,14 +302,11 @@ impl Client {
         if names.is_empty() {
             return;
         }
-        let want = ReadOptions {
-            identity: None,
-            consistency: self.an_arm(),
-            deadline: self.a_deadline(),
-            caller: None,
-        };
+        let want = self.want(self.an_arm());
         let replica = Arc::clone(&self.replica);
-        let asked = self.asked(&replica, format!("get {} todos", names.len()), &want);
+        let mut lists: Vec<_> = names.iter().map(TodoName::list).collect();
+        lists.dedup();
+        let asked = self.asked(&replica, format!("get {} todos", names.len()), &want, lists);
         let Ok(answer) = self
             .call(&asked.what, replica.cache.get_many(&names, &want))
             .await
@@ -358,16 +394,12 @@ impl Client {
             .lock()
             .expect("no panic while locked")
             .insert(query.to_string(), query.clone());
-        let want = ReadOptions {
-            identity: None,
-            consistency,
-            deadline: self.a_deadline(),
-            caller: None,
-        };
+        let want = self.want(consistency);
         let replica = Arc::clone(&self.replica);
+        let lists = vec![query.list.clone()];
         let asked = Asked {
             carried,
-            ..self.asked(&replica, format!("list {query}"), &want)
+            ..self.asked(&replica, format!("list {query}"), &want, lists)
         };
         let answer = self
             .call(
@@ -454,10 +486,23 @@ impl Client {
         }
     }
 
-    async fn write(&mut self) {
+    /// A title that no other write has.
+    pub fn a_title(&mut self) -> String {
         self.writes += 1;
-        let (name, title) = (self.a_name(), format!("c{}w{}", self.id, self.writes));
+        format!("c{}w{}", self.id, self.writes)
+    }
+
+    async fn write(&mut self) {
+        let title = self.a_title();
+        let name = self.a_name();
         let (write, titled) = self.a_write(&name, &title);
+        self.send(write, &title, titled).await;
+    }
+
+    /// Sends a write, some with a request id and again. `titled`: its title tells
+    /// whether it was done.
+    pub async fn send(&mut self, write: Write, title: &str, titled: bool) {
+        let name = write.name();
         let request = {
             let mut rng = self.world.rng();
             rng.chance(30).then(|| RequestId {
@@ -474,8 +519,17 @@ impl Client {
         let mut untried = titled;
         for _ in 0..repeats {
             let (replica, moves) = (Arc::clone(&self.replica), moves(&write));
+            let attempt = self.attempt(&write);
+            if let Some(attempt) = attempt.clone().filter(|_| titled) {
+                let same = |(_, other, _): &(_, String, _)| other == title;
+                if !self.attempts.iter().any(same) {
+                    self.attempts
+                        .push((name.clone(), title.to_owned(), attempt));
+                }
+            }
             let options = WriteOptions {
                 request_id: request,
+                identity: self.identity.clone(),
                 ..WriteOptions::default()
             };
             let call = replica.cache.write(write.clone(), options);
@@ -486,20 +540,44 @@ impl Client {
                 "client {} write {name} {title} -> {answer:?}",
                 self.id
             ));
-            let refused = matches!(answer, Err(Error::OriginUnavailable { .. }));
+            let refused = matches!(
+                answer,
+                Err(Error::OriginUnavailable { .. } | Error::PermissionDenied { .. })
+            );
             untried &= refused;
-            if let Some(token) = self.outcome(&name, titled.then_some(title.as_str()), answer) {
-                replica.wrote(name.as_str(), token.seen);
-                if moves {
-                    replica.wrote(name.parent(), token.seen);
+            if let Some(token) = self.outcome(&name, titled.then_some(title), attempt, answer) {
+                match &name {
+                    Resource::Todo(name) => {
+                        replica.wrote(name.as_str(), token.seen);
+                        if moves {
+                            replica.wrote(name.parent(), token.seen);
+                        }
+                    }
+                    Resource::List(name) => replica.wrote(&lists::own(name), token.seen),
                 }
                 self.seen = self.seen.max(token.seen);
             }
             self.replica = self.fleet.any();
         }
         if untried {
-            self.undone.push((name, title));
+            self.undone.push((name, title.to_owned()));
         }
+    }
+
+    /// The right that a write needs, as of now.
+    fn attempt(&self, write: &Write) -> Option<Attempt> {
+        let caller = self.identity.clone().filter(|caller| !caller.is_admin())?;
+        let role = match write {
+            Write::Create { .. } | Write::Update { .. } | Write::Delete { .. } => Role::Writer,
+            Write::UpdateList { .. } | Write::DeleteList { .. } => Role::Owner,
+            Write::CreateList { .. } => return None,
+        };
+        Some(Attempt {
+            caller,
+            list: write.name().list(),
+            role,
+            since: self.world.history().acknowledged_before(Instant::now()),
+        })
     }
 
     fn a_write(&self, name: &TodoName, title: &str) -> (Write, bool) {
@@ -559,10 +637,31 @@ impl Client {
     /// The token of a write's answer.
     fn outcome(
         &mut self,
-        name: &TodoName,
+        name: &Resource,
         title: Option<&str>,
+        attempt: Option<Attempt>,
         answer: Result<Written, Error>,
     ) -> Option<Token> {
+        match (&answer, attempt) {
+            (
+                Err(
+                    Error::OriginUnavailable { .. }
+                    | Error::WriteOutcomeUnknown { .. }
+                    | Error::DeadlineExceeded { .. }
+                    | Error::Overloaded { .. },
+                ),
+                _,
+            )
+            | (_, None) => {}
+            (Err(Error::PermissionDenied { .. }), Some(attempt)) => {
+                attempt.check_refused(&self.world);
+                return None;
+            }
+            (_, Some(attempt)) => {
+                let last = self.world.history().last;
+                attempt.check_allowed(&self.world, last, &format!("a write of {name} was let in"));
+            }
+        }
         match answer {
             Ok(Written { token, .. }) => {
                 self.check_written(name, title, token);
@@ -572,6 +671,7 @@ impl Client {
             Err(
                 Error::AlreadyExists { token, .. }
                 | Error::EtagMismatch { token, .. }
+                | Error::ListNotEmpty { token, .. }
                 | Error::NotFound {
                     token: Some(token), ..
                 }
@@ -594,13 +694,19 @@ impl Client {
 
     /// What was said to be written is in the history, at the token's time or
     /// before.
-    fn check_written(&mut self, name: &TodoName, title: Option<&str>, token: Token) {
+    fn check_written(&mut self, name: &Resource, title: Option<&str>, token: Token) {
+        let at = title.and_then(|title| committed(&self.world, name, title));
         let history = self.world.history();
+        let was_absent = match name {
+            Resource::Todo(name) => history.was_absent(name, OriginTime::ZERO, token.seen),
+            Resource::List(name) => {
+                let since = history.list_valid_since(name, &Value::Absent, OriginTime::ZERO);
+                since.is_some_and(|since| since <= token.seen)
+            }
+        };
         let at = match title {
-            Some(title) => history.titled(name, title),
-            None => history
-                .was_absent(name, OriginTime::ZERO, token.seen)
-                .then_some(OriginTime::ZERO),
+            Some(_) => at,
+            None => was_absent.then_some(OriginTime::ZERO),
         };
         let last = history.last;
         drop(history);
@@ -614,6 +720,7 @@ impl Client {
                 ),
             );
         }
+        let Resource::Todo(name) = name else { return };
         let (shown, by) = self.shown.entry(name.clone()).or_default();
         if let Some(at) = at.filter(|at| at > shown) {
             (*shown, *by) = (at, token.seen);
@@ -625,6 +732,7 @@ impl Client {
     pub async fn check_recovery(&mut self, slot: usize, patience: Duration) {
         self.replica = self.fleet.replica(slot);
         self.patient = true;
+        self.identity = None;
         let gives_up = Instant::now() + patience;
         let first = self.world.config.names[0].clone();
         while !self.get(&first, Consistency::FullyConsistent).await {
@@ -649,6 +757,15 @@ impl Client {
                 self.must(answered, slot);
             }
         }
+        if self.world.config.rights {
+            for caller in callers() {
+                self.identity = caller;
+                for name in self.world.config.names.clone() {
+                    // Refused or not, exactly by the last document.
+                    self.get(&name, Consistency::FullyConsistent).await;
+                }
+            }
+        }
     }
 
     fn must(&self, answered: bool, slot: usize) {
@@ -658,6 +775,14 @@ impl Client {
                 format!("a read at replica {slot} failed after all faults"),
             );
         }
+    }
+}
+
+/// When a version with this title was committed, if ever.
+fn committed(world: &World, name: &Resource, title: &str) -> Option<OriginTime> {
+    match name {
+        Resource::Todo(name) => world.history().titled(name, title),
+        Resource::List(name) => world.history().list_titled(name, title),
     }
 }
 

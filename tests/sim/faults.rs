@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::{
     fleet::Fleet,
     history::{Doc, Edit},
+    lists,
     world::{ActiveFaults, Bug, Fault, World},
     write,
 };
@@ -203,7 +204,12 @@ fn replace(world: &World, drop: bool) {
                 }
             }
         }
-        let time = history.reset(at, docs, if drop { "drop" } else { "rename" });
+        let lists = if world.config.rights && world.rng().chance(50) {
+            lists::replaced(world, history, drop)
+        } else {
+            Vec::new()
+        };
+        let time = history.reset(at, docs, lists, if drop { "drop" } else { "rename" });
         history.acknowledge(at, time);
         time
     });
@@ -296,6 +302,11 @@ fn behind_the_back(world: &World, title: &str) {
     });
     world.say(format_args!("commit {time} {title}"));
     world.count("writes behind the back");
+}
+
+/// Whether only runs with rights can show it.
+pub fn needs_rights(bug: Bug) -> bool {
+    matches!(bug, Bug::FeedSwallowsList | Bug::UnreadableListIsRead)
 }
 
 /// What must be planted before the run, for bugs that need it.

@@ -126,6 +126,8 @@ impl SimFeed {
                 )
             }
             What::Change(change) => item(FeedEvent::Change(change.clone()), alone, event.time),
+            What::List(_) if world.has(Bug::FeedSwallowsList) => None,
+            What::List(name) => item(FeedEvent::List(name.clone()), alone, event.time),
             What::Heartbeat {
                 incarnation,
                 number,

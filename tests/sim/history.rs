@@ -2,16 +2,21 @@
 //! page at every time, and who was told what and when. The checker asks it for
 //! the truth.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use prost::Message;
 use tidemark::{
+    auth::Caller,
     model::{
-        Change, ChangeKind, Condition, Filter, Order, OriginTime, Page, PagePosition, PageQuery,
-        SortKey, TodoName, Touched, Unreadable, Value, timestamp_ms,
+        Change, ChangeKind, Condition, Filter, ListName, ListsPage, ListsQuery, Order, OriginTime,
+        Page, PagePosition, PageQuery, SortKey, TodoName, Touched, Unreadable, Value, role_of,
+        timestamp_ms,
     },
-    pb::Todo,
+    pb::{Role, Todo, TodoList},
 };
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
@@ -85,6 +90,40 @@ impl Doc {
     }
 }
 
+/// The stored document of a list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListDoc {
+    /// With its etag.
+    pub list: Arc<TodoList>,
+    /// Somebody gave its title a wrong type.
+    pub unreadable: bool,
+}
+
+impl ListDoc {
+    pub fn new(list: TodoList, unreadable: bool) -> Arc<Self> {
+        let list = TodoList {
+            etag: String::new(),
+            ..list
+        };
+        let etag = format!("{:016x}", xxh3_64(&list.encode_to_vec()));
+        let list = Arc::new(TodoList { etag, ..list });
+        Arc::new(Self { list, unreadable })
+    }
+
+    pub fn value(&self) -> Value {
+        if self.unreadable {
+            let (field, problem) = ("title".into(), "is an int, and must be a string".into());
+            return Value::Unreadable(Arc::new(Unreadable { field, problem }));
+        }
+        Value::List(Arc::clone(&self.list))
+    }
+
+    /// What it gives to a caller: nothing if it cannot be read.
+    pub fn role(&self, caller: &Caller) -> Option<Role> {
+        role_of(&self.list, caller.members()).filter(|_| !self.unreadable)
+    }
+}
+
 /// Where a todo stands in an order: rises along the page.
 type Place = (u8, i64, TodoName);
 
@@ -113,8 +152,15 @@ pub struct Event {
 #[derive(Clone, Debug)]
 pub enum What {
     Change(Change),
-    Heartbeat { incarnation: u64, number: u64 },
-    Reset { reason: &'static str },
+    /// The document of a list changed.
+    List(ListName),
+    Heartbeat {
+        incarnation: u64,
+        number: u64,
+    },
+    Reset {
+        reason: &'static str,
+    },
 }
 
 /// What a commit does to one todo.
@@ -125,12 +171,21 @@ pub struct Edit {
     pub touched: Touched,
 }
 
+/// What a commit does to the document of one list: `None` deletes it.
+pub struct ListEdit {
+    pub name: ListName,
+    pub doc: Option<Arc<ListDoc>>,
+}
+
 type Versions = Vec<(OriginTime, Option<Arc<Doc>>)>;
+type ListVersions = Vec<(OriginTime, Option<Arc<ListDoc>>)>;
 
 pub struct History {
     start: Instant,
     pub last: OriginTime,
     versions: BTreeMap<TodoName, Versions>,
+    /// The documents of lists.
+    lists: BTreeMap<ListName, ListVersions>,
     /// All times at which a list may have changed.
     list_times: BTreeMap<String, Vec<OriginTime>>,
     pub events: Vec<Event>,
@@ -151,6 +206,7 @@ impl History {
             start,
             last: OriginTime(EPOCH_S << 32),
             versions: BTreeMap::new(),
+            lists: BTreeMap::new(),
             list_times: BTreeMap::new(),
             events: Vec::new(),
             forgotten: 0,
@@ -176,7 +232,18 @@ impl History {
 
     /// Commits edits, all at one time.
     pub fn commit(&mut self, at: Instant, edits: Vec<Edit>) -> OriginTime {
-        let (time, wall_ms, alone) = (self.tick(at), self.wall_ms(at), edits.len() == 1);
+        self.commit_with_lists(at, edits, Vec::new())
+    }
+
+    /// The same with edits of lists' documents. The feed gives the todos first.
+    pub fn commit_with_lists(
+        &mut self,
+        at: Instant,
+        edits: Vec<Edit>,
+        lists: Vec<ListEdit>,
+    ) -> OriginTime {
+        let alone = edits.len() + lists.len() == 1;
+        let (time, wall_ms) = (self.tick(at), self.wall_ms(at));
         for Edit {
             name,
             doc,
@@ -199,15 +266,25 @@ impl History {
                 what: What::Change(change),
             });
         }
+        for ListEdit { name, doc } in lists {
+            self.set_list(time, name.clone(), doc);
+            self.events.push(Event {
+                time,
+                at,
+                alone,
+                what: What::List(name),
+            });
+        }
         time
     }
 
     /// Something that no feed tells change by change: `docs` is all that is
-    /// there afterwards.
+    /// there afterwards. `lists`: what becomes of their documents, if that is part of it.
     pub fn reset(
         &mut self,
         at: Instant,
         docs: Vec<(TodoName, Arc<Doc>)>,
+        lists: Vec<ListEdit>,
         reason: &'static str,
     ) -> OriginTime {
         let time = self.tick(at);
@@ -217,6 +294,9 @@ impl History {
         }
         for (name, doc) in docs {
             self.set(time, name, Some(doc));
+        }
+        for ListEdit { name, doc } in lists {
+            self.set_list(time, name, doc);
         }
         self.collection += 1;
         self.events.push(Event {
@@ -248,6 +328,14 @@ impl History {
             times.push(time);
         }
         let versions = self.versions.entry(name).or_default();
+        match versions.last_mut() {
+            Some((last, state)) if *last == time => *state = doc,
+            _ => versions.push((time, doc)),
+        }
+    }
+
+    fn set_list(&mut self, time: OriginTime, name: ListName, doc: Option<Arc<ListDoc>>) {
+        let versions = self.lists.entry(name).or_default();
         match versions.last_mut() {
             Some((last, state)) if *last == time => *state = doc,
             _ => versions.push((time, doc)),
@@ -387,5 +475,157 @@ impl History {
     pub fn was_absent(&self, name: &TodoName, from: OriginTime, to: OriginTime) -> bool {
         self.valid_since(name, &Value::Absent, from)
             .is_some_and(|since| since <= to)
+    }
+
+    pub fn list_doc_at(&self, name: &ListName, time: OriginTime) -> Option<&Arc<ListDoc>> {
+        let versions = self.lists.get(name)?;
+        let n = versions.partition_point(|(at, _)| *at <= time);
+        versions[n.checked_sub(1)?].1.as_ref()
+    }
+
+    pub fn list_value_at(&self, name: &ListName, time: OriginTime) -> Value {
+        self.list_doc_at(name, time)
+            .map_or(Value::Absent, |doc| doc.value())
+    }
+
+    /// The documents that a list had from `from` to `to`, with the time since which
+    /// each was there.
+    fn list_docs(
+        &self,
+        name: &ListName,
+        from: OriginTime,
+        to: OriginTime,
+    ) -> Vec<(OriginTime, Option<&Arc<ListDoc>>)> {
+        let versions = self.lists.get(name).map(Vec::as_slice).unwrap_or_default();
+        let n = versions.partition_point(|(at, _)| *at <= from);
+        let first = match n.checked_sub(1) {
+            Some(n) => (versions[n].0, versions[n].1.as_ref()),
+            None => (OriginTime::ZERO, None),
+        };
+        let later = versions[n..].iter().take_while(|(at, _)| *at <= to);
+        std::iter::once(first)
+            .chain(later.map(|(at, doc)| (*at, doc.as_ref())))
+            .collect()
+    }
+
+    /// If the document of a list was this at `from` or later: since when.
+    pub fn list_valid_since(
+        &self,
+        name: &ListName,
+        value: &Value,
+        from: OriginTime,
+    ) -> Option<OriginTime> {
+        let state = |doc: Option<&Arc<ListDoc>>| doc.map_or(Value::Absent, |doc| doc.value());
+        let docs = self.list_docs(name, from, self.last);
+        let found = docs.into_iter().find(|(_, doc)| state(*doc) == *value);
+        found.map(|(at, _)| at)
+    }
+
+    /// Whether the caller had this role or a higher one at some time of the range.
+    pub fn had_role(
+        &self,
+        list: &ListName,
+        caller: &Caller,
+        role: Role,
+        from: OriginTime,
+        to: OriginTime,
+    ) -> bool {
+        self.roles(list, caller, from, to)
+            .any(|had| had >= role as i32)
+    }
+
+    /// Whether the caller was without it at some time of the range.
+    pub fn lacked_role(
+        &self,
+        list: &ListName,
+        caller: &Caller,
+        role: Role,
+        from: OriginTime,
+        to: OriginTime,
+    ) -> bool {
+        self.roles(list, caller, from, to)
+            .any(|had| had < role as i32)
+    }
+
+    fn roles(
+        &self,
+        list: &ListName,
+        caller: &Caller,
+        from: OriginTime,
+        to: OriginTime,
+    ) -> impl Iterator<Item = i32> {
+        let role = |doc: &Arc<ListDoc>| doc.role(caller).map_or(0, |role| role as i32);
+        let docs = self.list_docs(list, from, to).into_iter();
+        docs.map(move |(_, doc)| doc.map_or(0, role))
+    }
+
+    /// The page of the names of lists: with members by the documents, else of all
+    /// lists that have a document or a todo.
+    pub fn lists_at(&self, query: &ListsQuery, time: OriginTime) -> ListsPage {
+        let mut names: BTreeSet<ListName> = BTreeSet::new();
+        for name in self.lists.keys() {
+            let Some(doc) = self.list_doc_at(name, time) else {
+                continue;
+            };
+            let is_member = |members: &Arc<[Arc<str>]>| {
+                members
+                    .iter()
+                    .any(|member| doc.list.members.contains_key(&**member))
+            };
+            if query.members.as_ref().is_none_or(is_member) {
+                names.insert(name.clone());
+            }
+        }
+        if query.members.is_none() {
+            let there = self
+                .versions
+                .keys()
+                .filter(|name| self.doc_at(name, time).is_some());
+            names.extend(there.map(TodoName::list));
+        }
+        let size = usize::try_from(query.size).expect("small");
+        let rest = names
+            .into_iter()
+            .filter(|name| Some(name) > query.after.as_ref());
+        let mut names: Vec<_> = rest.take(size + 1).collect();
+        let more = names.len() > size;
+        names.truncate(size);
+        ListsPage { names, more }
+    }
+
+    /// Whether a list contained a todo at some time of the range.
+    pub fn had_todos(&self, list: &ListName, from: OriginTime, to: OriginTime, want: bool) -> bool {
+        let has = |time: OriginTime| {
+            let mut names = self.versions.keys();
+            names.any(|name| name.parent() == list.as_str() && self.doc_at(name, time).is_some())
+        };
+        let states = self.list_states_from(list.as_str(), from);
+        states.into_iter().any(|at| at <= to && has(at) == want)
+    }
+
+    /// All times at which a page of lists may have changed, from the state at `from`
+    /// on.
+    pub fn lists_states_from(&self, from: OriginTime) -> BTreeSet<OriginTime> {
+        let documents = self.lists.values().flatten().map(|(at, _)| *at);
+        let todos = self.list_times.values().flatten().copied();
+        let later = documents.chain(todos).filter(|at| *at > from);
+        std::iter::once(from).chain(later).collect()
+    }
+
+    /// The todos that a list contains now.
+    pub fn todos_of(&self, list: &ListName) -> Vec<TodoName> {
+        let names = self.versions.keys();
+        let there = |name: &&TodoName| {
+            name.parent() == list.as_str() && self.doc_at(name, self.last).is_some()
+        };
+        names.filter(there).cloned().collect()
+    }
+
+    /// Whether a document of the list with this title was ever committed: when.
+    pub fn list_titled(&self, name: &ListName, title: &str) -> Option<OriginTime> {
+        let titled =
+            |doc: &Option<Arc<ListDoc>>| doc.as_ref().is_some_and(|doc| doc.list.title == title);
+        let mut versions = self.lists.get(name)?.iter();
+        versions.find(|(_, doc)| titled(doc)).map(|(at, _)| *at)
     }
 }

@@ -12,7 +12,9 @@ mod feed;
 mod fleet;
 mod herd;
 mod history;
+mod lists;
 mod origin;
+mod rights;
 mod rng;
 mod shared;
 mod stories;
@@ -47,6 +49,11 @@ const RECOVERY: Duration = Duration::from_secs(8);
 
 /// One run. Returns what it found and its log.
 fn run(seed: u64, bug: Option<Bug>) -> (Report, String) {
+    run_with(seed, bug, |_| {})
+}
+
+/// One run of a config that was changed after it was drawn.
+fn run_with(seed: u64, bug: Option<Bug>, change: impl FnOnce(&mut Config)) -> (Report, String) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -56,6 +63,8 @@ fn run(seed: u64, bug: Option<Bug>) -> (Report, String) {
         if let Some(needs) = bug.map(faults::needs).filter(|needs| !needs.is_empty()) {
             config.faults = needs;
         }
+        config.rights |= bug.is_some_and(faults::needs_rights);
+        change(&mut config);
         let world = World::new(config, rng);
         live(&world).await;
         world.results()
@@ -66,6 +75,10 @@ async fn live(world: &Arc<World>) {
     world.say(format_args!("{:?}", world.config));
     let fleet = Fleet::new(world);
     let mut tasks = JoinSet::new();
+    if world.config.rights {
+        lists::found(world);
+        tasks.spawn(lists::share_by_hand(Arc::clone(world)));
+    }
     for id in 0..world.config.readers {
         tasks.spawn(Client::new(id as u64, world, &fleet).run());
     }
@@ -172,11 +185,11 @@ fn many_seeds() {
 
 /// The first watches from before the ring, and its own feed hangs: nobody opened
 /// another. In the others a token has the time of a heartbeat that began in the
-/// instant in which the token came.
+/// instant in which the token came. All are from before there were rights.
 #[test]
 fn seeds_that_found_something() {
     for seed in [8162, 12_733, 19_611] {
-        let (report, _) = run(seed, None);
+        let (report, _) = run_with(seed, None, |config| config.rights = false);
         assert!(report.violations.is_empty(), "{}", again(seed));
     }
 }
@@ -212,7 +225,7 @@ fn the_same_seed_gives_the_same_run() {
 
 /// Deliberate errors of the simulated origin and shared tier, and by which
 /// invariants they must be caught.
-const PLANTED_BUGS: [(Bug, &[&str]); 13] = [
+const PLANTED_BUGS: [(Bug, &[&str]); 15] = [
     (Bug::SharedStampForged, &["I1"]),
     // Also by the service's own verifier.
     (Bug::SharedStampForged, &["verify"]),
@@ -227,6 +240,8 @@ const PLANTED_BUGS: [(Bug, &[&str]); 13] = [
     (Bug::HeartbeatTooLow, &["I3", "I4 bound", "I4 limit"]),
     (Bug::HeartbeatNotMajority, &["I3", "I4 bound", "I4 limit"]),
     (Bug::WriteTimeTooLow, &["write", "I2", "own"]),
+    (Bug::FeedSwallowsList, &["I8"]),
+    (Bug::UnreadableListIsRead, &["I8"]),
 ];
 /// Within so many seeds.
 const TEETH_SEEDS: u64 = 100;

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use tidemark::{
-    model::{OriginTime, Stamped, TodoName, Value},
+    model::{ListName, OriginTime, Stamped, TodoName, Value},
     tier::{
         record,
         shared::{Shared, SharedKey},
@@ -110,16 +110,24 @@ impl SimShared {
         )
     }
 
-    /// The scope, and the name of the todo or the text of the query.
+    /// The scope, and the name of the todo or list or the text of the query.
     fn whole(&self, key: &str) -> Option<(u64, String)> {
         let (scope, rest) = key.split_once(':')?;
         let scope = u64::from_str_radix(scope, 16).ok()?;
-        if TodoName::parse(rest).is_some() {
+        if TodoName::parse(rest).is_some() || ListName::parse(rest).is_some() {
             return Some((scope, rest.to_owned()));
+        }
+        let of = |text: &String| format!("{:032x}", xxhash_rust::xxh3::xxh3_128(text.as_bytes()));
+        if let Some(hash) = rest.strip_prefix("lists:") {
+            let queries = self.0.world.lists_queries.lock();
+            let queries = queries.expect("no panic while locked");
+            let mut texts = queries.keys();
+            return texts
+                .find(|text| of(text) == hash)
+                .map(|text| (scope, text.clone()));
         }
         let queries = self.0.world.queries.lock().expect("no panic while locked");
         let hash = rest.strip_prefix("page:")?;
-        let of = |text: &String| format!("{:032x}", xxhash_rust::xxh3::xxh3_128(text.as_bytes()));
         queries
             .keys()
             .find(|text| of(text) == hash)
@@ -141,6 +149,11 @@ impl SimShared {
         let history = world.history();
         let truth = if let Some(name) = TodoName::parse(&whole) {
             history.value_at(&name, stamped.as_of)
+        } else if let Some(name) = ListName::parse(&whole) {
+            history.list_value_at(&name, stamped.as_of)
+        } else if whole.starts_with("lists?") {
+            let queries = world.lists_queries.lock().expect("no panic while locked");
+            Value::Lists(Arc::new(history.lists_at(&queries[&whole], stamped.as_of)))
         } else {
             let queries = world.queries.lock().expect("no panic while locked");
             Value::Page(Arc::new(history.page_at(&queries[&whole], stamped.as_of)))

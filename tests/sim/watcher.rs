@@ -9,14 +9,17 @@ use std::{
 
 use futures::StreamExt;
 use tidemark::{
+    auth,
     cache::{WatchEvent, WatchMessage, WatchRequest},
     error::Error,
-    model::{ChangeKind, ListName, OriginTime, TodoName, Value},
+    model::{ChangeKind, ListName, OriginTime, TodoName, Token, Value},
+    pb::Role,
 };
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    check::AFTERMATH,
     fleet::{Fleet, Replica},
     history::{Event, History, What},
     world::World,
@@ -30,6 +33,8 @@ pub struct Watcher {
     id: u64,
     world: Arc<World>,
     fleet: Arc<Fleet>,
+    /// Who watches; `None`: authentication is off.
+    identity: Option<auth::Caller>,
     list: Option<ListName>,
     names: HashSet<TodoName>,
     include_todo: bool,
@@ -56,6 +61,9 @@ impl Watcher {
     pub fn new(id: u64, world: &Arc<World>, fleet: &Arc<Fleet>) -> Self {
         let mut rng = world.rng();
         let list = rng.chance(60).then(|| rng.pick(&world.config.lists));
+        drop(rng);
+        let identity = world.a_caller().filter(|_| list.is_some());
+        let mut rng = world.rng();
         let few = rng.chance(30);
         let names = world
             .config
@@ -66,6 +74,7 @@ impl Watcher {
             .collect();
         Self {
             id,
+            identity,
             list,
             names,
             include_todo: rng.chance(30),
@@ -110,13 +119,18 @@ impl Watcher {
             return false;
         }
         let history = self.world.history();
+        if let Some((caller, list)) = self.right()
+            && history.lacked_role(list, caller, Role::Reader, history.last, history.last)
+        {
+            return true;
+        }
         let wanted = history.events.iter().rev().find(|event| self.wants(event));
         wanted.is_none_or(|event| self.cursor.is_some_and(|cursor| event.time <= cursor))
     }
 
     fn wants(&self, event: &Event) -> bool {
         match &event.what {
-            What::Heartbeat { .. } => false,
+            What::Heartbeat { .. } | What::List(_) => false,
             What::Reset { .. } => true,
             What::Change(change) => {
                 self.list
@@ -125,6 +139,88 @@ impl Watcher {
                     && (self.names.is_empty() || self.names.contains(&change.name))
             }
         }
+    }
+
+    /// The right that it needs.
+    fn right(&self) -> Option<(&auth::Caller, &ListName)> {
+        let caller = self.identity.as_ref().filter(|caller| !caller.is_admin())?;
+        Some((caller, self.list.as_ref()?))
+    }
+
+    /// I8: at `time` or later the watcher had a right. `false`: a revocation was
+    /// committed by then, and no grant after it.
+    fn had_right(&self, history: &History, time: OriginTime) -> bool {
+        self.right().is_none_or(|(caller, list)| {
+            history.had_role(list, caller, Role::Reader, time, history.last)
+        })
+    }
+
+    /// The watch was refused, or ended, by a document of `time` or later.
+    fn check_refusal(&self, time: OriginTime) {
+        self.world.count("refused watches");
+        let history = self.world.history();
+        let lacked = self.right().is_some_and(|(caller, list)| {
+            history.lacked_role(list, caller, Role::Reader, time, history.last)
+        });
+        drop(history);
+        if !lacked {
+            let what = format!(
+                "watcher {} was refused, with a right from {time} on",
+                self.id
+            );
+            self.world.violated("right", what);
+        }
+    }
+
+    /// The stream ended with an error.
+    fn end(&mut self, replica: &Replica, error: &Error) {
+        self.world
+            .say(format_args!("watcher {} ends {error:?}", self.id));
+        match error {
+            Error::PermissionDenied {
+                token: Some(token), ..
+            } => {
+                self.world.count("watches ended by a revocation");
+                self.check_refusal(token.fresh_to);
+                self.check_delivered(*token);
+            }
+            Error::OriginUnavailable { .. } | Error::DeadlineExceeded { .. } => {
+                let now = Instant::now();
+                let since = now.checked_sub(AFTERMATH).unwrap_or(now);
+                let troubled = self
+                    .world
+                    .active_faults()
+                    .troubled(replica.link.replica, since);
+                if !troubled && replica.born < since {
+                    let what = format!("watcher {} ends with {error:?}", self.id);
+                    self.world.violated("error", what);
+                }
+            }
+            Error::Overloaded { .. } if self.world.config.settings.max_origin_loads < 16 => {}
+            error => {
+                let what = format!("watcher {} ends with {error:?}", self.id);
+                self.world.violated("error", what);
+            }
+        }
+    }
+
+    /// All that was committed before the change of the list's document was delivered,
+    /// and the last token does not pass what was not.
+    fn check_delivered(&mut self, token: Token) {
+        let world = Arc::clone(&self.world);
+        let history = world.history();
+        for event in history.events_after(self.verified) {
+            if event.time > token.fresh_to {
+                break;
+            }
+            if self.wants(event) && !self.knows(event) {
+                let what = format!("watcher {}: {token:?} passes {event:?}", self.id);
+                self.world.violated("I6", what);
+            }
+        }
+        self.verified = self.verified.max(token.fresh_to);
+        self.cursor = Some(token.fresh_to);
+        self.seen = self.seen.max(token.seen);
     }
 
     /// One stream.
@@ -151,13 +247,17 @@ impl Watcher {
         let opening = tokio::select! {
             biased;
             () = replica.link.dead.cancelled() => return,
-            opening = replica.cache.watch(request, None, None) => opening,
+            opening = replica.cache.watch(request, None, self.identity.as_ref()) => opening,
         };
         let mut stream = match opening {
             Ok(stream) => stream,
             Err(Error::OriginUnavailable { .. } | Error::Draining | Error::Overloaded { .. }) => {
                 return;
             }
+            Err(Error::PermissionDenied { .. }) => {
+                return self.check_refusal(self.cursor.unwrap_or_default());
+            }
+            Err(Error::DeadlineExceeded { .. }) if self.right().is_some() => return,
             Err(error) => {
                 return self
                     .world
@@ -198,11 +298,8 @@ impl Watcher {
                         .world
                         .violated("I6", format!("the stream of watcher {} just ends", self.id));
                 }
-                Ok(Ok(Some(Err(error)))) => {
-                    let what = format!("a watch must not end so: {error:?}");
-                    return self.world.violated("error", what);
-                }
                 Ok(Ok(Some(Ok(message)))) => message,
+                Ok(Ok(Some(Err(error)))) => return self.end(replica, &error),
             };
             ended_by_progress = matches!(message.event, WatchEvent::Progress { .. });
             self.hear(replica, &message, opened);
@@ -240,6 +337,19 @@ impl Watcher {
         let history = world.history();
         if token.fresh_to > history.last || token.seen > history.last {
             self.violated(message, "it is ahead of the origin");
+        }
+        let shown = match &message.event {
+            WatchEvent::Change { change, .. } => change.time,
+            _ => token.fresh_to,
+        };
+        if !self.had_right(&history, shown) {
+            self.world.violated(
+                "I8",
+                format!(
+                    "watcher {} had no right at {shown} or later: {message:?}",
+                    self.id
+                ),
+            );
         }
         match &message.event {
             WatchEvent::ListChanged => self.violated(message, "the cache keeps this to itself"),
@@ -346,6 +456,10 @@ impl Watcher {
             None => self.violated(message, "its todo is older than the change or the token"),
             Some(since) if since > message.token.seen => {
                 self.violated(message, "its token has not seen its todo");
+            }
+            Some(since) if !self.had_right(history, since) => {
+                let what = format!("watcher {} had no right at {since}: {message:?}", self.id);
+                self.world.violated("I8", what);
             }
             Some(_) => {}
         }

@@ -9,8 +9,9 @@ use std::{
 };
 
 use tidemark::{
+    auth::{Caller, Method},
     cache::Settings,
-    model::{ListName, OriginTime, PageQuery, TodoName},
+    model::{ListName, ListsQuery, OriginTime, PageQuery, Resource, TodoName},
 };
 use tokio::{sync::Notify, time::Instant};
 use uuid::Uuid;
@@ -45,6 +46,10 @@ pub enum Bug {
     WriteTimeTooLow,
     /// A heartbeat is acknowledged that a deposed primary took.
     HeartbeatNotMajority,
+    /// The feed leaves out the changes of lists' documents.
+    FeedSwallowsList,
+    /// A list's document that cannot be read is given as if it could.
+    UnreadableListIsRead,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +96,41 @@ pub struct Config {
     pub alone_is_known: bool,
     pub faults: Vec<Fault>,
     pub bug: Option<Bug>,
+    /// Lists have documents, and some clients and watchers are callers whose right
+    /// is checked. Draws nothing from the run's source: without it a seed gives the
+    /// run that it gave before there were rights.
+    pub rights: bool,
+}
+
+/// Runs with rights, in percent.
+const WITH_RIGHTS: u64 = 75;
+/// Members that a list may get; `everybody` seldom, or nobody would be refused.
+pub const MEMBERS: [&str; 6] = [
+    "user:bob",
+    "user:bob",
+    "user:cyd",
+    "group:ops",
+    "user:eve",
+    "*",
+];
+
+/// Who calls. `None`: authentication is off.
+pub fn callers() -> [Option<Caller>; 6] {
+    let caller = |name: &str, groups: &[&str]| {
+        let groups = groups.iter().map(|group| Arc::from(*group)).collect();
+        Caller::new(name, groups, Method::Key, None).expect("a principal")
+    };
+    let (bob, cyd) = (caller("user:bob", &[]), caller("user:cyd", &["ops"]));
+    let root = caller("user:root", &[]).with_admins(&["user:root".to_owned()]);
+    let eve = caller("user:eve", &[]);
+    [
+        None,
+        Some(root),
+        Some(bob.clone()),
+        Some(bob),
+        Some(cyd),
+        Some(eve),
+    ]
 }
 
 impl Config {
@@ -155,6 +195,7 @@ impl Config {
             alone_is_known: rng.chance(60),
             faults,
             bug,
+            rights: Rng::new(!seed).chance(WITH_RIGHTS),
         };
         (config, rng)
     }
@@ -177,6 +218,7 @@ impl Config {
         let config = Self {
             replicas,
             faults: Vec::new(),
+            rights: false,
             with_shared: true,
             stripes: (1 << 12, 1 << 8),
             settings,
@@ -251,9 +293,11 @@ pub struct World {
     /// The history grew, or the active faults changed.
     pub changed: Notify,
     /// Outcomes of writes with a request id.
-    pub requests: Mutex<BTreeMap<Uuid, ([u8; 16], TodoName)>>,
+    pub requests: Mutex<BTreeMap<Uuid, ([u8; 16], Resource)>>,
     /// Pages that were ever asked for, by their text.
     pub queries: Mutex<BTreeMap<String, PageQuery>>,
+    /// The same of pages of lists.
+    pub lists_queries: Mutex<BTreeMap<String, ListsQuery>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -279,6 +323,7 @@ impl World {
             changed: Notify::new(),
             requests: Mutex::default(),
             queries: Mutex::default(),
+            lists_queries: Mutex::default(),
             config,
         })
     }
@@ -297,6 +342,14 @@ impl World {
 
     pub fn rng(&self) -> MutexGuard<'_, Rng> {
         lock(&self.rng)
+    }
+
+    /// One of the callers, if this run has any.
+    pub fn a_caller(&self) -> Option<Caller> {
+        self.config
+            .rights
+            .then(|| self.rng().pick(&callers()))
+            .flatten()
     }
 
     pub fn has(&self, bug: Bug) -> bool {

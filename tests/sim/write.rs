@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use prost::Message;
 use tidemark::{
     model::{
         ChangeKind, OriginTime, Patch, RequestId, Resource, TodoName, Touched, Write, WriteDone,
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::{
     history::{Doc, Edit, History},
+    lists,
     world::{Bug, World},
 };
 
@@ -27,10 +29,11 @@ pub fn apply(
     if let Some(done) = request.and_then(|request| repeated(world, &request)) {
         return done;
     }
-    let Resource::Todo(name) = write.name() else {
-        return Err(WriteError::unavailable("not part of the simulation"));
+    let name = write.name();
+    let Resource::Todo(todo) = &name else {
+        return apply_to_list(world, write, request);
     };
-    let edit = edit(world, &name, write)?;
+    let edit = edit(world, todo, write)?;
     if let Some(RequestId { id, fingerprint }) = request {
         let mut requests = world.requests.lock().expect("no panic while locked");
         requests.insert(id, (fingerprint, name.clone()));
@@ -41,14 +44,44 @@ pub fn apply(
             time: world.history().last,
         });
     };
-    let todo = edit
+    let body = edit
         .doc
         .as_ref()
         .map_or_else(Bytes::new, |doc| doc.bytes.clone());
     let time = world.commit(|history, at| history.commit(at, vec![edit]));
     world.say(format_args!("commit {time} {name}"));
     Ok(WriteDone {
-        body: todo,
+        body,
+        time: told(world, time),
+    })
+}
+
+/// A write of a list. Its todos are deleted before its document.
+fn apply_to_list(
+    world: &World,
+    write: Write,
+    request: Option<RequestId>,
+) -> Result<WriteDone, WriteError> {
+    let name = write.name();
+    let lists::Done { todos, list } = lists::edit(&world.history(), write)?;
+    if let Some(RequestId { id, fingerprint }) = request {
+        let mut requests = world.requests.lock().expect("no panic while locked");
+        requests.insert(id, (fingerprint, name.clone()));
+    }
+    let doc = list.doc.as_ref();
+    let body = doc.map_or_else(Bytes::new, |doc| doc.list.encode_to_vec().into());
+    for todo in todos {
+        world.commit(|history, at| history.commit(at, vec![todo]));
+    }
+    let time = world.commit(|history, at| {
+        let time = history.commit_with_lists(at, Vec::new(), vec![list]);
+        let doc = history.list_doc_at(&name.list(), time);
+        world.say(format_args!("list {name} {time} {doc:?}"));
+        time
+    });
+    world.say(format_args!("commit {time} {name}"));
+    Ok(WriteDone {
+        body,
         time: told(world, time),
     })
 }
@@ -69,11 +102,18 @@ fn repeated(world: &World, request: &RequestId) -> Option<Result<WriteDone, Writ
         return Some(Err(WriteError::RequestIdReused));
     }
     let history = world.history();
-    let todo = history
-        .doc_at(name, history.last)
-        .map_or_else(Bytes::new, |doc| doc.bytes.clone());
+    let body = match name {
+        Resource::Todo(name) => {
+            let doc = history.doc_at(name, history.last);
+            doc.map_or_else(Bytes::new, |doc| doc.bytes.clone())
+        }
+        Resource::List(name) => {
+            let doc = history.list_doc_at(name, history.last);
+            doc.map_or_else(Bytes::new, |doc| doc.list.encode_to_vec().into())
+        }
+    };
     Some(Ok(WriteDone {
-        body: todo,
+        body,
         time: history.last,
     }))
 }
@@ -130,7 +170,7 @@ fn edit(world: &World, name: &TodoName, write: Write) -> Result<Option<Edit>, Wr
             }
         },
         Write::CreateList { .. } | Write::UpdateList { .. } | Write::DeleteList { .. } => {
-            Err(WriteError::unavailable("not part of the simulation"))
+            unreachable!("a write of a list")
         }
     }
 }

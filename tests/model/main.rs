@@ -1,6 +1,6 @@
 //! The coherence protocol as models that call the very code of
 //! `src/coherence/`: every way that their steps can interleave within small
-//! bounds, with the invariants I1 to I7 as properties; and mutation tests: for each
+//! bounds, with the invariants I1 to I8 as properties; and mutation tests: for each
 //! known mistake a model that makes it, which must be caught.
 //!
 //! `TIDEMARK_MODEL=large` explores larger bounds, `TIDEMARK_MODEL_TRACES=1`
@@ -12,6 +12,7 @@ mod joins;
 mod lists;
 mod mutations;
 mod parts;
+mod rights;
 mod run;
 mod sessions;
 mod watch;
@@ -99,6 +100,19 @@ fn ages_catches_its_mutations() {
     });
 }
 
+#[test]
+fn rights_hold() {
+    let bounds = Size::asked().pick(rights::SMALL, rights::LARGE);
+    holds("rights", bounds, |bounds| rights::Rights::new(None, bounds));
+}
+
+#[test]
+fn rights_catches_its_mutations() {
+    catches("rights", rights::MUTATIONS, |mutation, bounds| {
+        rights::Rights::new(Some(mutation), bounds)
+    });
+}
+
 /// Each mutation has its place in a model.
 #[test]
 fn every_mutation_has_a_model() {
@@ -115,6 +129,10 @@ fn every_mutation_has_a_model() {
         lists::MUTATIONS.iter().map(|mutation| mutation.0).collect(),
         watch::MUTATIONS.iter().map(|mutation| mutation.0).collect(),
         ages::MUTATIONS.iter().map(|mutation| mutation.0).collect(),
+        rights::MUTATIONS
+            .iter()
+            .map(|mutation| mutation.0)
+            .collect(),
     ]
     .concat();
     for mutation in Mutation::ALL {

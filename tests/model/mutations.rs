@@ -75,4 +75,11 @@ mutations! {
     LoadBeginIsAge "a load's begin counted as age",
     MinusTwo "h - 2",
     ResumeClosesTime "resume closes a time",
+    RightLookedAtOnce "the right is not looked at again after the load",
+    OldRightForNewState "an old right allows a newer state",
+    UnreadableListAllows "a list that cannot be read allows",
+    RightBeforeRestart "a right from before a restart",
+    WriteByCachedRight "a write is checked by a cached right",
+    WatchCheckedAtStart "a watch is checked at its start only",
+    ListAfterItsTodos "a revocation after the todos of its transaction",
 }

@@ -9,12 +9,33 @@ use tidemark::{
     pb::{self, consistency::Requirement},
 };
 use tokio::time::timeout;
-use tonic::{Code, Request, Response, Status, transport::Channel};
+use tonic::{
+    Code, Request, Response, Status,
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::Channel,
+};
 use tonic_types::StatusExt;
 
 use crate::history::{Fate, Shown};
 
-pub type Client = TodoServiceClient<Channel>;
+pub type Client = TodoServiceClient<InterceptedService<Channel, Key>>;
+
+/// The key of a caller.
+#[derive(Clone, Copy)]
+pub struct Key(pub &'static str);
+
+/// Of an administrator, who does all that concerns no rights.
+pub const ADMIN: Key = Key("tmk_administrator-of-the-fault-tests");
+/// Of the guest, whose right is granted and withdrawn.
+pub const GUEST: Key = Key("tmk_guest-of-the-fault-tests");
+
+impl Interceptor for Key {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let value = format!("Bearer {}", self.0).parse().expect("ASCII");
+        request.metadata_mut().insert("authorization", value);
+        Ok(request)
+    }
+}
 
 /// Time for a read: longer than any that works takes on a busy machine.
 pub const READ_DEADLINE: Duration = Duration::from_secs(4);
@@ -24,13 +45,12 @@ pub const WRITE_DEADLINE: Duration = Duration::from_secs(15);
 const SLACK: Duration = Duration::from_millis(500);
 
 /// A client that connects when it has to, and again after a restart.
-pub fn client(address: &str) -> Client {
+pub fn client(address: &str, key: Key) -> Client {
     let channel = Channel::from_shared(address.to_owned()).expect("an address");
-    TodoServiceClient::new(
-        channel
-            .connect_timeout(Duration::from_secs(1))
-            .connect_lazy(),
-    )
+    let channel = channel
+        .connect_timeout(Duration::from_secs(1))
+        .connect_lazy();
+    TodoServiceClient::with_interceptor(channel, key)
 }
 
 /// Why a call was not answered.
@@ -318,4 +338,45 @@ pub async fn delete(client: &mut Client, name: &str, etag: String) -> Result<Str
     reply
         .map(|reply| reply.token)
         .map_err(|status| Failed::of(&status))
+}
+
+pub async fn create_list(client: &mut Client, name: &str) -> Result<(), Failed> {
+    let request = pb::CreateTodoListRequest {
+        todo_list: Some(pb::TodoList::default()),
+        todo_list_id: name.trim_start_matches("lists/").into(),
+        ..Default::default()
+    };
+    let reply = call(WRITE_DEADLINE, request, async |request| {
+        client.create_todo_list(request).await
+    })
+    .await;
+    reply.map(drop).map_err(|status| Failed::of(&status))
+}
+
+/// Replaces the members of a list.
+pub async fn share(client: &mut Client, list: pb::TodoList) -> Result<(), Failed> {
+    let paths = vec!["members".to_owned()];
+    let request = pb::UpdateTodoListRequest {
+        todo_list: Some(list),
+        update_mask: Some(prost_types::FieldMask { paths }),
+    };
+    let reply = call(WRITE_DEADLINE, request, async |request| {
+        client.update_todo_list(request).await
+    })
+    .await;
+    reply.map(drop).map_err(|status| Failed::of(&status))
+}
+
+/// A watch of a list with its todos, after a token or from now on.
+pub fn watch_request(list: &str, after: Option<String>) -> pb::WatchTodosRequest {
+    pb::WatchTodosRequest {
+        parent: list.into(),
+        include_todo: true,
+        start: after.map(pb::watch_todos_request::Start::After),
+        progress_interval: Some(prost_types::Duration {
+            seconds: 1,
+            nanos: 0,
+        }),
+        ..Default::default()
+    }
 }

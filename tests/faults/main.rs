@@ -20,6 +20,7 @@ mod history;
 mod proxy;
 mod readers;
 mod report;
+mod rights;
 mod watchers;
 mod world;
 mod writers;
@@ -36,6 +37,7 @@ use self::{
     history::{Fate, History, title},
     readers::{Consistency, Reader, Shift},
     report::{Recorder, percentiles},
+    rights::{Guest, Ledger, Owner},
     watchers::Watcher,
     world::{Random, World},
     writers::Writer,
@@ -126,6 +128,8 @@ async fn answers_keep_their_word_under_faults() {
         );
         at_work.spawn(writer.run());
     }
+    let ledger = Arc::new(Ledger::default());
+    share_and_withdraw(&world, &shift, &ledger, &mut random, &mut at_work);
     let pulses = faults::Pulses::default();
     at_work.spawn(faults::pulse(
         world.plain.clone(),
@@ -179,8 +183,36 @@ async fn answers_keep_their_word_under_faults() {
     while let Some(done) = at_work.join_next().await {
         done.expect("no reader and no writer ends by a panic");
     }
+    let (revocations, checks) = ledger.counts();
+    println!("{revocations} revocations, {checks} answers and messages of the guest checked");
     end::check(&world, &shift, &end, watching).await;
     tell(&world, &chaos, &first, began.elapsed());
+}
+
+/// The owner of a list, and a guest who reads and watches it.
+fn share_and_withdraw(
+    world: &World,
+    shift: &Arc<Shift>,
+    ledger: &Arc<Ledger>,
+    random: &mut Random,
+    at_work: &mut tokio::task::JoinSet<()>,
+) {
+    let owner = Owner {
+        shift: Arc::clone(shift),
+        ledger: Arc::clone(ledger),
+        replicas: world.clients(),
+        random: Random(random.next()),
+    };
+    at_work.spawn(owner.run());
+    let mut guest = || Guest {
+        shift: Arc::clone(shift),
+        ledger: Arc::clone(ledger),
+        replicas: world.clients_of(api::GUEST),
+        random: Random(random.next()),
+    };
+    at_work.spawn(guest().read());
+    at_work.spawn(guest().read());
+    at_work.spawn(guest().watch());
 }
 
 /// The todos that never change; the others are made by their writers.

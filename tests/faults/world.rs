@@ -15,8 +15,9 @@ use std::{
 use mongodb::{Client as Plain, options::ClientOptions};
 
 use crate::{
-    api::{self, Client},
+    api::{self, Client, Key},
     proxy::{self, Way},
+    rights,
     support::{Mongo, RedisCluster, Tidemark, folder, free_port},
 };
 
@@ -24,6 +25,17 @@ pub const DATABASE: &str = "faults";
 pub const REPLICAS: usize = 3;
 /// The replica that is set to answer stale when the origin is away.
 pub const STALE_IF_ERROR: usize = 2;
+
+/// The administrator.
+const ROOT: &str = "user:root";
+
+fn keys_file() -> String {
+    let line = |principal: &str, key: Key| {
+        let hash = blake3::hash(key.0.as_bytes()).to_hex();
+        format!("{principal} = {hash}\n")
+    };
+    line(ROOT, api::ADMIN) + &line(rights::GUEST, api::GUEST)
+}
 
 /// A splitmix64 generator: the same seed gives the same numbers.
 #[derive(Clone)]
@@ -65,7 +77,11 @@ pub struct Replica {
 
 impl Replica {
     pub fn client(&self) -> Client {
-        api::client(&self.address)
+        api::client(&self.address, api::ADMIN)
+    }
+
+    pub fn client_of(&self, key: Key) -> Client {
+        api::client(&self.address, key)
     }
 
     pub fn service(&self) -> Arc<Tidemark> {
@@ -155,6 +171,8 @@ impl World {
         let log = Arc::new(Log::default());
         let logs = folder("faults");
         println!("logs of the replicas: {}", logs.display());
+        let keys = logs.join("keys");
+        std::fs::write(&keys, keys_file()).expect("a file of keys");
         let mut replicas = Vec::new();
         for index in 0..REPLICAS {
             let listen = format!("127.0.0.1:{}", free_port());
@@ -169,6 +187,12 @@ impl World {
                 format!("{}ms", limit.as_millis()),
                 "--near-capacity".into(),
                 "16MiB".into(),
+                "--auth".into(),
+                "keys".into(),
+                "--keys-file".into(),
+                keys.display().to_string(),
+                "--admin".into(),
+                ROOT.into(),
             ];
             if index == STALE_IF_ERROR {
                 args.extend(["--stale-if-error".into(), "10m".into()]);
@@ -202,6 +226,13 @@ impl World {
         self.replicas
             .iter()
             .map(|replica| replica.client())
+            .collect()
+    }
+
+    pub fn clients_of(&self, key: Key) -> Vec<Client> {
+        self.replicas
+            .iter()
+            .map(|replica| replica.client_of(key))
             .collect()
     }
 

@@ -42,11 +42,11 @@ const CASES: [(&str, u64); 8] = [
     ("near hit with a right, in the cache", 5_400),
     (
         "near hit with a right, whole call without the transport",
-        60_000,
+        32_000,
     ),
     (
         "page of 50 with a right, whole call without the transport",
-        120_000,
+        96_000,
     ),
 ];
 /// The cases from this one on are those of the first three with a caller who needs a

@@ -3,9 +3,7 @@
 
 use std::process::ExitCode;
 
-/// Releases are linked with musl, whose allocator has one lock for all threads. With
-/// glibc another one saves nothing: docs/adr/0013-mimalloc.md has the figures.
-#[cfg(target_env = "musl")]
+/// A call makes some 30 small allocations; docs/adr/0013-mimalloc.md has what they cost.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

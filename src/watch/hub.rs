@@ -135,6 +135,7 @@ impl Hub {
             let reason = "changes were sent faster than they were read";
             watcher_state.queue.reset(state.ring.end(), reason.into());
             watcher_state.position = Some(state.ring.end());
+            watcher_state.caught_up = false;
             self.count_reset("overflow");
             return false;
         }
@@ -150,6 +151,7 @@ impl Hub {
         };
         debug_assert!(end >= position, "{end} is below {position}");
         watcher_state.position = Some(end);
+        watcher_state.caught_up = !more;
         drop(state);
         for (time, group) in groups {
             if watcher.add(&mut watcher_state, time, &group) {
@@ -378,6 +380,19 @@ mod tests {
         assert_eq!(one.progress(OriginTime(100)), Some(read));
         assert_eq!(drain(&hub, &one), [90]);
         assert_eq!(one.progress(OriginTime(100)), Some(OriginTime(100)));
+    }
+
+    /// Heartbeats move the frontier and leave nothing in the ring.
+    #[test]
+    fn a_cursor_advances_while_nothing_changes() {
+        let hub = hub();
+        let one = watcher(&hub, Some("home"));
+        hub.release(OriginTime(1), change("home", 1, 1));
+        assert_eq!(drain(&hub, &one), [1]);
+        for time in [5, 9] {
+            assert!(!hub.pull(&one), "there is no more");
+            assert_eq!(one.progress(OriginTime(time)), Some(OriginTime(time)));
+        }
     }
 
     /// Changes of other lists must not cause a reset.

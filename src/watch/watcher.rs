@@ -34,6 +34,8 @@ pub(super) struct WatcherState {
     /// The time up to which it has read the ring; `None` while a catch-up feed
     /// supplies its events.
     pub(super) position: Option<OriginTime>,
+    /// The last pull left nothing in the ring.
+    pub(super) caught_up: bool,
 }
 
 impl Watcher {
@@ -47,6 +49,7 @@ impl Watcher {
             state: Mutex::new(WatcherState {
                 queue: ConflatingQueue::after(after),
                 position: None,
+                caught_up: false,
             }),
             pushed: Notify::new(),
             popped: Notify::new(),
@@ -84,11 +87,14 @@ impl Watcher {
     }
 
     /// The cursor to send while nothing is pending. `frontier` was read before the
-    /// ring was pulled. The cursor does not pass what was not read from the ring, as
-    /// that may hold changes for this watcher.
+    /// ring was pulled: if that left nothing in the ring, there is no change up to the
+    /// frontier that was not read, and the cursor advances while nothing changes.
+    /// Otherwise it does not pass what was read, as the rest may hold changes for this
+    /// watcher.
     pub(super) fn progress(&self, frontier: OriginTime) -> Option<OriginTime> {
         let mut state = self.state();
         match state.position {
+            Some(_) if state.caught_up => state.queue.progress(frontier),
             Some(position) => state.queue.progress(frontier.min(position)),
             None => Some(state.queue.cursor()),
         }

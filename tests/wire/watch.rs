@@ -276,3 +276,33 @@ async fn a_drained_watch_ends_with_progress_and_draining() {
     assert_eq!((code, reason.as_str()), (Code::Unavailable, "DRAINING"));
     assert_eq!(service.exit_code(Duration::from_secs(10)).await, Some(0));
 }
+
+/// While nothing changes, the token advances and the bound stays small: a client that
+/// comes back after hours resumes from where it was told that it is.
+#[tokio::test]
+async fn an_idle_watch_goes_on_with_its_token() {
+    let (_service, mut client) = embedded().await;
+    create(&mut client, "milk", "Buy milk").await;
+    let request = pb::WatchTodosRequest {
+        progress_interval: Some(prost_types::Duration {
+            seconds: 1,
+            nanos: 0,
+        }),
+        ..request("lists/home", None)
+    };
+    let stream = client.watch_todos(request).await;
+    let mut stream = stream.expect("watching").into_inner();
+    let (mut last, mut advanced) = (0, 0);
+    for _ in 0..5 {
+        let message = next(&mut stream).await.expect("no error").expect("no end");
+        let Some(Event::Progress(progress)) = message.event else {
+            panic!("{message:?}")
+        };
+        let bound = progress.staleness_bound.expect("a bound");
+        assert!(bound.seconds < 3, "{bound:?}");
+        let cursor = Token::decode(&message.token).expect("a token").fresh_to.0;
+        advanced += usize::from(cursor > last);
+        last = cursor;
+    }
+    assert!(advanced >= 4, "{advanced}");
+}

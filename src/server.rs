@@ -37,6 +37,7 @@ use crate::{
         redis::{self, MacKey, MacKeyError, RedisOptions, RedisTier},
         shared::Shared,
     },
+    tls::TlsError,
 };
 
 /// How often health and gauges are brought up to date: a probe a second later
@@ -71,7 +72,7 @@ pub enum RunError {
     Address(#[source] io::Error),
     /// The files for TLS cannot be used.
     #[error("tls-cert, tls-key, tls-client-ca: {0}")]
-    Tls(String),
+    Tls(#[source] TlsError),
     /// A file of keys cannot be used.
     #[error(transparent)]
     Auth(#[from] AuthFileError),

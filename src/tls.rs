@@ -3,7 +3,7 @@
 
 use std::{
     fs::File,
-    io::Read as _,
+    io::{self, Read as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -11,13 +11,76 @@ use std::{
 use tokio_rustls::rustls::{
     ClientConfig, Error, RootCertStore, ServerConfig,
     crypto::{CryptoProvider, ring},
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::WebPkiClientVerifier,
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject},
+    },
+    server::{VerifierBuilderError, WebPkiClientVerifier},
 };
 
 /// Largest PEM file: all the authorities that an operating system trusts take
 /// a fifth of it.
 const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// Why TLS cannot be set up from its files.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("{}: {source}", .file.display())]
+    File {
+        /// Which file.
+        file: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file is no PEM file of these.
+    #[error("{}: is larger than {MAX_FILE_BYTES} bytes", .file.display())]
+    TooLarge {
+        /// Which file.
+        file: PathBuf,
+    },
+    /// What is in a file of authorities cannot be used.
+    #[error("{}: {source}", .file.display())]
+    Authorities {
+        /// Which file.
+        file: PathBuf,
+        /// What is wrong with it.
+        source: Box<TlsError>,
+    },
+    /// The certificates are not in the form of PEM.
+    #[error("the certificates cannot be read: {0}")]
+    Certificates(#[source] pem::Error),
+    /// The key is not in the form of PEM.
+    #[error("the key cannot be read: {0}")]
+    Key(#[source] pem::Error),
+    /// The file has something else in it.
+    #[error("there is no certificate (BEGIN CERTIFICATE) in the file")]
+    NoCertificate,
+    /// The key is another one's.
+    #[error("the key is not that of the certificate")]
+    KeyMismatch(#[source] Error),
+    /// A certificate of an authority is not one.
+    #[error("an authority cannot be used: {0}")]
+    Authority(#[source] Error),
+    /// Clients cannot be verified by these authorities.
+    #[error("{0}")]
+    Verifier(#[source] VerifierBuilderError),
+    /// The system has no authorities.
+    #[error("this machine has no list of authorities: name a file of them")]
+    NoAuthorities,
+    /// The TLS library refuses what it was given.
+    #[error("{0}")]
+    Library(#[source] Error),
+}
+
+impl From<Error> for TlsError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::InconsistentKeys(_) => Self::KeyMismatch(error),
+            error => Self::Library(error),
+        }
+    }
+}
 
 /// The files of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +119,7 @@ impl ServerFiles {
     ///
     /// # Errors
     /// Which file cannot be read, and why.
-    pub fn read(&self) -> Result<ServerPem, String> {
+    pub fn read(&self) -> Result<ServerPem, TlsError> {
         Ok(ServerPem {
             cert: read(&self.cert)?,
             key: read(&self.key)?,
@@ -71,10 +134,10 @@ impl ServerPem {
     ///
     /// # Errors
     /// What is wrong with them.
-    pub fn config(&self, protocols: &[&[u8]]) -> Result<ServerConfig, String> {
+    pub fn config(&self, protocols: &[&[u8]]) -> Result<ServerConfig, TlsError> {
         let builder = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
-            .map_err(told)?;
+            .map_err(TlsError::from)?;
         let builder = match &self.client_ca {
             None => builder.with_no_client_auth(),
             Some(pem) => {
@@ -83,12 +146,12 @@ impl ServerPem {
                 if self.client_cert_optional {
                     verifier = verifier.allow_unauthenticated();
                 }
-                builder.with_client_cert_verifier(verifier.build().map_err(|e| e.to_string())?)
+                builder.with_client_cert_verifier(verifier.build().map_err(TlsError::Verifier)?)
             }
         };
         let mut config = builder
             .with_single_cert(certificates(&self.cert)?, key(&self.key)?)
-            .map_err(told)?;
+            .map_err(TlsError::from)?;
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(config)
     }
@@ -99,22 +162,23 @@ impl ClientFiles {
     ///
     /// # Errors
     /// What is wrong with them.
-    pub fn config(&self) -> Result<ClientConfig, String> {
+    pub fn config(&self) -> Result<ClientConfig, TlsError> {
         let roots = match &self.ca {
-            Some(file) => {
-                roots(&read(file)?).map_err(|problem| format!("{}: {problem}", file.display()))?
-            }
+            Some(file) => roots(&read(file)?).map_err(|source| TlsError::Authorities {
+                file: file.clone(),
+                source: source.into(),
+            })?,
             None => platform_roots()?,
         };
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
-            .map_err(told)?
+            .map_err(TlsError::from)?
             .with_root_certificates(roots);
         let Some((cert, key_file)) = &self.identity else {
             return Ok(builder.with_no_client_auth());
         };
         let (cert, key) = (certificates(&read(cert)?)?, key(&read(key_file)?)?);
-        builder.with_client_auth_cert(cert, key).map_err(told)
+        Ok(builder.with_client_auth_cert(cert, key)?)
     }
 }
 
@@ -122,57 +186,50 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-fn told(error: Error) -> String {
-    match error {
-        Error::InconsistentKeys(_) => "the key is not that of the certificate".into(),
-        error => error.to_string(),
-    }
-}
-
-fn read(file: &Path) -> Result<Vec<u8>, String> {
-    let wrong = |problem: String| format!("{}: {problem}", file.display());
+fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
+    let wrong = |source| TlsError::File {
+        file: file.to_owned(),
+        source,
+    };
     let mut bytes = Vec::new();
-    let opened = File::open(file).map_err(|e| wrong(e.to_string()))?;
-    opened
-        .take(MAX_FILE_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|e| wrong(e.to_string()))?;
+    let opened = File::open(file).map_err(wrong)?;
+    let mut opened = opened.take(MAX_FILE_BYTES + 1);
+    opened.read_to_end(&mut bytes).map_err(wrong)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(wrong(format!("is larger than {MAX_FILE_BYTES} bytes")));
+        let file = file.to_owned();
+        return Err(TlsError::TooLarge { file });
     }
     Ok(bytes)
 }
 
-fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let certificates = read.map_err(|e| format!("the certificates cannot be read: {e}"))?;
+    let certificates = read.map_err(TlsError::Certificates)?;
     if certificates.is_empty() {
-        return Err("there is no certificate (BEGIN CERTIFICATE) in the file".into());
+        return Err(TlsError::NoCertificate);
     }
     Ok(certificates)
 }
 
-fn key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
-    PrivateKeyDer::from_pem_slice(pem).map_err(|e| format!("the key cannot be read: {e}"))
+fn key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(TlsError::Key)
 }
 
-fn roots(pem: &[u8]) -> Result<RootCertStore, String> {
+fn roots(pem: &[u8]) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(pem)? {
-        roots
-            .add(certificate)
-            .map_err(|e| format!("an authority cannot be used: {e}"))?;
+        roots.add(certificate).map_err(TlsError::Authority)?;
     }
     Ok(roots)
 }
 
 /// Those of this machine; some of them may be of a kind that is not known
 /// here.
-fn platform_roots() -> Result<RootCertStore, String> {
+fn platform_roots() -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
-        return Err("this machine has no list of authorities: name a file of them".into());
+        return Err(TlsError::NoAuthorities);
     }
     Ok(roots)
 }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     telemetry::{Kind, Metrics},
-    tls::{ServerFiles, ServerPem},
+    tls::{ServerFiles, ServerPem, TlsError},
 };
 
 /// How often the files are read. Their contents are compared, not their times:
@@ -31,7 +31,7 @@ impl Tls {
     ///
     /// # Errors
     /// What is wrong with them.
-    pub fn load(files: ServerFiles) -> Result<Self, String> {
+    pub fn load(files: ServerFiles) -> Result<Self, TlsError> {
         let pem = files.read()?;
         let current = watch::Sender::new(Arc::new(pem.config(PROTOCOLS)?));
         Ok(Self {
@@ -68,13 +68,13 @@ impl Tls {
             let Ok(now) = spawn_blocking(move || changed.read()).await else {
                 continue;
             };
-            if now == tried {
+            if is_same(&now, &tried) {
                 continue;
             }
-            let config = now
-                .as_ref()
-                .map_err(Clone::clone)
-                .and_then(|pem| pem.config(PROTOCOLS));
+            let config = match &now {
+                Ok(pem) => pem.config(PROTOCOLS).map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
             let outcome = match config {
                 Ok(config) => {
                     current.send_replace(Arc::new(config));
@@ -92,5 +92,14 @@ impl Tls {
                 .inc();
             tried = now;
         }
+    }
+}
+
+/// Whether the files are as they were read last.
+fn is_same(now: &Result<ServerPem, TlsError>, tried: &Result<ServerPem, TlsError>) -> bool {
+    match (now, tried) {
+        (Ok(now), Ok(tried)) => now == tried,
+        (Err(now), Err(tried)) => now.to_string() == tried.to_string(),
+        _ => false,
     }
 }

@@ -56,7 +56,7 @@ use crate::{
     backoff::jittered,
     budget::Budgets,
     telemetry::{Kind, Metrics},
-    tls::ClientFiles,
+    tls::{ClientFiles, TlsError},
 };
 
 /// Time between two looks at the slot map: while all nodes answer, and while
@@ -80,7 +80,7 @@ pub enum ConnectError {
     Url(#[from] UrlError),
     /// The TLS files cannot be used.
     #[error("{0}")]
-    Tls(String),
+    Tls(#[source] TlsError),
 }
 
 /// What the tier needs besides its URL.

@@ -140,11 +140,6 @@ impl Cache {
             source,
             stale,
         } = summary;
-        debug_assert!(
-            stale || fresh_to >= request.min_freshness,
-            "a response fresh to {fresh_to} for a request of {}",
-            request.min_freshness
-        );
         let limit = self.settings.stale_if_error.filter(|_| stale);
         let bound = self.tracker.staleness_bound(fresh_to);
         let bound = bound.filter(|bound| limit.is_none_or(|limit| *bound <= limit));

@@ -19,7 +19,7 @@ use crate::{
     coherence::{Admitted, Consistency, LoadRequirement},
     error::{Error, Unavailable},
     loader::{Charge, LoadRequest},
-    model::{Key, KeyRef, Source},
+    model::{KeyRef, Source},
 };
 
 /// Longest wait for the frontier before a load begins instead. A working feed
@@ -221,11 +221,6 @@ impl Cache {
             let as_of = stamped.as_of;
             // Inadmissible only if it is a page in its grace, invalidated while it
             // was loaded.
-            debug_assert!(
-                as_of >= miss.view.min_as_of || matches!(miss.key, Key::Page(_)),
-                "a load of {} at {as_of} is below its fence",
-                miss.key
-            );
             let admitted = miss.view.admissible(as_of).unwrap_or(Admitted::at(as_of));
             found.push((miss.at, request.item(stamped.value, admitted, source)));
         }

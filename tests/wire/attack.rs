@@ -458,6 +458,10 @@ async fn all_at_once(time: Duration) {
         stormy.failed.first()
     );
     let busy = is_busy();
+    // A debug build takes ten times the CPU for each attack: it shows that no call fails,
+    // an optimized one (TEST_BINARY) what the others' floods cost.
+    let optimized = std::env::var_os("TEST_BINARY").is_some();
+    let slack = Duration::from_millis(if optimized { 100 } else { 1000 });
     for (what, calm, stormy) in [
         ("reads", &mut calm.reads, &mut stormy.reads),
         ("writes", &mut calm.writes, &mut stormy.writes),
@@ -470,7 +474,7 @@ async fn all_at_once(time: Duration) {
         // The attackers use the same cores. Other work on the machine would say
         // more about itself.
         assert!(
-            busy || during < (before * 3).max(Duration::from_millis(100)),
+            busy || during < (before * 3).max(slack),
             "{what}: {before:?}, then {during:?}"
         );
     }

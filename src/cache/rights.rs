@@ -110,6 +110,14 @@ pub(super) struct Rights {
     stale: bool,
 }
 
+impl Rights {
+    /// Whether the response that `read` describes shows no state later than the documents:
+    /// then there is nothing to confirm.
+    pub(super) fn cover(&self, read: &ReadInfo) -> bool {
+        self.fresh_to >= read.token.seen && !self.stale
+    }
+}
+
 impl Cache {
     /// The caller's right on a list, by a document as fresh as the request needs.
     /// `None`: the caller needs none.
@@ -204,13 +212,10 @@ impl Cache {
     /// `PermissionDenied`; those of a read.
     pub(super) async fn confirm(
         &self,
-        rights: Option<Rights>,
+        mut rights: Rights,
         mut read: ReadInfo,
         request: &ReadRequest<'_>,
     ) -> Result<ReadInfo, Error> {
-        let Some(mut rights) = rights else {
-            return Ok(read);
-        };
         let seen = read.token.seen;
         if rights.fresh_to < seen {
             let request = request.at_least(seen);

@@ -72,7 +72,7 @@ export class TodoError extends Error {
    * has other codes in Node and in browsers, but never a reason.
    */
   get isLost(): boolean {
-    const broken = [Code.Aborted, Code.Internal, Code.Unknown].includes(this.code);
+    const broken = [Code.Aborted, Code.Canceled, Code.Internal, Code.Unknown].includes(this.code);
     return this.code === Code.Unavailable || (broken && this.reason === "");
   }
 

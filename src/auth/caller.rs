@@ -2,16 +2,10 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-/// Longest principal, and longest name of a group, in bytes: the length of an
-/// e-mail address, and twice that of a usual SPIFFE id.
-pub const MAX_PRINCIPAL_BYTES: usize = 256;
+use crate::model::{EVERYBODY, GROUP_PREFIX, member_problem};
+
 /// Most groups of one caller. Each check of a right may compare all of them.
 pub const MAX_GROUPS: usize = 64;
-/// The member that matches every authenticated caller.
-pub const EVERYBODY: &str = "*";
-/// Begin of a member that matches the callers of a group.
-pub const GROUP_PREFIX: &str = "group:";
-
 /// How a caller was authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
@@ -104,7 +98,7 @@ impl Caller {
         }))
     }
 
-    /// Who it is: at most [`MAX_PRINCIPAL_BYTES`], opaque.
+    /// Who it is: at most 256 bytes, opaque.
     #[must_use]
     pub fn principal(&self) -> &Arc<str> {
         &self.0.principal
@@ -163,41 +157,25 @@ pub fn check_principal(text: &str) -> Result<(), &'static str> {
     if text.starts_with(GROUP_PREFIX) {
         return Err("is a group, not a principal");
     }
-    check_text(text)
+    check_member(text)
 }
 
-/// Checks that a text can be a member of a list: a principal, `group:NAME`, or
-/// `*`.
+/// Checks that a text can be a member of a list.
 ///
 /// # Errors
 /// As for [`check_principal`].
 pub fn check_member(text: &str) -> Result<(), &'static str> {
-    match text.strip_prefix(GROUP_PREFIX) {
-        Some(group) => check_group(group),
-        None => check_text(text),
-    }
+    member_problem(text).map_or(Ok(()), Err)
 }
 
 fn check_group(name: &str) -> Result<(), &'static str> {
-    check_text(name)
-}
-
-fn check_text(text: &str) -> Result<(), &'static str> {
-    if text.is_empty() {
-        return Err("is empty");
-    }
-    if text.len() > MAX_PRINCIPAL_BYTES {
-        return Err("is longer than 256 bytes");
-    }
-    if text.trim() != text || text.chars().any(char::is_control) {
-        return Err("contains a control character, or begins or ends with white space");
-    }
-    Ok(())
+    check_member(&format!("{GROUP_PREFIX}{name}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::MAX_MEMBER_BYTES;
 
     fn caller(principal: &str, groups: &[&str]) -> Result<Caller, &'static str> {
         let groups = groups.iter().map(|group| Arc::from(*group)).collect();
@@ -231,8 +209,8 @@ mod tests {
         for principal in ["*", "group:ops", "group:", "", " ada", "a\nb", "a\u{0}"] {
             assert!(caller(principal, &[]).is_err(), "{principal:?}");
         }
-        assert!(caller(&"x".repeat(MAX_PRINCIPAL_BYTES), &[]).is_ok());
-        assert!(caller(&"x".repeat(MAX_PRINCIPAL_BYTES + 1), &[]).is_err());
+        assert!(caller(&"x".repeat(MAX_MEMBER_BYTES), &[]).is_ok());
+        assert!(caller(&"x".repeat(MAX_MEMBER_BYTES + 1), &[]).is_err());
         assert!(caller("a", &["g"; MAX_GROUPS]).is_ok());
         assert!(caller("a", &["g"; MAX_GROUPS + 1]).is_err());
         assert!(caller("a", &[""]).is_err());

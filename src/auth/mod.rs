@@ -16,10 +16,7 @@ mod keys;
 pub use authenticator::{
     AuthFileError, AuthSettings, Authenticator, ConnectionIdentity, JwtSettings,
 };
-pub use caller::{
-    Caller, EVERYBODY, GROUP_PREFIX, MAX_GROUPS, MAX_PRINCIPAL_BYTES, Method, check_member,
-    check_principal,
-};
+pub use caller::{Caller, MAX_GROUPS, Method, check_member, check_principal};
 pub use certificate::{Certificate, is_name_pattern};
 pub use follow::FileProblem;
 pub use jwt::JwtRules;

@@ -1,7 +1,10 @@
 //! The settings of authentication, checked against each other.
 
 use super::{AuditTarget, Config, Values};
-use crate::auth::{AuthSettings, EVERYBODY, JwtRules, JwtSettings, check_member, is_name_pattern};
+use crate::{
+    auth::{AuthSettings, JwtRules, JwtSettings, check_member, is_name_pattern},
+    model::EVERYBODY,
+};
 
 /// Who may ask for the services and messages by reflection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -11,8 +11,13 @@ pub const MAX_LIST_TITLE: usize = 256;
 /// Most members of a list (part of the contract). With their names in full a list
 /// takes at most 70 KB.
 pub const MAX_MEMBERS: usize = 256;
-/// Most bytes of a member's name (part of the contract).
+/// Most bytes of a principal, and of the name of a group (part of the contract): the
+/// length of an e-mail address, and twice that of a usual SPIFFE id.
 pub const MAX_MEMBER_BYTES: usize = 256;
+/// The member that matches every authenticated caller.
+pub const EVERYBODY: &str = "*";
+/// Begin of a member that matches the callers of a group.
+pub const GROUP_PREFIX: &str = "group:";
 
 /// The name of a todo or of a list.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -180,19 +185,20 @@ pub fn validate_list(list: &TodoList) -> Vec<FieldProblem> {
     problems
 }
 
-/// What is wrong with the name of a member; `None`: nothing.
+/// What is wrong with a member: a principal, `group:NAME`, or `*`. The end of a sentence
+/// that begins with its value; `None`: nothing.
 #[must_use]
 pub fn member_problem(member: &str) -> Option<&'static str> {
-    let name = member.strip_prefix("group:").unwrap_or(member);
-    if name.is_empty() || member.len() > MAX_MEMBER_BYTES {
+    let name = member.strip_prefix(GROUP_PREFIX).unwrap_or(member);
+    if name.is_empty() || name.len() > MAX_MEMBER_BYTES {
         return Some(
-            "is not a member: expected a principal of 1 to 256 bytes, group:NAME, or * for every authenticated caller",
+            "is not a member: expected a principal or group:NAME with a name of 1 to 256 bytes, or * for every authenticated caller",
         );
     }
-    let is_control = |c: char| c.is_control();
-    member
-        .contains(is_control)
-        .then_some("is not a member: it holds a control character")
+    if name.trim() != name || name.chars().any(char::is_control) {
+        return Some("contains a control character, or begins or ends with white space");
+    }
+    None
 }
 
 #[cfg(test)]

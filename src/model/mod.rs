@@ -19,8 +19,8 @@ pub use event::Event;
 pub use field::{FieldProblem, shorten};
 pub use key::{Key, KeyRef};
 pub use list::{
-    ListPatch, ListsPage, ListsQuery, MAX_LIST_TITLE, MAX_MEMBERS, Resource, member_problem,
-    role_of, validate_list,
+    EVERYBODY, GROUP_PREFIX, ListPatch, ListsPage, ListsQuery, MAX_LIST_TITLE, MAX_MEMBER_BYTES,
+    MAX_MEMBERS, Resource, member_problem, role_of, validate_list,
 };
 pub use name::{ListName, TodoName};
 pub use query::{Condition, DueValue, Filter, Op, Order, PagePosition, PageQuery, SortKey};

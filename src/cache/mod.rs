@@ -30,7 +30,7 @@ use self::{counters::ReadCounters, write_queue::WriteQueue};
 pub use self::{
     lists::ListPage,
     request::{Answer, ReadOptions, TodoBatch, TodoPage, WriteOptions, Written},
-    rights::{Permission, WritePermission},
+    rights::Permission,
 };
 use crate::{
     budget::{Budget, Budgets, Caller, Count, Reservation},

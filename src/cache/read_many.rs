@@ -26,8 +26,9 @@ const STEPS_AT_ONCE: usize = 2;
 const TODO_OVERHEAD: usize = 5;
 /// Bytes of a name in a response, at most.
 const NAME_BYTES: usize = 144;
-/// Bytes of a response beside todos and names, at most.
-const READ_INFO_BYTES: usize = 1 << 10;
+/// Most bytes of todos and names in a response. The rest of it, such as its tokens, takes
+/// less than 1 KiB.
+const MAX_ITEMS_BYTES: usize = MAX_RESPONSE_BYTES - (1 << 10);
 
 impl Cache {
     /// Several todos or lists, in their order. Near hits share their bytes with the near cache,
@@ -54,6 +55,11 @@ impl Cache {
         {
             return Ok(ReadItems::TooLarge { fitting });
         }
+        let bytes: usize = items.iter().flatten().map(sent_bytes).sum();
+        if bytes > MAX_ITEMS_BYTES && items.len() > 1 {
+            let fitting = fitting(&items);
+            return Ok(ReadItems::TooLarge { fitting });
+        }
         // A lost item would shift the names of all that follow.
         let items: Option<Vec<_>> = items.into_iter().collect();
         let items = items.ok_or_else(|| Unavailable::NoValue)?;
@@ -75,7 +81,7 @@ impl Cache {
             .map(|(step, misses)| self.read_through(misses, request, step > 0))
             .buffer_unordered(STEPS_AT_ONCE);
         loop {
-            if bytes > MAX_RESPONSE_BYTES && items.len() > 1 {
+            if bytes > MAX_ITEMS_BYTES && items.len() > 1 {
                 return Ok(Some(fitting(items)));
             }
             if !held.try_grow((bytes as u64).saturating_sub(held.amount())) {
@@ -119,10 +125,45 @@ fn fitting(items: &[Option<ReadItem>]) -> usize {
         (known + 1, bytes + sent_bytes(item))
     });
     let mean = bytes / known.max(1);
-    let mut left = MAX_RESPONSE_BYTES - READ_INFO_BYTES;
+    let mut left = MAX_ITEMS_BYTES;
     let fits = |item: &&Option<ReadItem>| {
         let next = left.checked_sub(item.as_ref().map_or(mean, sent_bytes));
         next.inspect(|next| left = *next).is_some()
     };
     items.iter().take_while(fits).count().max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        coherence::Admitted,
+        model::{OriginTime, Source},
+    };
+
+    fn items(count: usize, bytes: usize) -> Vec<Option<ReadItem>> {
+        let item = || ReadItem {
+            value: Value::Todo(vec![0; bytes].into()),
+            admitted: Admitted::at(OriginTime(1)),
+            source: Source::Near,
+            stale: false,
+        };
+        (0..count).map(|_| Some(item())).collect()
+    }
+
+    fn bytes_of(items: &[Option<ReadItem>]) -> usize {
+        items.iter().flatten().map(sent_bytes).sum()
+    }
+
+    #[test]
+    fn as_many_as_fit_are_told() {
+        for bytes in [6_000, 45_000, MAX_TODO_BYTES] {
+            let fitting = fitting(&items(1000, bytes));
+            let used = bytes_of(&items(fitting, bytes));
+            assert!(used <= MAX_ITEMS_BYTES && MAX_ITEMS_BYTES - used < bytes + TODO_OVERHEAD);
+        }
+        // One alone is always read; a todo that no client could receive is a name.
+        assert_eq!(fitting(&items(1, MAX_TODO_BYTES)), 1);
+        assert_eq!(bytes_of(&items(1, MAX_TODO_BYTES + 1)), NAME_BYTES);
+    }
 }

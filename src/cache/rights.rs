@@ -36,13 +36,6 @@ pub enum Permission {
     WatchTodos,
     /// `GetTodoList`.
     GetList,
-    /// A write.
-    Write(WritePermission),
-}
-
-/// Something that a write does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WritePermission {
     /// `CreateTodo`.
     CreateTodo,
     /// `UpdateTodo`.
@@ -64,11 +57,11 @@ impl Permission {
             Self::ListTodos => "todos.list",
             Self::WatchTodos => "todos.watch",
             Self::GetList => "lists.get",
-            Self::Write(WritePermission::CreateTodo) => "todos.create",
-            Self::Write(WritePermission::UpdateTodo) => "todos.update",
-            Self::Write(WritePermission::DeleteTodo) => "todos.delete",
-            Self::Write(WritePermission::UpdateList) => "lists.update",
-            Self::Write(WritePermission::DeleteList) => "lists.delete",
+            Self::CreateTodo => "todos.create",
+            Self::UpdateTodo => "todos.update",
+            Self::DeleteTodo => "todos.delete",
+            Self::UpdateList => "lists.update",
+            Self::DeleteList => "lists.delete",
         }
     }
 
@@ -76,26 +69,21 @@ impl Permission {
     const fn role(self) -> Role {
         match self {
             Self::GetTodos | Self::ListTodos | Self::WatchTodos | Self::GetList => Role::Reader,
-            Self::Write(
-                WritePermission::CreateTodo
-                | WritePermission::UpdateTodo
-                | WritePermission::DeleteTodo,
-            ) => Role::Writer,
-            Self::Write(WritePermission::UpdateList | WritePermission::DeleteList) => Role::Owner,
+            Self::CreateTodo | Self::UpdateTodo | Self::DeleteTodo => Role::Writer,
+            Self::UpdateList | Self::DeleteList => Role::Owner,
         }
     }
 
     /// What a write needs. `None`: any authenticated caller may create a list.
     fn of(write: &Write) -> Option<Self> {
-        let permission = match write {
-            Write::Create { .. } => WritePermission::CreateTodo,
-            Write::Update { .. } => WritePermission::UpdateTodo,
-            Write::Delete { .. } => WritePermission::DeleteTodo,
-            Write::UpdateList { .. } => WritePermission::UpdateList,
-            Write::DeleteList { .. } => WritePermission::DeleteList,
+        Some(match write {
+            Write::Create { .. } => Self::CreateTodo,
+            Write::Update { .. } => Self::UpdateTodo,
+            Write::Delete { .. } => Self::DeleteTodo,
+            Write::UpdateList { .. } => Self::UpdateList,
+            Write::DeleteList { .. } => Self::DeleteList,
             Write::CreateList { .. } => return None,
-        };
-        Some(Self::Write(permission))
+        })
     }
 }
 
@@ -351,12 +339,9 @@ impl Cache {
     ) -> Result<(), Error> {
         let role = match &document.value {
             Value::List(document) => role_of(document, caller.members()),
-            Value::Unreadable(why) => {
+            // The loader logs which one and why, once a load.
+            Value::Unreadable(_) => {
                 self.metrics.unreadable_lists.inc();
-                tracing::warn!(
-                    %list, field = why.field, problem = why.problem,
-                    "the document cannot be read as a list and gives no rights"
-                );
                 None
             }
             _ => None,

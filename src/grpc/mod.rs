@@ -2,6 +2,7 @@
 
 mod access;
 mod audited;
+mod caller;
 mod convert;
 mod convert_lists;
 mod deadline;

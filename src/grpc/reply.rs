@@ -1,22 +1,12 @@
-//! Bounds replies, and decides which are compressed.
-//!
-//! gRPC clients refuse messages above 4 MiB by default. A page ends early and
-//! has a next token; a batch is refused with the number of names that fit.
+//! Keeps back todos that no client could receive, and decides which replies are
+//! compressed. That a list of todos fits into a reply is the cache's to see.
 
 use bytes::Bytes;
 use prost::Message;
 use tonic::Response;
 
-use super::{
-    encoded::EncodedTodo,
-    server::{BatchGetTodosResponse, ListTodosResponse},
-};
+use super::encoded::EncodedTodo;
 use crate::{cache::MAX_TODO_BYTES, error::Error, pb};
-
-/// Largest reply in bytes.
-pub use crate::cache::MAX_RESPONSE_BYTES as MAX_REPLY_BYTES;
-/// Bytes before each todo in a list: tag and length.
-const TODO_OVERHEAD: usize = 5;
 
 /// Compressing a smaller reply costs more CPU time than sending it: gzip takes
 /// some 20 ns a byte, and has a fixed cost of a whole call.
@@ -67,85 +57,4 @@ fn name(todo: &EncodedTodo) -> String {
     pb::Todo::decode(todo.encode_to_vec().as_slice())
         .map(|todo| todo.name)
         .unwrap_or_default()
-}
-
-/// How many of the page's names fit into a reply; `None`: all do.
-pub fn fitting_names(page: &ListTodosResponse) -> Option<u32> {
-    let whole = page.encoded_len();
-    if whole <= MAX_REPLY_BYTES {
-        return None;
-    }
-    let todos = || {
-        page.todos
-            .iter()
-            .map(|todo| todo.encoded_len() + TODO_OVERHEAD)
-    };
-    let mut bytes = whole.saturating_sub(todos().sum());
-    let fitting = todos().take_while(|todo| {
-        bytes += todo;
-        bytes <= MAX_REPLY_BYTES
-    });
-    Some(u32::try_from(fitting.count()).unwrap_or(u32::MAX).max(1))
-}
-
-/// Refuses a batch that no client could receive.
-///
-/// # Errors
-/// `MessageTooLarge` with how many of the names fit.
-pub fn check_batch(batch: &BatchGetTodosResponse) -> Result<(), Error> {
-    if batch.encoded_len() <= MAX_REPLY_BYTES {
-        return Ok(());
-    }
-    let largest = batch.todos.iter().map(Message::encoded_len).max();
-    let fitting = MAX_REPLY_BYTES / (largest.unwrap_or_default() + TODO_OVERHEAD);
-    Err(Error::MessageTooLarge {
-        what: "reply",
-        limit: MAX_REPLY_BYTES,
-        advice: format!("ask for at most {fitting} of these names at once"),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn todos(count: usize, bytes: usize) -> Vec<EncodedTodo> {
-        vec![EncodedTodo::from(Bytes::from(vec![0; bytes])); count]
-    }
-
-    fn page(count: usize, bytes: usize) -> ListTodosResponse {
-        ListTodosResponse {
-            todos: todos(count, bytes),
-            ..ListTodosResponse::default()
-        }
-    }
-
-    #[test]
-    fn a_page_keeps_what_fits() {
-        assert_eq!(fitting_names(&page(1000, 400)), None);
-        assert_eq!(fitting_names(&page(1, MAX_TODO_BYTES)), None);
-        for bytes in [6_000, 45_000, 1 << 20] {
-            let fitting = fitting_names(&page(1000, bytes)).expect("too large");
-            assert_eq!(fitting_names(&page(fitting as usize, bytes)), None);
-            let wasted = MAX_REPLY_BYTES - page(fitting as usize, bytes).encoded_len();
-            assert!(wasted < bytes + 4096, "{bytes}: {wasted} bytes unused");
-        }
-    }
-
-    #[test]
-    fn a_batch_says_how_many_names_fit() {
-        let batch = |count, bytes| BatchGetTodosResponse {
-            todos: todos(count, bytes),
-            ..BatchGetTodosResponse::default()
-        };
-        assert!(check_batch(&batch(1000, 4_000)).is_ok());
-        let text = check_batch(&batch(1000, 45_000))
-            .expect_err("too large")
-            .to_string();
-        let number = text
-            .split_whitespace()
-            .rev()
-            .find_map(|word| word.parse().ok());
-        assert!(check_batch(&batch(number.expect("a number"), 45_000)).is_ok());
-    }
 }

@@ -10,31 +10,26 @@ use std::{
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use prost::Message as _;
-use tokio::time::Instant;
-use tonic::{Request, Response, Status, metadata::MetadataMap};
+use tonic::{Request, Response, Status};
 
 use super::{
-    convert, convert_lists, deadline,
+    caller::{Caller, reserve_watch, split},
+    convert, convert_lists,
     encoded::{EncodedChange, EncodedTodo},
     page_token, reply,
-    request_memory::RequestMemory,
     server::{
         BatchGetTodosResponse, CreateTodoResponse, GetTodoResponse, ListTodosResponse,
         UpdateTodoResponse, WatchTodosResponse, todo_service_server::TodoService,
         watch_todos_response::Event,
     },
     status,
-    transport::Call,
 };
 use crate::{
-    auth,
-    budget::{self, Count, Part, Reservation, WATCH_BYTES},
     cache::{
-        Answer, Cache, MAX_RESPONSE_BYTES, Permission, ReadOptions, TodoPage, WatchEvent,
-        WatchMessage, WatchRequest, WriteOptions, WritePermission, Written,
+        Answer, Cache, MAX_RESPONSE_BYTES, Permission, TodoPage, WatchEvent, WatchMessage, Written,
     },
     error::{Error, Unavailable},
-    model::{ListName, OriginId, PageQuery, ReadInfo, RequestId, TodoName, Write},
+    model::{ListName, PageQuery, ReadInfo, RequestId, TodoName, Write},
     pb,
 };
 
@@ -62,143 +57,16 @@ impl Todos {
         caller: &Caller,
         parsed: Result<(Write, Option<RequestId>), Error>,
         list: Option<ListName>,
-        permission: WritePermission,
+        permission: Permission,
     ) -> Result<Written, Error> {
         if let (Err(_), Some(list)) = (&parsed, &list) {
             caller.audit_resource(list);
         }
         let cache = self.cache()?;
-        let parsed = caller.permit(cache, parsed, || list, Permission::Write(permission));
+        let parsed = caller.permit(cache, parsed, || list, permission);
         let (write, request_id) = parsed.await?;
         caller.write(cache, write, request_id).await
     }
-}
-
-/// Decoded requests of fewer bytes are part of what every call is charged.
-const SMALL_REQUEST_BYTES: usize = 4 << 10;
-
-/// Who calls, and until when the caller waits.
-struct Caller {
-    deadline: Option<Instant>,
-    call: Option<Arc<Call>>,
-    /// `None`: authentication is off.
-    identity: Option<auth::Caller>,
-}
-
-impl Caller {
-    /// Whose share the call takes of what all callers use.
-    fn share(&self) -> Option<Arc<budget::Caller>> {
-        self.call.as_ref().map(|call| Arc::clone(call.caller()))
-    }
-
-    fn read_options(
-        &self,
-        consistency: Option<pb::Consistency>,
-        origin: OriginId,
-    ) -> Result<ReadOptions, Error> {
-        let options = convert::read_options(consistency, self.deadline, origin)?;
-        Ok(ReadOptions {
-            caller: self.share(),
-            identity: self.identity.clone(),
-            ..options
-        })
-    }
-
-    /// Writes, and tells the audit log of it.
-    async fn write(
-        &self,
-        cache: &Arc<Cache>,
-        write: Write,
-        request_id: Option<RequestId>,
-    ) -> Result<Written, Error> {
-        self.audit_resource(write.name());
-        let done = cache.write(write, self.write_options(request_id)).await?;
-        if let Some(call) = &self.call {
-            call.record().set_token(done.token.encode());
-        }
-        Ok(done)
-    }
-
-    fn audit_resource(&self, name: impl ToString) {
-        if let Some(call) = &self.call {
-            call.record().set_resource(&name.to_string());
-        }
-    }
-
-    fn write_options(&self, request_id: Option<RequestId>) -> WriteOptions {
-        let identity = self.identity.clone();
-        WriteOptions {
-            request_id: match &identity {
-                Some(identity) => request_id.map(|id| id.of_caller(identity.principal())),
-                None => request_id,
-            },
-            deadline: self.deadline,
-            caller: self.share(),
-            identity,
-        }
-    }
-
-    /// What was parsed of a request. A caller without the right on its list learns that,
-    /// and not what else is wrong with the request (AIP-211).
-    async fn permit<T>(
-        &self,
-        cache: &Cache,
-        parsed: Result<T, Error>,
-        list: impl FnOnce() -> Option<ListName>,
-        permission: Permission,
-    ) -> Result<T, Error> {
-        if let (Err(_), Some(_)) = (&parsed, &self.identity)
-            && let Some(list) = list()
-        {
-            let options = self.read_options(None, cache.origin_id())?;
-            Box::pin(cache.require_right(&list, permission, &options)).await?;
-        }
-        parsed
-    }
-}
-
-/// The caller and the message, which is charged to its call.
-fn split<T: RequestMemory>(request: Request<T>) -> Result<(Caller, T), Error> {
-    let (metadata, mut extensions, message): (MetadataMap, _, T) = request.into_parts();
-    let call = extensions.remove::<Arc<Call>>();
-    let bytes = message.memory();
-    if bytes > SMALL_REQUEST_BYTES
-        && let Some(call) = &call
-    {
-        call.charge_decoded(bytes as u64)?;
-    }
-    let deadline = deadline::of(&metadata);
-    let identity = extensions.remove::<auth::Caller>();
-    Ok((
-        Caller {
-            deadline,
-            call,
-            identity,
-        },
-        message,
-    ))
-}
-
-/// What a name in the filter of a watch takes beside its text.
-const WATCHED_NAME_BYTES: usize = 64;
-
-/// What an open watch takes of the shares of its caller.
-fn reserve_watch(call: &Call, watch: &WatchRequest) -> Result<Vec<Reservation>, Error> {
-    let mut held = vec![
-        call.reserve(Count::OpenWatches)?,
-        call.reserve_bytes(Part::Watches, WATCH_BYTES)?,
-    ];
-    if watch.list.is_none() {
-        held.push(call.reserve(Count::AllListWatches)?);
-    }
-    if !watch.names.is_empty() {
-        let names = watch.names.iter();
-        let bytes: usize = names
-            .map(|name| name.as_str().len() + WATCHED_NAME_BYTES)
-            .sum();
-        held.push(call.reserve_bytes(Part::WatchNames, bytes as u64)?);
-    }
-    Ok(held)
 }
 
 fn read_info(read: &ReadInfo) -> Option<pb::ReadInfo> {
@@ -272,7 +140,6 @@ impl TodoService for Todos {
             unreadable: to_strings(&answer.body.unreadable),
         };
         reply::remove_oversized(&mut batch.todos, &mut batch.unreadable);
-        reply::check_batch(&batch)?;
         Ok(reply::list_response(batch))
     }
 
@@ -289,19 +156,9 @@ impl TodoService for Todos {
         let list = || ListName::parse(&request.parent);
         let parsed = caller.permit(cache, parsed, list, Permission::ListTodos);
         let ((query, carried), options) = parsed.await?;
-        let mut query = Arc::new(query);
-        loop {
-            let page = page_reply(&query, cache.list(&query, carried, &options).await?);
-            match reply::fitting_names(&page) {
-                None => return Ok(reply::list_response(page)),
-                // The position after the last todo shown is known to the origin
-                // only: read a shorter page, which ends there.
-                Some(fitting) => {
-                    let size = fitting.min(query.size - 1).max(1);
-                    Arc::make_mut(&mut query).size = size;
-                }
-            }
-        }
+        let query = Arc::new(query);
+        let page = page_reply(&query, cache.list(&query, carried, &options).await?);
+        Ok(reply::list_response(page))
     }
 
     async fn create_todo(
@@ -311,7 +168,7 @@ impl TodoService for Todos {
         let (caller, request) = split(request)?;
         let list = ListName::parse(&request.parent);
         let write = convert::create(request, now_ms());
-        let done = self.write(&caller, write, list, WritePermission::CreateTodo);
+        let done = self.write(&caller, write, list, Permission::CreateTodo);
         let done = done.await?;
         Ok(Response::new(CreateTodoResponse {
             todo: reply::sendable_todo(done.body),
@@ -327,7 +184,7 @@ impl TodoService for Todos {
         let list = request.todo.as_ref();
         let list = list.and_then(|todo| Some(TodoName::parse(&todo.name)?.list()));
         let write = convert::update(request);
-        let done = self.write(&caller, write, list, WritePermission::UpdateTodo);
+        let done = self.write(&caller, write, list, Permission::UpdateTodo);
         let done = done.await?;
         Ok(Response::new(UpdateTodoResponse {
             todo: reply::sendable_todo(done.body),
@@ -342,7 +199,7 @@ impl TodoService for Todos {
         let (caller, request) = split(request)?;
         let list = TodoName::parse(&request.name).map(|name| name.list());
         let write = convert::delete(request).map(|write| (write, None));
-        let done = self.write(&caller, write, list, WritePermission::DeleteTodo);
+        let done = self.write(&caller, write, list, Permission::DeleteTodo);
         let done = done.await?;
         Ok(Response::new(pb::DeleteTodoResponse {
             token: done.token.encode(),
@@ -443,7 +300,7 @@ impl TodoService for Todos {
         let list = request.todo_list.as_ref();
         let list = list.and_then(|list| ListName::parse(&list.name));
         let write = convert_lists::update_list(request).map(|write| (write, None));
-        let done = self.write(&caller, write, list, WritePermission::UpdateList);
+        let done = self.write(&caller, write, list, Permission::UpdateList);
         let done = done.await?;
         Ok(Response::new(pb::UpdateTodoListResponse {
             todo_list: decoded_list(done.body),
@@ -458,7 +315,7 @@ impl TodoService for Todos {
         let (caller, request) = split(request)?;
         let list = ListName::parse(&request.name);
         let write = convert_lists::delete_list(request).map(|write| (write, None));
-        let done = self.write(&caller, write, list, WritePermission::DeleteList);
+        let done = self.write(&caller, write, list, Permission::DeleteList);
         let done = done.await?;
         Ok(Response::new(pb::DeleteTodoListResponse {
             token: done.token.encode(),

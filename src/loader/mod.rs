@@ -346,6 +346,10 @@ impl Loader {
         let stamped = |(as_of, value)| (Stamped { as_of, value }, Source::Origin);
         let outcome = self.bounded(limit, load).await.map(stamped);
         if let Ok((stamped, _)) = &outcome {
+            if let Value::Unreadable(why) = &stamped.value {
+                let (field, problem) = (&why.field, &why.problem);
+                tracing::warn!(list = %key, field, problem, "the document cannot be read as a list and gives no rights");
+            }
             // Kept near in any case: the page may be served within its grace.
             self.tiers.near.put(&key, stamped.clone(), Some(began));
             if self.is_current(&key, stamped) {

@@ -381,6 +381,79 @@ fn every_metric_is_in_the_docs() {
     }
 }
 
+/// The arguments of each call of a macro of `tracing`, such as `warn!(...)`, in a text.
+fn calls_of<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
+    let begin = format!("{name}!(");
+    let calls = text.match_indices(&begin).map(|(at, _)| {
+        let rest = &text[at + begin.len()..];
+        let (mut depth, mut in_text, mut is_escaped) = (1, false, false);
+        for (end, c) in rest.char_indices() {
+            match c {
+                _ if is_escaped => is_escaped = false,
+                '\\' if in_text => is_escaped = true,
+                '"' => in_text = !in_text,
+                '(' if !in_text => depth += 1,
+                ')' if !in_text => depth -= 1,
+                _ => {}
+            }
+            if depth == 0 {
+                return &rest[..end];
+            }
+        }
+        rest
+    });
+    calls.collect()
+}
+
+/// The message of a call: its last string, up to the first value in it.
+fn message_of(arguments: &str) -> String {
+    let text = arguments.trim_end().trim_end_matches(',');
+    let text = text.strip_suffix('"').expect("the message comes last");
+    let (_, message) = text.rsplit_once('"').expect("a string");
+    let lines: Vec<_> = message.split("\\\n").map(str::trim_start).collect();
+    let message = lines.concat();
+    message.split('{').next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn every_line_of_the_log_is_in_the_docs() {
+    let docs = fs::read_to_string(root().join("docs/operations.md")).expect("docs/operations.md");
+    let (mut found, mut missing) = (BTreeSet::new(), Vec::new());
+    for file in files(&root().join("src")) {
+        for level in ["info", "warn", "error"] {
+            let text = statements(&file);
+            for message in calls_of(&text, &format!("tracing::{level}"))
+                .into_iter()
+                .map(message_of)
+                .filter(|message| !message.is_empty())
+            {
+                let row = format!("| {} | `{message}", level.to_uppercase());
+                if !docs.contains(&row) {
+                    missing.push(format!("{}: {row}", file.display()));
+                }
+                found.insert(row);
+            }
+        }
+    }
+    assert!(found.len() > 30, "{found:?}");
+    assert!(
+        missing.is_empty(),
+        "docs/operations.md lacks:\n{}",
+        missing.join("\n")
+    );
+    let gone: Vec<_> = docs
+        .lines()
+        .filter(|line| {
+            ["| INFO |", "| WARN |", "| ERROR |"]
+                .iter()
+                .any(|level| line.starts_with(level))
+        })
+        // Texts that are put together elsewhere end in dots.
+        .filter(|line| !line.contains(" ...` |") && !found.iter().any(|row| line.starts_with(row)))
+        .collect();
+    assert!(gone.is_empty(), "no code logs:\n{}", gone.join("\n"));
+}
+
 #[test]
 fn the_architecture_page_stays_short() {
     let page = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fs};
 
+use tidemark::config::SETTINGS;
+
 use super::{binary, stderr, stdout};
 use crate::{
     client::*,
@@ -89,6 +91,120 @@ fn what_is_printed_can_be_used_as_a_config_file() {
         again.contains("list-grace = \"1s\" # environment"),
         "{again}"
     );
+}
+
+/// Examples of the settings that have no default, for docs/tidemark.toml.
+const EXAMPLES: [(&str, &str); 15] = [
+    ("tls-cert", "/etc/tidemark/tls.crt"),
+    ("tls-key", "/etc/tidemark/tls.key"),
+    ("tls-client-ca", "/etc/tidemark/clients.crt"),
+    ("tls-client-names", "spiffe://todos.example/ns/web/*"),
+    ("admin", "user:ada"),
+    ("keys-file", "/etc/tidemark/keys"),
+    ("jwt-jwks-file", "/etc/tidemark/jwks.json"),
+    ("jwt-issuer", "https://issuer.example"),
+    ("jwt-audience", "tidemark"),
+    ("mongodb-uri", "mongodb://localhost/todos?replicaSet=rs0"),
+    ("redis-url", "rediss-cluster://localhost:7000"),
+    ("redis-tls-ca", "/etc/tidemark/redis-ca.crt"),
+    ("redis-tls-cert", "/etc/tidemark/redis.crt"),
+    ("redis-tls-key", "/etc/tidemark/redis.key"),
+    ("redis-mac-key-file", "/etc/tidemark/redis-mac.key"),
+];
+
+/// Columns of a comment in docs/tidemark.toml.
+const COMMENT_COLUMNS: usize = 90;
+
+/// docs/tidemark.toml: every setting, as a comment.
+fn sample_file() -> String {
+    let mut text = String::from(
+        "# The settings of `tidemark serve` with their defaults, and with an example where there is\n\
+         # none. Remove the `#` before a setting to change it:\n\
+         #   tidemark serve --config tidemark.toml --print-config\n\
+         # Flags (--list-grace) and environment variables (TIDEMARK_LIST_GRACE) override the file.\n",
+    );
+    for setting in &SETTINGS {
+        let mut line = String::from("\n#");
+        for word in setting.help.split(' ') {
+            if line.trim_start().chars().count() + 1 + word.chars().count() > COMMENT_COLUMNS {
+                text += &line;
+                line = String::from("\n#");
+            }
+            line += &format!(" {word}");
+        }
+        text += &line;
+        let example = EXAMPLES.iter().find(|(name, _)| *name == setting.name);
+        let value = match (setting.default, example) {
+            ("", Some((_, value))) => format!("\"{value}\""),
+            ("", None) => panic!("{} needs a line in EXAMPLES", setting.name),
+            (number, _) if number.parse::<u64>().is_ok() => number.to_owned(),
+            (text, _) => format!("\"{text}\""),
+        };
+        text += &format!("\n#{} = {value}\n", setting.name);
+    }
+    text
+}
+
+/// Made anew by `UPDATE_DOCS=1 cargo test --test wire -- the_sample_file`.
+#[test]
+fn the_sample_file_has_every_setting_with_its_default() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/tidemark.toml");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(path, sample_file()).expect("written");
+    }
+    let committed = fs::read_to_string(path).expect("docs/tidemark.toml");
+    assert_eq!(
+        committed,
+        sample_file(),
+        "see the comment above this test for how to make it anew"
+    );
+    let defaults = values_without_sources(&printed(&[]));
+    assert_eq!(
+        values_without_sources(&printed(&["--config", path])),
+        defaults
+    );
+    // Each default is written as the file needs it, and so is each example.
+    let is_default = |line: &str| {
+        let name = line.split(' ').next().unwrap_or_default();
+        !EXAMPLES.iter().any(|(example, _)| *example == name)
+    };
+    let settings: Vec<_> = committed
+        .lines()
+        .filter_map(|line| line.strip_prefix('#').filter(|line| !line.starts_with(' ')))
+        .collect();
+    assert_eq!(settings.len(), SETTINGS.len());
+    let all: toml::Table = settings.join("\n").parse().expect("TOML");
+    assert_eq!(all.len(), SETTINGS.len());
+    let file = folder("config").join("tidemark.toml");
+    let of_defaults = settings.iter().copied().filter(|line| is_default(line));
+    fs::write(&file, of_defaults.collect::<Vec<_>>().join("\n")).expect("written");
+    let file = file.to_str().expect("a path");
+    assert_eq!(
+        values_without_sources(&printed(&["--config", file])),
+        defaults
+    );
+    let with_auth = settings
+        .join("\n")
+        .replace("auth = \"off\"", "auth = \"mtls,keys,jwt\"");
+    fs::write(file, with_auth).expect("written");
+    assert!(printed(&["--config", file]).contains("https://issuer.example"));
+}
+
+/// What `--print-config` prints with these arguments.
+fn printed(args: &[&str]) -> String {
+    let out = binary()
+        .args(["serve", "--print-config"])
+        .args(args)
+        .output()
+        .expect("run");
+    assert_eq!(out.status.code(), Some(0), "{}", stderr(&out));
+    stdout(&out)
+}
+
+/// The settings of a text in TOML; the comments, with the sources, are left out.
+fn values_without_sources(text: &str) -> BTreeMap<String, toml::Value> {
+    let table: toml::Table = text.parse().expect("TOML");
+    table.into_iter().collect()
 }
 
 #[tokio::test]

@@ -301,7 +301,11 @@ fn uptime(start: f64) -> String {
 }
 
 fn bytes(size: f64) -> String {
-    format!("{:.1} MiB", size / f64::from(1 << 20))
+    let mebibyte = f64::from(1 << 20);
+    if size < mebibyte {
+        return format!("{:.1} KiB", size / 1024.0);
+    }
+    format!("{:.1} MiB", size / mebibyte)
 }
 
 impl Report {

@@ -1,6 +1,6 @@
 //! `tidemark watch`: prints changes as they come, and resumes by itself.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, io::IsTerminal as _, time::Duration};
 
 use clap::Args;
 use tokio::signal::unix;
@@ -10,7 +10,7 @@ use super::{
     client::Client,
     error::CommandError,
     names::{list_name, todo_name},
-    output::{Output, json, note, summary, try_print},
+    output::{Colour, Output, json, note, paint, summary, try_print},
     yaml::to_yaml,
 };
 use crate::{
@@ -58,7 +58,13 @@ pub async fn run(mut args: Watch) -> Result<(), CommandError> {
     let mut ended = std::pin::pin!(termination());
     let result = tokio::select! {
         result = follow(&mut args) => result,
-        () = &mut ended => Ok(()),
+        () = &mut ended => {
+            if std::io::stderr().is_terminal() {
+                // The terminal shows `^C` where the cursor was.
+                note("");
+            }
+            Ok(())
+        }
     };
     // Not the token that was given: the service may have refused it.
     if let Some(token) = args.after.filter(|token| Some(token) != given.as_ref()) {
@@ -183,13 +189,13 @@ fn line(message: &pb::WatchTodosResponse) -> String {
     match &message.event {
         Some(Event::Change(change)) => {
             let kind = match change.kind() {
-                Kind::Created => "created",
-                Kind::Deleted => "deleted",
-                Kind::Updated | Kind::Unspecified => "updated",
+                Kind::Created => paint("created", Colour::Green),
+                Kind::Deleted => paint("deleted", Colour::Red),
+                Kind::Updated | Kind::Unspecified => paint("updated", Colour::Yellow),
             };
             let time = change
                 .commit_time
-                .map(|time| format!("{time} "))
+                .map(|time| paint(&time.to_string(), Colour::Dim) + " ")
                 .unwrap_or_default();
             let todo = change
                 .todo

@@ -58,6 +58,12 @@ fn stderr(out: &Output) -> String {
     String::from_utf8_lossy(&out.stderr).into_owned()
 }
 
+/// The address of the metrics of a service, for `--metrics`.
+pub fn metrics_address(service: &Tidemark) -> String {
+    let address = service.metrics.trim_start_matches("http://");
+    address.trim_end_matches("/metrics").to_owned()
+}
+
 /// A client command that is asked of a service, and succeeds.
 fn done(service: &Tidemark, args: &[&str]) -> String {
     let out = run(&[args, &["--server", &service.address]].concat());

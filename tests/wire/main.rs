@@ -20,6 +20,7 @@ mod page;
 mod raw;
 mod readme;
 mod rights;
+mod terminal;
 mod tls;
 mod tour;
 mod traces;

@@ -8,7 +8,7 @@ use std::{
 
 use tidemark::pb;
 
-use super::{binary, done, run, stderr, stdout};
+use super::{binary, done, metrics_address, run, stderr, stdout};
 use crate::{client::*, support::Tidemark};
 
 #[tokio::test]
@@ -298,11 +298,7 @@ async fn a_watch_says_that_it_is_connected_and_how_to_resume() {
 async fn status_shows_a_replica_on_one_screen() {
     let (service, mut client) = embedded().await;
     create(&mut client, "milk", "Buy milk").await;
-    let metrics = service
-        .metrics
-        .trim_start_matches("http://")
-        .trim_end_matches("/metrics")
-        .to_owned();
+    let metrics = metrics_address(&service);
     let shown = done(&service, &["status", "--metrics", &metrics]);
     for word in [
         "readiness",

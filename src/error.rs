@@ -1,7 +1,7 @@
 //! What went wrong, sorted by what the caller can do. `grpc/status.rs` turns
 //! each into a `Status`, in one exhaustive match.
 
-use std::{error::Error as StdError, sync::Arc, time::Duration};
+use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 pub use crate::model::{FieldProblem, shorten};
 use crate::model::{ListName, OriginTime, ReadInfo, Resource, Token};
@@ -83,6 +83,51 @@ pub enum Unavailable {
     /// The load ended without a result: a bug of this replica.
     #[error("the load returned no value")]
     NoValue,
+}
+
+/// The rule of the database's operator by which a write was refused. Its text
+/// is for callers: it names what an operator can look up, and nothing of the
+/// document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// A validator of the collection (`collMod`, `$jsonSchema`).
+    Validator,
+    /// A unique index that is not the service's own.
+    UniqueIndex {
+        /// Its name; empty if the database did not say.
+        index: String,
+    },
+    /// The service's user lacks a right.
+    Rights,
+    /// The document is larger than the database stores.
+    Size,
+    /// The disk of the database is full.
+    DiskFull,
+    /// Another rule.
+    Other,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Validator => f.write_str(
+                "the validator of the database's collection \"todos\" does not allow this todo",
+            ),
+            Self::UniqueIndex { index } if index.is_empty() => {
+                f.write_str("a unique index of the database holds the same values for another todo")
+            }
+            Self::UniqueIndex { index } => write!(
+                f,
+                "the database's unique index {index:?} holds the same values for another todo"
+            ),
+            Self::Rights => {
+                f.write_str("the service's database user may not write to this database")
+            }
+            Self::Size => f.write_str("the todo is larger than the database can store"),
+            Self::DiskFull => f.write_str("the disk of the database is full"),
+            Self::Other => f.write_str("the database does not allow this write"),
+        }
+    }
 }
 
 /// Why a call of the service failed.
@@ -195,25 +240,15 @@ pub enum Error {
         retry_after: Duration,
     },
     /// A rule of the database's operator does not allow the write: it had no
-    /// effect, and the same write will be refused again.
-    #[error("the database refuses this write: {problem}; nothing was written")]
+    /// effect, and until the operator changes something, the same write will be
+    /// refused again.
+    #[error("the database refuses this write: {rule}; nothing was written")]
     OriginRefused {
         /// Which rule.
-        problem: String,
-    },
-    /// The service's database user lacks a right: the write had no effect.
-    #[error("the database refuses this write: {problem}; nothing was written")]
-    OriginForbidden {
-        /// Which right.
-        problem: String,
-    },
-    /// The database has no room: the write had no effect.
-    #[error("the database refuses writes: {problem}; nothing was written")]
-    OriginFull {
-        /// What is full.
-        problem: String,
-        /// When it is worth trying again.
-        retry_after: Duration,
+        rule: Rule,
+        /// What the database reported.
+        #[source]
+        cause: Cause,
     },
     /// `cached_only`, and no cache can answer.
     #[error(

@@ -11,7 +11,7 @@ use crate::{
     budget::{Count, Part},
     error::{Error, Unavailable, shorten},
     model::{OriginTime, Patch, RequestId, Resource, Token, Write},
-    origin::{Cause, Rule, WriteError},
+    origin::{Cause, WriteError},
     telemetry::Kind,
 };
 
@@ -20,10 +20,6 @@ const WRITE_BYTES: u64 = 4 << 10;
 /// What these texts take, in their sizes: the write, the database's command and its
 /// reply, and the reply to the caller.
 const WRITE_FACTOR: u64 = 4;
-/// When a write is worth trying again after the disk was full: an operator has to
-/// free disk space.
-const FULL_RETRY_AFTER: Duration = Duration::from_secs(5);
-
 /// Time between giving up a write that was not sent and its deadline.
 const SEND_MARGIN: Duration = Duration::from_millis(50);
 
@@ -156,7 +152,7 @@ impl Cache {
             WriteError::Unavailable(cause) => ("unavailable", Unavailable::Reported(cause).into()),
             WriteError::Refused { rule, cause } => {
                 tracing::warn!(%name, %rule, %cause, "the database refuses a write");
-                ("refused", refused_by_origin(&rule))
+                ("refused", Error::OriginRefused { rule, cause })
             }
             WriteError::OutcomeUnknown { cause, at } => {
                 if let Some(at) = at {
@@ -212,21 +208,6 @@ async fn before<T>(until: Option<Instant>, work: impl Future<Output = T>) -> Res
 fn send_by(deadline: Instant) -> Instant {
     let left = deadline.saturating_duration_since(Instant::now());
     deadline - SEND_MARGIN.min(left / 4)
-}
-
-/// Maps a refused write to the error of the rule that refused it.
-fn refused_by_origin(rule: &Rule) -> Error {
-    let problem = rule.to_string();
-    match rule {
-        Rule::Rights => Error::OriginForbidden { problem },
-        Rule::DiskFull => Error::OriginFull {
-            problem,
-            retry_after: FULL_RETRY_AFTER,
-        },
-        Rule::Validator | Rule::UniqueIndex { .. } | Rule::Size | Rule::Other => {
-            Error::OriginRefused { problem }
-        }
-    }
 }
 
 fn given_etag(write: &Write) -> String {

@@ -11,7 +11,7 @@ use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::{
-    error::{Error, FieldProblem, shorten},
+    error::{Error, FieldProblem, Rule, shorten},
     model::{ReadInfo, Resource, Source, Token},
     pb::{self, ErrorReason},
 };
@@ -41,6 +41,9 @@ const MAX_SHOWN_VIOLATIONS: usize = 3;
 const MAX_ORIGIN_PROBLEM_BYTES: usize = 120;
 /// Longest value in an error's metadata in bytes.
 const MAX_METADATA_VALUE_BYTES: usize = 256;
+/// When a write is worth trying again after the disk was full: an operator has to
+/// free disk space.
+const FULL_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// The reason as it stands in `ErrorInfo`: without the enum's prefix.
 #[must_use]
@@ -276,26 +279,25 @@ fn classify(error: Error) -> (Code, ErrorReason, ErrorDetails) {
                 retry(values, retry_after),
             )
         }
-        Error::OriginRefused { problem } => (
-            Code::FailedPrecondition,
-            ErrorReason::OriginRefused,
-            with(metadata([("problem", problem)])),
-        ),
-        Error::OriginForbidden { problem } => (
-            Code::PermissionDenied,
-            ErrorReason::OriginForbidden,
-            with(metadata([("problem", problem)])),
-        ),
-        Error::OriginFull {
-            problem,
-            retry_after,
-        } => {
-            let values = metadata([("problem", problem)]);
-            (
-                Code::ResourceExhausted,
-                ErrorReason::OriginFull,
-                retry(values, retry_after),
-            )
+        Error::OriginRefused { rule, .. } => {
+            let values = metadata([("problem", rule.to_string())]);
+            match rule {
+                Rule::Rights => (
+                    Code::PermissionDenied,
+                    ErrorReason::OriginForbidden,
+                    with(values),
+                ),
+                Rule::DiskFull => (
+                    Code::ResourceExhausted,
+                    ErrorReason::OriginFull,
+                    retry(values, FULL_RETRY_AFTER),
+                ),
+                Rule::Validator | Rule::UniqueIndex { .. } | Rule::Size | Rule::Other => (
+                    Code::FailedPrecondition,
+                    ErrorReason::OriginRefused,
+                    with(values),
+                ),
+            }
         }
         Error::CacheOnlyMiss { what } => (
             Code::Unavailable,
@@ -638,21 +640,27 @@ mod tests {
                 &["problem"],
             ),
             (
-                Error::OriginRefused { problem: text() },
+                Error::OriginRefused {
+                    rule: Rule::Validator,
+                    cause: "c".into(),
+                },
                 Code::FailedPrecondition,
                 "ORIGIN_REFUSED",
                 &["problem"],
             ),
             (
-                Error::OriginForbidden { problem: text() },
+                Error::OriginRefused {
+                    rule: Rule::Rights,
+                    cause: "c".into(),
+                },
                 Code::PermissionDenied,
                 "ORIGIN_FORBIDDEN",
                 &["problem"],
             ),
             (
-                Error::OriginFull {
-                    problem: text(),
-                    retry_after: second,
+                Error::OriginRefused {
+                    rule: Rule::DiskFull,
+                    cause: "c".into(),
                 },
                 Code::ResourceExhausted,
                 "ORIGIN_FULL",
@@ -710,7 +718,10 @@ mod tests {
                 matches!(
                     error,
                     Error::OriginUnavailable { .. }
-                        | Error::OriginFull { .. }
+                        | Error::OriginRefused {
+                            rule: Rule::DiskFull,
+                            ..
+                        }
                         | Error::Overloaded { .. }
                         | Error::Draining
                 ),

@@ -2,9 +2,7 @@
 //! what the database reported, its error code included, until the last place
 //! that decides by it.
 
-use std::fmt;
-
-pub use crate::error::Cause;
+pub use crate::error::{Cause, Rule};
 use crate::{
     error::{FieldProblem, Unavailable},
     model::OriginTime,
@@ -120,51 +118,6 @@ impl WriteError {
         Self::OutcomeUnknown {
             cause: cause.into(),
             at: None,
-        }
-    }
-}
-
-/// The rule of the database's operator by which a write was refused. Its text
-/// is for callers: it names what an operator can look up, and nothing of the
-/// document.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Rule {
-    /// A validator of the collection (`collMod`, `$jsonSchema`).
-    Validator,
-    /// A unique index that is not the service's own.
-    UniqueIndex {
-        /// Its name; empty if the database did not say.
-        index: String,
-    },
-    /// The service's user lacks a right.
-    Rights,
-    /// The document is larger than the database stores.
-    Size,
-    /// The disk of the database is full.
-    DiskFull,
-    /// Another rule.
-    Other,
-}
-
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Validator => f.write_str(
-                "the validator of the database's collection \"todos\" does not allow this todo",
-            ),
-            Self::UniqueIndex { index } if index.is_empty() => {
-                f.write_str("a unique index of the database holds the same values for another todo")
-            }
-            Self::UniqueIndex { index } => write!(
-                f,
-                "the database's unique index {index:?} holds the same values for another todo"
-            ),
-            Self::Rights => {
-                f.write_str("the service's database user may not write to this database")
-            }
-            Self::Size => f.write_str("the todo is larger than the database can store"),
-            Self::DiskFull => f.write_str("the disk of the database is full"),
-            Self::Other => f.write_str("the database does not allow this write"),
         }
     }
 }

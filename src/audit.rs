@@ -6,6 +6,7 @@
 //! is counted, too: the audit log does not stop the service.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
     net::SocketAddr,
@@ -57,6 +58,7 @@ pub enum AuditTarget {
 #[derive(Debug, Default)]
 pub struct Record {
     resource: OnceLock<String>,
+    members: OnceLock<BTreeMap<String, &'static str>>,
     token: OnceLock<String>,
 }
 
@@ -66,6 +68,12 @@ impl Record {
         let end = name.floor_char_boundary(MAX_RESOURCE_BYTES);
         // A second name is ignored: a request has one.
         let _ = self.resource.set(name[..end].to_owned());
+    }
+
+    /// The members that a write gives a list, all of them, and their roles. They are
+    /// bounded by what a list may have: 64 KiB in a line.
+    pub fn set_members(&self, members: BTreeMap<String, &'static str>) {
+        let _ = self.members.set(members);
     }
 
     /// The token of the write.
@@ -106,6 +114,8 @@ struct Line<'a> {
     peer: Option<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     resource: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    members: Option<&'a BTreeMap<String, &'static str>>,
     code: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
@@ -138,6 +148,7 @@ impl<'a> Line<'a> {
             resource: resource
                 .or_else(|| value("resource"))
                 .or_else(|| value("name")),
+            members: entry.record.and_then(|record| record.members.get()),
             code: entry.code,
             reason: entry.error.map(|(reason, _)| reason),
             why: value("why"),

@@ -1,5 +1,7 @@
 //! What a write asks of the origin, and what comes back.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use prost::Message as _;
 use uuid::Uuid;
@@ -78,6 +80,32 @@ impl Write {
             Self::CreateList { name, .. }
             | Self::UpdateList { name, .. }
             | Self::DeleteList { name, .. } => name.clone().into(),
+        }
+    }
+
+    /// The members that a list has after it, and their roles as the API names them.
+    /// `None`: it leaves them as they are.
+    #[must_use]
+    pub fn members(&self) -> Option<BTreeMap<String, &'static str>> {
+        match self {
+            Self::CreateList { list, .. } => {
+                let members = list.members.iter();
+                let role = |role: i32| pb::Role::try_from(role).unwrap_or_default();
+                Some(
+                    members
+                        .map(|(member, of)| (member.clone(), role(*of).as_str_name()))
+                        .collect(),
+                )
+            }
+            Self::UpdateList { patch, .. } => {
+                let members = patch.members.as_ref()?.iter();
+                Some(
+                    members
+                        .map(|(member, role)| (member.clone(), role.as_str_name()))
+                        .collect(),
+                )
+            }
+            _ => None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{keys::new_key, *};
 
@@ -129,6 +129,58 @@ async fn writes_and_refusals_are_written_and_reads_are_not() {
     service.terminate();
     service.exit_code(Duration::from_secs(30)).await;
     assert_eq!(lines(&log)[3]["call"], "DeleteTodo");
+}
+
+/// A change of members is told whole: two lines say what changed between them.
+#[tokio::test]
+async fn members_of_a_list_are_written() {
+    let files = Folder::new();
+    let (key, line) = new_key("user:ada");
+    let keys = files.write("keys", &line);
+    let log = files.0.join("audit.jsonl").display().to_string();
+    let args = ["--auth", "keys", "--keys-file", &keys, "--audit-log", &log];
+    let (_service, mut client) = serving(&args).await;
+    let bearer = format!("Bearer {key}");
+    let create = pb::CreateTodoListRequest {
+        todo_list_id: "home".into(),
+        ..Default::default()
+    };
+    let create = carrying(create, &[bearer.as_bytes()]);
+    client.create_todo_list(create).await.expect("created");
+    let shared = pb::TodoList {
+        name: "lists/home".into(),
+        members: [
+            ("user:ada", pb::Role::Owner),
+            ("user:bob", pb::Role::Reader),
+        ]
+        .map(|(member, role)| (member.to_owned(), role.into()))
+        .into(),
+        ..Default::default()
+    };
+    let titled = pb::TodoList {
+        name: "lists/home".into(),
+        title: "Ours".into(),
+        ..Default::default()
+    };
+    for list in [shared, titled] {
+        let update = pb::UpdateTodoListRequest {
+            todo_list: Some(list),
+            update_mask: None,
+        };
+        let update = carrying(update, &[bearer.as_bytes()]);
+        client.update_todo_list(update).await.expect("updated");
+    }
+    let written = eventually("three lines", Duration::from_secs(10), async || {
+        let lines = lines(&log);
+        (lines.len() >= 3).then_some(lines)
+    })
+    .await;
+    let members: Vec<_> = written.iter().map(|line| line["members"].clone()).collect();
+    let both = json!({"user:ada": "ROLE_OWNER", "user:bob": "ROLE_READER"});
+    assert_eq!(
+        members,
+        [json!({"user:ada": "ROLE_OWNER"}), both, Value::Null]
+    );
 }
 
 #[tokio::test]

@@ -330,6 +330,11 @@ impl Cache {
         }
     }
 
+    /// Refuses a caller whose role in the document does not have the permission.
+    ///
+    /// # Errors
+    /// `PermissionDenied`; `OriginUnavailable` if the document is marked stale, and so
+    /// does not say what the caller may do now.
     pub(super) fn require_role(
         &self,
         list: &ListName,
@@ -348,6 +353,10 @@ impl Cache {
         };
         if role.is_some_and(|role| role as i32 >= permission.role() as i32) {
             return Ok(());
+        }
+        // The role may have been given since.
+        if document.stale {
+            return Err(too_old());
         }
         Err(denied(caller, permission, list.as_str()))
     }

@@ -618,3 +618,44 @@ async fn without_the_database_an_old_right_is_none() {
     })
     .await;
 }
+
+/// With `--stale-if-error` an old document may allow a read, marked stale. It neither
+/// allows a write nor denies anything: the role may have been given since.
+#[tokio::test]
+async fn a_stale_right_allows_reads_and_denies_nothing() {
+    let mongo = Mongo::start(1, 990);
+    let uri = mongo.uri("rights_stale");
+    let keys = with_keys();
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let args = [
+        "--mongodb-uri",
+        &uri,
+        "--staleness-limit",
+        "2s",
+        "--stale-if-error",
+        "10m",
+    ];
+    let (_service, mut client) = ready(Tidemark::start(&[&args, &keys[..]].concat())).await;
+    share(&mut client, "home", members(&[("bob", Role::Reader)])).await;
+    add(&mut client, "ada", "lists/home", "one")
+        .await
+        .expect("created");
+    let one = "lists/home/todos/one";
+    assert!(read(&mut client, "bob", one, None).await.is_ok());
+    assert!(is_denied(read(&mut client, "cyd", one, None).await));
+    mongo.nodes.iter().for_each(|node| node.freeze());
+    eventually("a stale answer", Duration::from_secs(20), async || {
+        let read = read(&mut client, "bob", one, None).await.ok()?;
+        read.read?.stale.then_some(())
+    })
+    .await;
+    let refusal = refused(read(&mut client, "cyd", one, None).await).0;
+    assert_eq!(refusal, Code::Unavailable);
+    let refusal = refused(add(&mut client, "ada", "lists/home", "two").await).0;
+    assert_eq!(refusal, Code::Unavailable);
+    mongo.nodes.iter().for_each(|node| node.thaw());
+    eventually("denied again", Duration::from_secs(30), async || {
+        is_denied(read(&mut client, "cyd", one, None).await).then_some(())
+    })
+    .await;
+}

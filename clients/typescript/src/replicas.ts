@@ -1,5 +1,5 @@
 // One transport over all replicas. Connect knows no service config: what service_config.json
-// says is done here, except for its health checks and its throttling.
+// says is done here, except for its health checks.
 
 import type { Transport } from "@connectrpc/connect";
 import config from "../gen/service_config.js";
@@ -22,12 +22,41 @@ interface MethodConfig {
 
 const methods: readonly MethodConfig[] = config.methodConfig;
 
+/**
+ * Stops retries while most calls fail, so that they do not double the load of replicas in trouble:
+ * gRPC's retry throttling (gRFC A6).
+ */
+export class Throttle {
+  readonly #maxTokens: number;
+  readonly #tokenRatio: number;
+  #tokens: number;
+
+  constructor({ maxTokens, tokenRatio }: { maxTokens: number; tokenRatio: number } = config.retryThrottling) {
+    this.#maxTokens = maxTokens;
+    this.#tokenRatio = tokenRatio;
+    this.#tokens = maxTokens;
+  }
+
+  succeeded(): void {
+    this.#tokens = Math.min(this.#maxTokens, this.#tokens + this.#tokenRatio);
+  }
+
+  failed(): void {
+    this.#tokens = Math.max(0, this.#tokens - 1);
+  }
+
+  get allowsRetry(): boolean {
+    return this.#tokens > this.#maxTokens / 2;
+  }
+}
+
 /** The replicas at this moment. */
 export type Replicas = () => Promise<readonly Transport[]>;
 
 /** Each call goes to the next replica, except to those that were lost a moment ago. */
 export function overReplicas(replicas: Replicas): Transport {
   const lostUntil = new WeakMap<Transport, number>();
+  const throttle = new Throttle();
   let last = -1;
   const next = async (): Promise<[Transport, () => void]> => {
     const all = await replicas();
@@ -51,11 +80,15 @@ export function overReplicas(replicas: Replicas): Transport {
         const [replica, lose] = await next();
         const left = limit === undefined ? undefined : Math.max(1, Math.ceil(deadline - performance.now()));
         try {
-          return await replica.unary(method, signal, left, header, input, contextValues);
+          const response = await replica.unary(method, signal, left, header, input, contextValues);
+          throttle.succeeded();
+          return response;
         } catch (error) {
-          if (!TodoError.from(error).isLost) throw error;
+          // A call that its caller ends says nothing about the replica.
+          if (signal?.aborted || !TodoError.from(error).isLost) throw error;
           lose();
-          if (!retry || tries === retry.maxAttempts) throw error;
+          throttle.failed();
+          if (!retry || tries === retry.maxAttempts || !throttle.allowsRetry) throw error;
           const backoff = milliseconds(retry.initialBackoff) * retry.backoffMultiplier ** (tries - 1);
           await pause(Math.random() * Math.min(backoff, milliseconds(retry.maxBackoff)), signal);
         }

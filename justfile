@@ -51,7 +51,7 @@ bench *rows:
 guard:
     benches/guard
 
-# Seven targets, so many seconds each (wants cargo-fuzz and a nightly).
+# Eight targets, so many seconds each (wants cargo-fuzz and a nightly).
 fuzz seconds="300":
     fuzz/run {{ seconds }}
 

@@ -25,7 +25,7 @@ use xxhash_rust::xxh3::xxh3_64;
 pub type Property = fn(&[u8]);
 
 /// All of them, by the names of their targets and of their seeds' folders.
-pub const ALL: [(&str, Property); 7] = [
+pub const ALL: [(&str, Property); 8] = [
     ("names", names),
     ("filters", filters),
     ("page_tokens", page_tokens),
@@ -33,6 +33,7 @@ pub const ALL: [(&str, Property); 7] = [
     ("shared_entries", shared_entries),
     ("documents", documents),
     ("import_lines", import_lines),
+    ("json_messages", json_messages),
 ];
 
 /// `now` of everything that asks for it.
@@ -355,4 +356,36 @@ pub fn import_lines(data: &[u8]) {
             Err(problem) => assert!(!problem.is_empty()),
         }
     }
+}
+
+/// A message in JSON: refused in a text that has a bound, or decoded. A todo or a list
+/// is the same after it was written and read again.
+pub fn json_messages(data: &[u8]) {
+    for request in [
+        "CreateTodoRequest",
+        "UpdateTodoRequest",
+        "ListTodosRequest",
+        "BatchGetTodosRequest",
+        "UpdateTodoListRequest",
+    ] {
+        if let Err(text) = fuzzing::from_json(request, data).expect("a message") {
+            assert!(!text.is_empty() && text.len() <= 2048, "{text}");
+        }
+    }
+    if let Some(todo) = message_again::<pb::Todo>("Todo", data) {
+        assert_eq!(todo.0, todo.1);
+    }
+    if let Some(list) = message_again::<pb::TodoList>("TodoList", data) {
+        assert_eq!(list.0, list.1);
+    }
+}
+
+/// The message of this JSON, and that of the JSON written of it.
+fn message_again<T: prost::Message + Default>(name: &str, json: &[u8]) -> Option<(T, T)> {
+    const HEAD: usize = 5;
+    let decode = |encoded: &Bytes| T::decode(encoded.slice(HEAD..)).expect("encoded");
+    let first = fuzzing::from_json(name, json).expect("a message").ok()?;
+    let printed = fuzzing::to_json(name, &first.slice(HEAD..)).expect("JSON");
+    let again = fuzzing::from_json(name, &printed).expect("a message");
+    Some((decode(&first), decode(&again.expect("valid"))))
 }

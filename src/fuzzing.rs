@@ -4,11 +4,17 @@
 use std::io::Cursor;
 
 use bson::RawDocument;
+use bytes::Bytes;
+use prost_reflect::MessageDescriptor;
 
 use crate::{
     cli::{import, output},
     error::Error,
-    grpc::{filter, page_token},
+    grpc::{
+        filter,
+        json::{DESCRIPTORS, transcode},
+        page_token,
+    },
     model::{Filter, ListName, Order, OriginTime, PagePosition, PageQuery, TodoName, Value},
     origin::mongo::document,
     pb::Todo,
@@ -69,4 +75,21 @@ pub fn import(input: Vec<u8>, list: &ListName, now_ms: i64) -> Vec<Result<Option
 /// A todo as a line of JSON, as the API writes it.
 pub fn json_line(todo: &Todo) -> Option<String> {
     output::json("todo.v1.Todo", todo).ok()
+}
+
+/// A message of the API, such as `CreateTodoRequest`.
+fn message(name: &str) -> Option<MessageDescriptor> {
+    DESCRIPTORS.get_message_by_name(&format!("todo.v1.{name}"))
+}
+
+/// The encoded message of this JSON, behind the five bytes of its head, or what is wrong
+/// with it. `None`: no message has this name.
+pub fn from_json(name: &str, json: &[u8]) -> Option<Result<Bytes, String>> {
+    let decoded = transcode::from_json(json, &message(name)?, None);
+    Some(decoded.map_err(|status| status.message().to_owned()))
+}
+
+/// The JSON of an encoded message.
+pub fn to_json(name: &str, encoded: &Bytes) -> Option<Vec<u8>> {
+    transcode::to_json(encoded, &message(name)?, None).ok()
 }

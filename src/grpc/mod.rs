@@ -9,7 +9,7 @@ mod deadline;
 pub mod encoded;
 pub(crate) mod filter;
 pub mod health;
-mod json;
+pub(crate) mod json;
 mod method;
 pub(crate) mod page_token;
 mod reflection;

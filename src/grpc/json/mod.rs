@@ -13,7 +13,7 @@ mod error;
 mod probes;
 mod reply;
 mod request;
-mod transcode;
+pub(crate) mod transcode;
 
 use std::{
     sync::{Arc, LazyLock},
@@ -37,7 +37,7 @@ use super::{
 };
 
 /// The services and messages that reflection serves.
-static DESCRIPTORS: LazyLock<DescriptorPool> =
+pub(crate) static DESCRIPTORS: LazyLock<DescriptorPool> =
     LazyLock::new(|| reflection::descriptors().unwrap_or_default());
 
 /// Wraps a service in a [`JsonService`].

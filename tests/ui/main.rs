@@ -24,9 +24,10 @@ use support::{Tidemark, mongo, redis};
 
 /// How long an edit may take to the other browser.
 const EDIT_LIMIT_MS: u64 = 100;
-/// Edits that are measured. Other tests may use the same cores: the fastest must
-/// be within the limit.
+/// Edits of one round: their median must be within the limit.
 const EDITS: usize = 20;
+/// Other programs may use the same cores for a while: one of so many rounds counts.
+const ROUNDS: usize = 5;
 
 /// A browser under command.
 struct Browser {
@@ -136,21 +137,26 @@ fn edits_are_seen(browser: &mut Browser) {
         json!({"title": "Buy milk", "to": "Buy oat milk"}),
     );
     browser.on("b", "has", json!({"title": "Buy oat milk", "done": true}));
+    let medians: Vec<_> = (0..ROUNDS).map(|_| race(browser)).collect();
+    println!("the median edit is on the other page after {medians:?} ms");
+    assert!(medians.iter().any(|ms| *ms <= EDIT_LIMIT_MS), "{medians:?}");
+}
+
+/// How long edits take from page to page, in milliseconds: the median.
+fn race(browser: &mut Browser) -> u64 {
+    let title = |number| format!("race {number:02}");
     let mut took: Vec<_> = (0..EDITS)
         .map(|number| {
-            let title = format!("race {number:02}");
-            let more = json!({"other": "b", "title": title});
+            let more = json!({"other": "b", "title": title(number)});
             browser.on("a", "race", more).as_u64().expect("ms")
         })
         .collect();
-    took.sort_unstable();
-    println!("an edit is on the other page after {took:?} ms");
-    assert!(took[0] <= EDIT_LIMIT_MS, "{took:?}");
     for number in 0..EDITS {
-        let title = format!("race {number:02}");
-        browser.on("b", "erase", json!({"title": title}));
-        browser.on("a", "gone", json!({"title": title}));
+        browser.on("b", "erase", json!({"title": title(number)}));
+        browser.on("a", "gone", json!({"title": title(number)}));
     }
+    took.sort_unstable();
+    took[EDITS / 2]
 }
 
 /// What a person sees of the caches.
@@ -219,7 +225,7 @@ async fn two_people_see_what_happens() {
     for page in ["a", "b", "c"] {
         browser.on(page, "has", json!({"title": "Buy rye bread", "done": true}));
     }
-    if let Some(file) = std::env::var_os("TIDEMARK_SCREENSHOT") {
+    if let Some(file) = std::env::var_os("TIDEMARK_TEST_SCREENSHOT") {
         for title in ["Water the plants", "Call Anna", "Read a book"] {
             browser.on("b", "add", json!({"title": title}));
             browser.on("a", "freshness", json!({"title": title}));

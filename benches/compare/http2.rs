@@ -53,6 +53,7 @@ struct Place {
 pub struct Connection {
     pub socket: TcpStream,
     first_block: Option<Vec<u8>>,
+    next_block: &'static [u8],
     next_stream: u32,
     places: Vec<Place>,
     /// Calls under way.
@@ -65,7 +66,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub fn open(address: SocketAddr, path: &str) -> io::Result<Self> {
+    /// `bearer`: what `authorization` carries after the word Bearer.
+    pub fn open(address: SocketAddr, path: &str, bearer: Option<&str>) -> io::Result<Self> {
         let socket = TcpStream::connect(address)?;
         socket.set_nodelay(true)?;
         socket.set_nonblocking(true)?;
@@ -86,7 +88,12 @@ impl Connection {
         );
         Ok(Self {
             socket,
-            first_block: Some(first_block(path, &address.to_string())),
+            first_block: Some(first_block(path, &address.to_string(), bearer)),
+            next_block: if bearer.is_some() {
+                &NEXT_BLOCK_WITH_BEARER
+            } else {
+                &NEXT_BLOCK
+            },
             next_stream: 1,
             places: vec![Place::default(); PLACES],
             outstanding: 0,
@@ -109,7 +116,7 @@ impl Connection {
         self.next_stream += 2;
         match self.first_block.take() {
             Some(block) => frame(&mut self.out, HEADERS, END_HEADERS, stream, &block),
-            None => frame(&mut self.out, HEADERS, END_HEADERS, stream, &NEXT_BLOCK),
+            None => frame(&mut self.out, HEADERS, END_HEADERS, stream, self.next_block),
         }
         let length = u32::try_from(message.len()).expect("a message of a few kilobytes");
         head(&mut self.out, DATA, END_STREAM, stream, length + 5);
@@ -259,9 +266,11 @@ fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
 /// POST, http, then entries 66 to 62 of the header table: what `first_block`
 /// put there.
 const NEXT_BLOCK: [u8; 7] = [0x83, 0x86, 0xc2, 0xc1, 0xc0, 0xbf, 0xbe];
+/// The same with one header more.
+const NEXT_BLOCK_WITH_BEARER: [u8; 8] = [0x83, 0x86, 0xc3, 0xc2, 0xc1, 0xc0, 0xbf, 0xbe];
 
 /// The headers in full, each to be remembered (RFC 7541, 6.2.1).
-fn first_block(path: &str, authority: &str) -> Vec<u8> {
+fn first_block(path: &str, authority: &str, bearer: Option<&str>) -> Vec<u8> {
     let mut block = vec![0x83, 0x86];
     let mut known = |name: u8, value: &str| {
         block.push(0x40 | name);
@@ -276,6 +285,10 @@ fn first_block(path: &str, authority: &str) -> Vec<u8> {
     text(&mut block, "trailers");
     block.push(0x40 | 0x3a);
     text(&mut block, "tidemark-bench/1");
+    if let Some(bearer) = bearer {
+        block.push(0x40 | 23);
+        text(&mut block, &format!("Bearer {bearer}"));
+    }
     block
 }
 

@@ -55,6 +55,7 @@ const IDLE: Duration = Duration::from_secs(5);
 pub struct Generator {
     address: SocketAddr,
     path: String,
+    bearer: Option<String>,
     connections: Vec<Connection>,
     used: Instant,
     calls: Calls,
@@ -63,12 +64,23 @@ pub struct Generator {
 
 impl Generator {
     pub fn open(address: SocketAddr, connections: usize, calls: Calls) -> Self {
+        Self::open_as(None, address, connections, calls)
+    }
+
+    /// The same with a key or a token, which each call carries.
+    pub fn open_as(
+        bearer: Option<&str>,
+        address: SocketAddr,
+        connections: usize,
+        calls: Calls,
+    ) -> Self {
         let path = format!("/todo.v1.TodoService/{}", calls.method);
-        let open = |_| Connection::open(address, &path).expect("connected");
+        let open = |_| Connection::open(address, &path, bearer).expect("connected");
         let connections = (0..connections).map(open).collect();
         Self {
             address,
             path,
+            bearer: bearer.map(str::to_owned),
             connections,
             used: Instant::now(),
             calls,
@@ -79,7 +91,9 @@ impl Generator {
     fn open_again(&mut self) {
         if self.used.elapsed() > IDLE {
             for connection in &mut self.connections {
-                *connection = Connection::open(self.address, &self.path).expect("connected");
+                let bearer = self.bearer.as_deref();
+                *connection =
+                    Connection::open(self.address, &self.path, bearer).expect("connected");
             }
         }
     }

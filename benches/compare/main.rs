@@ -7,6 +7,7 @@
 //! `TIDEMARK_BEFORE=target/before cargo bench ... -- short near_hit` measures that
 //! build beside this one.
 
+mod access;
 mod baseline;
 mod http2;
 mod load;
@@ -38,8 +39,9 @@ struct Bench {
 }
 
 /// The rows by name, in the order of the report.
-const ROWS: [(&str, Measure); 14] = [
+const ROWS: [(&str, Measure); 15] = [
     ("near_hit", Bench::near_hit),
+    ("access", Bench::access),
     ("shared", Bench::shared),
     ("strong", Bench::strong),
     ("hot_key", Bench::hot_key),

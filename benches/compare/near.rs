@@ -23,7 +23,7 @@ pub const CONNECTIONS: usize = 4;
 /// Outstanding calls of the closed loop: enough to keep two cores busy.
 pub const OUTSTANDING: usize = 64;
 /// Todos of the near hit.
-const NEAR_TODOS: usize = 10_000;
+pub const NEAR_TODOS: usize = 10_000;
 /// The rate at which latency is measured.
 const RATE: u32 = 20_000;
 
@@ -48,10 +48,21 @@ impl<'a> Side<'a> {
         connections: usize,
         calls: Calls,
     ) -> Self {
+        Self::of(None, name, server, connections, calls)
+    }
+
+    /// Calls by a caller with this key.
+    pub fn of(
+        bearer: Option<&str>,
+        name: impl Into<String>,
+        server: &'a Running,
+        connections: usize,
+        calls: Calls,
+    ) -> Self {
         Self {
             name: name.into(),
             server,
-            load: Generator::open(server.address, connections, calls),
+            load: Generator::open_as(bearer, server.address, connections, calls),
         }
     }
 
@@ -133,6 +144,24 @@ pub fn gets(count: usize, order: Vec<u32>) -> Calls {
     }
 }
 
+/// Pages of 50 of so many lists.
+pub fn pages(lists: usize) -> Calls {
+    let request = |list| {
+        let parent = list_name(list);
+        pb::ListTodosRequest {
+            parent,
+            page_size: 50,
+            ..Default::default()
+        }
+        .encode_to_vec()
+    };
+    Calls {
+        method: "ListTodos",
+        requests: (0..lists).map(request).collect(),
+        order: uniform(lists),
+    }
+}
+
 /// `limit`, with the reply that Tidemark gives to one of these todos and with
 /// its page.
 pub fn limit_like(server: &Running) -> Running {
@@ -173,7 +202,7 @@ fn before(bytes: usize) -> Option<Running> {
     Some(server)
 }
 
-fn cpu(m: &Measured) -> f64 {
+pub fn cpu(m: &Measured) -> f64 {
     m.cpu_us
 }
 
@@ -181,7 +210,7 @@ fn rate(m: &Measured) -> f64 {
     m.out.per_second()
 }
 
-fn p99(m: &Measured) -> f64 {
+pub fn p99(m: &Measured) -> f64 {
     m.out.latency.percentile(99.0)
 }
 
@@ -370,23 +399,7 @@ impl Bench {
     }
 
     fn near_page(&mut self, bytes: usize, tidemark: &Running, limit: &Running) {
-        let lists = NEAR_TODOS / LIST_SIZE;
-        let pages = || {
-            let request = |list| {
-                let parent = list_name(list);
-                pb::ListTodosRequest {
-                    parent,
-                    page_size: 50,
-                    ..Default::default()
-                }
-                .encode_to_vec()
-            };
-            Calls {
-                method: "ListTodos",
-                requests: (0..lists).map(request).collect(),
-                order: uniform(lists),
-            }
-        };
+        let pages = || pages(NEAR_TODOS / LIST_SIZE);
         let mut sides = [("limit", limit), ("tidemark", tidemark)]
             .map(|(name, server)| Side::new(name, server, CONNECTIONS, pages()));
         let all = in_turns(

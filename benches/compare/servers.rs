@@ -336,6 +336,11 @@ pub fn get_requests(
 
 /// Reads every todo once, so that near or shared has it.
 pub fn warm(server: &Running, count: usize) {
+    warm_as(None, server, count);
+}
+
+/// The same by a caller with this key.
+pub fn warm_as(bearer: Option<&str>, server: &Running, count: usize) {
     let numbers: Vec<_> = (0..count).collect();
     let batch = |some: &[usize]| {
         let names = some.iter().map(|n| todo_name(*n)).collect();
@@ -350,15 +355,12 @@ pub fn warm(server: &Running, count: usize) {
         (0..u32::try_from(requests.len()).expect("few")).collect(),
         requests.len(),
     );
-    let mut load = Generator::open(
-        server.address,
-        2,
-        Calls {
-            method: "BatchGetTodos",
-            requests,
-            order,
-        },
-    );
+    let calls = Calls {
+        method: "BatchGetTodos",
+        requests,
+        order,
+    };
+    let mut load = Generator::open_as(bearer, server.address, 2, calls);
     let out = load.run_once(4, most);
     assert_eq!(out.failed, 0, "a batch failed");
 }

@@ -38,7 +38,8 @@ impl Watchers {
         parent: impl Fn(usize) -> String,
     ) -> Self {
         let open = |_| {
-            Connection::open(server.address, "/todo.v1.TodoService/WatchTodos").expect("connected")
+            Connection::open(server.address, "/todo.v1.TodoService/WatchTodos", None)
+                .expect("connected")
         };
         let mut all = Self {
             connections: (0..connections).map(open).collect(),

@@ -1,6 +1,9 @@
 //! What a failed command says, and its exit code.
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::{
+    collections::{BTreeMap, HashMap},
+    process::ExitCode,
+};
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -16,6 +19,8 @@ const MAX_MESSAGE_CHARS: usize = 2000;
 const CARET_CONTEXT: usize = 60;
 /// Metadata that the message or the command line says already.
 const SAID: [&str; 6] = ["field", "position", "problem", "value", "name", "what"];
+/// Metadata that is shown as one line, in the words of a response.
+const FRESHNESS: [&str; 4] = ["source", "stale", "staleness_bound_ms", "token"];
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -145,6 +150,33 @@ fn in_words_of_the_command(field: &str) -> String {
     flag.to_owned()
 }
 
+/// The forms of names that the command line takes, in place of the API's.
+fn with_short_names(text: &str) -> String {
+    text.replace(
+        "expected lists/{list}/todos/{todo}",
+        "expected home/milk or lists/home/todos/milk",
+    )
+    .replace("expected lists/{list}", "expected home or lists/home")
+}
+
+/// How fresh the state was that an error speaks of, as `note_freshness` says it of
+/// a response.
+fn freshness(metadata: &HashMap<String, String>) -> Option<String> {
+    let token = escape(metadata.get("token")?);
+    let bound = metadata.get("staleness_bound_ms");
+    let bound = bound.and_then(|bound| bound.parse::<u32>().ok());
+    let (Some(source), Some(bound)) = (metadata.get("source"), bound) else {
+        return Some(format!("token {token}"));
+    };
+    let source = escape(source.trim_start_matches("SOURCE_")).to_lowercase();
+    let is_stale = metadata.get("stale").is_some_and(|stale| stale == "true");
+    let stale = if is_stale { ", STALE" } else { "" };
+    let seconds = f64::from(bound) / 1000.0;
+    Some(format!(
+        "from {source}, at most {seconds:.3}s old{stale}, token {token}"
+    ))
+}
+
 fn status_text(status: &Status) -> String {
     let details = status.get_error_details();
     let Some(info) = details.error_info() else {
@@ -159,7 +191,8 @@ fn status_text(status: &Status) -> String {
         .take(MAX_VIOLATIONS)
         .map(|violation| {
             let field = in_words_of_the_command(&violation.field);
-            format!("{field} {}", escape(&violation.description))
+            let text = escape(&violation.description);
+            format!("{field} {}", with_short_names(&text))
         })
         .collect();
     let (reason, text) = (escape(&info.reason), escape(&message));
@@ -168,8 +201,14 @@ fn status_text(status: &Status) -> String {
         [one] => format!("{one} ({reason})"),
         several => format!("wrong arguments ({reason})\n  {}", several.join("\n  ")),
     };
+    if let Some(line) = freshness(&info.metadata) {
+        text += &format!("\n  {line}");
+    }
     let metadata: BTreeMap<_, _> = info.metadata.iter().collect();
     for (key, value) in metadata {
+        if FRESHNESS.contains(&key.as_str()) {
+            continue;
+        }
         if !SAID.contains(&key.as_str()) && !message.contains(value.as_str()) {
             text += &format!("\n  {}: {}", escape(key), escape(value));
         }
@@ -187,7 +226,8 @@ fn foreign_text(status: &Status) -> String {
     if let Some(cause) = std::error::Error::source(status) {
         let cause = causes(cause);
         if cause.contains("Timeout expired") {
-            return "no answer within --timeout; a write may have taken place".into();
+            return "no answer within --timeout; if this was a write, it may have taken place"
+                .into();
         }
         let hint = if is_of_certificates(&cause) {
             "; over TLS, see --ca, --cert and --key"
@@ -198,7 +238,7 @@ fn foreign_text(status: &Status) -> String {
     }
     match status.code() {
         Code::Cancelled if status.message().contains("Timeout expired") => {
-            "no answer within --timeout; a write may have taken place".into()
+            "no answer within --timeout; if this was a write, it may have taken place".into()
         }
         Code::Unimplemented => format!(
             "the server does not know this call: {}; is it tidemark, and of this version?",

@@ -41,7 +41,7 @@ pub struct List {
     #[arg(long, default_value = "")]
     order_by: String,
     /// Todos of a page, up to 1000; 0: the service's default, 50
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     page_size: i32,
     /// Begin at this page
     #[arg(long, default_value = "")]

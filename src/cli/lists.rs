@@ -351,7 +351,7 @@ fn print_list(
     for (member, role) in &list.members {
         rows.push(vec![(role_name(*role), None), (member.clone(), None)]);
     }
-    print(&table(&["Field", "Value"], &rows));
+    print(&table(&["FIELD", "VALUE"], &rows));
     Ok(())
 }
 
@@ -380,7 +380,7 @@ fn print_lists(lists: &[TodoList], unreadable: &[String]) {
             (String::new(), None),
         ]
     }));
-    print(&table(&["List", "Title", "Members"], &rows));
+    print(&table(&["LIST", "TITLE", "MEMBERS"], &rows));
 }
 
 /// The role in lower case, as `--role` takes it.

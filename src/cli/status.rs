@@ -251,18 +251,7 @@ impl Metrics {
             "near cache",
             near.map(|(entries, size)| format!("{entries} entries, {}", bytes(size))),
         );
-        let breaker = self.get("tidemark_shared_breaker_open");
-        fact(
-            "shared cache",
-            breaker.map(|open| {
-                if open > 0.0 {
-                    "breaker open: not used"
-                } else {
-                    "breaker closed"
-                }
-                .into()
-            }),
-        );
+        fact("shared cache", self.shared_cache());
         fact(
             "watchers",
             self.get("tidemark_watchers").map(|n| n.to_string()),
@@ -278,6 +267,21 @@ impl Metrics {
                 .map(|n| n.to_string()),
         );
         facts
+    }
+
+    /// Whether Redis is in use, and how many of its nodes.
+    fn shared_cache(&self) -> Option<String> {
+        let nodes = |kind: &str| self.get(&format!("tidemark_shared_nodes{{kind=\"{kind}\"}}"));
+        let known = nodes("known").unwrap_or_default();
+        let is_open = self.get("tidemark_shared_breaker_open")? > 0.0;
+        Some(match (known > 0.0, is_open) {
+            (_, true) => "breaker open: not used".into(),
+            (true, false) => format!(
+                "{} of {known} Redis nodes answer",
+                nodes("reads").unwrap_or_default()
+            ),
+            (false, false) => "no Redis in use".into(),
+        })
     }
 
     fn read_shares(&self) -> String {

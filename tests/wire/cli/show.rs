@@ -218,10 +218,27 @@ async fn errors_are_said_once_in_the_words_of_the_command() {
     let missing = ["get", "home/none", "--consistency", "fully_consistent"];
     let first = said(&missing);
     assert_eq!(first.matches("lists/home/todos/none").count(), 1, "{first}");
+    assert!(
+        first.contains("\n  from origin, at most 0.") && !first.contains("staleness_bound_ms"),
+        "{first}"
+    );
+    let name = said(&["get", "home"]);
+    assert!(
+        name.starts_with("error: NAME \"home\"") && name.contains("expected home/milk or "),
+        "{name}"
+    );
+    let size = said(&["list", "home", "--page-size", "-3"]);
+    assert!(size.starts_with("error: --page-size "), "{size}");
     let keys = |text: &str| {
         text.lines()
             .skip(1)
-            .map(|line| line.trim().split(':').next().unwrap_or_default().to_owned())
+            .map(|line| {
+                line.trim()
+                    .split([':', ' '])
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned()
+            })
             .collect::<Vec<_>>()
     };
     for _ in 0..3 {
@@ -300,6 +317,7 @@ async fn status_shows_a_replica_on_one_screen() {
     create(&mut client, "milk", "Buy milk").await;
     let metrics = metrics_address(&service);
     let shown = done(&service, &["status", "--metrics", &metrics]);
+    assert!(shown.contains("no Redis in use"), "{shown}");
     for word in [
         "readiness",
         "serving",

@@ -26,7 +26,7 @@ import urllib.request
 
 import yaml
 
-OVERLAYS = ("dev", "prod", "prod-tls", "prod-auth", "prod-monitoring")
+OVERLAYS = ("dev", "prod", "prod-open", "prod-tls", "prod-monitoring")
 METRIC = re.compile(r"\btidemark_[a-z_]+\b")
 MATCHERS = re.compile(r"(tidemark_[a-z_]+)\{([^}]*)\}")
 MATCHER = re.compile(r'([a-z_]+)(!~|=~|!=|=)"([^"]*)"')
@@ -538,12 +538,13 @@ def check(tidemark, folder):
         grace(tidemark, documents, told, overlay)
         ports(documents, told, overlay)
         default_protocols(documents, overlay)
-    certificate(all_documents["prod-tls"], "prod-tls")
-    certificate(all_documents["prod-auth"], "prod-auth")
-    issuer_keys(all_documents["prod-auth"], "prod-auth")
-    for overlay in ("dev", "prod", "prod-tls"):
+    for overlay in ("prod", "prod-tls", "prod-monitoring"):
+        certificate(all_documents[overlay], overlay)
+    for overlay in ("prod", "prod-monitoring"):
+        issuer_keys(all_documents[overlay], overlay)
+    for overlay in ("dev", "prod", "prod-open", "prod-tls"):
         built_in(all_documents[overlay], overlay)
-    for overlay in ("prod", "prod-tls", "prod-auth", "prod-monitoring"):
+    for overlay in OVERLAYS[1:]:
         chart_equals_overlay(folder, overlay)
     chart_values(folder)
     monitored(all_documents["prod-monitoring"])

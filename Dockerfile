@@ -1,6 +1,6 @@
 # A static binary in an image that otherwise contains only certificate authorities,
 # time zones, and a passwd file: no shell, no package manager, no libc.
-#   docker build -t tidemark:0.1.0 .
+#   docker build -t tidemark:0.1.0 --build-arg BUILD_REVISION=$(git rev-parse --short=12 HEAD) .
 #   docker run -p 50051:50051 -p 9464:9464 -v tidemark:/data tidemark:0.1.0
 # The second line runs it with the embedded store, which the volume keeps.
 
@@ -10,6 +10,8 @@ FROM rust:1.95.0-alpine AS build
 RUN apk add --no-cache build-base
 WORKDIR /src
 COPY . .
+# The commit, for the metric `tidemark_build_info`.
+ARG BUILD_REVISION=unknown
 # The cache mounts are not part of the image.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \

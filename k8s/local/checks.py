@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +28,11 @@ DNS_SECONDS = 30
 HANG_SECONDS = 45
 # The age of connections in the check of scaling.
 AGE_SECONDS = 45
+# Todos of the memory check: more than the near cache of the overlay dev holds.
+SWEEP_TODOS = 60_000
+# The kubelet updates mounted ConfigMaps and Secrets within its sync period of a minute
+# or so, and the service looks every 2 s.
+MOUNTED_SECONDS = 180
 # MongoDB's election and the start of its pod, on a busy machine.
 MONGODB_SECONDS = 90
 WAIT_SECONDS = 240
@@ -95,9 +101,9 @@ def rolled_out():
 class Load:
     """A client in the cluster that calls at a steady rate until its time is over."""
 
-    def __init__(self, name, seconds, *arguments, text=None):
+    def __init__(self, name, seconds, *arguments, text=None, pod="client"):
         self.name = name
-        command = [kubectl_command, "exec", "-i", "-n", "clients", "client", "--", "/client", "load"]
+        command = [kubectl_command, "exec", "-i", "-n", "clients", pod, "--", "/client", "load"]
         command += ["-name", name, "-duration", f"{seconds}s", *arguments]
         self.errors = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
@@ -195,10 +201,10 @@ def admission():
 
 def overlays_apply():
     """Server-side dry runs, on a cluster without any custom resource definition."""
-    for overlay in ("prod", "prod-tls"):
+    for overlay in ("prod", "prod-open", "prod-tls"):
         done = kubectl("apply", "-k", f"k8s/overlays/{overlay}", "--dry-run=server", check=False)
         expect(done.returncode == 0, f"{overlay}: {done.stderr[:300]}")
-    return "prod and prod-tls exit 0 without the Prometheus operator (server-side dry run)"
+    return "prod, prod-open and prod-tls exit 0 without the Prometheus operator (server-side dry run)"
 
 
 def probes():
@@ -331,6 +337,7 @@ def scale():
         return f"up: 0 of {result['calls']} failed, the new replica answers {share:.0%} of the last calls (connection age {AGE_SECONDS} s); down: {detail}"
     finally:
         kubectl("apply", "-k", "k8s/overlays/dev")
+        rolled_out()
 
 
 def redis_deleted():
@@ -385,10 +392,47 @@ def upgrade():
     current = get("deployment", "tidemark")["spec"]["template"]["spec"]["containers"][0]["image"]
     kubectl("-n", NAMESPACE, "set", "image", "deployment/tidemark", "tidemark=tidemark:previous")
     rolled_out()
-    loads = three_clients("upgrade", 110, old=False)
+    before = revision()
+    loads = three_clients("upgrade", 140, old=False)
     kubectl("-n", NAMESPACE, "set", "image", "deployment/tidemark", f"tidemark={current}")
+    crossed = both_versions(current)
+    kubectl("-n", NAMESPACE, "rollout", "resume", "deployment/tidemark")
     rolled_out()
-    return none_failed(loads)
+    return f"from {before} to {revision()}; both serving: {crossed}; {none_failed(loads)}"
+
+
+def metric(pod, name):
+    """The line of a metric without labels, or of the only series."""
+    url = f"http://{pod['status']['podIP']}:9464/metrics"
+    text = kubectl("exec", "-n", "monitoring", "prometheus", "--", "/client", "fetch", url).stdout
+    return re.search(rf"^{name}\b.*", text, re.M)[0]
+
+
+def revision():
+    return re.search(r'revision="(.*?)"', metric(pods()[0], "tidemark_build_info"))[1]
+
+
+def both_versions(image):
+    """Stops the rollout with replicas of both versions, which then read from each other."""
+    kubectl("-n", NAMESPACE, "rollout", "pause", "deployment/tidemark")
+
+    def addresses():
+        found = {True: [], False: []}
+        for pod in pods():
+            if ready(pod):
+                is_new = pod["spec"]["containers"][0]["image"] == image
+                found[is_new].append(f"{pod['status']['podIP']}:50051")
+        return found[True] and found[False] and (found[False][0], found[True][0])
+
+    eventually("replicas of both versions", addresses)
+    done = kubectl("exec", "-n", "clients", "client", "--", "/client", "cross", *addresses())
+    parts = []
+    for name, seen in zip(("new reads of old", "old of new"), json.loads(done.stdout)):
+        parts.append(
+            f"{name}: {seen['tokens']} reads by token, {seen['pages']} pages, {seen['changes']} changes after a token,"
+            f" {seen['shared']} of 3 reads from Redis"
+        )
+    return "; ".join(parts)
 
 
 def certificate(folder, name):
@@ -405,37 +449,66 @@ def certificate(folder, name):
 
 
 def put_certificate(files):
-    made = kubectl("-n", NAMESPACE, "create", "secret", "tls", "tidemark-tls", f"--cert={files[0]}", f"--key={files[1]}",
-                   "--dry-run=client", "-o", "yaml").stdout  # fmt: skip
+    put("secret", "tls", "tidemark-tls", f"--cert={files[0]}", f"--key={files[1]}")
+
+
+def put(*arguments):
+    """Creates or changes a Secret or ConfigMap: the arguments of `kubectl create`."""
+    made = kubectl("-n", NAMESPACE, "create", *arguments, "--dry-run=client", "-o", "yaml").stdout
     kubectl("apply", "-f", "-", text=made)
 
 
-# prod-tls with the resources and the number of replicas of this small cluster.
-SMALL_TLS = """
+# An overlay with the resources and the number of replicas of this small cluster.
+SMALL = """
 apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
-resources: [../prod-tls]
+resources: [../OVERLAY]
 images: [{name: registry.example.com/tidemark, newName: tidemark, newTag: "VERSION"}]
 patches:
   - path: small.yaml
   - path: one-or-two.yaml
 """
 
+# API keys beside the tokens.
+KEYS = """apiVersion: apps/v1
+kind: Deployment
+metadata: {name: tidemark}
+spec:
+  template:
+    spec:
+      containers:
+        - name: tidemark
+          env:
+            - {name: TIDEMARK_AUTH, value: "jwt,keys"}
+            - {name: TIDEMARK_KEYS_FILE, value: /etc/tidemark-keys/keys}
+          volumeMounts: [{name: keys, mountPath: /etc/tidemark-keys, readOnly: true}]
+      volumes: [{name: keys, secret: {secretName: tidemark-keys, defaultMode: 0440}}]
+"""
+
+
+def apply_small(overlay, patch=None):
+    """Applies an overlay of production, on the MongoDB and Redis of the overlay dev."""
+    put("secret", "generic", "tidemark-addresses", "--from-file=k8s/overlays/dev/tidemark.toml")
+    small = pathlib.Path(project, f"k8s/overlays/small-{overlay}")
+    small.mkdir(exist_ok=True)
+    # kustomize reads patches from the folder of the overlay only.
+    for name in ("small.yaml", "one-or-two.yaml"):
+        (small / name).write_text(pathlib.Path(project, "k8s/overlays/dev", name).read_text())
+    version = re.search(r'^version = "(.*)"', pathlib.Path(project, "Cargo.toml").read_text(), re.M)[1]
+    text = SMALL.replace("VERSION", version).replace("OVERLAY", overlay)
+    if patch:
+        (small / "patch.yaml").write_text(patch)
+        text += "  - path: patch.yaml\n"
+    (small / "kustomization.yaml").write_text(text)
+    kubectl("apply", "-k", f"k8s/overlays/small-{overlay}")
+    rolled_out()
+
 
 def tls():
     with tempfile.TemporaryDirectory() as folder:
         old, new = certificate(folder, "old"), certificate(folder, "new")
         put_certificate(old)
-        kubectl("-n", NAMESPACE, "create", "secret", "generic", "tidemark-addresses", "--from-file=k8s/overlays/dev/tidemark.toml")
-        overlay = pathlib.Path(project, "k8s/overlays/small-tls")
-        overlay.mkdir(exist_ok=True)
-        # kustomize reads patches from the folder of the overlay only.
-        for patch in ("small.yaml", "one-or-two.yaml"):
-            (overlay / patch).write_text(pathlib.Path(project, "k8s/overlays/dev", patch).read_text())
-        version = re.search(r'^version = "(.*)"', pathlib.Path(project, "Cargo.toml").read_text(), re.M)[1]
-        (overlay / "kustomization.yaml").write_text(SMALL_TLS.replace("VERSION", version))
-        kubectl("apply", "-k", "k8s/overlays/small-tls")
-        rolled_out()
+        apply_small("prod-tls")
         ca = pathlib.Path(old[0]).read_text()
         both = [Load("tls", 15, "-ca", "-", text=ca), Load("tls-ip", 15, "-ca", "-", "-target", CLUSTER_IP, text=ca)]
         detail = none_failed(both)
@@ -452,16 +525,204 @@ def tls():
         return f"{detail}; a renewed certificate is in use after {took:.0f} s without a restart"
 
 
+def token_of(account, audience="tidemark", namespace="clients"):
+    return kubectl("-n", namespace, "create", "token", account, f"--audience={audience}").stdout.strip()
+
+
+def refused(name, code, ca, *arguments):
+    """The first call of a client fails with this code."""
+    try:
+        Load(name, 1, "-ca", "-", *arguments, text=ca).result()
+    except Failed as failed:
+        return f"code = {code}" in str(failed)
+    return False
+
+
+def accepted(name, ca, *arguments):
+    try:
+        return Load(name, 1, "-ca", "-", *arguments, text=ca).result()["failed"] == 0
+    except Failed:
+        return False
+
+
+# Where clients.yaml mounts the projected token of the pod's service account.
+MOUNTED_TOKEN = ("-token-file", "/var/run/tidemark/token")
+
+
+def auth():
+    """The overlay prod: who has a service account token of this cluster may call."""
+    kubectl("apply", "-f", "k8s/local/system/clients.yaml")
+    with tempfile.TemporaryDirectory() as folder:
+        files = certificate(folder, "prod")
+        put_certificate(files)
+        ca = pathlib.Path(files[0]).read_text()
+        # As the first lines of the overlay say.
+        keys = pathlib.Path(folder, "jwks.json")
+        keys.write_text(kubectl("get", "--raw", "/openid/v1/jwks").stdout)
+        put("configmap", "tidemark-jwks", f"--from-file={keys}")
+        issuer = json.loads(kubectl("get", "--raw", "/.well-known/openid-configuration").stdout)["issuer"]
+        apply_small("prod")
+        container = get("deployment", "tidemark")["spec"]["template"]["spec"]["containers"][0]
+        env = {variable["name"]: variable["value"] for variable in container["env"]}
+        expect(env["TIDEMARK_JWT_ISSUER"] == issuer, f"the cluster's issuer is {issuer}")
+        with_token = [Load("auth", 20, "-ca", "-", *MOUNTED_TOKEN, "-watch", text=ca)]
+        with_token.append(Load("auth-ip", 20, "-ca", "-", *MOUNTED_TOKEN, "-target", CLUSTER_IP, text=ca))
+        detail = none_failed(with_token)
+        for what, code, arguments in [
+            ("without a token", "Unauthenticated", ()),
+            ("with a token for another audience", "Unauthenticated", ("-token", token_of("default", "other"))),
+            ("with an API key", "Unauthenticated", ("-token", "tmk_0000")),
+            # Not a member of the list of the clients above.
+            ("as another service account", "PermissionDenied", ("-name", "auth", "-token", token_of("stranger"))),
+        ]:
+            expect(refused("auth-refused", code, ca, *arguments), f"a client {what} is not refused as {code}")
+        admin = ("-name", "auth", "-token", token_of("tidemark-admin", namespace=NAMESPACE))
+        expect(accepted("auth-admin", ca, *admin), "an administrator cannot call")
+        return (
+            f"with a projected token {detail}; an administrator may call; refused: no token, another audience and an"
+            " unknown key as Unauthenticated, another service account as PermissionDenied"
+        )
+
+
+def keys_rotated():
+    """The issuer's keys and API keys are replaced while the replicas serve."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = certificate(folder, "keys")
+        put_certificate(files)
+        ca = pathlib.Path(files[0]).read_text()
+        cluster = kubectl("get", "--raw", "/openid/v1/jwks").stdout
+        other = json.loads(cluster)
+        for key in other["keys"]:
+            key["kid"] = "another"
+        keys, jwks = pathlib.Path(folder, "keys"), pathlib.Path(folder, "jwks.json")
+
+        def put_keys(lines):
+            keys.write_text("".join(lines))
+            put("secret", "generic", "tidemark-keys", f"--from-file={keys}")
+
+        def put_jwks(text):
+            jwks.write_text(text)
+            put("configmap", "tidemark-jwks", f"--from-file={jwks}")
+
+        def new_key():
+            key, line = kubectl("-n", NAMESPACE, "exec", names(pods())[0], "--", "/tidemark", "key", "new", "user:ada").stdout.split("\n", 1)
+            return key, line
+
+        old, old_line = new_key()
+        put_keys([old_line])
+        put_jwks(cluster)
+        apply_small("prod", KEYS)
+        with_key = ("-name", "rotated", "-token")
+        eventually("the first key", lambda: accepted("key-old", ca, *with_key, old), MOUNTED_SECONDS)
+        before = names(pods())
+        new, new_line = new_key()
+        put_keys([old_line, new_line])
+        added = eventually("the second key", lambda: accepted("key-new", ca, *with_key, new), MOUNTED_SECONDS)
+        put_keys([new_line])
+        removed = eventually(
+            "the first key is refused", lambda: refused("key-old", "Unauthenticated", ca, *with_key, old), MOUNTED_SECONDS
+        )
+        expect(accepted("key-new", ca, *with_key, new), "the second key is refused")
+        expect(accepted("jwt", ca, *MOUNTED_TOKEN), "a token is refused")
+        put_jwks(json.dumps(other))
+        revoked = eventually(
+            "tokens of a key that was removed are refused",
+            lambda: refused("jwt", "Unauthenticated", ca, *MOUNTED_TOKEN),
+            MOUNTED_SECONDS,
+        )
+        put_jwks(cluster)
+        back = eventually("tokens of the key are accepted", lambda: accepted("jwt", ca, *MOUNTED_TOKEN), MOUNTED_SECONDS)
+        expect(names(pods()) == before and restarts() == 0, "the rotation restarted pods")
+        return (
+            f"without a restart: a second API key accepted after {added:.0f} s, the first one refused {removed:.0f} s after"
+            f" its removal; tokens refused {revoked:.0f} s after the issuer's key was removed, accepted {back:.0f} s after it was added"
+        )
+
+
+def scale_to(kind, name, app, replicas):
+    kubectl("-n", NAMESPACE, "scale", f"{kind}/{name}", f"--replicas={replicas}")
+    if replicas == 0:
+        eventually(f"{name} is scaled to 0", lambda: not get("pods", "-l", f"app.kubernetes.io/name={app}")["items"])
+    else:
+        kubectl("-n", NAMESPACE, "rollout", "status", f"{kind}/{name}", f"--timeout={WAIT_SECONDS}s")
+
+
+def restore():
+    """A backup of MongoDB's files is put back, by the steps of docs/operations.md."""
+    is_local("copying MongoDB's files")
+    data = pathlib.Path(os.environ["KUBECONFIG"]).parent / "pv/mongodb"
+    backup = data.with_name("backup")
+
+    def copy(source, target):
+        shutil.rmtree(target, ignore_errors=True)
+        subprocess.run(["cp", "-a", source, target], check=True)
+
+    def exists(name):
+        done = kubectl("exec", "-n", "clients", "tools", "--", "/tidemark", "get", f"{name}/t0", "--consistency", "fully-consistent",
+                       "--server", f"tidemark.{NAMESPACE}.svc.cluster.local:50051", check=False)  # fmt: skip
+        return done.returncode == 0
+
+    tools_pod()
+    Load("before-backup", 2).result()
+    scale_to("statefulset", "mongodb", "mongodb", 0)
+    copy(data, backup)
+    scale_to("statefulset", "mongodb", "mongodb", 1)
+    eventually("writes", lambda: Load("after-backup", 2).result()["failed"] == 0)
+    eventually("what was written after the backup", lambda: exists("after-backup"), 30)
+    scale_to("deployment", "tidemark", "tidemark", 0)
+    # The autoscaler leaves a Deployment of 0 replicas alone: longer than its interval of 15 s.
+    time.sleep(30)
+    expect(not pods(), "the autoscaler has started replicas")
+    scale_to("statefulset", "mongodb", "mongodb", 0)
+    shutil.rmtree(data)
+    copy(backup, data)
+    scale_to("statefulset", "mongodb", "mongodb", 1)
+    kubectl("-n", NAMESPACE, "set", "env", "deployment/tidemark", f"TIDEMARK_CACHE_EPOCH={int(time.time())}")
+    scale_to("deployment", "tidemark", "tidemark", 1)
+    eventually("the autoscaler's minimum", lambda: len([pod for pod in pods() if ready(pod)]) == 2)
+    expect(restarts() == 0, "a replica was restarted")
+    expect(exists("before-backup"), "a todo of the backup is missing")
+    expect(not exists("after-backup"), "a todo from after the backup is still there")
+    detail = none_failed([Load("restored", 10, "-watch")])
+    shutil.rmtree(backup)
+    return f"no restart, the state of the backup and no later one is served; then {detail}"
+
+
+def tools_pod():
+    """A pod with the command line, beside the replicas: what it uses does not count for them."""
+    image = pods()[0]["spec"]["containers"][0]["image"]
+    kubectl("-n", "clients", "delete", "pod", "tools", "--ignore-not-found")
+    kubectl("-n", "clients", "run", "tools", f"--image={image}", "--image-pull-policy=IfNotPresent",
+            "--labels=tidemark.dev/client=true", "--command", "--", "/tidemark", "pause", "2h")  # fmt: skip
+    kubectl("-n", "clients", "wait", "--for=condition=Ready", "pod/tools", f"--timeout={WAIT_SECONDS}s")
+
+
 def memory():
+    """Fills the near caches by reading more todos than they hold."""
     is_local("reading the memory of the pods")
-    parts = []
+    before = restarts()
+    tools_pod()
+    program = ("exec", "-i", "-n", "clients", "tools", "--", "/tidemark")
+    service = f"tidemark.{NAMESPACE}.svc.cluster.local:50051"
+    todos = kubectl(*program, "generate", str(SWEEP_TODOS)).stdout
+    imported = kubectl(*program, "import", "-", "--server", service, "--timeout", "60s", text=todos, timeout=900)
+    parts = [imported.stdout.strip() or imported.stderr.strip().splitlines()[-1]]
+    for pod in pods():
+        target = f"passthrough:///{pod['status']['podIP']}:50051"
+        done = kubectl("exec", "-i", "-n", "clients", "client", "--", "/client", "sweep", "-target", target, text=todos, timeout=900)
+        seen = json.loads(done.stdout)
+        expect(not seen["failed"] and seen["todos"] == SWEEP_TODOS, f"sweep: {seen}")
+        near, capacity = int(float(metric(pod, "tidemark_near_bytes").split()[-1])), 32 << 20
+        expect(near > 0.9 * capacity, f"the near cache has {near} bytes")
+        parts.append(f"{seen['todos']} todos read, near cache {near >> 20} of {capacity >> 20} MiB")
+    expect(restarts() == before, "a replica was restarted")
     for pod in pods():
         _, group = container_pid(pod)
         base = pathlib.Path(str(group).replace("/sys/fs/cgroup/" + group.parts[4], "/sys/fs/cgroup/memory"))
         peak, limit = (int((base / f"memory.{name}_in_bytes").read_text()) >> 20 for name in ("max_usage", "limit"))
         expect(peak < limit, f"{pod['metadata']['name']} reached its limit of {limit} MiB")
-        parts.append(f"{peak} of {limit} MiB")
-    return "peaks after all checks: " + ", ".join(parts)
+        parts.append(f"peak {peak} of {limit} MiB")
+    return "; ".join(parts)
 
 
 def delete():
@@ -475,7 +736,7 @@ def delete():
 CHECKS = [
     ("apply", "", "apply of the overlay dev", apply_dev),
     ("diff", "K5", "apply again", diff_after_apply),
-    ("overlays", "K4", "prod and prod-tls on a bare cluster", overlays_apply),
+    ("overlays", "K4", "prod, prod-open and prod-tls on a bare cluster", overlays_apply),
     ("admission", "", "Pod Security", admission),
     ("probes", "", "probes of the kubelet", probes),
     ("policies", "", "NetworkPolicies", policies),
@@ -489,9 +750,12 @@ CHECKS = [
     ("scale", "K2", "scale up and down", scale),
     ("redis", "", "Redis pod deleted", redis_deleted),
     ("mongodb", "K8", "MongoDB pod deleted", mongodb_deleted),
+    ("restore", "", "MongoDB restored from a backup of its files", restore),
     ("frozen", "K3", "process frozen", frozen),
-    ("memory", "", "memory", memory),
+    ("memory", "", "memory with the near caches full", memory),
     ("tls", "", "prod-tls with small resources, certificate renewed", tls),
+    ("auth", "", "prod with small resources, service account tokens", auth),
+    ("keys", "", "API keys and the issuer's keys replaced", keys_rotated),
     ("delete", "", "delete", delete),
 ]
 

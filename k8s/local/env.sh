@@ -31,7 +31,7 @@ cgroup=tidemark-cluster
 cpu_shares=${TIDEMARK_CLUSTER_CPU_SHARES:-700}
 
 # Builds yield to everything else on the machine.
-quiet=(nice -n 19)
+quiet=(nice -n "${TIDEMARK_CLUSTER_NICE:-19}")
 export KUBECONFIG=$run/admin.kubeconfig
 export PATH=$bin:$PATH:/usr/sbin:/sbin
 

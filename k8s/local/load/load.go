@@ -9,6 +9,7 @@ import (
 	"math/rand"
 	"os"
 	"sort"
+	"strings"
 	"sync"
 	"time"
 
@@ -41,6 +42,7 @@ var serviceConfig string
 
 type settings struct {
 	target, mode, name, ca string
+	tokenFile, token       string
 	rate, channels         int
 	duration, resolve      time.Duration
 	watch                  bool
@@ -53,6 +55,8 @@ func parse(arguments []string) settings {
 	flags.StringVar(&s.mode, "mode", "config", "config: the published service config; plain: gRPC's defaults without retries")
 	flags.StringVar(&s.name, "name", "load", "list that the calls use")
 	flags.StringVar(&s.ca, "ca", "", "enables TLS: file with PEM certificates of the authority, - for stdin")
+	flags.StringVar(&s.tokenFile, "token-file", "", "file with a token that each call carries; read for each call")
+	flags.StringVar(&s.token, "token", "", "the token or API key itself")
 	flags.IntVar(&s.rate, "rate", 40, "calls per second, at most 200")
 	flags.IntVar(&s.channels, "channels", 1, "gRPC channels, each with connections of its own")
 	flags.DurationVar(&s.duration, "duration", 30*time.Second, "at most 5m")
@@ -124,6 +128,25 @@ func (r *recorder) finish() result {
 	return r.result
 }
 
+func (s settings) isCaller() bool { return s.token != "" || s.tokenFile != "" }
+
+// GetRequestMetadata reads the file for each call: the kubelet replaces it before the
+// token expires.
+func (s settings) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	token := s.token
+	if s.tokenFile != "" {
+		text, err := os.ReadFile(s.tokenFile)
+		if err != nil {
+			return nil, err
+		}
+		token = strings.TrimSpace(string(text))
+	}
+	return map[string]string{"authorization": "Bearer " + token}, nil
+}
+
+// RequireTransportSecurity is false because a mesh may encrypt.
+func (settings) RequireTransportSecurity() bool { return false }
+
 func connections(s settings) ([]todov1.TodoServiceClient, error) {
 	if s.resolve > 0 {
 		dns.SetMinResolutionInterval(s.resolve)
@@ -143,6 +166,9 @@ func connections(s settings) ([]todov1.TodoServiceClient, error) {
 		grpc.WithTransportCredentials(security),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
 	}
+	if s.isCaller() {
+		options = append(options, grpc.WithPerRPCCredentials(s))
+	}
 	if s.mode == "config" {
 		options = append(options, grpc.WithDefaultServiceConfig(serviceConfig))
 	} else {
@@ -159,7 +185,18 @@ func connections(s settings) ([]todov1.TodoServiceClient, error) {
 	return clients, nil
 }
 
-func prepare(client todov1.TodoServiceClient, list string) error {
+func prepare(client todov1.TodoServiceClient, s settings, list string) error {
+	if s.isCaller() {
+		// With authentication on, todos need a list that exists.
+		ctx, cancel := context.WithTimeout(context.Background(), 4*callTimeout)
+		defer cancel()
+		_, err := client.CreateTodoList(ctx, &todov1.CreateTodoListRequest{
+			TodoListId: s.name, RequestId: uuid.NewString(), TodoList: &todov1.TodoList{Title: s.name},
+		}, grpc.WaitForReady(true))
+		if err != nil && status.Code(err).String() != "AlreadyExists" {
+			return err
+		}
+	}
 	for i := range todos {
 		ctx, cancel := context.WithTimeout(context.Background(), 4*callTimeout)
 		_, err := client.CreateTodo(ctx, &todov1.CreateTodoRequest{
@@ -204,7 +241,7 @@ func load(arguments []string) int {
 	clients, err := connections(s)
 	list := "lists/" + s.name
 	if err == nil {
-		err = prepare(clients[0], list)
+		err = prepare(clients[0], s, list)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "client: cannot start:", err)

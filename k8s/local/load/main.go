@@ -3,6 +3,9 @@
 //	client sleep             waits until it is stopped
 //	client connect ADDRESS   tries a TCP connection: prints open, refused or blocked
 //	client load [FLAG...]    calls at a steady rate; prints a result as JSON
+//	client sweep [FLAG...]   reads all todos whose names are on stdin
+//	client cross A B         two replicas read what the other one wrote
+//	client fetch URL         prints a page, such as the metrics
 package main
 
 import (
@@ -34,8 +37,17 @@ func main() {
 		}
 	case "load":
 		os.Exit(load(os.Args[2:]))
+	case "sweep":
+		os.Exit(sweep(os.Args[2:]))
+	case "cross":
+		os.Exit(cross(os.Args[2:]))
+	case "fetch":
+		if len(os.Args) == 3 {
+			os.Exit(fetch(os.Args[2]))
+		}
+		fallthrough
 	default:
-		fmt.Fprintln(os.Stderr, "usage: client sleep | connect ADDRESS... | load [FLAG...]")
+		fmt.Fprintln(os.Stderr, "usage: client sleep | connect ADDRESS... | load [FLAG...] | sweep [FLAG...] | cross A B | fetch URL")
 		os.Exit(2)
 	}
 }

@@ -5,6 +5,7 @@ use std::{collections::HashMap, io::Write as _, path::PathBuf, process::ExitCode
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::{
+    auth::AuthSettings,
     config::{Config, ConfigErrors, SETTINGS, Values, display_url, environment, variable},
     server::{self, Addresses, Event},
     telemetry::{self, LogFormat},
@@ -131,12 +132,11 @@ pub async fn run(args: Args) -> ExitCode {
     // With JSON asked for, all output is JSON on one stream: a log collector reads
     // each line.
     let json = config.log_format == LogFormat::Json;
-    let report = move |event: Event<'_>| {
-        if json {
-            log_event(&event);
-        } else {
-            print_event(event, &stores);
-        }
+    let auth = config.auth.clone();
+    let report = move |event: Event<'_>| match event {
+        event if json => log_event(&event),
+        Event::Listening(addresses) => print_addresses(addresses, &stores),
+        Event::Ready(addresses) => print_examples(addresses, &auth),
     };
     match server::run(config, report).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -185,13 +185,6 @@ fn log_event(event: &Event<'_>) {
     }
 }
 
-fn print_event(event: Event<'_>, stores: &Stores) {
-    match event {
-        Event::Listening(addresses) => print_addresses(addresses, stores),
-        Event::Ready(addresses) => print_examples(addresses),
-    }
-}
-
 /// Prints where the service listens.
 fn print_addresses(addresses: &Addresses, stores: &Stores) {
     let Addresses {
@@ -216,17 +209,30 @@ fn print_addresses(addresses: &Addresses, stores: &Stores) {
 
 /// Prints calls to paste. Printed once the service is ready, so that they work
 /// at once.
-fn print_examples(addresses: &Addresses) {
+fn print_examples(addresses: &Addresses, auth: &AuthSettings) {
     let Addresses { grpc, tls, .. } = addresses;
-    let flag = if *tls { "-cacert ca.pem" } else { "-plaintext" };
-    print(&format!(
-        r#"
-Try it:
-  grpcurl {flag} -d '{{"parent": "lists/home", "todo_id": "milk", "todo": {{"title": "Buy milk"}}}}' {grpc} todo.v1.TodoService/CreateTodo
-  grpcurl {flag} -d '{{"name": "lists/home/todos/milk", "consistency": {{"fully_consistent": true}}}}' {grpc} todo.v1.TodoService/GetTodo
-  grpcurl {flag} -d '{{"parent": "lists/home"}}' {grpc} todo.v1.TodoService/ListTodos
+    let mut grpcurl = String::from("grpcurl ");
+    grpcurl += if *tls { "-cacert ca.pem" } else { "-plaintext" };
+    let mut text = String::from("\nTry it:\n");
+    if auth.accepts_headers() {
+        text = String::from("\nTry it, with an API key or a token in the variable KEY:\n");
+        grpcurl += " -H \"authorization: Bearer $KEY\"";
+    } else if auth.mtls {
+        grpcurl += " -cert client.pem -key client.key";
+    }
+    if auth.is_on() {
+        // Its creator may write it.
+        text += &format!(
+            "  {grpcurl} -d '{{\"todo_list_id\": \"home\"}}' {grpc} todo.v1.TodoService/CreateTodoList\n"
+        );
+    }
+    text += &format!(
+        r#"  {grpcurl} -d '{{"parent": "lists/home", "todo_id": "milk", "todo": {{"title": "Buy milk"}}}}' {grpc} todo.v1.TodoService/CreateTodo
+  {grpcurl} -d '{{"name": "lists/home/todos/milk", "consistency": {{"fully_consistent": true}}}}' {grpc} todo.v1.TodoService/GetTodo
+  {grpcurl} -d '{{"parent": "lists/home"}}' {grpc} todo.v1.TodoService/ListTodos
 "#
-    ));
+    );
+    print(&text);
 }
 
 fn print(text: &str) {

@@ -219,3 +219,28 @@ async fn every_block_of_the_readme_runs_as_pasted() {
     service.take().into_iter().for_each(stop);
     assert!(kinds.len() >= 8, "{kinds:?}");
 }
+
+/// What `serve` prints to try it works as it is pasted, with keys too.
+#[tokio::test]
+async fn the_printed_examples_run_as_pasted() {
+    let shell = Shell::new();
+    shell.run("tidemark key new user:ada > new; head -n 1 new > ada.key; tail -n 1 new > keys");
+    for (data, auth) in [("open", ""), ("closed", "--auth keys --keys-file keys")] {
+        let serve =
+            format!("exec tidemark serve --data-dir {data} {auth} > serve.out 2> serve.err");
+        let service = shell.serve(&serve).await;
+        let examples = eventually("examples", START_LIMIT, async || {
+            let text = fs::read_to_string(shell.work.join("serve.out")).ok()?;
+            let lines: Vec<_> = text
+                .lines()
+                .filter(|line| line.contains("grpcurl"))
+                .collect();
+            (lines.len() >= 3).then(|| lines.join("\n"))
+        })
+        .await;
+        let output = shell.run(&format!("KEY=$(cat ada.key)\n{examples}"));
+        // Created, read and listed.
+        assert_eq!(output.matches("Buy milk").count(), 3, "{output}");
+        stop(service);
+    }
+}

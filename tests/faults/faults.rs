@@ -1,6 +1,9 @@
 //! The faults: each is brought in, held, taken back, and waited out; and what
 //! must hold meanwhile is said.
 
+mod mongo;
+mod redis;
+
 use std::{
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -10,6 +13,7 @@ use mongodb::bson::doc;
 use tidemark::pb::consistency::Requirement;
 use tokio::time::{sleep, timeout};
 
+use self::mongo::Injected;
 use crate::{
     api,
     proxy::Mode,
@@ -28,23 +32,33 @@ pub enum Fault {
     RedisDown,
     RedisSlow,
     RedisStalled,
+    RedisShardLost,
+    RedisSlotsMoved,
+    RedisRolesChanged,
+    RedisWritesRefused,
     PrimarySteppedDown,
     PrimaryKilled,
     PrimaryFrozen,
     MongoKilled,
     MongoFrozen,
+    FeedErrors,
+    ReadErrors,
+    WriteErrors,
+    Flood,
+    IndexesRebuilt,
     ReplicaCutOff,
     ReplicaFrozen,
     ReplicaKilled,
 }
 
 use Fault::{
-    MongoFrozen, MongoKilled, PrimaryFrozen, PrimaryKilled, PrimarySteppedDown, RedisDown,
-    RedisFlushed, RedisMasterFrozen, RedisMasterKilled, RedisOldValues, RedisSlow, RedisStalled,
-    ReplicaCutOff, ReplicaFrozen, ReplicaKilled,
+    FeedErrors, Flood, IndexesRebuilt, MongoFrozen, MongoKilled, PrimaryFrozen, PrimaryKilled,
+    PrimarySteppedDown, ReadErrors, RedisDown, RedisFlushed, RedisMasterFrozen, RedisMasterKilled,
+    RedisOldValues, RedisRolesChanged, RedisShardLost, RedisSlotsMoved, RedisSlow, RedisStalled,
+    RedisWritesRefused, ReplicaCutOff, ReplicaFrozen, ReplicaKilled, WriteErrors,
 };
 
-pub const ALL: [Fault; 15] = [
+pub const ALL: [Fault; 24] = [
     RedisMasterKilled,
     RedisMasterFrozen,
     RedisFlushed,
@@ -52,26 +66,29 @@ pub const ALL: [Fault; 15] = [
     RedisDown,
     RedisSlow,
     RedisStalled,
+    RedisShardLost,
+    RedisSlotsMoved,
+    RedisRolesChanged,
+    RedisWritesRefused,
     PrimarySteppedDown,
     PrimaryKilled,
     PrimaryFrozen,
     MongoKilled,
     MongoFrozen,
+    FeedErrors,
+    ReadErrors,
+    WriteErrors,
+    Flood,
+    IndexesRebuilt,
     ReplicaCutOff,
     ReplicaFrozen,
     ReplicaKilled,
 ];
 
-/// Those of the short form.
-pub const SHORT: [Fault; 7] = [
-    RedisOldValues,
-    RedisDown,
-    PrimaryFrozen,
-    ReplicaCutOff,
-    PrimarySteppedDown,
-    MongoFrozen,
-    ReplicaKilled,
-];
+/// Those of the short form; beside them some are drawn.
+pub const SHORT: [Fault; 4] = [RedisOldValues, PrimaryFrozen, ReplicaCutOff, MongoFrozen];
+/// How many more faults the short form has.
+pub const DRAWN: usize = 5;
 
 /// Arms that must all be answered while only Redis is in trouble.
 const ARMS: [&str; 12] = [
@@ -121,11 +138,20 @@ impl Fault {
             RedisDown => "Redis: all killed",
             RedisSlow => "Redis: slow",
             RedisStalled => "Redis: stalled",
+            RedisShardLost => "Redis: a master dead for good",
+            RedisSlotsMoved => "Redis: slots move",
+            RedisRolesChanged => "Redis: masters become replicas",
+            RedisWritesRefused => "Redis: writes refused",
             PrimarySteppedDown => "MongoDB: primary steps down",
             PrimaryKilled => "MongoDB: primary killed",
             PrimaryFrozen => "MongoDB: primary frozen",
             MongoKilled => "MongoDB: all killed",
             MongoFrozen => "MongoDB: all frozen",
+            FeedErrors => "MongoDB: errors in the feed",
+            ReadErrors => "MongoDB: errors in reads",
+            WriteErrors => "MongoDB: errors in writes",
+            Flood => "MongoDB: another database flooded",
+            IndexesRebuilt => "MongoDB: indexes rebuilt",
             ReplicaCutOff => "a replica cut off from MongoDB",
             ReplicaFrozen => "a replica frozen",
             ReplicaKilled => "a replica killed",
@@ -142,7 +168,24 @@ impl Fault {
                 | RedisDown
                 | RedisSlow
                 | RedisStalled
+                | RedisShardLost
+                | RedisSlotsMoved
+                | RedisRolesChanged
+                | RedisWritesRefused
         )
+    }
+
+    /// Whether one replica is the target.
+    const fn is_at_replica(self) -> bool {
+        matches!(
+            self,
+            FeedErrors | ReadErrors | WriteErrors | ReplicaCutOff | ReplicaFrozen | ReplicaKilled
+        )
+    }
+
+    /// Whether all reads, but at the target, must be answered.
+    const fn spares_reads(self) -> bool {
+        self.is_of_redis() || self.is_at_replica() || matches!(self, Flood | IndexesRebuilt)
     }
 }
 
@@ -190,7 +233,6 @@ impl Chaos {
     /// One fault from its beginning to the calm after it.
     pub async fn run(&mut self, fault: Fault) {
         let target = self.random.below(self.world.replicas.len());
-        let at_replica = matches!(fault, ReplicaCutOff | ReplicaFrozen | ReplicaKilled);
         let memory: Vec<_> = self
             .world
             .replicas
@@ -206,8 +248,26 @@ impl Chaos {
         let window = self
             .shift
             .recorder
-            .enter(fault.name(), at_replica.then_some(target));
+            .enter(fault.name(), fault.is_at_replica().then_some(target));
         self.faults += 1;
+        self.bring_in(fault, &window, target).await;
+        let held = began.elapsed();
+        self.well_again(fault.name()).await;
+        if fault.is_of_redis() {
+            self.redis_in_use(fault.name()).await;
+        }
+        println!(
+            "  held {held:.1?}, well again after {:.1?}",
+            began.elapsed().saturating_sub(held)
+        );
+        self.shift.recorder.enter(CALM, None);
+        if fault.spares_reads() {
+            self.check_reads(fault, &window, began);
+        }
+        sleep(self.calm).await;
+    }
+
+    async fn bring_in(&mut self, fault: Fault, window: &Arc<Window>, target: usize) {
         match fault {
             RedisMasterKilled => self.redis_master(Server::kill, Server::restart).await,
             RedisMasterFrozen => self.redis_master(Server::freeze, Server::thaw).await,
@@ -216,40 +276,42 @@ impl Chaos {
             RedisDown => self.redis_down().await,
             RedisSlow => self.redis_way(Mode::Slow(Duration::from_millis(15))).await,
             RedisStalled => self.redis_way(Mode::Stall).await,
-            PrimarySteppedDown => self.primary_steps_down(&window).await,
-            PrimaryKilled => self.primary(&window, Server::kill, Server::restart).await,
-            PrimaryFrozen => self.primary(&window, Server::freeze, Server::thaw).await,
+            RedisShardLost => self.redis_shard_lost().await,
+            RedisSlotsMoved => self.redis_slots_moved().await,
+            RedisRolesChanged => self.redis_roles_changed().await,
+            RedisWritesRefused => self.redis_writes_refused().await,
+            PrimarySteppedDown => self.primary_steps_down(window).await,
+            PrimaryKilled => self.primary(window, Server::kill, Server::restart).await,
+            PrimaryFrozen => self.primary(window, Server::freeze, Server::thaw).await,
             MongoKilled => {
-                self.mongo_down(&window, Server::kill, Server::restart)
-                    .await;
+                self.mongo_down(window, Server::kill, Server::restart).await;
             }
-            MongoFrozen => self.mongo_down(&window, Server::freeze, Server::thaw).await,
-            ReplicaCutOff => self.replica_cut_off(&window, target).await,
+            MongoFrozen => self.mongo_down(window, Server::freeze, Server::thaw).await,
+            FeedErrors => self.errors_injected(target, Injected::in_feed()).await,
+            ReadErrors => self.errors_injected(target, Injected::in_reads()).await,
+            WriteErrors => self.errors_injected(target, Injected::in_writes()).await,
+            Flood => self.flood().await,
+            IndexesRebuilt => self.indexes_rebuilt().await,
+            ReplicaCutOff => self.replica_cut_off(window, target).await,
             ReplicaFrozen => self.replica_frozen(target).await,
             ReplicaKilled => self.replica_killed(target).await,
         }
-        let held = began.elapsed();
-        self.well_again(fault.name()).await;
-        println!(
-            "  held {held:.1?}, well again after {:.1?}",
-            began.elapsed().saturating_sub(held)
-        );
-        self.shift.recorder.enter(CALM, None);
-        if fault.is_of_redis() {
-            let pulse = self.slowest_pulse_since(began);
-            println!("  the slowest majority write of a plain driver meanwhile: {pulse:.0?}");
-            for consistency in ARMS.into_iter().filter(|_| pulse < PULSE_LIMIT) {
-                let failed = self
-                    .shift
-                    .recorder
-                    .window(&window, consistency, false)
-                    .failed;
-                self.must(failed.is_empty(), || {
-                    format!("{}: {consistency}: {failed:?}", fault.name())
-                });
-            }
+    }
+
+    /// All reads were answered, but at the target, unless MongoDB did not keep up.
+    fn check_reads(&self, fault: Fault, window: &Window, began: Instant) {
+        let pulse = self.slowest_pulse_since(began);
+        println!("  the slowest majority write of a plain driver meanwhile: {pulse:.0?}");
+        for consistency in ARMS.into_iter().filter(|_| pulse < PULSE_LIMIT) {
+            let failed = self
+                .shift
+                .recorder
+                .window(window, consistency, false)
+                .failed;
+            self.must(failed.is_empty(), || {
+                format!("{}: {consistency}: {failed:?}", fault.name())
+            });
         }
-        sleep(self.calm).await;
     }
 
     fn slowest_pulse_since(&self, began: Instant) -> Duration {
@@ -317,62 +379,6 @@ impl Chaos {
             sleep(Duration::from_millis(50)).await;
         }
         false
-    }
-
-    async fn redis_master(&mut self, down: impl Fn(&Server), up: impl Fn(&Server)) {
-        let masters = self.world.redis.masters();
-        let master = *self.random.pick(&masters);
-        down(master);
-        sleep(self.hold).await;
-        up(master);
-        sleep(self.hold / 4).await;
-    }
-
-    async fn redis_flushed(&self) {
-        for _ in 0..3 {
-            for node in self.world.redis.masters() {
-                redis_cli(node.port, &["flushall"]);
-            }
-            sleep(self.hold / 3).await;
-        }
-    }
-
-    async fn redis_old_values(&self) {
-        const ASIDE: &str = "for _, k in ipairs(redis.call('keys', 'tidemark:*')) do \
-                             if string.sub(k, -5) ~= '-kept' then redis.call('copy', k, k .. '-kept', 'REPLACE') end end";
-        const BACK: &str = "local n = 0 for _, k in ipairs(redis.call('keys', 'tidemark:*-kept')) do \
-                            n = n + redis.call('copy', k, string.sub(k, 1, -6), 'REPLACE') end return n";
-        let all = |script: &str| -> usize {
-            let masters = self.world.redis.masters().into_iter();
-            masters
-                .map(|node| {
-                    redis_cli(node.port, &["eval", script, "0"])
-                        .parse()
-                        .unwrap_or(0)
-                })
-                .sum()
-        };
-        all(ASIDE);
-        let mut back = 0;
-        for _ in 0..4 {
-            sleep(self.hold / 4).await;
-            back += all(BACK);
-        }
-        println!("  {back} old values put back");
-        self.must(back > 0, || "no old value was put back".into());
-    }
-
-    async fn redis_down(&self) {
-        let nodes = &self.world.redis.nodes;
-        nodes.iter().for_each(Server::kill);
-        sleep(self.hold).await;
-        nodes.iter().for_each(Server::restart);
-    }
-
-    async fn redis_way(&self, mode: Mode) {
-        self.world.redis_way.set(mode);
-        sleep(self.hold).await;
-        self.world.redis_way.set(Mode::Pass);
     }
 
     async fn primary_steps_down(&mut self, window: &Arc<Window>) {

@@ -17,6 +17,7 @@ mod api;
 mod end;
 mod faults;
 mod history;
+mod pair;
 mod proxy;
 mod readers;
 mod report;
@@ -33,7 +34,7 @@ use std::{
 use tokio::time::sleep;
 
 use self::{
-    faults::{ALL, Chaos, Fault, SHORT},
+    faults::{ALL, Chaos, DRAWN, Fault, SHORT},
     history::{Fate, History, title},
     readers::{Consistency, Reader, Shift},
     report::{Recorder, percentiles},
@@ -58,6 +59,19 @@ fn set(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
+/// Some faults in each run, others by the seed.
+fn short(seed: u64) -> Vec<Fault> {
+    let mut random = Random(seed);
+    let mut faults = SHORT.to_vec();
+    while faults.len() < SHORT.len() + DRAWN {
+        let fault = *random.pick(&ALL);
+        if !faults.contains(&fault) {
+            faults.push(fault);
+        }
+    }
+    faults
+}
+
 /// How long, how often, and what.
 struct Plan {
     minutes: Option<f64>,
@@ -73,7 +87,7 @@ impl Plan {
         let mut faults = if minutes.is_some() {
             ALL.to_vec()
         } else {
-            SHORT.to_vec()
+            short(seed)
         };
         if let Some(only) = set("TIDEMARK_FAULTS_ONLY") {
             let wanted = |fault: &Fault| {

@@ -5,7 +5,10 @@
 
 use std::{
     net::TcpListener as StdListener,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU16, Ordering},
+    },
     time::Duration,
 };
 
@@ -75,6 +78,11 @@ fn runtime() -> &'static Runtime {
 
 /// Starts a proxy before a port of this machine; its own port.
 pub fn before(target: u16, ways: Vec<Way>) -> u16 {
+    before_movable(Arc::new(AtomicU16::new(target)), ways)
+}
+
+/// The same, whose new connections go to where the port points then.
+pub fn before_movable(target: Arc<AtomicU16>, ways: Vec<Way>) -> u16 {
     let port = crate::support::free_port();
     let listener = StdListener::bind(("127.0.0.1", port)).expect("the port is free");
     listener.set_nonblocking(true).expect("not blocking");
@@ -85,6 +93,7 @@ pub fn before(target: u16, ways: Vec<Way>) -> u16 {
             let Ok((client, _)) = listener.accept().await else {
                 continue;
             };
+            let target = target.load(Ordering::Relaxed);
             tokio::spawn(connection(client, target, Arc::clone(&ways)));
         }
     });

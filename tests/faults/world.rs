@@ -4,7 +4,7 @@
 use std::{
     fs::File,
     io::Write,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -16,6 +16,7 @@ use mongodb::{Client as Plain, options::ClientOptions};
 
 use crate::{
     api::{self, Client, Key},
+    pair::Pair,
     proxy::{self, Way},
     rights,
     support::{Mongo, RedisCluster, Tidemark, folder, free_port},
@@ -23,9 +24,13 @@ use crate::{
 
 pub const DATABASE: &str = "faults";
 pub const REPLICAS: usize = 3;
+/// The replica whose Redis is the pair behind one address; the others share the cluster.
+pub const BEHIND_ONE_ADDRESS: usize = 1;
 /// The replica that is set to answer stale when the origin is away.
 pub const STALE_IF_ERROR: usize = 2;
 
+/// The file with the keys of the callers, in the folder of the logs.
+const KEYS: &str = "keys";
 /// The administrator.
 const ROOT: &str = "user:root";
 
@@ -76,6 +81,39 @@ pub struct Replica {
 }
 
 impl Replica {
+    fn new(
+        index: usize,
+        [mongo, redis]: [String; 2],
+        limit: Duration,
+        logs: &Path,
+        log: &Arc<Log>,
+    ) -> Arc<Self> {
+        let listen = format!("127.0.0.1:{}", free_port());
+        let limit = format!("{}ms", limit.as_millis());
+        let keys = logs.join(KEYS).display().to_string();
+        let settings = [
+            ("--listen", listen.as_str()),
+            ("--mongodb-uri", &mongo),
+            ("--redis-url", &redis),
+            ("--staleness-limit", &limit),
+            ("--near-capacity", "16MiB"),
+            ("--auth", "keys"),
+            ("--keys-file", &keys),
+            ("--admin", ROOT),
+        ];
+        let stale = (index == STALE_IF_ERROR).then_some(("--stale-if-error", "10m"));
+        let args = settings.into_iter().chain(stale);
+        let args = args.flat_map(|(name, value)| [name.to_owned(), value.to_owned()]);
+        Arc::new(Self {
+            index,
+            args: args.collect(),
+            address: format!("http://{listen}"),
+            service: Mutex::default(),
+            log: Arc::clone(log),
+            file: logs.join(format!("replica-{index}.log")),
+        })
+    }
+
     pub fn client(&self) -> Client {
         api::client(&self.address, api::ADMIN)
     }
@@ -144,6 +182,7 @@ impl Replica {
 pub struct World {
     pub mongo: Mongo,
     pub redis: RedisCluster,
+    pub pair: Pair,
     pub replicas: Vec<Arc<Replica>>,
     /// The way of each replica to MongoDB.
     pub mongo_ways: Vec<Way>,
@@ -159,11 +198,13 @@ impl World {
         let mongo_ways: Vec<_> = (0..REPLICAS).map(|n| Way::new(&mark(n))).collect();
         let redis_way = Way::new("");
         let (ways, redis_ways) = (mongo_ways.clone(), vec![redis_way.clone()]);
-        let (mongo, redis) = tokio::task::spawn_blocking(move || {
+        let way = redis_way.clone();
+        let (mongo, redis, pair) = tokio::task::spawn_blocking(move || {
             let mongo = Mongo::start_behind(3, 400, |port| proxy::before(port, ways.clone()));
             (
                 mongo,
                 RedisCluster::start_behind(|port| proxy::before(port, redis_ways.clone())),
+                Pair::start(way),
             )
         })
         .await
@@ -171,41 +212,17 @@ impl World {
         let log = Arc::new(Log::default());
         let logs = folder("faults");
         println!("logs of the replicas: {}", logs.display());
-        let keys = logs.join("keys");
-        std::fs::write(&keys, keys_file()).expect("a file of keys");
-        let mut replicas = Vec::new();
-        for index in 0..REPLICAS {
-            let listen = format!("127.0.0.1:{}", free_port());
-            let mut args: Vec<String> = vec![
-                "--listen".into(),
-                listen.clone(),
-                "--mongodb-uri".into(),
-                format!("{}&appName={}", mongo.uri(DATABASE), mark(index)),
-                "--redis-url".into(),
-                redis.url(),
-                "--staleness-limit".into(),
-                format!("{}ms", limit.as_millis()),
-                "--near-capacity".into(),
-                "16MiB".into(),
-                "--auth".into(),
-                "keys".into(),
-                "--keys-file".into(),
-                keys.display().to_string(),
-                "--admin".into(),
-                ROOT.into(),
-            ];
-            if index == STALE_IF_ERROR {
-                args.extend(["--stale-if-error".into(), "10m".into()]);
-            }
-            replicas.push(Arc::new(Replica {
-                index,
-                address: format!("http://{listen}"),
-                args,
-                service: Mutex::default(),
-                log: Arc::clone(&log),
-                file: logs.join(format!("replica-{index}.log")),
-            }));
-        }
+        std::fs::write(logs.join(KEYS), keys_file()).expect("a file of keys");
+        let redis_url = |index| match index {
+            BEHIND_ONE_ADDRESS => pair.url(),
+            _ => redis.url(),
+        };
+        let replicas: Vec<_> = (0..REPLICAS)
+            .map(|index| {
+                let uri = format!("{}&appName={}", mongo.uri(DATABASE), mark(index));
+                Replica::new(index, [uri, redis_url(index)], limit, &logs, &log)
+            })
+            .collect();
         for replica in &replicas {
             replica.start().await;
         }
@@ -213,6 +230,7 @@ impl World {
         Arc::new(Self {
             mongo,
             redis,
+            pair,
             replicas,
             mongo_ways,
             redis_way,
@@ -279,6 +297,7 @@ pub async fn plain(uri: &str, selection: Duration) -> Plain {
     Plain::with_options(options).expect("a client")
 }
 
-fn mark(index: usize) -> String {
+/// The application's name of a replica, as MongoDB sees it.
+pub fn mark(index: usize) -> String {
     format!("faults-replica-{index}")
 }

@@ -10,5 +10,6 @@ mod support;
 mod disk;
 mod feed;
 mod mongo;
+mod orphans;
 mod rights;
 mod start;

@@ -1,10 +1,11 @@
 //! The least role of docs/operations.md is enough, and a missing right is named.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mongodb::{
-    Client,
+    Client, ClientSession,
     bson::{Bson, Document, doc},
+    options::{ClientOptions, DriverInfo},
 };
 use tidemark::{
     model::OriginTime,
@@ -134,6 +135,20 @@ async fn user(root: &Client, name: &str, privileges: Vec<Document>) {
     admin.run_command(user).await.expect("a user");
 }
 
+/// Changes a todo in a transaction, as a replica does, and leaves it open.
+async fn left_open(uri: &str) -> ClientSession {
+    let mut options = ClientOptions::parse(uri).await.expect("a URI");
+    options.driver_info = Some(DriverInfo::builder().name("tidemark").build());
+    let client = Client::with_options(options).expect("a client");
+    let mut session = client.start_session().await.expect("a session");
+    session.start_transaction().await.expect("begun");
+    let todos: mongodb::Collection<Document> = client.database("app").collection("todos");
+    let filter = doc! { "_id": crate::mongo::name("a").as_str() };
+    let update = todos.update_one(filter, doc! { "$set": { "title": "lost" } });
+    update.session(&mut session).await.expect("updated");
+    session
+}
+
 #[tokio::test]
 async fn the_least_role_is_enough_and_less_is_named() {
     let (server, root) = secured().await;
@@ -174,6 +189,11 @@ async fn the_least_role_is_enough_and_less_is_named() {
         )
         .await
         .expect("loaded");
+    let _open = left_open(&uri("least")).await;
+    let began = Instant::now();
+    let written = origin.write(update("a", "z"), None, None).await;
+    written.expect("written");
+    assert!(began.elapsed() < Duration::from_secs(8), "it was ended");
     let findings = check(&uri("least"), Duration::from_secs(600)).await;
     let worst = findings.iter().map(|finding| finding.status).max();
     assert_eq!(worst, Some(Status::Ok), "{findings:#?}");

@@ -36,6 +36,8 @@ const LOGIN_FAILED: [i32; 3] = [11, 18, 334];
 const INDEX_EXISTS: [i32; 3] = [68, 85, 86];
 /// The command does not exist there: some managed services leave it out.
 const NO_SUCH_COMMAND: [i32; 2] = [59, 115];
+/// The aggregation stage does not exist there.
+const NO_SUCH_STAGE: [i32; 2] = [16436, 40324];
 const DISK_FULL: [i32; 1] = [14031];
 /// BSONObjectTooLarge, and what reading or writing such an object meets.
 const TOO_LARGE: [i32; 4] = [10334, 17280, 17419, 17420];
@@ -291,6 +293,13 @@ pub(super) fn is_permanent(error: &Error) -> bool {
 /// Whether the server refused the command for want of a right.
 pub(super) fn is_forbidden(error: &Error) -> bool {
     code(error).is_some_and(|code| NO_RIGHTS.contains(&code))
+}
+
+/// Whether the server will refuse this command again: for want of a right, or because it
+/// has no such command or stage.
+pub(super) fn is_refused_for_good(error: &Error) -> bool {
+    let unknown_stage = code(error).is_some_and(|code| NO_SUCH_STAGE.contains(&code));
+    is_forbidden(error) || is_unknown_command(error) || unknown_stage
 }
 
 /// Whether an index of these keys or of this name exists with other options.

@@ -12,12 +12,17 @@ use bson::{Document, doc};
 use mongodb::{
     Client, Database,
     error::{Error, ErrorKind},
-    options::{ClientOptions, ServerAddress, WriteConcern},
+    options::{ClientOptions, DriverInfo, ServerAddress, WriteConcern},
 };
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Inner, MongoDb, codes, topology::Topology, write::note_sent};
+use super::{
+    Inner, MongoDb, codes,
+    orphans::{DRIVER_NAME, Orphans},
+    topology::Topology,
+    write::note_sent,
+};
 use crate::{error::shorten, model::OriginId, origin::ConnectError};
 
 /// Name of the database if the URI has none.
@@ -105,6 +110,7 @@ impl Target {
     ) -> Result<Client, ConnectError> {
         let mut options = self.options.clone();
         options.app_name.get_or_insert_with(|| "tidemark".into());
+        options.driver_info = Some(driver_info());
         options.server_selection_timeout = Some(selection);
         options.connect_timeout.get_or_insert(CONNECT_TIMEOUT);
         options.heartbeat_freq.get_or_insert(MONITOR_INTERVAL);
@@ -173,6 +179,14 @@ impl Target {
             _ => None,
         }
     }
+}
+
+fn driver_info() -> DriverInfo {
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    DriverInfo::builder()
+        .name(DRIVER_NAME)
+        .version(version)
+        .build()
 }
 
 /// A text about a URI without what stands where the URI has its login and the
@@ -328,6 +342,7 @@ impl MongoDb {
             writes_client,
             feeds: feeds.database(database),
             topology,
+            orphans: Orphans::start(reads.clone()),
             scope: AtomicU64::new(0),
             unprepared: AtomicBool::new(true),
             unusable: OnceLock::new(),

@@ -11,6 +11,7 @@ mod feed;
 mod import;
 mod list_document;
 mod lists;
+mod orphans;
 mod page;
 mod read;
 mod topology;
@@ -31,7 +32,7 @@ use mongodb::{Client, Database};
 use tokio::time::Instant;
 
 pub use self::check::{Finding, Status, check};
-use self::{read::At, topology::Topology};
+use self::{orphans::Orphans, read::At, topology::Topology};
 use super::{
     Cause, ConnectError, Feed, FeedError, FeedStart, Imported, Origin, OriginError, WriteError,
 };
@@ -77,6 +78,7 @@ struct Inner {
     /// For feeds: each holds a connection.
     feeds: Database,
     topology: Topology,
+    orphans: Orphans,
     scope: AtomicU64,
     /// `todos` or `lists` was missing when they were last looked at.
     unprepared: AtomicBool,

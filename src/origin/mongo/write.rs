@@ -48,7 +48,10 @@ const SEND_WITHIN: Duration = Duration::from_secs(5);
 /// The same while no primary is known: an election takes longer than a caller
 /// should wait for an answer that is certain already.
 const SEND_WITHOUT_PRIMARY: Duration = Duration::from_millis(1500);
-/// How often those two are looked at.
+/// A write that was not answered for so long may wait for a transaction that a dead
+/// replica left open.
+const STALLED_AFTER: Duration = Duration::from_secs(1);
+/// How often those three are looked at.
 const SEND_POLL: Duration = Duration::from_millis(25);
 /// Tries of a compare-and-swap, and of a transaction that met another one.
 pub(super) const MAX_TRIES: usize = 16;
@@ -141,6 +144,9 @@ impl Inner {
         let begun = Instant::now();
         loop {
             sleep(SEND_POLL).await;
+            if begun.elapsed() >= STALLED_AFTER {
+                self.orphans.look_soon();
+            }
             if sent.load(Ordering::Acquire) {
                 continue;
             }
@@ -191,6 +197,8 @@ impl Inner {
             sent.store(false, Ordering::Release);
             backoff.wait().await;
         }
+        // The other write may be of a replica that died.
+        self.orphans.look_soon();
         let text = format!("{last} ({MAX_TRIES} tries)");
         Err(WriteError::Unavailable(last.with_text(text)))
     }

@@ -1,0 +1,94 @@
+//! A replica that is killed in the middle of a write leaves a transaction open. Others
+//! end it: nobody waits for it until the server gives it up after a minute.
+
+use std::time::{Duration, Instant};
+
+use mongodb::bson::{Document, doc};
+use tidemark::pb;
+
+use crate::{
+    client::{create, ready},
+    mongo::{FAIL_POINT, admin, fail, one_node},
+    support::Tidemark,
+};
+
+/// Within this a write by the service succeeds, and an edit in the database: the age of
+/// an orphan, the pauses between looks, and a busy machine.
+const SERVICE_LIMIT: Duration = Duration::from_secs(8);
+const EDIT_LIMIT: Duration = Duration::from_secs(20);
+const TODO: &str = "lists/home/todos/a";
+
+fn update(title: &str, request_id: String) -> pb::UpdateTodoRequest {
+    pb::UpdateTodoRequest {
+        todo: Some(pb::Todo {
+            name: TODO.into(),
+            title: title.into(),
+            ..pb::Todo::default()
+        }),
+        request_id,
+        ..pb::UpdateTodoRequest::default()
+    }
+}
+
+/// A replica changes the todo in a transaction, can neither end nor abort it, and is
+/// killed.
+async fn leave_one_open(uri: &str) {
+    let uri = format!("{uri}&appName=orphaned");
+    let (service, mut client) = ready(Tidemark::start(&["--mongodb-uri", &uri])).await;
+    let commands = ["insert", "abortTransaction"];
+    let data = doc! { "failCommands": &commands[..], "closeConnection": true };
+    fail("orphaned", "alwaysOn", data).await;
+    let id = uuid::Uuid::new_v4().to_string();
+    let refused = client.update_todo(update("lost", id)).await;
+    refused.expect_err("its request id could not be stored");
+    service.kill();
+    fail("orphaned", "off", doc! {}).await;
+}
+
+async fn open_transactions() -> usize {
+    let current =
+        doc! { "currentOp": true, "type": "idleSession", "transaction": { "$exists": true } };
+    let reply = admin().await.database("admin").run_command(current).await;
+    let reply = reply.expect("asked");
+    reply.get_array("inprog").expect("a list").len()
+}
+
+#[tokio::test]
+async fn a_transaction_of_a_killed_replica_holds_nobody_up() {
+    let _one = FAIL_POINT.lock().await;
+    let uri = one_node().uri("orphans");
+    let (_service, mut client) = ready(Tidemark::start(&["--mongodb-uri", &uri])).await;
+    create(&mut client, "a", "x").await;
+
+    leave_one_open(&uri).await;
+    assert!(open_transactions().await > 0, "nothing was left open");
+    let began = Instant::now();
+    let written = client
+        .update_todo(update("by another replica", String::new()))
+        .await;
+    written.expect("written");
+    assert!(began.elapsed() < SERVICE_LIMIT, "{:?}", began.elapsed());
+
+    // A transaction meets the same conflict at once, and is told to come again.
+    leave_one_open(&uri).await;
+    let began = Instant::now();
+    loop {
+        let id = uuid::Uuid::new_v4().to_string();
+        match client.update_todo(update("once", id)).await {
+            Ok(_) => break,
+            Err(status) => assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}"),
+        }
+        assert!(began.elapsed() < SERVICE_LIMIT, "{:?}", began.elapsed());
+    }
+
+    leave_one_open(&uri).await;
+    let began = Instant::now();
+    let todos: mongodb::Collection<Document> =
+        admin().await.database("orphans").collection("todos");
+    let edited = todos.update_one(
+        doc! { "_id": TODO },
+        doc! { "$set": { "title": "by hand" } },
+    );
+    assert_eq!(edited.await.expect("edited").modified_count, 1);
+    assert!(began.elapsed() < EDIT_LIMIT, "{:?}", began.elapsed());
+}

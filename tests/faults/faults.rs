@@ -122,6 +122,9 @@ const PULSE_LIMIT: Duration = Duration::from_millis(700);
 const PULSE_PAUSE: Duration = Duration::from_millis(100);
 /// How long the service's driver takes to see that a server is frozen.
 const FROZEN_IS_SEEN: Duration = Duration::from_secs(5);
+/// How long a write may wait for the transaction of a replica that was killed: its age
+/// when others end it, the pauses between looks, and a busy machine.
+const LEFT_OPEN: Duration = Duration::from_secs(8);
 /// Before the staleness limit: a second for the last heartbeat, and two for a
 /// busy machine.
 const MARGIN: Duration = Duration::from_secs(3);
@@ -296,6 +299,10 @@ impl Chaos {
             ReplicaFrozen => self.replica_frozen(target).await,
             ReplicaKilled => self.replica_killed(target).await,
         }
+        if matches!(fault, ReplicaFrozen | ReplicaKilled) {
+            let why = "where a transaction of the target may have been left open";
+            self.check_writes(window, LEFT_OPEN, why);
+        }
     }
 
     /// All reads were answered, but at the target, unless MongoDB did not keep up.
@@ -407,14 +414,17 @@ impl Chaos {
         up(&self.world.mongo.nodes[old]);
         sleep(self.hold / 2).await;
         let limit = FROZEN_IS_SEEN.max(away) + FROZEN_IS_SEEN;
+        let why = format!("though a primary was there after {away:?}");
+        self.check_writes(window, limit, &why);
+    }
+
+    /// No write of the window, but at the target, took longer.
+    fn check_writes(&self, window: &Window, limit: Duration, why: &str) {
         for kind in ["create", "update", "delete"] {
             let mut micros = self.shift.recorder.window(window, kind, false).micros;
             let [.., slowest] = percentiles(&mut micros);
             self.must(Duration::from_secs_f64(slowest / 1000.0) < limit, || {
-                format!(
-                    "{}: a {kind} took {slowest} ms, though a primary was there after {away:?}",
-                    window.fault
-                )
+                format!("{}: a {kind} took {slowest} ms, {why}", window.fault)
             });
         }
     }

@@ -25,6 +25,9 @@ const TOUR: &[&str] = &[
     "at another replica: Written at one replica",
 ];
 
+/// Todos that the tour creates.
+const CREATED: u64 = 5;
+
 async fn tour(language: Language, database: &str) {
     let (one, other) = (
         Replica::start(database, &[]).await,
@@ -47,6 +50,9 @@ async fn tour(language: Language, database: &str) {
     );
     assert!(get.contains(", misses nothing older than "), "{get}");
     assert_eq!(lines[1..], *TOUR);
+    let deleted = |replica: &Replica| answered(replica.service(), "DeleteTodo");
+    let deleted = deleted(&one) + deleted(&other);
+    assert_eq!(deleted, CREATED, "the tour deletes what it created");
     if has_service_config {
         for replica in [&one, &other] {
             let calls = answered(replica.service(), "ListTodos");

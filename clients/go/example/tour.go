@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -11,20 +12,40 @@ import (
 	"tidemark.dev/clients/go/todos"
 )
 
-// tour shows each call once, in a list of its own.
-func tour(ctx context.Context, client *todos.Client, parent string, addresses []string) error {
-	steps := []func(context.Context, *todos.Client, string) error{
+// recorder remembers what it created, so that the tour can delete it.
+type recorder struct {
+	*todos.Client
+	created []string
+}
+
+func (r *recorder) Create(ctx context.Context, parent string, todo *todov1.Todo) (*todov1.Todo, error) {
+	created, err := r.Client.Create(ctx, parent, todo)
+	if err == nil {
+		r.created = append(r.created, created.Name)
+	}
+	return created, err
+}
+
+// tour shows each call once, and deletes what it created.
+func tour(ctx context.Context, client *todos.Client, parent string, addresses []string) (err error) {
+	made := &recorder{Client: client}
+	defer func() {
+		for _, name := range made.created {
+			err = errors.Join(err, client.Delete(ctx, name))
+		}
+	}()
+	steps := []func(context.Context, *recorder, string) error{
 		writeAndRead, listInPages, readManyTimes, errorsByReason, tooShortADeadline,
 	}
 	for _, step := range steps {
-		if err := step(ctx, client, parent); err != nil {
+		if err := step(ctx, made, parent); err != nil {
 			return err
 		}
 	}
 	return onAnotherReplica(ctx, parent, addresses)
 }
 
-func writeAndRead(ctx context.Context, client *todos.Client, parent string) error {
+func writeAndRead(ctx context.Context, client *recorder, parent string) error {
 	var last *todov1.Todo
 	for n, title := range []string{"Buy milk", "Read a book", "Water the plants"} {
 		todo := &todov1.Todo{Title: title, Priority: todov1.Todo_Priority(n + 2), Labels: []string{"tour"}}
@@ -44,7 +65,7 @@ func writeAndRead(ctx context.Context, client *todos.Client, parent string) erro
 	return nil
 }
 
-func listInPages(ctx context.Context, client *todos.Client, parent string) error {
+func listInPages(ctx context.Context, client *recorder, parent string) error {
 	request := &todov1.ListTodosRequest{
 		Parent:      parent,
 		PageSize:    2,
@@ -62,7 +83,7 @@ func listInPages(ctx context.Context, client *todos.Client, parent string) error
 }
 
 // readManyTimes goes round all replicas that are healthy.
-func readManyTimes(ctx context.Context, client *todos.Client, parent string) error {
+func readManyTimes(ctx context.Context, client *recorder, parent string) error {
 	for range 20 {
 		for _, err := range client.List(ctx, parent) {
 			if err != nil {
@@ -74,7 +95,7 @@ func readManyTimes(ctx context.Context, client *todos.Client, parent string) err
 	return nil
 }
 
-func errorsByReason(ctx context.Context, client *todos.Client, parent string) error {
+func errorsByReason(ctx context.Context, client *recorder, parent string) error {
 	created, err := client.Create(ctx, parent, &todov1.Todo{Title: "Call home"})
 	if err != nil {
 		return err
@@ -102,7 +123,7 @@ func errorsByReason(ctx context.Context, client *todos.Client, parent string) er
 }
 
 // refused does what a program would do: it chooses by the reason, not by the text.
-func refused(ctx context.Context, client *todos.Client, name string, err error) error {
+func refused(ctx context.Context, client *recorder, name string, err error) error {
 	failed := todos.AsTodoError(err)
 	if failed == nil {
 		return fmt.Errorf("the call succeeded, or failed otherwise: %w", err)
@@ -125,7 +146,7 @@ func refused(ctx context.Context, client *todos.Client, name string, err error) 
 	return nil
 }
 
-func tooShortADeadline(ctx context.Context, client *todos.Client, parent string) error {
+func tooShortADeadline(ctx context.Context, client *recorder, parent string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Microsecond)
 	defer cancel()
 	_, err := client.Get(ctx, parent+"/todos/none")
@@ -147,6 +168,7 @@ func onAnotherReplica(ctx context.Context, parent string, addresses []string) er
 	if err != nil {
 		return err
 	}
+	defer first.Delete(ctx, written.Name)
 	second, err := todos.Connect(addresses[1%len(addresses)], todos.WithToken(first.Token()))
 	if err != nil {
 		return err

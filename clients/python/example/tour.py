@@ -1,24 +1,30 @@
-"""Each call once, in a list of its own."""
+"""Each call once. What it creates it deletes at its end."""
 
 from tidemark import Client, Todo, TodoError, fully_consistent, pb
 
 
 def tour(client: Client, parent: str, addresses: list[str]) -> None:
-    write_and_read(client, parent)
-    list_in_pages(client, parent)
-    read_many_times(client, parent)
-    errors_by_reason(client, parent)
-    too_short_a_deadline(client, parent)
-    on_another_replica(parent, addresses)
+    created: list[str] = []
+    try:
+        write_and_read(client, parent, created)
+        list_in_pages(client, parent)
+        read_many_times(client, parent)
+        errors_by_reason(client, parent, created)
+        too_short_a_deadline(client, parent)
+        on_another_replica(parent, addresses)
+    finally:
+        for name in created:
+            client.delete_todo(name)
 
 
-def write_and_read(client: Client, parent: str) -> None:
+def write_and_read(client: Client, parent: str, names: list[str]) -> None:
     for title, priority in [
         ("Buy milk", Todo.PRIORITY_NORMAL),
         ("Read a book", Todo.PRIORITY_HIGH),
         ("Water the plants", Todo.PRIORITY_URGENT),
     ]:
         last = client.create_todo(parent, Todo(title=title, priority=priority, labels=["tour"]))
+        names.append(last.name)
     # The session carries the token of the write: this read cannot miss it.
     reply = client.get_todo(last.name)
     bound = reply.read.staleness_bound.ToTimedelta()
@@ -44,9 +50,10 @@ def read_many_times(client: Client, parent: str) -> None:
     print("read: 20 times")
 
 
-def errors_by_reason(client: Client, parent: str) -> None:
+def errors_by_reason(client: Client, parent: str, names: list[str]) -> None:
     """Does what a program would do: chooses by the reason, not by the text."""
     created = client.create_todo(parent, Todo(title="Call home"))
+    names.append(created.name)
     todo = Todo(name=created.name, title="Call home at six", etag=created.etag)
     client.update_todo(todo)
     try:
@@ -87,3 +94,4 @@ def on_another_replica(parent: str, addresses: list[str]) -> None:
         written = first.create_todo(parent, Todo(title="Written at one replica"))
         with Client(addresses[1 % len(addresses)], token=first.token) as second:
             print(f"at another replica: {second.get_todo(written.name).todo.title}")
+        first.delete_todo(written.name)

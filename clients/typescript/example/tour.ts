@@ -1,24 +1,33 @@
-// Each call once, in a list of its own.
+// Each call once. What it creates it deletes at its end.
 
 import { durationMs } from "@bufbuild/protobuf/wkt";
 import { type Client, connect, fullyConsistent, pb, TodoError, Todo_Priority } from "tidemark-todos/node";
 
 export async function tour(client: Client, parent: string, addresses: readonly string[]): Promise<void> {
-  await writeAndRead(client, parent);
-  await listInPages(client, parent);
-  await readManyTimes(client, parent);
-  await errorsByReason(client, parent);
-  await tooShortADeadline(client, parent);
-  await onAnotherReplica(parent, addresses);
+  const created: string[] = [];
+  try {
+    await writeAndRead(client, parent, created);
+    await listInPages(client, parent);
+    await readManyTimes(client, parent);
+    await errorsByReason(client, parent, created);
+    await tooShortADeadline(client, parent);
+    await onAnotherReplica(parent, addresses);
+  } finally {
+    for (const name of created) await client.deleteTodo(name);
+  }
 }
 
-async function writeAndRead(client: Client, parent: string): Promise<void> {
-  const labels = ["tour"];
-  await client.createTodo(parent, { title: "Buy milk", priority: Todo_Priority.NORMAL, labels });
-  await client.createTodo(parent, { title: "Read a book", priority: Todo_Priority.HIGH, labels });
-  const last = await client.createTodo(parent, { title: "Water the plants", priority: Todo_Priority.URGENT, labels });
+async function writeAndRead(client: Client, parent: string, created: string[]): Promise<void> {
+  const create = async (title: string, priority: Todo_Priority): Promise<string> => {
+    const { name } = await client.createTodo(parent, { title, priority, labels: ["tour"] });
+    created.push(name);
+    return name;
+  };
+  await create("Buy milk", Todo_Priority.NORMAL);
+  await create("Read a book", Todo_Priority.HIGH);
+  const last = await create("Water the plants", Todo_Priority.URGENT);
   // The session carries the token of the write: this read cannot miss it.
-  const { todo, read } = await client.getTodo(last.name);
+  const { todo, read } = await client.getTodo(last);
   if (!read?.stalenessBound) throw new Error("an answer that does not state how fresh it is");
   const source = pb.SourceSchema.value[read.source]?.name;
   console.log(`get: ${todo?.title}, from ${source}, misses nothing older than ${durationMs(read.stalenessBound)} ms`);
@@ -45,9 +54,10 @@ async function readManyTimes(client: Client, parent: string): Promise<void> {
 }
 
 /** Does what a program would do: chooses by the reason, not by the text. */
-async function errorsByReason(client: Client, parent: string): Promise<void> {
-  const created = await client.createTodo(parent, { title: "Call home" });
-  const todo = { name: created.name, title: "Call home at six", etag: created.etag };
+async function errorsByReason(client: Client, parent: string, created: string[]): Promise<void> {
+  const { name, etag } = await client.createTodo(parent, { title: "Call home" });
+  created.push(name);
+  const todo = { name, title: "Call home at six", etag };
   await client.updateTodo(todo);
   // The etag is that of before the update.
   await refused(client.updateTodo(todo), "ETAG_MISMATCH");
@@ -89,6 +99,7 @@ async function onAnotherReplica(parent: string, addresses: readonly string[]): P
   const written = await first.createTodo(parent, { title: "Written at one replica" });
   const second = connect(addresses.slice(1, 2).concat(addresses).slice(0, 1), { token: first.token });
   console.log(`at another replica: ${(await second.getTodo(written.name)).todo?.title}`);
+  await first.deleteTodo(written.name);
   first.close();
   second.close();
 }

@@ -9,12 +9,14 @@ import dev.tidemark.todo.v1.ReadInfo;
 import dev.tidemark.todo.v1.Todo;
 import dev.tidemark.todo.v1.TodoServiceGrpc;
 import java.time.Duration;
+import java.util.ArrayList;
 import java.util.List;
 
-/** Each call once, in a list of its own. */
+/** Each call once. What it creates it deletes at its end. */
 final class Tour {
   private final TodoClient client;
   private final String parent;
+  private final List<String> created = new ArrayList<>();
 
   Tour(TodoClient client, String parent) {
     this.client = client;
@@ -22,18 +24,22 @@ final class Tour {
   }
 
   void run(List<String> addresses) {
-    writeAndRead();
-    listInPages();
-    readManyTimes();
-    errorsByReason();
-    tooShortADeadline();
-    onAnotherReplica(addresses);
+    try {
+      writeAndRead();
+      listInPages();
+      readManyTimes();
+      errorsByReason();
+      tooShortADeadline();
+      onAnotherReplica(addresses);
+    } finally {
+      created.forEach(client::deleteTodo);
+    }
   }
 
   private void writeAndRead() {
-    create("Buy milk", Todo.Priority.PRIORITY_NORMAL);
-    create("Read a book", Todo.Priority.PRIORITY_HIGH);
-    Todo last = create("Water the plants", Todo.Priority.PRIORITY_URGENT);
+    createForTour("Buy milk", Todo.Priority.PRIORITY_NORMAL);
+    createForTour("Read a book", Todo.Priority.PRIORITY_HIGH);
+    Todo last = createForTour("Water the plants", Todo.Priority.PRIORITY_URGENT);
     // The session carries the token of the write: this read cannot miss it.
     GetTodoResponse reply = client.getTodo(last.getName());
     ReadInfo read = reply.getRead();
@@ -44,9 +50,14 @@ final class Tour {
         reply.getTodo().getTitle(), read.getSource(), bound);
   }
 
-  private Todo create(String title, Todo.Priority priority) {
-    Todo todo = Todo.newBuilder().setTitle(title).setPriority(priority).addLabels("tour").build();
-    return client.createTodo(parent, todo);
+  private Todo createForTour(String title, Todo.Priority priority) {
+    return create(Todo.newBuilder().setTitle(title).setPriority(priority).addLabels("tour").build());
+  }
+
+  private Todo create(Todo todo) {
+    Todo written = client.createTodo(parent, todo);
+    created.add(written.getName());
+    return written;
   }
 
   private void listInPages() {
@@ -71,12 +82,12 @@ final class Tour {
 
   /** Does what a program would do: chooses by the reason, not by the text. */
   private void errorsByReason() {
-    Todo created = client.createTodo(parent, Todo.newBuilder().setTitle("Call home").build());
+    Todo before = create(Todo.newBuilder().setTitle("Call home").build());
     Todo todo =
         Todo.newBuilder()
-            .setName(created.getName())
+            .setName(before.getName())
             .setTitle("Call home at six")
-            .setEtag(created.getEtag())
+            .setEtag(before.getEtag())
             .build();
     client.updateTodo(todo);
     // The etag is that of before the update.
@@ -127,6 +138,7 @@ final class Tour {
       try (TodoClient second = TodoClient.builder(other).token(first.token()).build()) {
         System.out.println("at another replica: " + second.getTodo(written.getName()).getTodo().getTitle());
       }
+      first.deleteTodo(written.getName());
     }
   }
 }

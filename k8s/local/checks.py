@@ -185,6 +185,49 @@ def apply_dev():
     return f"available {took:.0f} s after apply, no warning; mongodb-init completes at once"
 
 
+# What `docker run --read-only -v tidemark:/data tidemark:VERSION` is in a cluster: the
+# image's own command, environment and user, and the embedded store.
+ALONE = """
+apiVersion: v1
+kind: Pod
+metadata:
+  name: alone
+  namespace: clients
+spec:
+  automountServiceAccountToken: false
+  terminationGracePeriodSeconds: 40
+  containers:
+    - name: tidemark
+      image: IMAGE
+      imagePullPolicy: IfNotPresent
+      securityContext:
+        readOnlyRootFilesystem: true
+        runAsNonRoot: true
+        allowPrivilegeEscalation: false
+        capabilities: {drop: [ALL]}
+      volumeMounts: [{name: data, mountPath: /data}]
+      readinessProbe: {grpc: {port: 50051, service: readiness}, periodSeconds: 1}
+  volumes: [{name: data, emptyDir: {}}]
+"""
+
+
+def image_alone():
+    image = pods()[0]["spec"]["containers"][0]["image"]
+    program = ("exec", "-n", "clients", "alone", "--", "/tidemark")
+    try:
+        kubectl("apply", "-f", "-", text=ALONE.replace("IMAGE", image))
+        began = time.monotonic()
+        kubectl("-n", "clients", "wait", "--for=condition=Ready", "pod/alone", f"--timeout={WAIT_SECONDS}s")
+        took = time.monotonic() - began
+        kubectl(*program, "add", "home", "Buy", "bread")
+        expect("Buy bread" in kubectl(*program, "list", "home").stdout, "the todo is not in its list")
+        began = time.monotonic()
+        kubectl("-n", "clients", "delete", "pod", "alone", "--wait=true")
+        return f"ready after {took:.0f} s with the embedded store, read-only, without capabilities; ends in {time.monotonic() - began:.0f} s"
+    finally:
+        kubectl("-n", "clients", "delete", "pod", "alone", "--ignore-not-found", "--wait=false")
+
+
 def diff_after_apply():
     kubectl("apply", "-k", "k8s/overlays/dev")
     done = kubectl("diff", "-k", "k8s/overlays/dev", check=False)
@@ -204,7 +247,17 @@ def overlays_apply():
     for overlay in ("prod", "prod-open", "prod-tls"):
         done = kubectl("apply", "-k", f"k8s/overlays/{overlay}", "--dry-run=server", check=False)
         expect(done.returncode == 0, f"{overlay}: {done.stderr[:300]}")
-    return "prod, prod-open and prod-tls exit 0 without the Prometheus operator (server-side dry run)"
+    seen = "prod, prod-open and prod-tls exit 0 without the Prometheus operator (server-side dry run)"
+    # k8s/check installs it there.
+    helm = shutil.which("helm") or os.path.expanduser("~/.cache/tidemark/k8s/bin/helm")
+    if not os.access(helm, os.X_OK):
+        return f"{seen}; the chart was not tried: no helm"
+    command = [helm, "template", "tidemark", "k8s/chart", "--namespace", NAMESPACE, "--kube-version", "1.34.0"]
+    chart = subprocess.run(command, capture_output=True, text=True, cwd=project)
+    expect(chart.returncode == 0, f"helm template: {chart.stderr[:300]}")
+    done = kubectl("apply", "--dry-run=server", "-f", "-", check=False, text=chart.stdout)
+    expect(done.returncode == 0, f"chart: {done.stderr[:300]}")
+    return f"{seen}, and so does the chart"
 
 
 def probes():
@@ -736,6 +789,7 @@ def delete():
 CHECKS = [
     ("apply", "", "apply of the overlay dev", apply_dev),
     ("diff", "K5", "apply again", diff_after_apply),
+    ("image", "", "the image started by hand", image_alone),
     ("overlays", "K4", "prod, prod-open and prod-tls on a bare cluster", overlays_apply),
     ("admission", "", "Pod Security", admission),
     ("probes", "", "probes of the kubelet", probes),
@@ -767,6 +821,7 @@ def about():
     facts = {
         "commit": os.environ.get("TIDEMARK_CLUSTER_COMMIT", "unknown"),
         "image": os.environ.get("TIDEMARK_CLUSTER_IMAGE", "unknown"),
+        **dict(line.split("=", 1) for line in os.environ.get("TIDEMARK_CLUSTER_FACTS", "").splitlines()),
         "Kubernetes": versions["serverVersion"]["gitVersion"],
         "container runtime": node["containerRuntimeVersion"],
         "kernel": node["kernelVersion"],

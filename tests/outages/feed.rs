@@ -1,15 +1,28 @@
 //! The feed never stands still: whatever it meets, the frontier goes on.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use mongodb::bson::{Document, doc};
-use tidemark::pb;
-use tokio::time::sleep;
+use tidemark::{
+    origin::{FeedEvent, FeedStart},
+    pb,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy},
+    net::{TcpListener, TcpStream},
+    time::{sleep, timeout},
+};
 
 use crate::{
     client::{Client, create, get, ready, strong},
-    mongo::{FAIL_POINT, admin, fail, uri},
-    support::{Tidemark, eventually},
+    mongo::{FAIL_POINT, admin, connect, fail, uri},
+    support::{Mongo, Tidemark, eventually, free_port},
 };
 
 /// Waits until answers from the caches are fresh: the frontier moves.
@@ -119,4 +132,87 @@ async fn a_flood_in_another_database_does_not_keep_a_start_from_being_ready() {
         "{:?}",
         began.elapsed()
     );
+}
+
+/// How a server names its version in its greeting, and that of MongoDB 8.0.
+const VERSION: &[u8] = b"\x10maxWireVersion\0";
+const NEW: i32 = 25;
+
+/// Puts the new version into greetings, wherever they lie in these bytes.
+fn disguise(bytes: &mut [u8]) {
+    let places: Vec<_> = (0..bytes.len().saturating_sub(VERSION.len() + 4))
+        .filter(|at| bytes[*at..].starts_with(VERSION))
+        .collect();
+    for at in places {
+        let at = at + VERSION.len();
+        bytes[at..at + 4].copy_from_slice(&NEW.to_le_bytes());
+    }
+}
+
+/// A proxy before a mongod that is of the new version once it is upgraded; its port.
+fn before_upgrade(target: u16, upgraded: Arc<AtomicBool>) -> u16 {
+    let port = free_port();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.expect("a runtime").block_on(async move {
+            let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("free");
+            loop {
+                let (client, _) = listener.accept().await.expect("accepted");
+                let server = TcpStream::connect(("127.0.0.1", target)).await;
+                let server = server.expect("a server");
+                tokio::spawn(pass(client, server, Arc::clone(&upgraded)));
+            }
+        });
+    });
+    port
+}
+
+async fn pass(client: TcpStream, server: TcpStream, upgraded: Arc<AtomicBool>) {
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let back = async {
+        let mut chunk = vec![0; 1 << 16];
+        while let Ok(read @ 1..) = from_server.read(&mut chunk).await {
+            if upgraded.load(Ordering::Relaxed) {
+                disguise(&mut chunk[..read]);
+            }
+            if to_client.write_all(&chunk[..read]).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = back => {}
+        _ = copy(&mut from_client, &mut to_server) => {}
+    }
+}
+
+/// Since MongoDB 8.0 several events can have one time. A set may be upgraded under a
+/// running replica: each feed goes by what the server is when it is opened.
+#[tokio::test]
+async fn an_upgrade_under_a_running_replica_is_noticed() {
+    let upgraded = Arc::new(AtomicBool::new(false));
+    let set = Mongo::start_behind(1, 100, |port| before_upgrade(port, Arc::clone(&upgraded)));
+    let origin = connect(&set.uri("upgraded")).await;
+    for (id, new) in [("before", false), ("after", true)] {
+        upgraded.store(new, Ordering::Relaxed);
+        let h0 = origin.heartbeat(1, Duration::from_secs(5)).await;
+        let from = FeedStart::After(h0.expect("a heartbeat"));
+        let mut feed = origin.open_feed(from).await.expect("a feed");
+        let write = crate::mongo::create(id, "x");
+        origin.write(write, None, None).await.expect("written");
+        let change = async {
+            loop {
+                let items = feed.next().await.expect("events");
+                let mut items = items.into_iter();
+                if let Some(item) = items.find(|item| matches!(item.event, FeedEvent::Change(_))) {
+                    return item;
+                }
+            }
+        };
+        let change = timeout(Duration::from_secs(20), change).await;
+        assert_eq!(change.expect("a change").alone, !new, "{id}");
+    }
 }

@@ -19,6 +19,7 @@ use std::{
     },
 };
 
+use super::OpenProblem;
 use redb::{
     BackendError, Database, DatabaseError, ReadTransaction, ReadableDatabase, StorageBackend,
     WriteTransaction, backends::FileBackend,
@@ -63,13 +64,14 @@ impl Store {
     /// Why it cannot be opened.
     pub(super) fn open<T>(
         path: &Path,
-        prepare: impl Fn(&Database) -> Result<T, String>,
-    ) -> Result<(Self, T, Mode), DatabaseError> {
+        prepare: impl Fn(&Database) -> Result<T, OpenProblem>,
+    ) -> Result<(Self, T, Mode), OpenProblem> {
         let attempt = |mode| {
             let ran_out = Arc::new(AtomicBool::new(false));
             let opened = open_file(path, mode, &ran_out)
+                .map_err(OpenProblem::from)
                 .and_then(|database| {
-                    let prepared = prepare(&database).map_err(other)?;
+                    let prepared = prepare(&database)?;
                     Ok((database, prepared))
                 })
                 .map_err(|error| (error, ran_out.load(Ordering::Acquire)));
@@ -115,16 +117,16 @@ impl Store {
         self.ran_out().load(Ordering::Acquire)
     }
 
-    pub(super) fn begin_read(&self) -> Result<ReadTransaction, String> {
+    pub(super) fn begin_read(&self) -> Result<ReadTransaction, redb::Error> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let database = database.as_ref().ok_or("the store is closed")?;
-        database.begin_read().map_err(|error| error.to_string())
+        let database = database.as_ref().ok_or_else(closed)?;
+        Ok(database.begin_read()?)
     }
 
-    pub(super) fn begin_write(&self) -> Result<WriteTransaction, String> {
+    pub(super) fn begin_write(&self) -> Result<WriteTransaction, redb::Error> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let database = database.as_ref().ok_or("the store is closed")?;
-        database.begin_write().map_err(|error| error.to_string())
+        let database = database.as_ref().ok_or_else(closed)?;
+        Ok(database.begin_write()?)
     }
 
     /// Whether there is room on the disk again.
@@ -139,8 +141,9 @@ impl Store {
     }
 }
 
-fn other(problem: String) -> DatabaseError {
-    DatabaseError::Storage(redb::StorageError::Io(io::Error::other(problem)))
+/// It could not be opened again after its disk was full.
+fn closed() -> redb::Error {
+    io::Error::new(ErrorKind::NotConnected, "the store is closed").into()
 }
 
 fn open_file(

@@ -52,28 +52,28 @@ impl EmbeddedFeed {
         Ok(())
     }
 
-    /// Changes from the file. Heartbeats are not in it; `Nothing` tells how
-    /// far it was read.
-    fn read_file(&self, published: u64) -> Result<Vec<FeedItem>, FeedError> {
-        let broken = |e: &dyn std::fmt::Display| FeedError::broken(e.to_string());
-        let txn = self.store.begin_read().map_err(|e| broken(&e))?;
-        let history = txn.open_table(HISTORY).map_err(|e| broken(&e))?;
+    fn read_history(&self, published: u64) -> Result<Vec<FeedItem>, redb::Error> {
+        let txn = self.store.begin_read()?;
+        let history = txn.open_table(HISTORY)?;
         let mut items = Vec::new();
-        for entry in history
-            .range(self.cursor + 1..=published)
-            .map_err(|e| broken(&e))?
-            .take(BATCH)
-        {
-            let (number, raw) = entry.map_err(|e| broken(&e))?;
+        for entry in history.range(self.cursor + 1..=published)?.take(BATCH) {
+            let (number, raw) = entry?;
             let time = OriginTime(number.value());
             let event = decode_entry(time, raw.value())
-                .ok_or_else(|| broken(&"a change cannot be read"))?;
+                .ok_or_else(|| redb::Error::Corrupted("a change cannot be read".into()))?;
             items.push(FeedItem {
                 time,
                 alone: true,
                 event,
             });
         }
+        Ok(items)
+    }
+
+    /// Changes from the file. Heartbeats are not in it; `Nothing` tells how
+    /// far it was read.
+    fn read_file(&self, published: u64) -> Result<Vec<FeedItem>, FeedError> {
+        let mut items = self.read_history(published).map_err(FeedError::broken)?;
         // What was pruned while it was read is missing from it.
         self.check_history()?;
         if items.len() < BATCH && items.last().is_none_or(|item| item.time.0 < published) {

@@ -22,7 +22,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use redb::DatabaseError;
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep, timeout},
@@ -35,7 +34,7 @@ use self::{
     tail::Tail,
     writer::{Command, Writer},
 };
-use super::{Feed, FeedError, FeedStart, Imported, Origin, OriginError, WriteError};
+use super::{Cause, Feed, FeedError, FeedStart, Imported, Origin, OriginError, WriteError};
 use crate::{
     model::{
         ListName, ListsPage, ListsQuery, OriginId, OriginTime, Page, PageQuery, RequestId,
@@ -58,12 +57,46 @@ const SIGXFSZ: i32 = 25;
 /// The file in the data directory.
 const FILE: &str = "todos.redb";
 
-/// Why the store cannot be opened.
+/// The store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("the store in {} cannot be opened: {problem}", .dir.display())]
 pub struct OpenError {
     dir: PathBuf,
-    problem: String,
+    #[source]
+    problem: OpenProblem,
+}
+
+/// Why the store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenProblem {
+    /// Another process holds its lock.
+    #[error("another process has it open; stop that one, or give this one a --data-dir of its own")]
+    InUse,
+    /// A later version wrote it.
+    #[error(
+        "its format is {0}, and this version knows only {known} to {newest}; use the version that wrote it",
+        known = store::FORMAT,
+        newest = store::FORMAT_WITH_LISTS
+    )]
+    Format(u64),
+    /// The file cannot be read or written, or is no store.
+    #[error(transparent)]
+    Library(redb::Error),
+}
+
+impl<E: Into<redb::Error>> From<E> for OpenProblem {
+    fn from(error: E) -> Self {
+        match error.into() {
+            redb::Error::DatabaseAlreadyOpen => Self::InUse,
+            error => Self::Library(error),
+        }
+    }
+}
+
+impl From<redb::Error> for Cause {
+    fn from(error: redb::Error) -> Self {
+        Self::from_error(error, None)
+    }
 }
 
 /// The embedded store.
@@ -82,19 +115,16 @@ impl Embedded {
     /// `OpenError` if the directory cannot be written, another process has it
     /// open, or the file is no store of this version.
     pub fn open(dir: &Path, cache_epoch: u64) -> Result<Self, OpenError> {
-        let error = |problem: String| OpenError {
+        Self::open_in(dir, cache_epoch).map_err(|problem| OpenError {
             dir: dir.to_owned(),
             problem,
-        };
-        fs::create_dir_all(dir).map_err(|e| error(e.to_string()))?;
+        })
+    }
+
+    fn open_in(dir: &Path, cache_epoch: u64) -> Result<Self, OpenProblem> {
+        fs::create_dir_all(dir)?;
         catch_size_signal();
-        let opened = Store::open(&dir.join(FILE), store::prepare);
-        let (store, mut opened, mode) = opened.map_err(|e| match e {
-            DatabaseError::DatabaseAlreadyOpen => error(
-                "another process has it open; stop that one, or give this one a --data-dir of its own".into(),
-            ),
-            other => error(other.to_string()),
-        })?;
+        let (store, mut opened, mode) = Store::open(&dir.join(FILE), store::prepare)?;
         if mode == Mode::Overlay {
             // No number can be reserved, and none may be given out twice.
             opened.clock += u64::try_from(wall_ms()).unwrap_or(0) / MS_PER_NUMBER;
@@ -113,7 +143,7 @@ impl Embedded {
             opened.history_len,
             mode,
         );
-        writer.spawn(queue).map_err(|e| error(e.to_string()))?;
+        writer.spawn(queue)?;
         let scope = xxh3_64(&[opened.id.to_be_bytes(), cache_epoch.to_be_bytes()].concat());
         Ok(Self {
             id: OriginId(opened.id),
@@ -153,7 +183,7 @@ impl Embedded {
     async fn read_blocking<T: Send + 'static>(
         &self,
         after: OriginTime,
-        read: impl Fn(&store::Reader) -> Result<T, String> + Clone + Send + 'static,
+        read: impl Fn(&store::Reader) -> Result<T, redb::Error> + Clone + Send + 'static,
     ) -> Result<(OriginTime, T), OriginError> {
         let mut tries = 1;
         loop {
@@ -161,7 +191,8 @@ impl Embedded {
             let attempt = async {
                 let (time, reader) = self.snapshot(after)?;
                 let value = tokio::task::spawn_blocking(move || read(&reader)).await;
-                let value = value.map_err(|e| OriginError::unavailable(e.to_string()))?;
+                let value = value
+                    .map_err(|error| OriginError::unavailable(Cause::from_error(error, None)))?;
                 Ok((time, value.map_err(OriginError::unavailable)?))
             };
             match attempt.await {
@@ -194,7 +225,7 @@ impl Embedded {
     /// nothing above it is there.
     fn snapshot(&self, after: OriginTime) -> Result<(OriginTime, store::Reader), OriginError> {
         let published = self.tail.published();
-        let unavailable = |e: String| OriginError::unavailable(e);
+        let unavailable = |error: redb::Error| OriginError::unavailable(error);
         let txn = self.store.begin_read().map_err(unavailable)?;
         let reader = store::Reader::new(&txn).map_err(unavailable)?;
         let last = reader.last_write().map_err(unavailable)?;

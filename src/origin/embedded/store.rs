@@ -1,6 +1,6 @@
 //! What lies in the file: tables, their keys and how they are read.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, io};
 
 use bytes::Bytes;
 use prost::Message;
@@ -8,7 +8,7 @@ use redb::{
     Database, ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition,
 };
 
-use super::{lists, wall_ms};
+use super::{OpenProblem, lists, wall_ms};
 use crate::{
     model::{
         Change, ChangeKind, Condition, Filter, ListName, ListsPage, ListsQuery, Order, OriginTime,
@@ -38,7 +38,7 @@ pub(super) const REQUEST_TIMES: TableDefinition<(i64, u128), ()> =
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
 /// Version of all this. A file of a later version is not touched.
-const FORMAT: u64 = 1;
+pub(super) const FORMAT: u64 = 1;
 /// The version from the first change of a list on: its history has an entry that the
 /// version before cannot read.
 pub(super) const FORMAT_WITH_LISTS: u64 = 2;
@@ -60,42 +60,36 @@ pub(super) struct Opened {
     pub wall_clock_samples: Vec<(u64, i64)>,
 }
 
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
-}
-
 /// Makes the tables of a new file; reads what an old one has.
-pub(super) fn prepare(database: &Database) -> Result<Opened, String> {
-    let txn = database.begin_write().map_err(text)?;
+pub(super) fn prepare(database: &Database) -> Result<Opened, OpenProblem> {
+    let txn = database.begin_write()?;
     let opened = {
-        let mut meta = txn.open_table(META).map_err(text)?;
-        let known = |meta: &redb::Table<&str, u64>, key: &str| -> Result<Option<u64>, String> {
-            Ok(meta.get(key).map_err(text)?.map(|value| value.value()))
-        };
+        let mut meta = txn.open_table(META)?;
+        let known =
+            |meta: &redb::Table<&str, u64>, key: &str| -> Result<Option<u64>, redb::Error> {
+                Ok(meta.get(key)?.map(|value| value.value()))
+            };
         let format = known(&meta, FORMAT_KEY)?.unwrap_or(FORMAT);
         if !(FORMAT..=FORMAT_WITH_LISTS).contains(&format) {
-            return Err(format!(
-                "its format is {format}, and this version knows only {FORMAT} and {FORMAT_WITH_LISTS}; \
-                 use the version that wrote it"
-            ));
+            return Err(OpenProblem::Format(format));
         }
-        meta.insert(FORMAT_KEY, format).map_err(text)?;
+        meta.insert(FORMAT_KEY, format)?;
         let id = known(&meta, "id")?.unwrap_or_else(rand::random);
-        meta.insert("id", id).map_err(text)?;
+        meta.insert("id", id)?;
         let clock = known(&meta, RESERVED)?.unwrap_or(1);
         let history_start = known(&meta, HISTORY_START)?.unwrap_or(clock);
-        meta.insert(HISTORY_START, history_start).map_err(text)?;
-        txn.open_table(TODOS).map_err(text)?;
-        txn.open_table(ORDERS).map_err(text)?;
-        txn.open_table(LISTS).map_err(text)?;
-        txn.open_table(LIST_MEMBERS).map_err(text)?;
-        txn.open_table(REQUESTS).map_err(text)?;
-        txn.open_table(REQUEST_TIMES).map_err(text)?;
-        let history = txn.open_table(HISTORY).map_err(text)?;
-        let history_len = history.len().map_err(text)?;
+        meta.insert(HISTORY_START, history_start)?;
+        txn.open_table(TODOS)?;
+        txn.open_table(ORDERS)?;
+        txn.open_table(LISTS)?;
+        txn.open_table(LIST_MEMBERS)?;
+        txn.open_table(REQUESTS)?;
+        txn.open_table(REQUEST_TIMES)?;
+        let history = txn.open_table(HISTORY)?;
+        let history_len = history.len()?;
         let mut wall_clock_samples: Vec<(u64, i64)> = Vec::new();
-        for entry in history.iter().map_err(text)? {
-            let (number, raw) = entry.map_err(text)?;
+        for entry in history.iter()? {
+            let (number, raw) = entry?;
             let wall = entry_wall_ms(raw.value());
             if wall_clock_samples
                 .last()
@@ -112,7 +106,7 @@ pub(super) fn prepare(database: &Database) -> Result<Opened, String> {
             wall_clock_samples,
         }
     };
-    txn.commit().map_err(text)?;
+    txn.commit()?;
     Ok(opened)
 }
 
@@ -126,39 +120,35 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(txn: &ReadTransaction) -> Result<Self, String> {
+    pub(super) fn new(txn: &ReadTransaction) -> Result<Self, redb::Error> {
         Ok(Self {
-            todos: txn.open_table(TODOS).map_err(text)?,
-            orders: txn.open_table(ORDERS).map_err(text)?,
-            lists: txn.open_table(LISTS).map_err(text)?,
-            members: txn.open_table(LIST_MEMBERS).map_err(text)?,
-            meta: txn.open_table(META).map_err(text)?,
+            todos: txn.open_table(TODOS)?,
+            orders: txn.open_table(ORDERS)?,
+            lists: txn.open_table(LISTS)?,
+            members: txn.open_table(LIST_MEMBERS)?,
+            meta: txn.open_table(META)?,
         })
     }
 
-    pub(super) fn last_write(&self) -> Result<u64, String> {
-        Ok(self
-            .meta
-            .get(LAST_WRITE)
-            .map_err(text)?
-            .map_or(0, |value| value.value()))
+    pub(super) fn last_write(&self) -> Result<u64, redb::Error> {
+        Ok(self.meta.get(LAST_WRITE)?.map_or(0, |value| value.value()))
     }
 
-    pub(super) fn value(&self, name: &TodoName) -> Result<Value, String> {
-        let stored = self.todos.get(name.as_str()).map_err(text)?;
+    pub(super) fn value(&self, name: &TodoName) -> Result<Value, redb::Error> {
+        let stored = self.todos.get(name.as_str())?;
         Ok(stored.map_or(Value::Absent, |stored| {
             Value::Todo(with_etag(stored.value()))
         }))
     }
 
-    pub(super) fn list(&self, name: &ListName) -> Result<Value, String> {
-        let stored = self.lists.get(name.as_str()).map_err(text)?;
+    pub(super) fn list(&self, name: &ListName) -> Result<Value, redb::Error> {
+        let stored = self.lists.get(name.as_str())?;
         Ok(stored.map_or(Value::Absent, |stored| lists::value(stored.value())))
     }
 
     /// The names of lists. Reads at most one key more than the page has, for each member
     /// or for each of the two tables.
-    pub(super) fn lists(&self, query: &ListsQuery) -> Result<ListsPage, String> {
+    pub(super) fn lists(&self, query: &ListsQuery) -> Result<ListsPage, redb::Error> {
         let most = usize::try_from(query.size)
             .unwrap_or(usize::MAX)
             .saturating_add(1);
@@ -166,13 +156,13 @@ impl Reader {
         let mut names = BTreeSet::new();
         if let Some(members) = &query.members {
             for member in members.iter() {
-                let keys = self.members.range((&**member, after)..).map_err(text)?;
-                lists::add_of_member(&mut names, keys, member, after, most).map_err(text)?;
+                let keys = self.members.range((&**member, after)..)?;
+                lists::add_of_member(&mut names, keys, member, after, most)?;
             }
         } else {
-            let stored = self.lists.range(after..).map_err(text)?;
-            lists::add_stored(&mut names, stored, after, most).map_err(text)?;
-            lists::add_parents(&mut names, &self.orders, after, most).map_err(text)?;
+            let stored = self.lists.range(after..)?;
+            lists::add_stored(&mut names, stored, after, most)?;
+            lists::add_parents(&mut names, &self.orders, after, most)?;
         }
         Ok(ListsPage {
             more: names.len() >= most,
@@ -181,7 +171,7 @@ impl Reader {
     }
 
     /// Walks the list's part of the order's keys.
-    pub(super) fn page(&self, query: &PageQuery) -> Result<Page, String> {
+    pub(super) fn page(&self, query: &PageQuery) -> Result<Page, redb::Error> {
         let prefix = order_prefix(query.order, query.list.as_str());
         let (start, skip) = match &query.after {
             Some(after) => (order_key(query.order, &after.name, after.key), true),
@@ -190,10 +180,8 @@ impl Reader {
         let size = usize::try_from(query.size).unwrap_or(usize::MAX);
         let mut page = Page::default();
         let mut last = None;
-        for entry in self.orders.range(start.as_slice()..).map_err(text)? {
-            let (key, ()) = entry
-                .map(|(key, value)| (key, value.value()))
-                .map_err(text)?;
+        for entry in self.orders.range(start.as_slice()..)? {
+            let (key, ()) = entry.map(|(key, value)| (key, value.value()))?;
             let key = key.value();
             if !key.starts_with(&prefix) {
                 break;
@@ -222,11 +210,12 @@ impl Reader {
         Ok(page)
     }
 
-    fn matching(&self, name: &TodoName, filter: &Filter) -> Result<Option<Todo>, String> {
-        let Some(stored) = self.todos.get(name.as_str()).map_err(text)? else {
+    fn matching(&self, name: &TodoName, filter: &Filter) -> Result<Option<Todo>, redb::Error> {
+        let Some(stored) = self.todos.get(name.as_str())? else {
             return Ok(None);
         };
-        let todo = Todo::decode(stored.value()).map_err(text)?;
+        let todo = Todo::decode(stored.value())
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         Ok(filter
             .0
             .iter()

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     model::{OriginTime, RequestId, Write, WriteDone},
-    origin::{FeedEvent, FeedItem, Imported, Rule, WriteError},
+    origin::{Cause, FeedEvent, FeedItem, Imported, Rule, WriteError},
     pb::Todo,
 };
 
@@ -42,8 +42,6 @@ const MAX_HISTORY: u64 = 2_000_000;
 /// out to be full, up to the second one.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 const MAX_LOOK: Duration = Duration::from_secs(15);
-/// How a full disk is called in errors.
-const NO_ROOM: &str = "the disk of the data directory is full";
 
 type Reply<T> = oneshot::Sender<T>;
 
@@ -55,11 +53,11 @@ pub(super) enum Command {
     },
     Import {
         todos: Vec<Todo>,
-        reply: Reply<Result<Imported, String>>,
+        reply: Reply<Result<Imported, Cause>>,
     },
     Heartbeat {
         number: u64,
-        reply: Reply<Result<OriginTime, String>>,
+        reply: Reply<Result<OriginTime, Cause>>,
     },
 }
 
@@ -69,8 +67,8 @@ enum Answer {
         Reply<Result<WriteDone, WriteError>>,
         Result<WriteDone, WriteError>,
     ),
-    Import(Reply<Result<Imported, String>>, usize),
-    Heartbeat(Reply<Result<OriginTime, String>>, OriginTime),
+    Import(Reply<Result<Imported, Cause>>, usize),
+    Heartbeat(Reply<Result<OriginTime, Cause>>, OriginTime),
 }
 
 pub(super) struct Writer {
@@ -145,8 +143,8 @@ impl Writer {
                 self.tail.publish(items, history_start);
                 return answers.into_iter().for_each(Answer::send);
             }
-            Err((problem, _)) if self.store.has_run_out() => {
-                tracing::error!(%problem, "the disk is full: writes are refused, reads go on");
+            Err(failure) if self.store.has_run_out() => {
+                tracing::error!(problem = %failure, "the disk is full: writes are refused, reads go on");
                 match self.begin_full(&items) {
                     Some(history_start) => {
                         self.tail.publish(items, history_start);
@@ -155,13 +153,9 @@ impl Writer {
                     None => Failure::NoRoom,
                 }
             }
-            Err((problem, unknown)) => {
-                tracing::error!(%problem, "a commit failed");
-                if unknown {
-                    Failure::Unknown(problem)
-                } else {
-                    Failure::Unavailable(problem)
-                }
+            Err(failure) => {
+                tracing::error!(problem = %failure, "a commit failed");
+                failure
             }
         };
         for answer in answers {
@@ -226,8 +220,7 @@ impl Writer {
         group: Vec<Command>,
         items: &mut Vec<FeedItem>,
         answers: &mut Vec<Answer>,
-    ) -> Result<u64, (String, bool)> {
-        let before = |e: &dyn std::fmt::Display| (e.to_string(), false);
+    ) -> Result<u64, Failure> {
         let heartbeats_only = group
             .iter()
             .all(|command| matches!(command, Command::Heartbeat { .. }));
@@ -245,13 +238,14 @@ impl Writer {
             Ok(txn) => txn,
             Err(error) => {
                 answers.extend(group.into_iter().map(Answer::unavailable));
-                return Err(before(&error));
+                return Err(Failure::Unavailable(error.into()));
             }
         };
         let history_start = self
             .in_transaction(&txn, group, items, answers)
-            .map_err(|e| before(&e))?;
-        txn.commit().map_err(|e| (e.to_string(), true))?;
+            .map_err(|error| Failure::Unavailable(error.into()))?;
+        let committed = txn.commit().map_err(redb::Error::from);
+        committed.map_err(|error| Failure::Unknown(error.into()))?;
         Ok(history_start)
     }
 
@@ -307,7 +301,7 @@ impl Writer {
     fn heartbeat(
         &mut self,
         number: u64,
-        reply: Reply<Result<OriginTime, String>>,
+        reply: Reply<Result<OriginTime, Cause>>,
         items: &mut Vec<FeedItem>,
         answers: &mut Vec<Answer>,
     ) {
@@ -369,13 +363,17 @@ impl Writer {
 }
 
 /// Why a group of commands came to nothing.
+#[derive(Debug, thiserror::Error)]
 enum Failure {
-    /// The disk is full; nothing was written.
+    /// Nothing was written.
+    #[error("the disk of the data directory is full")]
     NoRoom,
     /// Nothing was written.
-    Unavailable(String),
+    #[error("the store could not commit: {0}")]
+    Unavailable(#[source] Cause),
     /// Nobody can say.
-    Unknown(String),
+    #[error("the store could not commit: {0}")]
+    Unknown(#[source] Cause),
 }
 
 impl Answer {
@@ -401,23 +399,22 @@ impl Answer {
     }
 
     fn fail(self, failure: &Failure) {
-        let problem = match failure {
-            Failure::NoRoom => NO_ROOM.to_owned(),
-            Failure::Unavailable(problem) | Failure::Unknown(problem) => {
-                format!("the store could not commit: {problem}")
-            }
+        let text = failure.to_string();
+        let cause = match failure {
+            Failure::NoRoom => text.into(),
+            Failure::Unavailable(cause) | Failure::Unknown(cause) => cause.clone().with_text(text),
         };
         match self {
             Self::Write(reply, _) => drop(reply.send(Err(match failure {
                 Failure::NoRoom => WriteError::Refused {
                     rule: Rule::DiskFull,
-                    cause: problem.into(),
+                    cause,
                 },
-                Failure::Unavailable(_) => WriteError::unavailable(problem),
-                Failure::Unknown(_) => WriteError::unknown(problem),
+                Failure::Unavailable(_) => WriteError::unavailable(cause),
+                Failure::Unknown(_) => WriteError::unknown(cause),
             }))),
-            Self::Import(reply, _) => drop(reply.send(Err(problem))),
-            Self::Heartbeat(reply, _) => drop(reply.send(Err(problem))),
+            Self::Import(reply, _) => drop(reply.send(Err(cause))),
+            Self::Heartbeat(reply, _) => drop(reply.send(Err(cause))),
         }
     }
 }

@@ -353,7 +353,21 @@ pub async fn create_list(client: &mut Client, name: &str) -> Result<(), Failed> 
     reply.map(drop).map_err(|status| Failed::of(&status))
 }
 
-/// Replaces the members of a list.
+/// The etag of a list as it is.
+pub async fn list_etag(client: &mut Client, name: &str) -> Result<String, Failed> {
+    let request = pb::GetTodoListRequest {
+        name: name.into(),
+        consistency: consistency(Requirement::FullyConsistent(true)),
+    };
+    let reply = call(READ_DEADLINE, request, async |request| {
+        client.get_todo_list(request).await
+    })
+    .await;
+    let reply = reply.map_err(|status| Failed::of(&status))?;
+    Ok(reply.todo_list.expect("a list").etag)
+}
+
+/// Replaces the members of a list, if it has the etag in the message.
 pub async fn share(client: &mut Client, list: pb::TodoList) -> Result<(), Failed> {
     let paths = vec!["members".to_owned()];
     let request = pb::UpdateTodoListRequest {

@@ -175,7 +175,9 @@ impl Owner {
     }
 }
 
-/// One thing that the owner does. Done again, it changes nothing.
+/// One thing that the owner does. Done again, it changes nothing. A replica that was
+/// frozen may do it much later, when others have done what came after: a grant must have
+/// no effect then, so it has the etag of what it was made for.
 enum Step {
     CreateList,
     Create,
@@ -197,7 +199,9 @@ impl Step {
                 (created, "TODO_ALREADY_EXISTS")
             }
             Self::Share(list) => {
-                let shared = api::share(client, list.clone()).await;
+                let mut list = list.clone();
+                list.etag = api::list_etag(client, LIST).await?;
+                let shared = api::share(client, list).await;
                 (shared.map(|()| String::new()), "")
             }
             Self::Write(version) => {

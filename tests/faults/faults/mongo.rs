@@ -9,8 +9,11 @@ use mongodb::{
 };
 use tokio::time::sleep;
 
-use super::Chaos;
-use crate::world::{DATABASE, mark};
+use super::{Chaos, RECOVERY};
+use crate::{
+    support::eventually,
+    world::{DATABASE, mark},
+};
 
 /// Time of each error, at least.
 const EACH: Duration = Duration::from_secs(1);
@@ -77,11 +80,14 @@ impl Injected {
 }
 
 /// Sets what commands of an application meet at a server; how often commands met
-/// anything so far.
+/// anything so far. A server that was killed right before may still be starting.
 async fn fail(node: &Plain, mode: impl Into<Bson>, data: Document) -> i64 {
     let command = doc! { "configureFailPoint": "failCommand", "mode": mode.into(), "data": data };
-    let reply = node.database("admin").run_command(command).await;
-    let reply = reply.expect("mongod runs with enableTestCommands");
+    let set = eventually("a fail point", RECOVERY, async || {
+        let set = node.database("admin").run_command(command.clone()).await;
+        set.ok()
+    });
+    let reply = set.await;
     let count = reply.get("count");
     count
         .and_then(|n| n.as_i64().or_else(|| n.as_i32().map(i64::from)))
@@ -145,17 +151,22 @@ impl Chaos {
             .plain
             .database(DATABASE)
             .collection::<Document>("todos");
-        let indexes = async { todos.list_indexes().await?.try_collect::<Vec<_>>().await };
-        let indexes = indexes.await.expect("the indexes are listed");
+        let list = async || {
+            let listed = todos.list_indexes().await.ok()?;
+            listed.try_collect::<Vec<_>>().await.ok()
+        };
+        let indexes = eventually("the indexes", RECOVERY, list).await;
         let own = |index: &IndexModel| !index.keys.contains_key("_id") || index.keys.len() > 1;
         let indexes: Vec<_> = indexes.into_iter().filter(own).collect();
         self.must(!indexes.is_empty(), || "there was no index".into());
+        let pause = self.hold / (2 * REBUILDS);
         for _ in 0..REBUILDS {
-            todos.drop_indexes().await.expect("dropped");
-            sleep(self.hold / (2 * REBUILDS)).await;
-            let made = todos.create_indexes(indexes.clone()).await;
-            made.expect("made again");
-            sleep(self.hold / (2 * REBUILDS)).await;
+            let drop = async || todos.drop_indexes().await.ok();
+            eventually("the drop of the indexes", RECOVERY, drop).await;
+            sleep(pause).await;
+            let make = async || todos.create_indexes(indexes.clone()).await.ok();
+            eventually("the new indexes", RECOVERY, make).await;
+            sleep(pause).await;
         }
     }
 }

@@ -7,7 +7,9 @@ use tonic::Code;
 
 use crate::{
     client::*,
-    support::{Tidemark, eventually, folder, free_port, mongo, redis, standalone_mongod},
+    support::{
+        Tidemark, eventually, folder, free_port, mongo, redis, redis_cluster, standalone_mongod,
+    },
 };
 
 #[tokio::test]
@@ -171,6 +173,45 @@ async fn without_redis_at_the_start_it_is_ready_all_the_same() {
         .expect("found");
     assert!(began.elapsed() < Duration::from_secs(2));
     assert_ne!(health(&service, "shared").await.expect("known"), SERVING);
+}
+
+/// A process that starts uses from its first reads on what others have put into Redis.
+#[tokio::test]
+async fn the_first_reads_after_a_start_come_from_redis() {
+    const TODOS: usize = 20;
+    let (_other, mut client) = real("first_reads").await;
+    let name = |n: usize| format!("lists/first-reads/todos/t{n}");
+    for n in 0..TODOS {
+        let id = format!("t{n}");
+        create_in(&mut client, "lists/first-reads", &id, titled("x"))
+            .await
+            .expect("created");
+        get(&mut client, &name(n), strong()).await.expect("read");
+    }
+    eventually(
+        "the entries in Redis",
+        Duration::from_secs(10),
+        async || {
+            let keys = redis_cluster().keys();
+            let of_these = keys.iter().filter(|(_, key)| key.contains("first-reads"));
+            (of_these.count() >= TODOS).then_some(())
+        },
+    )
+    .await;
+    let (started, mut client) = real("first_reads").await;
+    let mut from_redis = 0;
+    for n in 0..TODOS {
+        let reply = get(&mut client, &name(n), None).await.expect("read");
+        let source = reply.read.expect("a ReadInfo").source();
+        from_redis += usize::from(source == Source::Shared);
+    }
+    // On a busy machine some answers of Redis are too late.
+    let late = started.metric("tidemark_shared_failures_total{kind=\"get\"}");
+    let late = usize::try_from(late).expect("few");
+    assert!(
+        from_redis + late >= TODOS / 2,
+        "{from_redis} of {TODOS}, and {late} were late"
+    );
 }
 
 #[tokio::test]

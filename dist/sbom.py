@@ -37,8 +37,22 @@ def packages(target=None):
             if any(kind["kind"] != "dev" for kind in dep["dep_kinds"])
         ]
         waiting += edges[here]
+    built = compiled(target)
+    edges = {
+        key: [to for to in targets if (by_id[to]["name"], by_id[to]["version"]) in built]
+        for key, targets in edges.items()
+        if key == root or (by_id[key]["name"], by_id[key]["version"]) in built
+    }
     order = sorted((key for key in edges if key != root), key=lambda key: (by_id[key]["name"], by_id[key]["version"]))
     return by_id[root], [by_id[key] for key in order], {by_id[key]["id"]: edges[key] for key in edges}, by_id
+
+
+def compiled(target):
+    """Name and version of what is compiled: `cargo metadata` also has what features leave out."""
+    command = ["cargo", "tree", "--locked", "--edges", "normal,build", "--prefix", "none", "--format", "{p}"]
+    lines = subprocess.run(command + ["--target", target or "all"], check=True, capture_output=True, text=True).stdout
+    words = (line.split() for line in lines.splitlines() if line.strip())
+    return {(name, version.removeprefix("v")) for name, version, *_ in words}
 
 
 def reference(package):
@@ -77,16 +91,32 @@ def sbom():
     }
 
 
+def licence_files(package):
+    folder = pathlib.Path(package["manifest_path"]).parent
+    return sorted(file for file in folder.iterdir() if file.is_file() and file.name.lower().startswith(TEXTS))
+
+
+def same_text(package, texts):
+    """Where else in the list the text of this package's licence is."""
+    for licence, name in (("Apache-2.0", "LICENSE-APACHE"), ("MIT", "LICENSE-MIT")):
+        if licence in (package.get("license") or ""):
+            found = next((other for other, files in texts.items() if any(file.name == name for file in files)), None)
+            if found:
+                return f"The text of {licence} is under {found}."
+    return "Its licence is not in this list."
+
+
 def licences(target):
     _, dependencies, _, _ = packages(target)
     lacking = []
+    texts = {package["name"]: licence_files(package) for package in dependencies}
     for package in dependencies:
-        folder = pathlib.Path(package["manifest_path"]).parent
-        files = sorted(file for file in folder.iterdir() if file.is_file() and file.name.lower().startswith(TEXTS))
+        files = texts[package["name"]]
         print(f"{'=' * 78}\n{package['name']} {package['version']} ({package.get('license') or 'see below'})\n{'=' * 78}")
         if not files:
             lacking.append(package["name"])
-            print(f"No licence text in the package: {package.get('repository') or ''}\n")
+            print(f"No licence text in the package: {package.get('repository') or ''}")
+            print(f"{same_text(package, texts)}\n")
         for file in files:
             print(file.read_text(errors="replace").strip() + "\n")
     if lacking:

@@ -7,7 +7,7 @@
 //! state. Whoever was removed from a list before a todo was written never sees it
 //! (invariant I8 in `docs/protocol.md`).
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, slice, sync::Arc};
 
 use tokio::time::Instant;
 
@@ -88,17 +88,32 @@ impl Permission {
 }
 
 /// Rights on lists, found in their documents.
-pub(super) struct Rights {
+pub(super) struct Rights<'a> {
     permission: Permission,
-    caller: auth::Caller,
-    lists: Vec<ListName>,
+    caller: &'a auth::Caller,
+    lists: Lists,
     /// Every change of the documents up to this time was considered.
     fresh_to: OriginTime,
     /// A document was not as fresh as the request needs, while the origin is down.
     stale: bool,
 }
 
-impl Rights {
+/// The lists of a request: most have one, which needs no allocation.
+enum Lists {
+    One(ListName),
+    Several(Vec<ListName>),
+}
+
+impl Lists {
+    fn as_slice(&self) -> &[ListName] {
+        match self {
+            Self::One(list) => slice::from_ref(list),
+            Self::Several(lists) => lists,
+        }
+    }
+}
+
+impl Rights<'_> {
     /// Whether the response that `read` describes shows no state later than the documents:
     /// then there is nothing to confirm.
     pub(super) fn cover(&self, read: &ReadInfo) -> bool {
@@ -112,13 +127,13 @@ impl Cache {
     ///
     /// # Errors
     /// `PermissionDenied`; those of a read.
-    pub(super) async fn check_right(
+    pub(super) async fn check_right<'c>(
         &self,
         list: impl FnOnce() -> ListName,
         permission: Permission,
-        identity: Option<&auth::Caller>,
+        identity: Option<&'c auth::Caller>,
         request: &ReadRequest<'_>,
-    ) -> Result<Option<Rights>, Error> {
+    ) -> Result<Option<Rights<'c>>, Error> {
         let Some(caller) = needs_right(identity) else {
             return Ok(None);
         };
@@ -127,54 +142,55 @@ impl Cache {
         self.require_role(&list, &document, permission, caller)?;
         Ok(Some(Rights {
             permission,
-            caller: caller.clone(),
-            lists: vec![list],
+            caller,
+            lists: Lists::One(list),
             fresh_to: document.admitted.fresh_to,
             stale: document.stale,
         }))
     }
 
     /// The same for several lists. Refused whole if one is not allowed.
-    pub(super) async fn check_rights<'a>(
+    pub(super) async fn check_rights<'a, 'c>(
         &self,
         lists: impl Iterator<Item = &'a str>,
         permission: Permission,
-        identity: Option<&auth::Caller>,
+        identity: Option<&'c auth::Caller>,
         request: &ReadRequest<'_>,
-    ) -> Result<Option<Rights>, Error> {
+    ) -> Result<Option<Rights<'c>>, Error> {
         let Some(caller) = needs_right(identity) else {
             return Ok(None);
         };
         let lists: BTreeSet<&str> = lists.collect();
-        let lists: Vec<_> = lists.into_iter().filter_map(ListName::parse).collect();
+        let lists = lists.into_iter().filter_map(ListName::parse);
+        let lists = Lists::Several(lists.collect());
         Ok(Some(
             self.check_all(lists, permission, caller, request).await?,
         ))
     }
 
-    async fn check_all(
+    async fn check_all<'c>(
         &self,
-        lists: Vec<ListName>,
+        lists: Lists,
         permission: Permission,
-        caller: &auth::Caller,
+        caller: &'c auth::Caller,
         request: &ReadRequest<'_>,
-    ) -> Result<Rights, Error> {
-        let mut rights = Rights {
-            permission,
-            caller: caller.clone(),
-            fresh_to: OriginTime::MAX,
-            stale: false,
-            lists: Vec::new(),
-        };
-        for some in lists.chunks(LISTS_AT_ONCE) {
+    ) -> Result<Rights<'c>, Error> {
+        let (mut fresh_to, mut stale) = (OriginTime::MAX, false);
+        for some in lists.as_slice().chunks(LISTS_AT_ONCE) {
             let documents = self.read_documents(some, request).await?;
             for (list, document) in some.iter().zip(documents) {
                 self.require_role(list, &document, permission, caller)?;
-                rights.fresh_to = rights.fresh_to.min(document.admitted.fresh_to);
-                rights.stale |= document.stale;
+                fresh_to = fresh_to.min(document.admitted.fresh_to);
+                stale |= document.stale;
             }
         }
-        Ok(Rights { lists, ..rights })
+        Ok(Rights {
+            permission,
+            caller,
+            lists,
+            fresh_to,
+            stale,
+        })
     }
 
     /// Checks a right for a request that is refused for another reason in any case.
@@ -200,7 +216,7 @@ impl Cache {
     /// `PermissionDenied`; those of a read.
     pub(super) async fn confirm(
         &self,
-        mut rights: Rights,
+        mut rights: Rights<'_>,
         mut read: ReadInfo,
         request: &ReadRequest<'_>,
     ) -> Result<ReadInfo, Error> {
@@ -208,7 +224,7 @@ impl Cache {
         if rights.fresh_to < seen {
             let request = request.at_least(seen);
             let (lists, permission) = (rights.lists, rights.permission);
-            let again = self.check_all(lists, permission, &rights.caller, &request);
+            let again = self.check_all(lists, permission, rights.caller, &request);
             let begun = self.tracker.now();
             rights = Box::pin(again).await?;
             // The bound counts from the reply.

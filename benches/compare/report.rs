@@ -12,12 +12,19 @@ pub struct Row {
     pub reached: bool,
 }
 
+/// A plot, and the file that it is written to with the report.
+struct Drawn {
+    file: String,
+    title: &'static str,
+    svg: String,
+}
+
 /// What this run has found so far.
 #[derive(Default)]
 pub struct Report {
     form: &'static str,
     rows: Vec<Row>,
-    plots: Vec<(String, &'static str)>,
+    plots: Vec<Drawn>,
     /// Figures behind the rows, one line each.
     details: Vec<String>,
 }
@@ -58,10 +65,11 @@ impl Report {
     }
 
     pub fn plot(&mut self, plot: &Plot) {
-        let file = format!("benches/plots/{}.svg", plot.name);
-        std::fs::create_dir_all("benches/plots").expect("a folder");
-        std::fs::write(&file, plot.svg()).expect("written");
-        self.plots.push((file, plot.title));
+        self.plots.push(Drawn {
+            file: format!("benches/plots/{}.svg", plot.name),
+            title: plot.title,
+            svg: plot.svg(),
+        });
     }
 
     /// Puts what was measured into this form's part of the report. `anew`: in
@@ -88,10 +96,14 @@ impl Report {
             )
         });
         let details = self.details.iter().map(|line| format!("- {line}"));
+        std::fs::create_dir_all("benches/plots").expect("a folder");
+        for Drawn { file, svg, .. } in &self.plots {
+            std::fs::write(file, svg).expect("written");
+        }
         let plots = self
             .plots
             .iter()
-            .map(|(file, title)| format!("![{title}]({file})"));
+            .map(|Drawn { file, title, .. }| format!("![{title}]({file})"));
         let mut text = format!("## The {} form\n\n{}\n\n", self.form, machine());
         text += "| work | target | measured | reached | on |\n| --- | --- | --- | --- | --- |\n";
         text += &merged(&old, "| ", " | ", rows).join("\n");

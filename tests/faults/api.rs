@@ -1,7 +1,11 @@
 //! Calls of the service as the tests make them: each with a deadline, each
 //! answer with what it says of itself.
 
-use std::time::Duration;
+use std::{
+    error::Error as _,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use tidemark::{
     grpc::client::todo_service_client::TodoServiceClient,
@@ -65,10 +69,34 @@ pub struct Failed {
     /// The reason in its `ErrorInfo`; empty: not by the service.
     pub reason: String,
     pub token: Option<String>,
+    /// The client did not send it.
+    pub never_sent: bool,
+}
+
+/// Calls that were not sent because their connection had reached its age.
+pub static NEVER_SENT: AtomicU64 = AtomicU64::new(0);
+
+/// Whether the call met the end of its connection's life. hyper then fails what it has
+/// not sent yet, and does not repeat it as other clients do (hyperium/hyper#2500).
+fn never_sent(status: &Status) -> bool {
+    let mut error = status.source();
+    while let Some(cause) = error {
+        if let Some(h2) = cause.downcast_ref::<h2::Error>() {
+            return h2.is_go_away() && h2.is_remote() && h2.reason() == Some(h2::Reason::NO_ERROR);
+        }
+        let hyper = cause.downcast_ref::<hyper::Error>();
+        if hyper.is_some_and(hyper::Error::is_canceled) {
+            return true;
+        }
+        error = cause.source();
+    }
+    false
 }
 
 impl Failed {
     fn of(status: &Status) -> Self {
+        let never_sent = never_sent(status);
+        NEVER_SENT.fetch_add(u64::from(never_sent), Ordering::Relaxed);
         let details = status.get_error_details();
         let info = details.error_info();
         Self {
@@ -76,6 +104,7 @@ impl Failed {
             reason: info.map(|info| info.reason.clone()).unwrap_or_default(),
             text: status.message().to_owned(),
             token: info.and_then(|info| info.metadata.get("token").cloned()),
+            never_sent,
         }
     }
 

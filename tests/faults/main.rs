@@ -296,6 +296,10 @@ fn tell(world: &World, chaos: &Chaos, first: &[(u64, u64)], lasted: Duration) {
     println!(
         "memory in KiB and tasks: first {first:?}; last memory with threads {last:?}, tasks {tasks:?}"
     );
+    println!(
+        "{} calls were not sent: their connection had reached its age",
+        api::NEVER_SENT.load(Ordering::Relaxed)
+    );
     let violations = shift.history.violations();
     let errors = world.log.errors.lock().expect("errors").clone();
     println!(

@@ -319,6 +319,7 @@ impl Reader {
                     .note(timer, consistency, Some(replica), None);
                 Some(got)
             }
+            Err(failed) if failed.never_sent => None,
             Err(failed) => {
                 if ["TOKEN_INVALID", "PAGE_TOKEN_INVALID", "TOKEN_FOREIGN"]
                     .contains(&failed.reason.as_str())

@@ -97,6 +97,8 @@ impl Replica {
             ("--redis-url", &redis),
             ("--staleness-limit", &limit),
             ("--near-capacity", "16MiB"),
+            // Many connections end in each run.
+            ("--max-connection-age", "1m"),
             ("--auth", "keys"),
             ("--keys-file", &keys),
             ("--admin", ROOT),

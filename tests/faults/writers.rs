@@ -494,7 +494,8 @@ impl Writer {
                 at: api::time_of(&token),
             },
             Err(failed) => {
-                if failed.reason == "FIELD_INVALID" || failed.code == tonic::Code::Internal {
+                let internal = failed.code == tonic::Code::Internal && !failed.never_sent;
+                if failed.reason == "FIELD_INVALID" || internal {
                     self.shift.history.violation(format!("a write: {failed:?}"));
                 }
                 let nothing_said = again && failed.token.is_none();

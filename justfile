@@ -47,6 +47,11 @@ ui:
 bench *rows:
     cargo bench --bench compare -- short {{ rows }}
 
+# Bounds and attacks with an optimized build in the memory of a pod: prints the
+# peak of each. `just bounds long` attacks for two minutes.
+bounds *args:
+    tests/tools/bounds {{ args }}
+
 # Counts of instructions, against their limits.
 guard:
     benches/guard

@@ -6,6 +6,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its part of it")]
 
+pub mod memory;
+
 use std::{
     io::{BufRead, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
@@ -21,6 +23,8 @@ use std::{
 };
 
 use mongodb::bson::{Document, doc};
+
+use self::memory::MemoryLimit;
 
 /// The service's binary; an example has none.
 const BINARY: Option<&str> = option_env!("CARGO_BIN_EXE_tidemark");
@@ -56,11 +60,23 @@ pub fn spawn(
     program: &Path,
     args: &[String],
     envs: &[(String, String)],
+    streams: (Stdio, Stdio),
+) -> Child {
+    spawn_by(&[], program, args, envs, streams)
+}
+
+/// The same by a command that becomes the program, such as `nice`.
+fn spawn_by(
+    by: &[String],
+    program: &Path,
+    args: &[String],
+    envs: &[(String, String)],
     (stdout, stderr): (Stdio, Stdio),
 ) -> Child {
     let mut command = Command::new("setpriv");
     command
         .args(["--pdeathsig", "KILL", "--"])
+        .args(by)
         .arg(program)
         .args(args)
         .envs(envs.iter().cloned());
@@ -579,6 +595,8 @@ pub struct Tidemark {
     /// Where its metrics are.
     pub metrics: String,
     log: Arc<Mutex<Vec<String>>>,
+    /// `None`: it may use all memory of the machine.
+    limit: Option<MemoryLimit>,
 }
 
 impl Drop for Server {
@@ -600,9 +618,14 @@ impl Drop for Tidemark {
 impl Tidemark {
     /// Starts `tidemark serve` with these arguments, on ports of its own.
     pub fn start(args: &[&str]) -> Self {
+        Self::start_within(None, args)
+    }
+
+    /// The same within a limit of memory.
+    pub fn start_within(limit: Option<MemoryLimit>, args: &[&str]) -> Self {
         let log = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&log);
-        let mut started = Self::start_logged(args, move |line| {
+        let mut started = Self::launch_within(limit, args, &[], move |line| {
             eprintln!("  | {line}");
             kept.lock().expect("the log").push(line.to_owned());
         });
@@ -626,6 +649,15 @@ impl Tidemark {
         envs: &[(String, String)],
         log: impl Fn(&str) + Send + 'static,
     ) -> Self {
+        Self::launch_within(None, args, envs, log)
+    }
+
+    fn launch_within(
+        limit: Option<MemoryLimit>,
+        args: &[&str],
+        envs: &[(String, String)],
+        log: impl Fn(&str) + Send + 'static,
+    ) -> Self {
         let mut all: Vec<String> = vec!["serve".into()];
         all.extend(args.iter().map(|arg| (*arg).to_owned()));
         for flag in ["--listen", "--metrics-listen"] {
@@ -633,7 +665,9 @@ impl Tidemark {
                 all.extend([flag.to_owned(), "127.0.0.1:0".to_owned()]);
             }
         }
-        let mut child = spawn(
+        let by = limit.as_ref().map(MemoryLimit::command);
+        let mut child = spawn_by(
+            &by.unwrap_or_default(),
             &tidemark_binary(),
             &all,
             envs,
@@ -664,7 +698,18 @@ impl Tidemark {
             address,
             metrics,
             log: Arc::default(),
+            limit,
         }
+    }
+
+    /// The limit of its memory.
+    pub const fn memory_limit(&self) -> Option<&MemoryLimit> {
+        self.limit.as_ref()
+    }
+
+    /// The most memory that it had resident so far, in bytes; `None`: it has ended.
+    pub fn peak_memory(&self) -> Option<u64> {
+        memory::peak_resident(self.pid())
     }
 
     /// What stands at its `/metrics`.

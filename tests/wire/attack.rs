@@ -4,7 +4,6 @@ use std::{
     fs,
     io::Write as _,
     net::Ipv4Addr,
-    path::PathBuf,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -25,8 +24,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     client::*,
-    raw::{ATTACKER, Peer, framed, peak_memory, status, tcp},
-    support::{Tidemark, eventually, folder},
+    pod::{self, Pod},
+    raw::{ATTACKER, Peer, framed, status, tcp},
+    support::eventually,
 };
 
 const GET: &str = "todo.v1.TodoService/GetTodo";
@@ -37,11 +37,6 @@ const WATCH: &str = "todo.v1.TodoService/WatchTodos";
 /// RESOURCE_EXHAUSTED and DEADLINE_EXCEEDED.
 const EXHAUSTED: i32 = 8;
 const TOO_LATE: i32 = 4;
-
-fn pod() -> Tidemark {
-    let dir = folder("data").display().to_string();
-    Tidemark::start(&["--data-dir", &dir, "--memory-limit", "768MiB"])
-}
 
 /// 2,000,000 empty names, compressed: 4 KB that decode to 42 MB.
 fn bomb() -> Bytes {
@@ -72,8 +67,8 @@ async fn large_batch(client: &mut Client, times: usize) -> pb::BatchGetTodosRequ
 /// Requests that never end hold what they sent, and no longer than ten seconds.
 #[tokio::test]
 async fn unfinished_requests_hold_little_and_end() {
-    let (service, _client) = ready(pod()).await;
-    let before = peak_memory(&service);
+    let (service, _client) = pod::embedded().await;
+    let before = service.peak();
     let mut peers = Vec::new();
     let mut calls = Vec::new();
     let began = Instant::now();
@@ -97,7 +92,7 @@ async fn unfinished_requests_hold_little_and_end() {
         assert!([TOO_LATE, EXHAUSTED].contains(&code), "{code}");
     }
     assert!(began.elapsed() >= Duration::from_secs(9));
-    let more = peak_memory(&service) - before;
+    let more = service.peak() - before;
     assert!(more < 32 << 20, "{more} bytes more");
     eventually("the memory back", Duration::from_secs(5), async || {
         let used = service.metric("tidemark_budget_used_bytes{kind=\"unfinished requests\"}");
@@ -110,7 +105,8 @@ async fn unfinished_requests_hold_little_and_end() {
 /// callers are served, and the connection is given up.
 #[tokio::test]
 async fn unread_replies_are_bounded() {
-    let (service, mut client) = ready(pod()).await;
+    let (mut service, mut client) = pod::embedded().await;
+    service.set_most(400);
     let batch = large_batch(&mut client, 80).await;
     client.batch_get_todos(batch.clone()).await.expect("3.6 MB");
     let mut builder = Builder::new();
@@ -142,40 +138,6 @@ async fn unread_replies_are_bounded() {
         (used == 0).then_some(())
     })
     .await;
-    let peak = peak_memory(&service);
-    assert!(peak < 400 << 20, "{peak} bytes");
-}
-
-/// A memory cgroup of the pod's size, if one can be made here.
-struct Group(Option<PathBuf>);
-
-impl Group {
-    fn around(service: &Tidemark) -> Self {
-        let root = PathBuf::from("/sys/fs/cgroup");
-        for (folder, limit) in [("", "memory.max"), ("memory", "memory.limit_in_bytes")] {
-            let group = root
-                .join(folder)
-                .join(format!("tidemark-test-{}", service.pid()));
-            let made = fs::create_dir(&group)
-                // Made by the kernel; elsewhere it is a plain folder.
-                .and_then(|()| fs::metadata(group.join("cgroup.procs")).map(drop))
-                .and_then(|()| fs::write(group.join(limit), (768_u64 << 20).to_string()))
-                .and_then(|()| fs::write(group.join("cgroup.procs"), service.pid().to_string()));
-            if made.is_ok() {
-                return Self(Some(group));
-            }
-            let _ = fs::remove_dir(&group);
-        }
-        eprintln!("no memory cgroup can be made here: the peak alone is checked");
-        Self(None)
-    }
-
-    fn remove(self) {
-        if let Some(group) = self.0 {
-            // Once the process has ended.
-            let _ = fs::remove_dir(group);
-        }
-    }
 }
 
 /// What the attackers do, each for itself.
@@ -195,7 +157,7 @@ const ATTACKS: usize = 11;
 const AT_ONCE: usize = 200;
 
 /// One attacker: does its worst until it is dropped.
-async fn attack(kind: usize, service: Arc<Tidemark>, batch: pb::BatchGetTodosRequest) {
+async fn attack(kind: usize, service: Arc<Pod>, batch: pb::BatchGetTodosRequest) {
     let from = Ipv4Addr::new(127, 0, 0, 2 + u8::try_from(kind % 4).expect("small"));
     loop {
         // Whatever ends it, it begins again.
@@ -207,7 +169,7 @@ async fn attack(kind: usize, service: Arc<Tidemark>, batch: pb::BatchGetTodosReq
 async fn attack_once(
     kind: usize,
     from: Ipv4Addr,
-    service: &Tidemark,
+    service: &Pod,
     batch: &pb::BatchGetTodosRequest,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let second = Duration::from_secs(1);
@@ -379,7 +341,7 @@ async fn honest(client: &mut Client, run: &str, time: Duration) -> Seen {
 /// Starts all attackers on a thread of their own, so that they do not delay the
 /// honest caller in this process.
 fn start_attackers(
-    service: &Arc<Tidemark>,
+    service: &Arc<Pod>,
     batch: &pb::BatchGetTodosRequest,
     stop: CancellationToken,
 ) -> thread::JoinHandle<()> {
@@ -420,8 +382,7 @@ fn is_busy() -> bool {
 /// All attacks at once, for this long. No call of an honest caller fails, its
 /// watch sees each change, and the process lives within the memory of its pod.
 async fn all_at_once(time: Duration) {
-    let (service, mut client) = ready(pod()).await;
-    let group = Group::around(&service);
+    let (service, mut client) = pod::embedded().await;
     let service = Arc::new(service);
     let batch = large_batch(&mut client, 80).await;
     let watched = Arc::new(AtomicU64::new(0));
@@ -485,12 +446,10 @@ async fn all_at_once(time: Duration) {
     .await;
     assert!(!counting.is_finished());
     counting.abort();
-    let peak = peak_memory(&service);
-    eprintln!("peak {} MiB", peak >> 20);
-    assert!(peak < 768 << 20, "{peak} bytes");
+    let peak = service.peak();
+    assert!(peak < 512 << 20, "{peak} bytes");
     service.terminate();
     assert_eq!(service.exit_code(Duration::from_secs(10)).await, Some(0));
-    group.remove();
 }
 
 #[tokio::test]

@@ -16,7 +16,8 @@ use tonic::{Code, codec::CompressionEncoding};
 
 use crate::{
     client::*,
-    support::{Mongo, Tidemark, eventually},
+    pod::{self, Pod},
+    support::{Mongo, eventually},
 };
 
 fn name(n: u32) -> String {
@@ -37,7 +38,7 @@ async fn a_frozen_database_is_told_by_its_reasons() {
         "--staleness-limit",
         "4s",
     ];
-    let (service, mut client) = ready(Tidemark::start(&args)).await;
+    let (service, mut client) = Pod::ready(&args).await;
     create(&mut client, "milk", "x").await;
     assert_eq!(title(&mut client, "lists/home/todos/milk", None).await, "x");
     mongo.nodes[0].freeze();
@@ -115,7 +116,7 @@ async fn a_frozen_database_is_told_by_its_reasons() {
 /// A few kilobytes that unpack to more than a request may have.
 #[tokio::test]
 async fn what_unpacks_to_too_much_is_refused() {
-    let (_service, client) = embedded().await;
+    let (_service, client) = pod::embedded().await;
     for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Zstd] {
         let mut client = client.clone().send_compressed(encoding);
         let large = titled(&"x".repeat(6 << 20));
@@ -134,7 +135,7 @@ async fn what_the_driver_says_stays_inside() {
     let mongo = Mongo::start(1, 50);
     let uri = mongo.uri("gone");
     let args = ["--mongodb-uri", &uri, "--staleness-limit", "3s"];
-    let (_service, mut client) = ready(Tidemark::start(&args)).await;
+    let (_service, mut client) = Pod::ready(&args).await;
     create(&mut client, "milk", "x").await;
     mongo.nodes[0].kill();
     let mut texts = Vec::new();

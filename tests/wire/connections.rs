@@ -17,8 +17,9 @@ use tokio::{
 
 use crate::{
     client::*,
+    pod,
     raw::{ATTACKER, Peer, framed, next, tcp},
-    support::{Tidemark, eventually, folder},
+    support::eventually,
 };
 
 const WATCH: &str = "todo.v1.TodoService/WatchTodos";
@@ -31,18 +32,11 @@ fn watch_all() -> pb::WatchTodosRequest {
     }
 }
 
-fn embedded_with(more: &[&str]) -> Tidemark {
-    let dir = folder("data").display().to_string();
-    let mut args = vec!["--data-dir", &dir];
-    args.extend(more);
-    Tidemark::start(&args)
-}
-
 /// A connection on which nothing comes is closed after ten seconds; one that
 /// spoke HTTP/2 and is idle is not.
 #[tokio::test]
 async fn a_silent_connection_is_closed() {
-    let (service, _client) = embedded().await;
+    let (service, _client) = pod::embedded().await;
     let began = Instant::now();
     let mut idle = Peer::connect(&service, ATTACKER, &Builder::new()).await;
     let mut silent = tcp(&service, ATTACKER).await.expect("connected");
@@ -66,7 +60,7 @@ async fn a_silent_connection_is_closed() {
 /// once.
 #[tokio::test]
 async fn cancelled_calls_leave_the_connection_alone() {
-    let (service, mut client) = embedded().await;
+    let (service, mut client) = pod::embedded().await;
     let mut peer = Peer::connect(&service, ATTACKER, &Builder::new()).await;
     let (response, _watch) = peer.call(WATCH, &watch_all()).await.expect("sent");
     let mut changes = response.await.expect("a response").into_body();
@@ -101,7 +95,7 @@ async fn cancelled_calls_leave_the_connection_alone() {
 async fn a_peer_that_breaks_the_rules_is_given_up() {
     const HEADERS: u8 = 1;
     const GOAWAY: u8 = 7;
-    let (service, _client) = embedded().await;
+    let (service, _client) = pod::embedded().await;
     let mut stream = tcp(&service, ATTACKER).await.expect("connected");
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     // Empty settings.
@@ -143,7 +137,7 @@ async fn a_shutdown_does_not_wait_for_peers_that_do_not_move() {
         "unread reply",
         "idle",
     ] {
-        let (service, mut client) = embedded().await;
+        let (service, mut client) = pod::embedded().await;
         create(&mut client, "milk", &"x".repeat(1000)).await;
         let mut builder = Builder::new();
         if case.starts_with("unread") {
@@ -182,7 +176,7 @@ async fn a_shutdown_does_not_wait_for_peers_that_do_not_move() {
 /// progress message and DRAINING, and calls go on over the next connection.
 #[tokio::test]
 async fn a_connection_has_an_age() {
-    let (service, mut client) = ready(embedded_with(&["--max-connection-age", "2s"])).await;
+    let (service, mut client) = pod::embedded_with(&["--max-connection-age", "2s"]).await;
     let began = Instant::now();
     let mut messages = client
         .watch_todos(watch_all())
@@ -219,13 +213,13 @@ async fn a_connection_has_an_age() {
 /// One address cannot have all connections.
 #[tokio::test]
 async fn connections_are_bounded() {
-    let service = embedded_with(&[
+    let (service, _client) = pod::embedded_with(&[
         "--max-connections",
         "20",
         "--max-connections-per-address",
         "4",
-    ]);
-    let (service, _client) = ready(service).await;
+    ])
+    .await;
     let mut held = Vec::new();
     let refused = eventually("a refusal", Duration::from_secs(10), async || {
         let stream = tcp(&service, ATTACKER).await.expect("connected");
@@ -257,7 +251,7 @@ async fn connections_are_bounded() {
 /// metrics answer.
 #[tokio::test]
 async fn the_limit_of_open_files_is_survived() {
-    let (service, mut client) = embedded().await;
+    let (service, mut client) = pod::embedded().await;
     let pid = service.pid();
     let open = std::fs::read_dir(format!("/proc/{pid}/fd"))
         .expect("readable")

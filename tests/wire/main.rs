@@ -17,6 +17,7 @@ mod json;
 mod life;
 mod lists;
 mod page;
+mod pod;
 mod raw;
 mod readme;
 mod rights;

@@ -22,16 +22,28 @@ use crate::support::Tidemark;
 /// The address of the attackers: another caller than the other tests are.
 pub const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
-fn address(service: &Tidemark) -> SocketAddr {
+pub fn address(service: &Tidemark) -> SocketAddr {
     let address = service.address.trim_start_matches("http://");
     address.parse().expect("an address")
 }
 
 /// A TCP connection from this address of the loopback.
 pub async fn tcp(service: &Tidemark, from: Ipv4Addr) -> std::io::Result<TcpStream> {
+    tcp_to(address(service), from, None).await
+}
+
+/// The same to another port, with this size of the receive buffer.
+pub async fn tcp_to(
+    address: SocketAddr,
+    from: Ipv4Addr,
+    buffer: Option<u32>,
+) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
+    if let Some(bytes) = buffer {
+        socket.set_recv_buffer_size(bytes)?;
+    }
     socket.bind((from, 0).into())?;
-    socket.connect(address(service)).await
+    socket.connect(address).await
 }
 
 /// An HTTP/2 connection.
@@ -67,15 +79,24 @@ impl Peer {
         method: &str,
         encoding: Option<&str>,
     ) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
-        futures::future::poll_fn(|cx| self.send.poll_ready(cx)).await?;
         let mut request = http::Request::post(format!("http://tidemark/{method}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers");
         if let Some(encoding) = encoding {
             request = request.header("grpc-encoding", encoding);
         }
+        self.begin_with(request, false).await
+    }
+
+    /// Sends the head of any request; `end`: it has no body.
+    pub async fn begin_with(
+        &mut self,
+        request: http::request::Builder,
+        end: bool,
+    ) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
+        futures::future::poll_fn(|cx| self.send.poll_ready(cx)).await?;
         let request = request.body(()).expect("a request");
-        self.send.send_request(request, false)
+        self.send.send_request(request, end)
     }
 
     /// Sends a whole call.
@@ -141,13 +162,4 @@ pub async fn next(body: &mut RecvStream, limit: Duration) -> Option<Result<Bytes
         // Fails only when the stream has ended.
         let _ = body.flow_control().release_capacity(bytes.len());
     }))
-}
-
-/// The most memory that a process had resident so far, in bytes.
-pub fn peak_memory(service: &Tidemark) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", service.pid()));
-    let status = status.expect("it lives");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    kib.expect("VmHWM").trim().parse::<u64>().expect("a number") << 10
 }

@@ -6,7 +6,7 @@ use std::fs;
 use tidemark::pb;
 use tonic::codec::CompressionEncoding::Gzip;
 
-use crate::{client::*, support::Tidemark};
+use crate::{client::*, pod, support::Tidemark};
 
 const ROUNDS: usize = 5;
 
@@ -50,7 +50,7 @@ async fn measure(
 
 #[tokio::test]
 async fn gzip_costs_nothing_for_single_todos() {
-    let (service, mut client) = embedded().await;
+    let (service, mut client) = pod::embedded().await;
     for n in 0..50 {
         let todo = pb::Todo {
             notes: "word ".repeat(70),

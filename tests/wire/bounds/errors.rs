@@ -5,7 +5,7 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use super::raw::{Reply, TODOS, call, frame, post, send};
-use crate::{client::*, support::Tidemark};
+use crate::{client::*, pod, support::Tidemark};
 
 /// 8 KiB: the C-core clients (Python, Ruby, C++) drop more at random.
 fn assert_fits(reply: &Reply, what: &str) {
@@ -47,7 +47,7 @@ async fn invalid(service: &Tidemark, method: &str, message: &impl prost::Message
 
 #[tokio::test]
 async fn errors_of_every_call_fit() {
-    let (service, _) = embedded().await;
+    let (service, _) = pod::embedded().await;
     for text in hostile() {
         let what = &text[..text.ceil_char_boundary(1)];
         let todo = || pb::Todo {
@@ -137,7 +137,7 @@ async fn errors_of_every_call_fit() {
 
 #[tokio::test]
 async fn a_thousand_wrong_names_are_counted() {
-    let (service, _) = embedded().await;
+    let (service, _) = pod::embedded().await;
     for name in ["x".repeat(200), "\u{1F600}".repeat(50), "é \"%".repeat(40)] {
         for _ in 0..10 {
             let batch = pb::BatchGetTodosRequest {
@@ -166,7 +166,7 @@ async fn a_thousand_wrong_names_are_counted() {
 
 #[tokio::test]
 async fn errors_of_health_and_of_the_framework_fit() {
-    let (service, _) = embedded().await;
+    let (service, _) = pod::embedded().await;
     for part in ["x", "é", "\u{10FFFF}", "\"", " "] {
         let unknown = tonic_health::pb::HealthCheckRequest {
             service: part.repeat(4000 / part.len()),

@@ -24,6 +24,7 @@ use tokio_rustls::{
 use super::raw::{TODOS, frame};
 use crate::{
     client::*,
+    pod::Pod,
     support::{Tidemark, folder},
     tls::{Authority, Files},
 };
@@ -95,7 +96,7 @@ async fn only_grpc_writes_whatever_the_connection() {
             if web {
                 args.extend(["--cors-allow-origins", "https://todos.example"]);
             }
-            let service = Tidemark::start(&args);
+            let service = Pod::start(&args);
             let trusted = tls.then_some(&ours);
             try_all(&service, trusted, web).await;
         }

@@ -9,6 +9,7 @@ use tonic::{Code, Status};
 
 use crate::{
     client::*,
+    pod,
     support::{eventually, mongo},
 };
 
@@ -62,7 +63,7 @@ async fn walk(client: &mut Client, parent: &str, order: &str) -> (Vec<String>, u
 
 #[tokio::test]
 async fn large_lists_are_shown_whole() {
-    let (_service, mut client) = embedded().await;
+    let (_service, mut client) = pod::embedded().await;
     for (list, count, todo) in [
         ("lists/six", 1000, large(1500)),
         ("lists/most", 300, large(8192)),
@@ -87,7 +88,7 @@ async fn large_lists_are_shown_whole() {
 
 #[tokio::test]
 async fn a_list_whose_todos_grow_meanwhile_is_shown_whole() {
-    let (_service, mut client) = embedded().await;
+    let (_service, mut client) = pod::embedded().await;
     fill(&client, "lists/grows", 400, large(1)).await;
     let first = pb::ListTodosRequest {
         page_size: 100,
@@ -132,7 +133,7 @@ async fn a_list_whose_todos_grow_meanwhile_is_shown_whole() {
 
 #[tokio::test]
 async fn a_large_batch_is_refused_with_what_fits() {
-    let (_service, mut client) = embedded().await;
+    let (_service, mut client) = pod::embedded().await;
     fill(&client, "lists/home", 1, large(8192)).await;
     let batch = |count| pb::BatchGetTodosRequest {
         names: vec!["lists/home/todos/t0".into(); count],

@@ -1,9 +1,6 @@
 //! Requests that are too large, too slow, or not gRPC.
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Method;
@@ -13,20 +10,13 @@ use tonic::{Code, codec::CompressionEncoding};
 use super::raw::{TODOS, announced, call, collect, frame, open, post, send};
 use crate::{
     client::*,
-    support::{Tidemark, eventually, folder},
+    pod::{self, Pod},
+    support::{eventually, folder},
 };
-
-/// Peak memory of the process in KiB.
-fn peak_kib(service: &Tidemark) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", service.pid())).expect("alive");
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-    let number = line.and_then(|line| line.split_whitespace().nth(1));
-    number.and_then(|number| number.parse().ok()).expect("KiB")
-}
 
 #[tokio::test]
 async fn what_no_valid_request_needs_is_refused_at_its_head() {
-    let (service, _) = embedded().await;
+    let (service, _) = pod::embedded().await;
     for (path, limit) in [
         ("/todo.v1.TodoService/BatchGetTodos", 256 << 10),
         ("/todo.v1.TodoService/WatchTodos", 256 << 10),
@@ -53,11 +43,9 @@ async fn what_no_valid_request_needs_is_refused_at_its_head() {
 
 #[tokio::test]
 async fn large_and_compressed_requests_take_no_memory() {
-    let dir = folder("data").display().to_string();
-    let args = ["--data-dir", &dir, "--memory-limit", "768MiB"];
-    let (service, client) = ready(Tidemark::start(&args)).await;
+    let (service, client) = pod::embedded().await;
     create(&mut client.clone(), "milk", "x").await;
-    let before = peak_kib(&service);
+    let before = service.peak();
     let bomb = pb::BatchGetTodosRequest {
         names: vec![String::new(); 2_000_000],
         consistency: None,
@@ -99,13 +87,13 @@ async fn large_and_compressed_requests_take_no_memory() {
             "{status:?}"
         );
     }
-    let grown = peak_kib(&service) - before;
-    assert!(grown < 32 << 10, "{grown} KiB more at the peak");
+    let grown = service.peak() - before;
+    assert!(grown < 32 << 20, "{grown} bytes more at the peak");
 }
 
 #[tokio::test]
 async fn a_request_that_does_not_end_is_given_up() {
-    let (service, _) = embedded().await;
+    let (service, _) = pod::embedded().await;
     let whole = frame(&pb::GetTodoRequest {
         name: "lists/home/todos/milk".into(),
         consistency: None,
@@ -139,7 +127,7 @@ async fn a_request_that_does_not_end_is_given_up() {
 
 #[tokio::test]
 async fn what_is_not_one_message_is_named() {
-    let (service, _) = embedded().await;
+    let (service, _) = pod::embedded().await;
     let message = frame(&pb::GetTodoRequest {
         name: "lists/home/todos/milk".into(),
         consistency: None,
@@ -170,7 +158,7 @@ async fn only_grpc_is_executed() {
                 .into_iter()
                 .flatten(),
         );
-        let (service, mut client) = ready(Tidemark::start(&args)).await;
+        let (service, mut client) = Pod::ready(&args).await;
         let body = frame(&pb::CreateTodoRequest {
             parent: "lists/home".into(),
             todo: Some(titled("x")),
@@ -208,7 +196,7 @@ async fn only_grpc_is_executed() {
 
 #[tokio::test]
 async fn calls_are_counted_when_they_end() {
-    let (service, mut client) = embedded().await;
+    let (service, mut client) = pod::embedded().await;
     create(&mut client, "milk", "x").await;
     let count = |call: &str, code: &str| {
         let series =
@@ -254,7 +242,7 @@ async fn calls_are_counted_when_they_end() {
 
 #[tokio::test]
 async fn small_replies_are_not_compressed() {
-    let (service, mut client) = embedded().await;
+    let (service, mut client) = pod::embedded().await;
     for n in 0..60 {
         let todo = pb::Todo {
             notes: "word ".repeat(100),
@@ -301,7 +289,7 @@ async fn reflection_goes_on_after_an_unknown_symbol() {
         ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
         server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
     };
-    let (service, _) = embedded().await;
+    let (service, _) = pod::embedded().await;
     let channel = tonic::transport::Channel::from_shared(service.address.clone());
     let channel = channel
         .expect("an address")
@@ -358,7 +346,7 @@ async fn reflection_goes_on_after_an_unknown_symbol() {
 
 #[tokio::test]
 async fn every_field_is_bounded() {
-    let (service, _) = embedded().await;
+    let (service, _) = pod::embedded().await;
     let long = "é".repeat(60_000);
     let name = "lists/home/todos/milk";
     let todo = |etag: &str| pb::Todo {

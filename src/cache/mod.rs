@@ -44,7 +44,7 @@ use crate::{
     tier::{Tiers, near::Near, shared::Shared},
     tracker::OriginTracker,
     verifier::Verifier,
-    watch::Watches,
+    watch::{Turns, Watches},
 };
 pub use crate::{
     coherence::Consistency,
@@ -62,6 +62,9 @@ pub const MAX_TODO_BYTES: usize = 1 << 20;
 /// The messages of a watch. Ends when the replica shuts down, after a last progress
 /// message, or with the error that refuses to go on.
 pub type Watch = BoxStream<'static, Result<WatchMessage, Error>>;
+
+/// Reads of many todos that begin in one round of the runtime: some milliseconds of work.
+const LARGE_READS_AT_ONCE: usize = 2;
 
 /// The settings of the cache.
 #[derive(Clone, Debug)]
@@ -95,6 +98,8 @@ pub struct Cache {
     watches: Arc<Watches>,
     verifier: Arc<Verifier>,
     writes: Arc<WriteQueue>,
+    /// Turns of reads of many todos.
+    large_reads: Arc<Turns>,
     budgets: Arc<Budgets>,
     metrics: Arc<Metrics>,
     read_counters: ReadCounters,
@@ -181,6 +186,7 @@ impl Cache {
             watches,
             verifier,
             writes: WriteQueue::new(Arc::clone(budgets.count(Count::RunningWrites))),
+            large_reads: Arc::new(Turns::new(LARGE_READS_AT_ONCE)),
             budgets,
             read_counters: ReadCounters::new(&metrics),
             metrics,
@@ -208,6 +214,8 @@ impl Cache {
         tasks.spawn(async move { verifier.run().await });
         let watches = Arc::clone(&self.watches);
         tasks.spawn(async move { watches.give_turns().await });
+        let large_reads = Arc::clone(&self.large_reads);
+        tasks.spawn(async move { large_reads.give().await });
         match tasks.join_next().await {
             Some(Ok(fatal)) => fatal,
             Some(Err(panic)) => Fatal::TaskPanicked(panic),

@@ -53,12 +53,13 @@ impl Cache {
         if !misses.is_empty()
             && let Some(fitting) = Box::pin(self.read_rest(misses, &mut items, request)).await?
         {
-            return Ok(ReadItems::TooLarge { fitting });
+            let known = items;
+            return Ok(ReadItems::TooLarge { fitting, known });
         }
         let bytes: usize = items.iter().flatten().map(sent_bytes).sum();
         if bytes > MAX_ITEMS_BYTES && items.len() > 1 {
-            let fitting = fitting(&items);
-            return Ok(ReadItems::TooLarge { fitting });
+            let (fitting, known) = (fitting(&items), items);
+            return Ok(ReadItems::TooLarge { fitting, known });
         }
         // A lost item would shift the names of all that follow.
         let items: Option<Vec<_>> = items.into_iter().collect();

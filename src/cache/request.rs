@@ -149,6 +149,8 @@ pub(super) enum ReadItems {
     TooLarge {
         /// How many: exact if all before were read, else by their mean size.
         fitting: usize,
+        /// What was read, in its place.
+        known: Vec<Option<ReadItem>>,
     },
 }
 

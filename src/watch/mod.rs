@@ -22,7 +22,8 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{hub::Hub, turns::Turns};
+use self::hub::Hub;
+pub(crate) use self::turns::Turns;
 pub use self::{
     queue::{ConflatingQueue, Delivery},
     ring::{Ring, TooOld},
@@ -97,6 +98,9 @@ pub enum WatchEvent {
     },
 }
 
+/// Watchers that take changes from the ring in one round of the runtime.
+const TURNS_AT_ONCE: usize = 8;
+
 /// The watches of this replica.
 pub struct Watches {
     hub: Hub,
@@ -126,7 +130,7 @@ impl Watches {
     ) -> Self {
         Self {
             hub: Hub::new(Arc::clone(&metrics), Arc::clone(&budgets)),
-            turns: Turns::default(),
+            turns: Turns::new(TURNS_AT_ONCE),
             budgets,
             tracker,
             origin,

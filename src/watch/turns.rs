@@ -1,4 +1,5 @@
-//! Turns of the watchers that have something to send.
+//! Turns of work that many callers may have at the same moment, such as watchers that
+//! have something to send.
 //!
 //! A change of a list wakes all its watchers at once. If a thousand of them had work at
 //! the same time, every other call would wait behind them several times: for its
@@ -18,12 +19,11 @@ use crate::{
     tracker::Fatal,
 };
 
-/// Turns in one round of the runtime: enough for all workers, some milliseconds of work.
-const AT_ONCE: usize = 8;
-
 /// Who has a turn, and who waits for one.
-#[derive(Default)]
-pub(super) struct Turns {
+pub(crate) struct Turns {
+    /// Turns in one round of the runtime: enough for all workers, some milliseconds of
+    /// work.
+    at_once: usize,
     state: Mutex<State>,
     /// The first turn of a round was given.
     given: Notify,
@@ -31,21 +31,35 @@ pub(super) struct Turns {
 
 #[derive(Default)]
 struct State {
+    /// Somebody gives turns.
+    giving: bool,
     given: usize,
     waiting: FairQueue<oneshot::Sender<()>>,
 }
 
 impl Turns {
+    /// So many turns a round.
+    pub(crate) fn new(at_once: usize) -> Self {
+        Self {
+            at_once,
+            state: Mutex::default(),
+            given: Notify::new(),
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for a turn, in turns of the callers. It ends by itself with the round, so a
     /// watcher whose client does not read keeps nobody waiting.
-    pub(super) async fn next(&self, caller: Option<&Arc<Caller>>) {
+    pub(crate) async fn next(&self, caller: Option<&Arc<Caller>>) {
         let turn = {
             let mut state = self.state();
-            if state.given < AT_ONCE {
+            if !state.giving {
+                return;
+            }
+            if state.given < self.at_once {
                 state.given += 1;
                 if state.given == 1 {
                     self.given.notify_one();
@@ -61,7 +75,8 @@ impl Turns {
     }
 
     /// Begins the rounds. Never returns.
-    pub(super) async fn give(&self) -> Fatal {
+    pub(crate) async fn give(&self) -> Fatal {
+        self.state().giving = true;
         loop {
             self.given.notified().await;
             loop {
@@ -78,7 +93,7 @@ impl Turns {
     fn begin_round(&self) -> bool {
         let mut state = self.state();
         state.given = 0;
-        while state.given < AT_ONCE
+        while state.given < self.at_once
             && let Some(next) = state.waiting.pop()
         {
             // A watcher that has gone needs no turn.
@@ -95,12 +110,15 @@ mod tests {
     use super::*;
     use crate::budget::{Budgets, CallerKey};
 
+    const AT_ONCE: usize = 8;
+
     #[test]
     fn a_round_has_a_few_turns_and_each_caller_gets_some() {
         let budgets = Budgets::unlimited(256);
         let greedy = budgets.callers().of(CallerKey::principal("greedy"));
         let modest = budgets.callers().of(CallerKey::principal("modest"));
-        let turns = Turns::default();
+        let turns = Turns::new(AT_ONCE);
+        turns.state().giving = true;
         let mut waiting: Vec<_> = (0..100)
             .map(|_| Box::pin(turns.next(Some(&greedy))))
             .collect();
@@ -122,7 +140,7 @@ mod tests {
 
     #[tokio::test]
     async fn turns_go_on_whoever_does_not_use_them() {
-        let turns = Arc::new(Turns::default());
+        let turns = Arc::new(Turns::new(AT_ONCE));
         let giving = tokio::spawn({
             let turns = Arc::clone(&turns);
             async move { turns.give().await }

@@ -10,6 +10,7 @@
 
 mod check;
 mod error;
+mod lane;
 mod probes;
 mod reply;
 mod request;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
+use self::lane::Lane;
 pub use self::{error::respond as respond_error, probes::is_probe, reply::WholeReply};
 use super::{
     health::HealthState,
@@ -45,13 +47,15 @@ pub(crate) static DESCRIPTORS: LazyLock<DescriptorPool> =
 pub struct JsonLayer {
     health: watch::Receiver<HealthState>,
     ui: Option<Arc<Ui>>,
+    lane: Arc<Lane>,
 }
 
 impl JsonLayer {
     /// `/readyz` answers with this state. `ui`: the page, if it is served.
     pub fn new(health: watch::Receiver<HealthState>, ui: Option<Ui>) -> Self {
         let ui = ui.map(Arc::new);
-        Self { health, ui }
+        let lane = Lane::new();
+        Self { health, ui, lane }
     }
 }
 
@@ -63,6 +67,7 @@ impl<S> Layer<S> for JsonLayer {
             inner,
             health: self.health.clone(),
             ui: self.ui.clone(),
+            lane: Arc::clone(&self.lane),
         }
     }
 }
@@ -74,6 +79,7 @@ pub struct JsonService<S> {
     inner: S,
     health: watch::Receiver<HealthState>,
     ui: Option<Arc<Ui>>,
+    lane: Arc<Lane>,
 }
 
 impl<S> JsonService<S> {
@@ -120,12 +126,12 @@ where
             });
         }
         let call = request.extensions().get::<Arc<Call>>().cloned();
-        match request::translate(request) {
+        match request::translate(request, &self.lane) {
             Err(status) => Either::Left(Either::Right(ready(Ok(error::respond(&status))))),
             Ok((request, method)) => {
-                let answer = self.inner.call(request);
+                let (answer, lane) = (self.inner.call(request), Arc::clone(&self.lane));
                 Either::Right(Box::pin(async move {
-                    Ok(reply::translate(answer.await?, &method, call.as_deref()).await)
+                    Ok(reply::translate(answer.await?, &method, call, &lane).await)
                 }))
             }
         }

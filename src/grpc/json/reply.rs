@@ -1,6 +1,6 @@
 //! The reply to a gRPC call as JSON.
 
-use std::pin::Pin;
+use std::{pin::Pin, sync::Arc};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{
@@ -11,7 +11,7 @@ use http_body_util::BodyExt as _;
 use prost_reflect::MethodDescriptor;
 use tonic::{Code, Status, body::Body};
 
-use super::{error, transcode};
+use super::{error, lane::Lane, transcode};
 use crate::grpc::{
     request_body::{MESSAGE_HEAD, Received},
     status,
@@ -29,14 +29,24 @@ pub struct WholeReply(pub Bytes);
 pub async fn translate(
     response: Response<Body>,
     method: &MethodDescriptor,
-    call: Option<&Call>,
+    call: Option<Arc<Call>>,
+    lane: &Arc<Lane>,
 ) -> Response<Body> {
     let (head, body) = response.into_parts();
     let (outcome, trailers) = match failure(&head.headers) {
         Some(status) => (Err(status), HeaderMap::new()),
         None => collect(body).await,
     };
-    let json = outcome.and_then(|message| transcode::to_json(&message, &method.output(), call));
+    let output = method.output();
+    let json = match outcome {
+        Ok(message) if message.len() > transcode::SMALL_BYTES => {
+            let work = move |call: Option<&Call>| transcode::to_json(&message, &output, call);
+            lane.run(call, work).await
+        }
+        outcome => {
+            outcome.and_then(|message| transcode::to_json(&message, &output, call.as_deref()))
+        }
+    };
     let mut response = match json {
         Ok(json) => super::response(StatusCode::OK, json),
         Err(status) => error::respond(&status),

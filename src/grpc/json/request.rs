@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Version,
     header::{
@@ -18,7 +19,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use prost_reflect::MethodDescriptor;
 use tonic::{Status, body::Body};
 
-use super::{DESCRIPTORS, transcode};
+use super::{DESCRIPTORS, lane::Lane, transcode};
 use crate::{
     error::{Error, FieldProblem, shorten},
     grpc::{method::Method, request_body::Received, status, transport::Call},
@@ -46,7 +47,10 @@ const HOP_HEADERS: [HeaderName; 7] = [
 ///
 /// # Errors
 /// The call cannot be made in JSON, or its head is wrong.
-pub fn translate(mut request: Request<Body>) -> Result<(Request<Body>, MethodDescriptor), Status> {
+pub fn translate(
+    mut request: Request<Body>,
+    lane: &Arc<Lane>,
+) -> Result<(Request<Body>, MethodDescriptor), Status> {
     let path = request.uri().path();
     let method = find(path)?;
     let limit = Method::of(path).max_request_bytes;
@@ -69,6 +73,8 @@ pub fn translate(mut request: Request<Body>) -> Result<(Request<Body>, MethodDes
             limit,
             method: method.clone(),
             call,
+            lane: Arc::clone(lane),
+            translating: None,
             ended: false,
         })
     });
@@ -179,10 +185,34 @@ struct JsonBody {
     limit: usize,
     method: MethodDescriptor,
     call: Option<Arc<Call>>,
+    lane: Arc<Lane>,
+    /// A large body that is here.
+    translating: Option<BoxFuture<'static, Result<Bytes, Status>>>,
     ended: bool,
 }
 
 impl JsonBody {
+    /// The message, once the whole body is here.
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Status>> {
+        if self.translating.is_none() {
+            let json = ready!(self.poll_whole(cx))?;
+            let input = self.method.input();
+            if json.len() <= transcode::SMALL_BYTES {
+                let call = self.call.as_deref();
+                return Poll::Ready(transcode::from_json(&json, &input, call));
+            }
+            let (lane, call) = (Arc::clone(&self.lane), self.call.clone());
+            self.translating = Some(Box::pin(async move {
+                let work = move |call: Option<&Call>| transcode::from_json(&json, &input, call);
+                lane.run(call, work).await
+            }));
+        }
+        match &mut self.translating {
+            Some(translating) => translating.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
+
     /// The whole body, once it is here.
     fn poll_whole(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Status>> {
         loop {
@@ -213,11 +243,8 @@ impl http_body::Body for JsonBody {
         if self.ended {
             return Poll::Ready(None);
         }
-        let json = ready!(self.poll_whole(cx));
+        let message = ready!(self.poll_message(cx));
         self.ended = true;
-        let message = json.and_then(|json| {
-            transcode::from_json(&json, &self.method.input(), self.call.as_deref())
-        });
         Poll::Ready(Some(message.map(Frame::data)))
     }
 

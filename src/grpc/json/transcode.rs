@@ -20,8 +20,8 @@ use crate::{
 /// Memory of one value in a message while it is translated, in bytes: the
 /// largest value and its place in a list or a map.
 const VALUE_BYTES: usize = 128;
-/// Smaller translations are part of what every call is charged.
-const SMALL_BYTES: usize = 16 << 10;
+/// Smaller translations are part of what every call is charged, and take no turns.
+pub const SMALL_BYTES: usize = 16 << 10;
 /// Largest reply in JSON, in bytes: what gRPC clients accept of a reply.
 const MAX_REPLY_BYTES: usize = 4 << 20;
 /// Memory of a reply while it is translated, in sizes of the encoded one: its
@@ -67,6 +67,7 @@ fn check(json: &[u8], message: &MessageDescriptor) -> Result<usize, Status> {
     let mut parser = serde_json::Deserializer::from_slice(json);
     let checked = Check {
         message: Some(message.clone()),
+        is_mask: false,
         findings: &mut findings,
     }
     .deserialize(&mut parser)

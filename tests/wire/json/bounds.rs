@@ -77,7 +77,14 @@ async fn deep_and_wide_json_takes_neither_stack_nor_memory() {
     let wide = format!(r#"{{"names":[{}""]}}"#, r#""","#.repeat(87_000));
     assert!(wide.len() < LIMIT);
     let reply = send(&mut open, request("BatchGetTodos", wide)).await;
-    assert_eq!(reply.failed().0, 400);
+    let (status, _, _, text, metadata) = reply.failed();
+    assert_eq!(status, 400);
+    assert_eq!(metadata["field"], "names");
+    assert!(text.contains("too many values"), "{text}");
+    // A mask is one text in JSON, and many in the message.
+    let mask = format!(r#"{{"updateMask":"{}a"}}"#, "a,".repeat(120_000));
+    let reply = send(&mut open, request("UpdateTodo", mask)).await;
+    assert_eq!(reply.failed().4["field"], "updateMask");
     let fields: String = (0..20_000).fold(String::new(), |mut all, n| {
         write!(all, "\"f{n}\":0,").expect("a text");
         all

@@ -56,11 +56,14 @@ pub enum Count {
     PageLoads,
     /// Strong reads that wait for a heartbeat.
     StrongReads,
+    /// Calls that are served whatever else is used up: health checks, and all calls of
+    /// the ports for health and metrics. A page of metrics takes some 100 KiB.
+    Probes,
 }
 
 impl Count {
     /// All of them, in the order of their slots.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::OpenWatches,
         Self::AllListWatches,
         Self::CatchUpFeeds,
@@ -69,6 +72,7 @@ impl Count {
         Self::WaitingKeys,
         Self::PageLoads,
         Self::StrongReads,
+        Self::Probes,
     ];
 
     /// The name in metrics and error texts.
@@ -83,6 +87,7 @@ impl Count {
             Self::WaitingKeys => "keys waiting to be loaded",
             Self::PageLoads => "page loads",
             Self::StrongReads => "strong reads",
+            Self::Probes => "health checks and metrics",
         }
     }
 
@@ -100,6 +105,7 @@ impl Count {
             Self::PageLoads if origin_loads < PAGE_LOADS => origin_loads,
             Self::PageLoads => PAGE_LOADS,
             Self::StrongReads => 16_384,
+            Self::Probes => 64,
         }
     }
 }

@@ -61,6 +61,8 @@ pub enum Part {
     CatchUp,
     /// Open connections, [`CONNECTION_BYTES`] or [`TLS_CONNECTION_BYTES`] each.
     Connections,
+    /// Errors, which are headers and so have no window, until they are written.
+    Errors,
 }
 
 /// The size of a part: `min` first, then `weight` of what is left, up to `max`.
@@ -90,7 +92,7 @@ const fn size(
 
 impl Part {
     /// All of them, in the order of their slots.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::UnfinishedRequests,
         Self::DecodedRequests,
         Self::Replies,
@@ -104,6 +106,7 @@ impl Part {
         Self::RedisReads,
         Self::CatchUp,
         Self::Connections,
+        Self::Errors,
     ];
 
     /// The table of sizes. A request has at most 256 KiB and a reply 4 MiB: the
@@ -136,6 +139,13 @@ impl Part {
             Self::RedisReads => size("reads that wait for Redis", 1, 1, 8, "misses"),
             Self::CatchUp => size("catch-up feeds", 1, 8, 64, "OVERLOADED"),
             Self::Connections => size("connections", 8, 10, 800, "connections are closed"),
+            Self::Errors => size(
+                "errors in flight",
+                1,
+                3,
+                32,
+                "errors wait; a connection that does not read is closed",
+            ),
         }
     }
 

@@ -34,20 +34,46 @@ pub struct HealthState {
 }
 
 impl HealthState {
-    fn status(&self, service: &str) -> ServingStatus {
+    fn status(&self, service: HealthService) -> ServingStatus {
         let serving = match service {
-            "" | "todo.v1.TodoService" | "readiness" => self.ready,
-            "liveness" => true,
-            "startup" => self.started,
-            "origin" => self.origin,
-            "shared" => self.shared,
-            "feed" => self.feed,
-            _ => return ServingStatus::ServiceUnknown,
+            HealthService::Readiness => self.ready,
+            HealthService::Liveness => true,
+            HealthService::Startup => self.started,
+            HealthService::Origin => self.origin,
+            HealthService::Shared => self.shared,
+            HealthService::Feed => self.feed,
+            HealthService::Unknown => return ServingStatus::ServiceUnknown,
         };
         if serving {
             ServingStatus::Serving
         } else {
             ServingStatus::NotServing
+        }
+    }
+}
+
+/// What a request asks about. A watch keeps it instead of the text, which may be long.
+#[derive(Clone, Copy)]
+enum HealthService {
+    Readiness,
+    Liveness,
+    Startup,
+    Origin,
+    Shared,
+    Feed,
+    Unknown,
+}
+
+impl HealthService {
+    fn of(name: &str) -> Self {
+        match name {
+            "" | "todo.v1.TodoService" | "readiness" => Self::Readiness,
+            "liveness" => Self::Liveness,
+            "startup" => Self::Startup,
+            "origin" => Self::Origin,
+            "shared" => Self::Shared,
+            "feed" => Self::Feed,
+            _ => Self::Unknown,
         }
     }
 }
@@ -79,7 +105,7 @@ impl Health for Service {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
         let service = &request.get_ref().service;
-        match self.state.borrow().status(service) {
+        match self.state.borrow().status(HealthService::of(service)) {
             ServingStatus::ServiceUnknown => Err(Status::not_found(format!(
                 "health of {:?} is not known: expected one of todo.v1.TodoService, readiness, liveness, startup, origin, shared, feed",
                 shorten(service)
@@ -97,10 +123,10 @@ impl Health for Service {
         let closing = request.extensions().get::<Arc<Call>>();
         let closing = closing.map(|call| call.closing().clone());
         let closing = closing.unwrap_or_default();
-        let service = request.into_inner().service;
+        let service = HealthService::of(&request.into_inner().service);
         let mut last = None;
         let changes = WatchStream::new(self.state.clone()).filter_map(move |state| {
-            let status = state.status(&service);
+            let status = state.status(service);
             let changed = last.replace(status) != Some(status);
             futures::future::ready(changed.then(|| Ok(response(status))))
         });

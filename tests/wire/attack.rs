@@ -1,5 +1,7 @@
 //! Attacks on the memory of the service, one by one and all at once.
 
+mod streams;
+
 use std::{
     fs,
     io::Write as _,
@@ -14,7 +16,10 @@ use std::{
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use h2::client::Builder;
+use h2::{
+    SendStream,
+    client::{Builder, ResponseFuture},
+};
 use tidemark::pb;
 use tokio::{
     task::{JoinSet, LocalSet},
@@ -151,7 +156,13 @@ const PAGES: usize = 7;
 const MISSES: usize = 8;
 const MALFORMED: usize = 9;
 const WATCHES_OF_ALL: usize = 10;
-const ATTACKS: usize = 11;
+const HITS: usize = 11;
+const JSON: usize = 12;
+const WIDE_JSON: usize = 13;
+const ATTACKS: usize = 14;
+
+/// Todos of the list that is read as a whole.
+const SMALL_TODOS: usize = 100;
 
 /// Calls at once of an attacker that sends as much as it can.
 const AT_ONCE: usize = 200;
@@ -231,6 +242,8 @@ async fn flood(kind: usize, peer: &mut Peer) -> Result<(), Box<dyn std::error::E
                 PAGES => peer.call(LIST, &a_page(round * AT_ONCE + n)).await?,
                 MISSES => peer.call(BATCH, &some_misses(round * AT_ONCE + n)).await?,
                 MALFORMED => peer.call(BATCH, &malformed_names()).await?,
+                HITS => peer.call(BATCH, &many_hits()).await?,
+                JSON | WIDE_JSON => in_json(peer, kind == WIDE_JSON).await?,
                 _ => peer.call(WATCH, &all_lists()).await?,
             };
             calls.push(response);
@@ -289,6 +302,36 @@ fn malformed_names() -> pb::BatchGetTodosRequest {
         names: vec!["\u{1F600}".repeat(20); 1000],
         consistency: None,
     }
+}
+
+fn small(n: usize) -> String {
+    format!("lists/small/todos/{n}")
+}
+
+/// A thousand todos that are near.
+fn many_hits() -> pb::BatchGetTodosRequest {
+    pb::BatchGetTodosRequest {
+        names: (0..1000).map(|n| small(n % SMALL_TODOS)).collect(),
+        consistency: None,
+    }
+}
+
+/// A batch in JSON: of a thousand todos, or of names that are no names.
+async fn in_json(
+    peer: &mut Peer,
+    wide: bool,
+) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
+    let names = if wide {
+        vec![String::new(); 80_000]
+    } else {
+        many_hits().names
+    };
+    let request = http::Request::post(format!("http://tidemark/{BATCH}"))
+        .header("content-type", "application/json");
+    let (response, mut stream) = peer.begin_with(request, false).await?;
+    let body = serde_json::json!({ "names": names }).to_string();
+    stream.send_data(body.into(), true)?;
+    Ok((response, stream))
 }
 
 fn all_lists() -> pb::WatchTodosRequest {
@@ -385,6 +428,13 @@ async fn all_at_once(time: Duration) {
     let (service, mut client) = pod::embedded().await;
     let service = Arc::new(service);
     let batch = large_batch(&mut client, 80).await;
+    let creates = (0..SMALL_TODOS).map(|n| {
+        let mut client = client.clone();
+        async move { create_in(&mut client, "lists/small", &n.to_string(), titled("x")).await }
+    });
+    for created in futures::future::join_all(creates).await {
+        created.expect("created");
+    }
     let watched = Arc::new(AtomicU64::new(0));
     let mut changes = client
         .watch_todos(pb::WatchTodosRequest {

@@ -10,7 +10,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use super::{accept::Slot, metering::ReplyBody, write_coalescing::CoalescedWrites};
 use crate::{
     auth::{Certificate, ConnectionIdentity},
-    budget::{Budgets, Caller, CallerKey},
+    budget::{Budgets, Caller, CallerKey, Part},
     telemetry::{Kind, Metrics},
 };
 
@@ -75,6 +75,9 @@ const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
 const EPOCH: Duration = Duration::from_secs(15);
 const EPOCHS: usize = 8;
 const MAX_REPLY_EPOCHS: usize = 5;
+/// Memory of an error, in sizes of its long values on the wire: Huffman coding takes up
+/// to three eighths of them, and each header takes some 100 bytes more.
+const ERROR_FACTOR: u64 = 4;
 /// Spread of the maximal age, so that the connections of a rollout do not all
 /// end at the same moment.
 const AGE_JITTER: f64 = 0.1;
@@ -138,6 +141,19 @@ pub struct Connection {
     progress: AtomicU64,
     /// Replies that are not written yet, by the epoch in which they were made.
     replies: [AtomicU32; EPOCHS],
+    /// Charged for errors that are not written yet.
+    errors: AtomicU64,
+    /// The last write waits for the peer.
+    stalled: AtomicBool,
+    /// Cancelled when the peer does not read, and what waits for it has no room.
+    given_up: CancellationToken,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let errors = self.budgets.of(Part::Errors);
+        errors.sub(Some(&self.caller), self.errors.load(Relaxed));
+    }
 }
 
 impl Connection {
@@ -165,6 +181,9 @@ impl Connection {
             handling: AtomicU32::new(0),
             progress: AtomicU64::new(0),
             replies: [const { AtomicU32::new(0) }; EPOCHS],
+            errors: AtomicU64::new(0),
+            stalled: AtomicBool::new(false),
+            given_up: CancellationToken::new(),
         }
     }
 
@@ -279,6 +298,50 @@ impl Connection {
         self.progress.fetch_add(1, Relaxed);
     }
 
+    /// An error of at least so many bytes on the wire is about to be handed over.
+    /// `false`: there is no room for it.
+    pub(super) fn charge_error(&self, wire_bytes: u64) -> bool {
+        let bytes = wire_bytes * ERROR_FACTOR;
+        let errors = self.budgets.of(Part::Errors);
+        let charged = errors.try_add(Some(&self.caller), bytes);
+        if charged {
+            self.errors.fetch_add(bytes, Relaxed);
+        }
+        charged
+    }
+
+    /// So many bytes were written. What was handed over first is written first, so
+    /// errors are among them.
+    pub(super) fn wrote(&self, bytes: usize) {
+        self.stalled.store(false, Relaxed);
+        if self.errors.load(Relaxed) == 0 {
+            return;
+        }
+        self.progressed();
+        let bytes = bytes as u64 * ERROR_FACTOR;
+        let take = |errors: u64| Some(errors.saturating_sub(bytes));
+        let Ok(before) = self.errors.fetch_update(Relaxed, Relaxed, take) else {
+            return;
+        };
+        let errors = self.budgets.of(Part::Errors);
+        errors.sub(Some(&self.caller), before.min(bytes));
+    }
+
+    /// A write waits for the peer.
+    pub(super) fn stalled(&self) {
+        self.stalled.store(true, Relaxed);
+    }
+
+    /// Whether a write waits for the peer.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled.load(Relaxed)
+    }
+
+    /// Closes the connection at once: its peer does not read.
+    pub(super) fn give_up(&self) {
+        self.given_up.cancel();
+    }
+
     pub(super) fn heard(&self, bytes: usize) {
         // Only the connection's own task writes it.
         let heard = self.heard.load(Relaxed);
@@ -292,7 +355,8 @@ impl Connection {
     }
 
     fn waits_for_peer(&self) -> bool {
-        self.replies.iter().any(|replies| replies.load(Relaxed) > 0)
+        self.errors.load(Relaxed) > 0
+            || self.replies.iter().any(|replies| replies.load(Relaxed) > 0)
     }
 
     /// Whether a reply is older than [`MAX_REPLY_EPOCHS`].
@@ -469,6 +533,7 @@ impl ConnectionServer {
             biased;
             () = self.shutdown.cancelled() => Ok(Closing::Drain),
             () = slot.evicted().cancelled() => Err("limit"),
+            () = connection.given_up.cancelled() => Err("unread"),
             reason = watch_peer(connection, slot) => Err(reason),
             () = age => Ok(Closing::Age),
         }

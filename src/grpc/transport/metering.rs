@@ -4,6 +4,7 @@
 //! A reply that finds its budget used up becomes `OVERLOADED`. Messages of
 //! streams wait instead: their changes are pending, and have a budget there.
 
+mod errors;
 mod reply;
 mod request;
 
@@ -25,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body};
 
 pub use self::reply::ReplyBody;
-use self::request::RequestBody;
+use self::{errors::WaitingError, request::RequestBody};
 use super::{
     super::json::{self, WholeReply},
     connection::Connection,
@@ -44,8 +45,9 @@ use crate::{
 const CALL_BYTES: u64 = 4 << 10;
 /// What a header takes beside its name and value.
 const HEADER_BYTES: u64 = 96;
-/// What a stream of requests (reflection) is charged: its largest message.
-const STREAM_REQUEST_BYTES: u64 = 64 << 10;
+/// What a stream of requests (reflection) is charged until it ends: its largest message,
+/// as far as it is here, and as much of the next that was not read yet.
+const STREAM_REQUEST_BYTES: u64 = 128 << 10;
 /// When a caller that was refused should try again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -58,52 +60,72 @@ pub struct Call {
     /// Charged to unfinished requests, and to the address: what is not received in
     /// full proves nothing.
     request: AtomicU64,
+    /// The part of `request` that is given back when the call ends, and not when it is
+    /// answered: of a stream that has no budget elsewhere.
+    until_end: u64,
     /// Charged to decoded requests.
     decoded: AtomicU64,
     answered: AtomicBool,
-    /// Served whatever is used up: probes and metrics, which an attack must not
-    /// silence.
-    exempt: bool,
+    /// Its place, if it is served whatever else is used up: probes and metrics, which an
+    /// attack must not silence.
+    exempt: Option<Reservation>,
 }
 
 impl Call {
     /// Charges a call with what its head takes.
     fn begin<B>(connection: &Arc<Connection>, request: &Request<B>) -> Result<Arc<Self>, Error> {
         let path = request.uri().path();
+        if connection.is_exempt() || path == HEALTH_CHECK || json::is_probe(path) {
+            return Self::begin_exempt(connection);
+        }
         let mut bytes = CALL_BYTES + path.len() as u64;
         for (name, value) in request.headers() {
             bytes += HEADER_BYTES + (name.as_str().len() + value.len()) as u64;
         }
-        if is_stream(path) {
-            bytes += STREAM_REQUEST_BYTES;
-        }
+        let until_end = match path {
+            HEALTH_WATCH => CALL_BYTES,
+            path if is_stream(path) => CALL_BYTES + STREAM_REQUEST_BYTES,
+            _ => 0,
+        };
+        bytes += until_end;
         let (requests, caller) = (
             connection.budgets().of(Part::UnfinishedRequests),
             connection.caller(),
         );
-        let exempt =
-            connection.is_exempt() || path.starts_with("/grpc.health.v1.") || json::is_probe(path);
-        if exempt {
-            requests.add(Some(caller), bytes);
-        } else {
-            let replies = connection.budgets().of(Part::Replies);
-            if replies.is_full(Some(caller)) {
-                return Err(overloaded(connection, replies));
-            }
-            if !requests.try_add(Some(caller), bytes) {
-                return Err(overloaded(connection, requests));
-            }
+        let replies = connection.budgets().of(Part::Replies);
+        if replies.is_full(Some(caller)) {
+            return Err(overloaded(connection, replies));
         }
+        if !requests.try_add(Some(caller), bytes) {
+            return Err(overloaded(connection, requests));
+        }
+        Ok(Self::new(connection, (bytes, until_end), None))
+    }
+
+    /// Such calls are small and few, so that their number alone is bounded.
+    fn begin_exempt(connection: &Arc<Connection>) -> Result<Arc<Self>, Error> {
+        let probes = connection.budgets().count(Count::Probes);
+        let place = probes.try_reserve_for(connection.caller(), 1);
+        let place = place.ok_or_else(|| overloaded(connection, probes))?;
+        Ok(Self::new(connection, (0, 0), Some(place)))
+    }
+
+    fn new(
+        connection: &Arc<Connection>,
+        (request, until_end): (u64, u64),
+        exempt: Option<Reservation>,
+    ) -> Arc<Self> {
         connection.call_began();
-        Ok(Arc::new(Self {
+        Arc::new(Self {
             connection: Arc::clone(connection),
             identity: OnceLock::new(),
             record: Record::default(),
-            request: AtomicU64::new(bytes),
+            request: AtomicU64::new(request),
+            until_end,
             decoded: AtomicU64::new(0),
             answered: AtomicBool::new(false),
             exempt,
-        }))
+        })
     }
 
     /// Whose call it is: the principal of [`Call::identify`], or the address of the
@@ -183,6 +205,9 @@ impl Call {
     }
 
     fn charge_body(&self, bytes: u64) -> Result<(), Error> {
+        if self.exempt.is_some() {
+            return Ok(());
+        }
         let requests = self.connection.budgets().of(Part::UnfinishedRequests);
         if !requests.try_add(Some(self.connection.caller()), bytes) {
             return Err(overloaded(&self.connection, requests));
@@ -198,15 +223,12 @@ impl Call {
         }
         self.connection.call_answered();
         let budgets = self.connection.budgets();
+        let request = self.request.swap(self.until_end, Relaxed) - self.until_end;
+        let decoded = self.decoded.swap(0, Relaxed);
         for (part, bytes, caller) in [
-            (
-                Part::UnfinishedRequests,
-                &self.request,
-                self.connection.caller(),
-            ),
-            (Part::DecodedRequests, &self.decoded, self.caller()),
+            (Part::UnfinishedRequests, request, self.connection.caller()),
+            (Part::DecodedRequests, decoded, self.caller()),
         ] {
-            let bytes = bytes.swap(0, Relaxed);
             if bytes > 0 {
                 budgets.of(part).sub(Some(caller), bytes);
             }
@@ -217,7 +239,7 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         self.answered();
-        // A body that was read on after the answer.
+        // A stream, or a body that was read on after the answer.
         let late = self.request.swap(0, Relaxed);
         let requests = self.connection.budgets().of(Part::UnfinishedRequests);
         requests.sub(Some(self.connection.caller()), late);
@@ -236,6 +258,10 @@ fn overloaded(connection: &Connection, budget: &Budget) -> Error {
         retry_after: RETRY_AFTER,
     }
 }
+
+/// The calls of the health protocol.
+const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
+const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 
 /// Whether requests of this path are streams of messages.
 fn is_stream(path: &str) -> bool {
@@ -270,6 +296,7 @@ where
                 return CallFuture::Refused {
                     error: Some(error),
                     in_json: protocol::is_json(&request),
+                    connection: Arc::clone(&self.connection),
                 };
             }
         };
@@ -289,7 +316,9 @@ pin_project_lite::pin_project! {
         /// The service works on it.
         Working { #[pin] work: F, call: Arc<Call> },
         /// The service never saw it.
-        Refused { error: Option<Error>, in_json: bool },
+        Refused { error: Option<Error>, in_json: bool, connection: Arc<Connection> },
+        /// An error that waits until there is room for it.
+        Waiting { error: Box<WaitingError> },
     }
 }
 
@@ -299,30 +328,50 @@ where
 {
     type Output = Result<Response<ReplyBody>, Infallible>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = match self.project() {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let (response, connection, call) = match self.as_mut().project() {
             CallProjection::Working { work, call } => {
                 let Ok(mut response) = ready!(work.poll(cx));
-                call.answered();
-                match response.extensions_mut().remove::<WholeReply>() {
+                let response = match response.extensions_mut().remove::<WholeReply>() {
                     None => response.map(|body| ReplyBody::new(body, Some(Arc::clone(call)))),
                     Some(reply) => charge_whole(response, reply, call),
-                }
+                };
+                (response, &call.connection, Some(&*call))
             }
-            CallProjection::Refused { error, in_json } => {
+            CallProjection::Refused {
+                error,
+                in_json,
+                connection,
+            } => {
                 let status = error
                     .take()
                     .map_or_else(|| Status::internal(""), Status::from);
-                if *in_json {
+                let response = if *in_json {
                     uncharged(json::respond_error(&status))
                 } else {
                     status
                         .into_http::<Body>()
                         .map(|body| ReplyBody::new(body, None))
-                }
+                };
+                (response, &*connection, None)
             }
+            CallProjection::Waiting { error } => return error.poll(cx).map(Ok),
         };
-        Poll::Ready(Ok(response))
+        match errors::charge(response, connection) {
+            Ok(response) => {
+                if let Some(call) = call {
+                    call.answered();
+                }
+                Poll::Ready(Ok(response))
+            }
+            Err(response) => {
+                let error = WaitingError::new(response, connection, call);
+                self.set(Self::Waiting {
+                    error: Box::new(error),
+                });
+                self.poll(cx)
+            }
+        }
     }
 }
 

@@ -29,7 +29,7 @@ pub struct CoalescedWrites<IO> {
     pending: Vec<u8>,
     /// Bytes of `pending` that are written already.
     written: usize,
-    /// Learns how much the peer sends.
+    /// Learns how much the peer sends and reads.
     connection: Arc<Connection>,
 }
 
@@ -48,7 +48,12 @@ impl<IO: AsyncWrite + Unpin> CoalescedWrites<IO> {
     fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.pending.len() {
             let rest = &self.pending[self.written..];
-            let written = ready!(Pin::new(&mut self.io).poll_write(context, rest))?;
+            let polled = Pin::new(&mut self.io).poll_write(context, rest);
+            if polled.is_pending() {
+                self.connection.stalled();
+            }
+            let written = ready!(polled)?;
+            self.connection.wrote(written);
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }

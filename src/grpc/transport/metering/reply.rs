@@ -95,7 +95,7 @@ impl ReplyBody {
             (Part::StreamFrames, None)
         } else {
             let replies = connection.budgets().of(Part::Replies);
-            if call.exempt {
+            if call.exempt.is_some() {
                 replies.add(Some(call.caller()), amount);
             } else if !replies.try_add(Some(call.caller()), amount) {
                 return Err(overloaded(connection, replies));

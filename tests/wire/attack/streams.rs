@@ -1,0 +1,287 @@
+//! Calls that are open for long, and responses that are not read: each holds memory
+//! until its caller goes on.
+
+use std::time::Duration;
+
+use h2::client::{Builder, ResponseFuture};
+use prost::Message as _;
+use tokio::{
+    io::AsyncWriteExt as _,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tonic_health::pb::HealthCheckRequest;
+
+use crate::{
+    client::*,
+    pod::{self, Pod},
+    raw::{ATTACKER, Peer, address, framed, status, tcp_to},
+    support::eventually,
+};
+
+const HEALTH_CHECK: &str = "grpc.health.v1.Health/Check";
+const HEALTH_WATCH: &str = "grpc.health.v1.Health/Watch";
+const REFLECTION: &str = "grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+/// What one attack may take, in bytes.
+const LITTLE: u64 = 48 << 20;
+/// RESOURCE_EXHAUSTED.
+const EXHAUSTED: i32 = 8;
+
+fn post(path: &str) -> http::request::Builder {
+    http::Request::post(format!("http://tidemark/{path}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+}
+
+/// Another caller is served, probes are answered, and the memory is little.
+async fn others_are_served(service: &Pod, client: &mut Client, before: u64) {
+    let probe = health(service, "readiness").await;
+    assert_eq!(probe.expect("a probe is answered"), SERVING);
+    service.metrics_text();
+    let _ = create_in(client, "lists/home", "milk", titled("x")).await;
+    let read = get(client, "lists/home/todos/milk", None).await;
+    read.expect("a caller is served");
+    let more = service.peak() - before;
+    assert!(more < LITTLE, "{more} bytes more");
+}
+
+/// Whether a stream was opened, and not refused.
+async fn is_open(response: ResponseFuture) -> bool {
+    let response = response.await.expect("a response");
+    let refusal = response.headers().get("grpc-status");
+    assert!(refusal.is_none_or(|status| status == "8"), "{refusal:?}");
+    refusal.is_none()
+}
+
+/// The streams of health stay open as long as their clients like.
+#[tokio::test]
+async fn health_watches_are_bounded() {
+    let (service, mut client) = pod::embedded().await;
+    let before = service.peak();
+    let mut builder = Builder::new();
+    // The peer's own bound of messages that it does not read.
+    builder.data_frame_budget(usize::MAX);
+    let (mut peers, mut open, mut refused) = (Vec::new(), Vec::new(), 0);
+    for _ in 0..7 {
+        let mut peer = Peer::connect(&service, ATTACKER, &builder).await;
+        let mut calls = Vec::new();
+        for n in 0..900 {
+            let request = HealthCheckRequest {
+                service: format!("{n}{}", "x".repeat(3900)),
+            };
+            calls.push(peer.call(HEALTH_WATCH, &request).await.expect("sent"));
+        }
+        for (response, stream) in calls {
+            let response = response.await.expect("a response");
+            if response.headers().contains_key("grpc-status") {
+                refused += 1;
+            } else {
+                open.push((response, stream));
+            }
+        }
+        peers.push(peer);
+    }
+    assert!(
+        open.len() < 5000 && refused > 1000,
+        "{} open, {refused} refused",
+        open.len()
+    );
+    others_are_served(&service, &mut client, before).await;
+}
+
+/// Health is answered whatever is used up; so only few such calls may be open. These hold
+/// 14 KiB of headers each.
+#[tokio::test]
+async fn unfinished_health_checks_are_bounded() {
+    let (service, mut client) = pod::embedded().await;
+    let before = service.peak();
+    let mut peers = Vec::new();
+    let mut codes = JoinSet::new();
+    for connection in 0..3 {
+        let mut peer = Peer::connect(&service, ATTACKER, &Builder::new()).await;
+        for n in 0..300 {
+            let mut request = post(HEALTH_CHECK);
+            for header in 0..3 {
+                let value = format!("{connection}-{n}-{header}-{}", "x".repeat(4700));
+                request = request.header(format!("x-{header}"), value);
+            }
+            let (response, stream) = peer.begin_with(request, false).await.expect("sent");
+            codes.spawn(async move {
+                let code = timeout(Duration::from_secs(5), status(response)).await;
+                (code.ok().map(|code| code.expect("a status")), stream)
+            });
+        }
+        peers.push(peer);
+    }
+    others_are_served(&service, &mut client, before).await;
+    let used = service.metric("tidemark_bound_used{kind=\"health checks and metrics\"}");
+    assert!((40..=64).contains(&used), "{used}");
+    let mut refused = 0;
+    while let Some(code) = codes.join_next().await {
+        refused += usize::from(code.expect("no panic").0 == Some(EXHAUSTED));
+    }
+    assert!(refused >= 900 - 64, "{refused}");
+}
+
+/// A message that does not end is held by its stream, whose head was answered.
+#[tokio::test]
+async fn unfinished_messages_of_reflection_are_bounded() {
+    let (service, mut client) = pod::embedded().await;
+    let before = service.peak();
+    let (mut peers, mut streams, mut refused) = (Vec::new(), Vec::new(), 0);
+    let part = framed(&[b'x'; 65_000], false).slice(..64_000);
+    for _ in 0..3 {
+        let mut peer = Peer::connect(&service, ATTACKER, &Builder::new()).await;
+        for _ in 0..300 {
+            let (response, mut stream) = peer.begin(REFLECTION, None).await.expect("sent");
+            if is_open(response).await {
+                // Sent as far as the windows allow.
+                let _ = stream.send_data(part.clone(), false);
+                streams.push(stream);
+            } else {
+                refused += 1;
+            }
+        }
+        peers.push(peer);
+    }
+    assert!(
+        streams.len() < 200 && refused > 600,
+        "{} open",
+        streams.len()
+    );
+    sleep(Duration::from_millis(500)).await;
+    others_are_served(&service, &mut client, before).await;
+    drop((streams, peers));
+    eventually("the memory back", Duration::from_secs(10), async || {
+        let used = service.metric("tidemark_budget_used_bytes{kind=\"unfinished requests\"}");
+        (used == 0).then_some(())
+    })
+    .await;
+}
+
+/// HEADERS of HTTP/2 for a call, in the plainest form of HPACK.
+fn head(stream: u32, path: &str) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", "tidemark"),
+        (":path", path),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ] {
+        block.push(0);
+        for text in [name, value] {
+            block.push(u8::try_from(text.len()).expect("below 127"));
+            block.extend(text.as_bytes());
+        }
+    }
+    frame(1, 4, stream, &block)
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// Errors are headers, which have no window: short requests, and 7 KiB each in return.
+/// Once the buffers of the sockets are full, they are held by the service.
+#[tokio::test]
+async fn a_peer_that_does_not_read_its_errors_is_closed() {
+    let (service, mut client) = pod::embedded().await;
+    let before = service.peak();
+    let names = vec!["\n\n\n\n".to_owned(); 16];
+    let request = tidemark::pb::BatchGetTodosRequest {
+        names,
+        consistency: None,
+    };
+    let request = framed(&request.encode_to_vec(), false);
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let stream = tcp_to(address(&service), ATTACKER, Some(2048)).await;
+        let mut stream = stream.expect("connected");
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        bytes.extend(frame(4, 0, 0, &[]));
+        stream.write_all(&bytes).await.expect("sent");
+        for n in 0..4000_u32 {
+            let mut call = head(2 * n + 1, "/todo.v1.TodoService/BatchGetTodos");
+            call.extend(frame(0, 1, 2 * n + 1, &request));
+            if n % 100 == 99 {
+                sleep(Duration::from_millis(20)).await;
+            }
+            // It is closed at some time.
+            if stream.write_all(&call).await.is_err() {
+                break;
+            }
+        }
+        held.push(stream);
+    }
+    others_are_served(&service, &mut client, before).await;
+    eventually("the ends", Duration::from_secs(50), async || {
+        let closed = service.metric("tidemark_connections_closed_total{kind=\"unread\"}");
+        (closed == 2).then_some(())
+    })
+    .await;
+    eventually("the memory back", Duration::from_secs(5), async || {
+        let used = service.metric("tidemark_budget_used_bytes{kind=\"errors in flight\"}");
+        (used == 0).then_some(())
+    })
+    .await;
+    others_are_served(&service, &mut client, before).await;
+}
+
+/// A client that reads gets all its errors, however many it asks for at once.
+#[tokio::test]
+async fn a_peer_that_reads_its_errors_gets_all() {
+    let (service, _client) = pod::embedded().await;
+    let mut peer = Peer::connect(&service, ATTACKER, &Builder::new()).await;
+    let request = tidemark::pb::BatchGetTodosRequest {
+        names: vec!["\n\n\n\n".to_owned(); 16],
+        consistency: None,
+    };
+    let mut codes = JoinSet::new();
+    for _ in 0..2000 {
+        let (response, _) = peer
+            .call("todo.v1.TodoService/BatchGetTodos", &request)
+            .await
+            .expect("sent");
+        codes.spawn(status(response));
+    }
+    while let Some(code) = codes.join_next().await {
+        // INVALID_ARGUMENT.
+        assert_eq!(code.expect("no panic").expect("a status"), 3);
+    }
+    assert!(peer.is_alive());
+}
+
+/// The port for metrics, whose responses are not read.
+#[tokio::test]
+async fn unread_metrics_are_bounded() {
+    let (service, mut client) = pod::embedded().await;
+    let before = service.peak();
+    let at = service.metrics.trim_start_matches("http://");
+    let at = at.trim_end_matches("/metrics").parse().expect("an address");
+    let mut builder = Builder::new();
+    builder.initial_window_size(0);
+    let (mut peers, mut calls) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        let stream = tcp_to(at, ATTACKER, None).await.expect("connected");
+        let mut peer = Peer::over(stream, &builder).await.expect("HTTP/2");
+        for _ in 0..400 {
+            let request = http::Request::get("http://tidemark/metrics");
+            calls.push(peer.begin_with(request, true).await.expect("sent"));
+        }
+        peers.push(peer);
+    }
+    eventually("refusals", Duration::from_secs(30), async || {
+        let refused =
+            service.metric("tidemark_overloaded_total{kind=\"health checks and metrics\"}");
+        (refused >= 1900).then_some(())
+    })
+    .await;
+    others_are_served(&service, &mut client, before).await;
+}

@@ -10,7 +10,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -78,6 +78,9 @@ const MAX_REPLY_EPOCHS: usize = 5;
 /// Memory of an error, in sizes of its long values on the wire: Huffman coding takes up
 /// to three eighths of them, and each header takes some 100 bytes more.
 const ERROR_FACTOR: u64 = 4;
+/// An error has no room, and nothing was written for so long: the connection is closed. A
+/// peer that is only slow reads something in that time.
+const STUCK_MILLIS: u64 = 2000;
 /// Spread of the maximal age, so that the connections of a rollout do not all
 /// end at the same moment.
 const AGE_JITTER: f64 = 0.1;
@@ -143,8 +146,9 @@ pub struct Connection {
     replies: [AtomicU32; EPOCHS],
     /// Charged for errors that are not written yet.
     errors: AtomicU64,
-    /// The last write waits for the peer.
-    stalled: AtomicBool,
+    /// Since when a write waits for the peer: milliseconds of the connection's life, plus
+    /// one; 0: none waits.
+    stalled: AtomicU64,
     /// Cancelled when the peer does not read, and what waits for it has no room.
     given_up: CancellationToken,
 }
@@ -182,7 +186,7 @@ impl Connection {
             progress: AtomicU64::new(0),
             replies: [const { AtomicU32::new(0) }; EPOCHS],
             errors: AtomicU64::new(0),
-            stalled: AtomicBool::new(false),
+            stalled: AtomicU64::new(0),
             given_up: CancellationToken::new(),
         }
     }
@@ -313,7 +317,7 @@ impl Connection {
     /// So many bytes were written. What was handed over first is written first, so
     /// errors are among them.
     pub(super) fn wrote(&self, bytes: usize) {
-        self.stalled.store(false, Relaxed);
+        self.stalled.store(0, Relaxed);
         if self.errors.load(Relaxed) == 0 {
             return;
         }
@@ -329,12 +333,19 @@ impl Connection {
 
     /// A write waits for the peer.
     pub(super) fn stalled(&self) {
-        self.stalled.store(true, Relaxed);
+        let now = self.millis() + 1;
+        // It may wait already, and then since that time.
+        let _ = self.stalled.compare_exchange(0, now, Relaxed, Relaxed);
     }
 
-    /// Whether a write waits for the peer.
-    pub(super) fn is_stalled(&self) -> bool {
-        self.stalled.load(Relaxed)
+    /// Whether nothing could be written for so long that the peer does not read.
+    pub(super) fn is_stuck(&self) -> bool {
+        let since = self.stalled.load(Relaxed);
+        since > 0 && self.millis() + 1 >= since + STUCK_MILLIS
+    }
+
+    fn millis(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or_default()
     }
 
     /// Closes the connection at once: its peer does not read.

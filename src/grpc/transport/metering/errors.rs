@@ -82,7 +82,7 @@ impl WaitingError {
     /// and with it this call.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Response<ReplyBody>> {
         loop {
-            if self.connection.is_stalled() {
+            if self.connection.is_stuck() {
                 self.connection.give_up();
             }
             ready!(self.pause.as_mut().poll(cx));

@@ -121,7 +121,7 @@ metrics! {
     /// Readers that joined a load which another had begun
     joined_loads: Counter = "joined_loads";
     /// Requests refused because a bound was reached, by bound
-    overloaded: Family<Kind, Counter> = "overloaded" => ["keys waiting to be loaded", "writes under way", "open watches", "watches that begin before the recent changes", "unfinished requests", "decoded requests", "replies in flight", "names of watches"];
+    overloaded: Family<Kind, Counter> = "overloaded" => ["keys waiting to be loaded", "writes under way", "open watches", "watches that begin before the recent changes", "unfinished requests", "decoded requests", "replies in flight", "names of watches", "memory of watches", "watches of all lists", "loads in flight", "catch-up feeds", "waiting writes", "strong reads", "health checks and metrics"];
     /// Answers marked stale because the origin could not be asked
     stale_answers: Counter = "stale_answers";
     /// Time from the newest acknowledged heartbeat back to the frontier, by the origin's clock

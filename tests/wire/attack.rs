@@ -1,6 +1,7 @@
 //! Attacks on the memory of the service, one by one and all at once.
 
 mod streams;
+mod watches;
 
 use std::{
     fs,

@@ -48,6 +48,8 @@ const HEADER_BYTES: u64 = 96;
 /// What a stream of requests (reflection) is charged until it ends: its largest message,
 /// as far as it is here, and as much of the next that was not read yet.
 const STREAM_REQUEST_BYTES: u64 = 128 << 10;
+/// What a stream of health is charged until it ends.
+const HEALTH_WATCH_BYTES: u64 = 8 << 10;
 /// When a caller that was refused should try again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -83,7 +85,7 @@ impl Call {
             bytes += HEADER_BYTES + (name.as_str().len() + value.len()) as u64;
         }
         let until_end = match path {
-            HEALTH_WATCH => CALL_BYTES,
+            HEALTH_WATCH => HEALTH_WATCH_BYTES,
             path if is_stream(path) => CALL_BYTES + STREAM_REQUEST_BYTES,
             _ => 0,
         };

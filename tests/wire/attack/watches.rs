@@ -130,12 +130,19 @@ async fn watches_of_many_names_are_bounded() {
 async fn catch_up_feeds_of_unread_watches_come_back() {
     const USED: &str = "tidemark_bound_used{kind=\"watches that begin before the recent changes\"}";
     let dir = folder("data").display().to_string();
-    let args = ["--data-dir", &dir, "--replay-window", "1s"];
+    let args = [
+        "--data-dir",
+        &dir,
+        "--replay-window",
+        "4s",
+        "--staleness-limit",
+        "4s",
+    ];
     let (first, mut client) = Pod::ready(&args).await;
     let token = create(&mut client, "first", "x").await.token;
     import(&client, 500).await;
     // Longer ago than what is replayed.
-    sleep(Duration::from_secs(3)).await;
+    sleep(Duration::from_secs(6)).await;
     first.terminate();
     assert_eq!(first.exit_code(Duration::from_secs(10)).await, Some(0));
     let (service, mut client) = Pod::ready(&args).await;

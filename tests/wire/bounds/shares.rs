@@ -105,7 +105,8 @@ async fn one_caller_cannot_fill_what_waits_for_the_database() {
 /// One caller cannot have all watches of all lists.
 #[tokio::test]
 async fn watches_of_all_lists_are_shared() {
-    let (service, mut client) = pod::embedded().await;
+    // The memory of a pod is for fewer.
+    let (service, mut client) = pod::embedded_with(&["--memory-limit", "off"]).await;
     let all = pb::WatchTodosRequest {
         parent: "lists/-".into(),
         ..Default::default()

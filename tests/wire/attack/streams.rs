@@ -18,8 +18,8 @@ use crate::{
 const HEALTH_CHECK: &str = "grpc.health.v1.Health/Check";
 const HEALTH_WATCH: &str = "grpc.health.v1.Health/Watch";
 const REFLECTION: &str = "grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
-/// What one attack may take, in bytes.
-const LITTLE: u64 = 48 << 20;
+/// What one attack may take, in bytes: an eighth of the pod.
+const LITTLE: u64 = 96 << 20;
 
 fn post(path: &str) -> http::request::Builder {
     http::Request::post(format!("http://tidemark/{path}"))

@@ -1,17 +1,19 @@
-//! Watches that are not read or have many names, and connections that say nothing.
+//! Watches that are not read, have many names, or begin long ago; and connections that
+//! say nothing.
 
 use std::{net::Ipv4Addr, time::Duration};
 
 use futures::StreamExt as _;
 use h2::client::Builder;
 use tidemark::pb;
+use tokio::time::sleep;
 
 use super::WATCH;
 use crate::{
     client::*,
     pod::{self, Pod},
     raw::{ATTACKER, Peer, tcp},
-    support::eventually,
+    support::{eventually, folder},
 };
 
 /// What one attack may take, in bytes.
@@ -121,6 +123,62 @@ async fn watches_of_many_names_are_bounded() {
     assert!(more < LITTLE, "{more} bytes more");
     drop((open, peer, messages));
     no_watchers(&service).await;
+}
+
+/// A feed that catches up for a watch ends with it, also if nothing of it was read.
+#[tokio::test]
+async fn catch_up_feeds_of_unread_watches_come_back() {
+    const USED: &str = "tidemark_bound_used{kind=\"watches that begin before the recent changes\"}";
+    let dir = folder("data").display().to_string();
+    let args = [
+        "--data-dir",
+        &dir,
+        "--replay-window",
+        "4s",
+        "--staleness-limit",
+        "4s",
+    ];
+    let (first, mut client) = Pod::ready(&args).await;
+    let token = create(&mut client, "first", "x").await.token;
+    import(&client, 500).await;
+    // The store knows the time of one change a second: it replays from the last one that is
+    // older than the window.
+    sleep(Duration::from_millis(1200)).await;
+    create(&mut client, "later", "x").await;
+    sleep(Duration::from_millis(4500)).await;
+    first.terminate();
+    assert_eq!(first.exit_code(Duration::from_secs(10)).await, Some(0));
+    let (service, mut client) = Pod::ready(&args).await;
+    let request = pb::WatchTodosRequest {
+        start: Some(pb::watch_todos_request::Start::After(token)),
+        ..watch_home()
+    };
+    let mut builder = Builder::new();
+    builder.initial_window_size(0);
+    for _ in 0..2 {
+        let mut peer = Peer::connect(&service, ATTACKER, &builder).await;
+        let mut calls = Vec::new();
+        for _ in 0..16 {
+            calls.push(peer.call(WATCH, &request).await.expect("sent"));
+        }
+        // Most of what the memory is for is one caller's, and not all of it.
+        eventually("the feeds", Duration::from_secs(10), async || {
+            (6..=12).contains(&service.metric(USED)).then_some(())
+        })
+        .await;
+        // Another caller still catches up.
+        let mut messages = client
+            .watch_todos(request.clone())
+            .await
+            .expect("open")
+            .into_inner();
+        messages.message().await.expect("alive").expect("a change");
+        drop((messages, calls, peer));
+        eventually("the places", Duration::from_secs(3), async || {
+            (service.metric(USED) == 0).then_some(())
+        })
+        .await;
+    }
 }
 
 /// More silent connections than the memory is for, from three addresses: they make room

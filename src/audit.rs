@@ -70,8 +70,8 @@ impl Record {
         let _ = self.resource.set(name[..end].to_owned());
     }
 
-    /// The members that a write gives a list, all of them, and their roles. They are
-    /// bounded by what a list may have: 64 KiB in a line.
+    /// The members that a write gave a list, all of them, and their roles. A list has at
+    /// most 256 of at most 256 bytes: below 150 KiB in a line, also if all are escaped.
     pub fn set_members(&self, members: BTreeMap<String, &'static str>) {
         let _ = self.members.set(members);
     }

@@ -53,10 +53,14 @@ impl Caller {
         request_id: Option<RequestId>,
     ) -> Result<Written, Error> {
         self.audit_resource(write.name());
-        self.audit_members(&write);
+        let members = write.members();
         let done = cache.write(write, self.write_options(request_id)).await?;
         if let Some(call) = &self.call {
             call.record().set_token(done.token.encode());
+            // Only of a write that took place: refusals would fill the log with them.
+            if let Some(members) = members {
+                call.record().set_members(members);
+            }
         }
         Ok(done)
     }
@@ -64,13 +68,6 @@ impl Caller {
     pub(super) fn audit_resource(&self, name: impl ToString) {
         if let Some(call) = &self.call {
             call.record().set_resource(&name.to_string());
-        }
-    }
-
-    /// Who may do what from now on, if the write says so.
-    fn audit_members(&self, write: &Write) {
-        if let (Some(call), Some(members)) = (&self.call, write.members()) {
-            call.record().set_members(members);
         }
     }
 

@@ -131,7 +131,8 @@ async fn writes_and_refusals_are_written_and_reads_are_not() {
     assert_eq!(lines(&log)[3]["call"], "DeleteTodo");
 }
 
-/// A change of members is told whole: two lines say what changed between them.
+/// A change of members is told whole: two lines say what changed between them. A refusal
+/// tells none: whoever may not change a list could fill the log with them.
 #[tokio::test]
 async fn members_of_a_list_are_written() {
     let files = Folder::new();
@@ -162,24 +163,35 @@ async fn members_of_a_list_are_written() {
         title: "Ours".into(),
         ..Default::default()
     };
-    for list in [shared, titled] {
+    let outdated = pb::TodoList {
+        etag: "0".repeat(32),
+        ..shared.clone()
+    };
+    for (list, is_done) in [(shared, true), (titled, true), (outdated, false)] {
         let update = pb::UpdateTodoListRequest {
             todo_list: Some(list),
             update_mask: None,
         };
         let update = carrying(update, &[bearer.as_bytes()]);
-        client.update_todo_list(update).await.expect("updated");
+        let updated = client.update_todo_list(update).await;
+        assert_eq!(updated.is_ok(), is_done, "{updated:?}");
     }
-    let written = eventually("three lines", Duration::from_secs(10), async || {
+    let written = eventually("four lines", Duration::from_secs(10), async || {
         let lines = lines(&log);
-        (lines.len() >= 3).then_some(lines)
+        (lines.len() >= 4).then_some(lines)
     })
     .await;
+    assert_eq!(written[3]["code"], "ABORTED");
     let members: Vec<_> = written.iter().map(|line| line["members"].clone()).collect();
     let both = json!({"user:ada": "ROLE_OWNER", "user:bob": "ROLE_READER"});
     assert_eq!(
         members,
-        [json!({"user:ada": "ROLE_OWNER"}), both, Value::Null]
+        [
+            json!({"user:ada": "ROLE_OWNER"}),
+            both,
+            Value::Null,
+            Value::Null
+        ]
     );
 }
 

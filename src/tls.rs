@@ -33,7 +33,7 @@ pub enum TlsError {
         /// What the system says.
         source: io::Error,
     },
-    /// A file is no PEM file of these.
+    /// A file is larger than any file of certificates or keys.
     #[error("{}: is larger than {MAX_FILE_BYTES} bytes", .file.display())]
     TooLarge {
         /// Which file.

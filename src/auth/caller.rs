@@ -6,6 +6,7 @@ use crate::model::{EVERYBODY, GROUP_PREFIX, member_problem};
 
 /// Most groups of one caller. Each check of a right may compare all of them.
 pub const MAX_GROUPS: usize = 64;
+
 /// How a caller was authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {

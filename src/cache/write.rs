@@ -20,6 +20,7 @@ const WRITE_BYTES: u64 = 4 << 10;
 /// What these texts take, in their sizes: the write, the database's command and its
 /// reply, and the reply to the caller.
 const WRITE_FACTOR: u64 = 4;
+
 /// Time between giving up a write that was not sent and its deadline.
 const SEND_MARGIN: Duration = Duration::from_millis(50);
 

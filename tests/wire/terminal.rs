@@ -32,6 +32,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 struct Terminal {
     child: std::process::Child,
     shown: Arc<Mutex<Vec<u8>>>,
+    /// Ends when `script` has closed its output.
+    reader: thread::JoinHandle<()>,
 }
 
 impl Terminal {
@@ -40,10 +42,13 @@ impl Terminal {
         let binary = Path::new(env!("CARGO_BIN_EXE_tidemark"));
         let path = std::env::var("PATH").expect("a PATH");
         let folder = binary.parent().expect("a folder").display();
-        let script = format!("stty columns {COLUMNS} rows {ROWS}; {command}");
+        // `exec`: a shell that is still there takes Ctrl-C too, and dash then ends with
+        // its own status.
+        let script = format!("stty columns {COLUMNS} rows {ROWS}; exec {command}");
         let mut child = Command::new("script")
             .args(["--quiet", "--return", "--command", &script, "/dev/null"])
             .env("PATH", format!("{folder}:{path}"))
+            .env("SHELL", "/bin/sh")
             .env("TERM", "xterm-256color")
             .env("TIDEMARK_SERVER", &service.address)
             .env_remove("NO_COLOR")
@@ -53,14 +58,18 @@ impl Terminal {
             .expect("script of util-linux is there");
         let shown = Arc::new(Mutex::new(Vec::new()));
         let (mut out, kept) = (child.stdout.take().expect("stdout"), Arc::clone(&shown));
-        thread::spawn(move || {
+        let reader = thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(read @ 1..) = out.read(&mut buffer) {
                 let mut kept = kept.lock().expect("the output");
                 kept.extend_from_slice(&buffer[..read]);
             }
         });
-        Self { child, shown }
+        Self {
+            child,
+            shown,
+            reader,
+        }
     }
 
     fn text(&self) -> String {
@@ -82,8 +91,8 @@ impl Terminal {
     async fn end(mut self) -> String {
         let ended = async || self.child.try_wait().expect("waited for");
         let status = eventually("the end of the command", LIMIT, ended).await;
-        // The reader may be behind.
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        let read = async || self.reader.is_finished().then_some(());
+        eventually("the end of the output", LIMIT, read).await;
         let text = self.text();
         assert!(status.success() || text.contains("error: "), "{text}");
         text

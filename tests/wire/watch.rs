@@ -282,13 +282,14 @@ async fn a_drained_watch_ends_with_progress_and_draining() {
 #[tokio::test]
 async fn an_idle_watch_goes_on_with_its_token() {
     let (_service, mut client) = embedded().await;
-    create(&mut client, "milk", "Buy milk").await;
+    // From the create on: without a token a watch may still deliver it.
+    let created = create(&mut client, "milk", "Buy milk").await;
     let request = pb::WatchTodosRequest {
         progress_interval: Some(prost_types::Duration {
             seconds: 1,
             nanos: 0,
         }),
-        ..request("lists/home", None)
+        ..request("lists/home", Some(&created.token))
     };
     let stream = client.watch_todos(request).await;
     let mut stream = stream.expect("watching").into_inner();

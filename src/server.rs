@@ -34,7 +34,7 @@ use crate::{
     origin::{Cause, ConnectError, Origin, embedded::Embedded, mongo::MongoDb},
     telemetry::{self, Kind, Metrics},
     tier::{
-        redis::{self, MacKey, MacKeyError, RedisOptions, RedisTier},
+        redis::{self, MacKeyError, RedisOptions, RedisTier},
         shared::Shared,
     },
     tls::TlsError,
@@ -81,10 +81,10 @@ pub enum RunError {
     Audit(#[source] io::Error),
     /// The key for hashes of shared entries cannot be used.
     #[error("redis-mac-key-file: {0}")]
-    MacKey(#[from] MacKeyError),
+    MacKey(#[source] MacKeyError),
     /// The URL of Redis, or its TLS files, cannot be used.
     #[error("redis-url: {0}")]
-    Redis(#[from] redis::ConnectError),
+    Redis(#[source] redis::ConnectError),
     /// The database cannot be used, and waiting does not help.
     #[error("{0}")]
     Origin(#[source] Cause),
@@ -431,14 +431,16 @@ pub(crate) fn shared_tier(
     let Some(url) = &config.redis_url else {
         return Ok(None);
     };
-    let mac_key = config.redis_mac_key_file.as_deref().map(MacKey::read);
     let options = RedisOptions {
         tls: config.redis_tls.clone(),
-        mac_key: mac_key.transpose()?,
+        mac_key_file: config.redis_mac_key_file.clone(),
         budgets: Arc::clone(budgets),
     };
-    let tier = RedisTier::connect_with(&url.0, options, Arc::clone(metrics))?;
-    Ok(Some(Arc::new(tier)))
+    match RedisTier::connect_with(&url.0, options, Arc::clone(metrics)) {
+        Ok(tier) => Ok(Some(Arc::new(tier))),
+        Err(redis::ConnectError::MacKey(error)) => Err(RunError::MacKey(error)),
+        Err(error) => Err(RunError::Redis(error)),
+    }
 }
 
 /// Opens the origin that the settings name.

@@ -158,6 +158,8 @@ metrics! {
     shared_dropped: Counter = "shared_dropped";
     /// Shared entries that were not what was asked for, by reason
     shared_rejected: Family<Kind, Counter> = "shared_rejected" => ["damaged", "version", "scope", "key", "future", "mac"];
+    /// Times that a changed key file for the hashes of shared entries was read, by outcome (loaded, failed)
+    shared_key_reloads: Family<Kind, Counter> = "shared_key_reloads" => ["loaded", "failed"];
     /// Sampled cached answers compared with the origin at the time they were said to be fresh to, by verdict (consistent, inconsistent, undecided)
     verified: Family<Kind, Counter> = "verified" => ["consistent", "inconsistent", "undecided"];
     /// Writes, by kind of outcome

@@ -142,7 +142,7 @@ pub const SETTINGS: [Setting; 40] = [
     setting(
         "redis-mac-key-file",
         "",
-        "File of 32 to 4096 secret bytes, the same for all replicas: entries in Redis carry a keyed hash, and entries without the right one are not used. Not set: no hash",
+        "File of 32 to 4096 secret bytes, the same for all replicas: entries in Redis carry a keyed hash, and entries without the right one are not used. A changed file is used without a restart. Not set: no hash",
     ),
     setting(
         "data-dir",

@@ -7,10 +7,7 @@ use bytes::Bytes;
 use tidemark::{
     budget::{Budgets, Part},
     telemetry::Kind,
-    tier::{
-        redis::{MacKey, RedisOptions},
-        shared::Shared,
-    },
+    tier::{redis::RedisOptions, shared::Shared},
 };
 
 use crate::{
@@ -178,9 +175,8 @@ async fn entries_without_the_right_keyed_hash_are_misses() {
     let with_key = |name: &str| {
         let path = dir.join(name);
         std::fs::write(&path, name.repeat(32)).expect("written");
-        let mac_key = Some(MacKey::read(&path).expect("a key"));
         RedisOptions {
-            mac_key,
+            mac_key_file: Some(path),
             ..RedisOptions::default()
         }
     };
@@ -210,6 +206,50 @@ async fn entries_without_the_right_keyed_hash_are_misses() {
     redis_cli(node.port, &["flushall"]);
     none.store(&keys(3), RECOVERY).await;
     assert_eq!(one.hits(&keys(3)).await, 0);
+}
+
+/// Replicas see a changed file at different times. None is restarted, and none loses
+/// what was written with the key before.
+#[tokio::test]
+async fn the_key_of_the_keyed_hash_is_replaced_without_a_restart() {
+    let node = redis();
+    let url = format!("redis://127.0.0.1:{}", node.port);
+    let dir = folder("rotation");
+    let files = ["one", "two"].map(|name| dir.join(name));
+    let put = |at: usize, bytes: &[u8]| std::fs::write(&files[at], bytes).expect("written");
+    (0..2).for_each(|at| put(at, &[1; 32]));
+    let [one, two] = [0, 1].map(|at| {
+        let options = RedisOptions {
+            mac_key_file: Some(files[at].clone()),
+            ..RedisOptions::default()
+        };
+        Tier::start_with(&url, options)
+    });
+    let reloads = async |tier: &Tier, kind: &'static str| {
+        let counter = tier
+            .metrics
+            .shared_key_reloads
+            .get_or_create(&Kind { kind })
+            .clone();
+        eventually(kind, RECOVERY, async || (counter.get() == 1).then_some(())).await;
+    };
+    for tier in [&one, &two] {
+        assert!(tier.tier.wait_ready(RECOVERY).await);
+    }
+    two.store(&keys(3), RECOVERY).await;
+    put(0, &[2; 32]);
+    reloads(&one, "loaded").await;
+    assert_eq!(one.hits(&keys(3)).await, 3, "entries with the key before");
+    redis_cli(node.port, &["flushall"]);
+    one.store(&keys(3), RECOVERY).await;
+    assert_eq!(two.hits(&keys(3)).await, 0, "its file is the one before");
+    put(1, &[2; 32]);
+    reloads(&two, "loaded").await;
+    assert_eq!(two.hits(&keys(3)).await, 3);
+    // A file that cannot be used changes nothing.
+    put(1, &[3; 31]);
+    reloads(&two, "failed").await;
+    assert_eq!(two.hits(&keys(3)).await, 3);
 }
 
 /// Keys count as well as values.

@@ -23,6 +23,7 @@ mod url;
 
 use std::{
     collections::HashMap,
+    path::PathBuf,
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicI64, Ordering},
@@ -43,12 +44,13 @@ use tokio_util::task::AbortOnDropHandle;
 use self::{
     connection::ConnectionSettings,
     error::ErrorLog,
+    mac::{MacKeyFile, MacKeys},
     node::{Direction, EnqueueError, GET_TIMEOUT, Node, RunningNode},
     topology::{Finder, SlotRange},
     url::{Deployment, RedisUrl},
 };
 pub use self::{
-    mac::{MacKey, MacKeyError},
+    mac::MacKeyError,
     url::{SCHEMES, UrlError, check_url},
 };
 use super::shared::{Shared, SharedKey};
@@ -81,6 +83,9 @@ pub enum ConnectError {
     /// The TLS files cannot be used.
     #[error("{0}")]
     Tls(#[source] TlsError),
+    /// The key for hashes of entries cannot be used.
+    #[error("{0}")]
+    MacKey(#[from] MacKeyError),
 }
 
 /// What the tier needs besides its URL.
@@ -88,8 +93,9 @@ pub enum ConnectError {
 pub struct RedisOptions {
     /// Trust and identity for `rediss` URLs.
     pub tls: ClientFiles,
+    /// A file of 32 to 4096 secret bytes, which is read again when it changes.
     /// Entries carry a keyed hash, and others are misses. `None`: no hash.
-    pub mac_key: Option<MacKey>,
+    pub mac_key_file: Option<PathBuf>,
     /// Bounds on the bytes of what waits for Redis.
     pub budgets: Arc<Budgets>,
 }
@@ -98,7 +104,7 @@ impl Default for RedisOptions {
     fn default() -> Self {
         Self {
             tls: ClientFiles::default(),
-            mac_key: None,
+            mac_key_file: None,
             budgets: Budgets::unlimited(256),
         }
     }
@@ -108,8 +114,9 @@ impl Default for RedisOptions {
 pub struct RedisTier {
     context: Arc<Context>,
     routes: Arc<RwLock<Vec<Route>>>,
-    mac_key: Option<MacKey>,
+    mac_key: Option<Arc<MacKeyFile>>,
     _follow: AbortOnDropHandle<()>,
+    _follow_key: Option<AbortOnDropHandle<()>>,
 }
 
 /// What all nodes share.
@@ -188,13 +195,15 @@ impl RedisTier {
     /// whenever Redis is. To be called in a runtime.
     ///
     /// # Errors
-    /// The URL or the TLS files are not valid.
+    /// The URL, the TLS files or the key file are not valid.
     pub fn connect_with(
         url: &str,
         options: RedisOptions,
         metrics: Arc<Metrics>,
     ) -> Result<Self, ConnectError> {
         let url = RedisUrl::parse(url)?;
+        let mac_key = options.mac_key_file.as_deref().map(MacKeyFile::load);
+        let mac_key = mac_key.transpose()?.map(Arc::new);
         let settings = ConnectionSettings {
             tls: match url.tls {
                 true => Some(options.tls.config().map_err(ConnectError::Tls)?.into()),
@@ -226,11 +235,16 @@ impl RedisTier {
         let routes = Arc::new(RwLock::new(Vec::new()));
         let finder = Finder::new(&url, &context.settings);
         let follow = follow_slots(finder, Arc::clone(&context), Arc::clone(&routes));
+        let follow_key = mac_key.as_ref().map(|file| {
+            let follow = Arc::clone(file).follow(Arc::clone(&context.metrics));
+            AbortOnDropHandle::new(tokio::spawn(follow))
+        });
         Ok(Self {
             context,
             routes,
-            mac_key: options.mac_key,
+            mac_key,
             _follow: AbortOnDropHandle::new(tokio::spawn(follow)),
+            _follow_key: follow_key,
         })
     }
 
@@ -300,11 +314,8 @@ impl RedisTier {
     }
 
     /// The value without its keyed hash.
-    fn open(&self, key: &str, value: Bytes) -> Option<Bytes> {
-        let Some(mac_key) = &self.mac_key else {
-            return Some(value);
-        };
-        let opened = mac_key.open(key, &value);
+    fn open(&self, keys: &MacKeys, key: &str, value: &Bytes) -> Option<Bytes> {
+        let opened = keys.open(key, value);
         if opened.is_none() {
             let rejected = &self.context.metrics.shared_rejected;
             rejected.get_or_create(&Kind { kind: "mac" }).inc();
@@ -398,19 +409,21 @@ impl Shared for RedisTier {
             [key] => vec![self.get_one(key.clone()).await],
             texts => self.get_several(keys, texts).await,
         };
-        if self.mac_key.is_some() {
+        if let Some(file) = &self.mac_key {
+            let keys = file.keys();
             for (value, key) in found.iter_mut().zip(&texts) {
-                *value = value.take().and_then(|value| self.open(key, value));
+                *value = value.take().and_then(|value| self.open(&keys, key, &value));
             }
         }
         found
     }
 
     fn put(&self, entries: Vec<(SharedKey, Bytes)>, lifetime: Duration) {
+        let keys = self.mac_key.as_ref().map(|file| file.keys());
         for (key, value) in entries {
             let key = text(&key);
-            let value = match &self.mac_key {
-                Some(mac_key) => mac_key.seal(&key, &value),
+            let value = match &keys {
+                Some(keys) => keys.seal(&key, &value),
                 None => value,
             };
             let most =

@@ -5,7 +5,9 @@
 //! `-- short near_hit memory` measures some rows only, and writes nothing;
 //! with `write` among them it writes those, and leaves the others as they were.
 //! `TIDEMARK_BEFORE=target/before cargo bench ... -- short near_hit` measures that
-//! build beside this one.
+//! build beside this one; `TIDEMARK_PROGRAM=target/before cargo bench ... -- short
+//! shared` measures that build instead of this one, for rows whose ratios are to
+//! `plain`: run both, in turns.
 
 mod access;
 mod baseline;

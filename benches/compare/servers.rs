@@ -60,9 +60,12 @@ impl Running {
         Self::start(&std::env::current_exe().expect("this program"), &args)
     }
 
-    /// `tidemark serve`, ready.
+    /// `tidemark serve`, ready: of this build, or the program that the variable
+    /// `TIDEMARK_PROGRAM` names.
     pub fn tidemark(args: &[&str]) -> Self {
-        Self::tidemark_of(Path::new(env!("CARGO_BIN_EXE_tidemark")), args)
+        let other = std::env::var_os("TIDEMARK_PROGRAM").map(PathBuf::from);
+        let this = || PathBuf::from(env!("CARGO_BIN_EXE_tidemark"));
+        Self::tidemark_of(&other.unwrap_or_else(this), args)
     }
 
     /// The same of another build.

@@ -76,6 +76,40 @@ pub struct Format {
     pub output: Output,
 }
 
+/// Which pages of a collection to show.
+#[derive(Args)]
+pub struct Paging {
+    /// Entries of a page, up to 1000; 0: the service's default, 50
+    #[arg(
+        long = "page-size",
+        value_name = "PAGE_SIZE",
+        default_value_t = 0,
+        allow_negative_numbers = true
+    )]
+    pub size: i32,
+    /// Begin at this page
+    #[arg(long = "page-token", value_name = "PAGE_TOKEN", default_value = "")]
+    pub token: String,
+    /// All pages, one after the other
+    #[arg(long)]
+    all: bool,
+}
+
+impl Paging {
+    /// Goes on to the page that a reply names, if it is wanted. Otherwise says how to
+    /// see it, to those who do not get the reply whole.
+    pub fn turn_to(&mut self, next_page_token: String, output: Output) -> bool {
+        if next_page_token.is_empty() {
+            return false;
+        }
+        if !self.all && matches!(output, Output::Table | Output::Name) {
+            note(&format!("more: --page-token {next_page_token}"));
+        }
+        self.token = next_page_token;
+        self.all
+    }
+}
+
 /// How fresh a reply must be.
 #[derive(Args, Clone)]
 pub struct Consistency {

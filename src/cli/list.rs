@@ -3,11 +3,11 @@
 use clap::Args;
 
 use super::{
-    client::{Client, Consistency},
+    client::{Client, Consistency, Paging},
     error::CommandError,
     lists::{self, ListCommand},
     names::list_name,
-    output::{Output, note, note_freshness, print_reply, print_todos},
+    output::{note, note_freshness, print_reply, print_todos},
 };
 use crate::pb;
 
@@ -40,15 +40,8 @@ pub struct List {
     /// create_time desc, create_time, due_time or priority desc
     #[arg(long, default_value = "")]
     order_by: String,
-    /// Todos of a page, up to 1000; 0: the service's default, 50
-    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
-    page_size: i32,
-    /// Begin at this page
-    #[arg(long, default_value = "")]
-    page_token: String,
-    /// All pages, one after the other
-    #[arg(long)]
-    all: bool,
+    #[command(flatten)]
+    paging: Paging,
     #[command(flatten)]
     consistency: Consistency,
     #[command(flatten)]
@@ -66,12 +59,12 @@ pub async fn run(args: List) -> Result<(), CommandError> {
     }
     let (server, output) = (&args.client.server, args.client.format.output);
     let mut service = server.connect().await?;
-    let mut page_token = args.page_token;
+    let mut paging = args.paging;
     loop {
         let request = pb::ListTodosRequest {
             parent: list_name(&args.parent),
-            page_size: args.page_size,
-            page_token,
+            page_size: paging.size,
+            page_token: paging.token.clone(),
             filter: args.filter.clone(),
             order_by: args.order_by.clone(),
             consistency: args.consistency.message(),
@@ -90,11 +83,7 @@ pub async fn run(args: List) -> Result<(), CommandError> {
             }
             note_freshness(reply.read.as_ref());
         }
-        page_token = reply.next_page_token;
-        if page_token.is_empty() || !args.all {
-            if !page_token.is_empty() && matches!(output, Output::Table | Output::Name) {
-                note(&format!("more: --page-token {page_token}"));
-            }
+        if !paging.turn_to(reply.next_page_token, output) {
             return Ok(());
         }
     }

@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use tonic::Code;
 
 use super::{
-    client::{Client, Consistency},
+    client::{Client, Consistency, Paging},
     credential::TodoClient,
     error::CommandError,
     names::{list_name, short_list_name},
@@ -23,15 +23,8 @@ const SHOWN_MEMBERS: usize = 3;
 #[derive(Args)]
 #[command(after_help = "Examples:\n  tidemark lists\n  tidemark lists --all -o name")]
 pub struct Lists {
-    /// Lists of a page, up to 1000; 0: the service's default, 50
-    #[arg(long, default_value_t = 0)]
-    page_size: i32,
-    /// Begin at this page
-    #[arg(long, default_value = "")]
-    page_token: String,
-    /// All pages, one after the other
-    #[arg(long)]
-    all: bool,
+    #[command(flatten)]
+    paging: Paging,
     #[command(flatten)]
     consistency: Consistency,
     #[command(flatten)]
@@ -140,11 +133,11 @@ fn role(text: &str) -> Result<Role, String> {
 pub async fn lists(args: Lists) -> Result<(), CommandError> {
     let (server, output) = (&args.client.server, args.client.format.output);
     let mut service = server.connect().await?;
-    let mut page_token = args.page_token;
+    let mut paging = args.paging;
     loop {
         let request = pb::ListTodoListsRequest {
-            page_size: args.page_size,
-            page_token,
+            page_size: paging.size,
+            page_token: paging.token.clone(),
             consistency: args.consistency.message(),
         };
         let reply = service.list_todo_lists(server.request(request)).await?;
@@ -158,11 +151,7 @@ pub async fn lists(args: Lists) -> Result<(), CommandError> {
             }
             note_freshness(reply.read.as_ref());
         }
-        page_token = reply.next_page_token;
-        if page_token.is_empty() || !args.all {
-            if !page_token.is_empty() && matches!(output, Output::Table | Output::Name) {
-                note(&format!("more: --page-token {page_token}"));
-            }
+        if !paging.turn_to(reply.next_page_token, output) {
             return Ok(());
         }
     }

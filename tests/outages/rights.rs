@@ -17,38 +17,17 @@ use tidemark::{
 
 use crate::{
     mongo::{create, update},
-    support::{Server, binary, eventually, folder, free_port, initiate},
+    support::{Server, eventually, folder, initiate, mongod_of_a_set},
 };
 
 /// A replica set of one that wants a login.
 async fn secured() -> (Server, Client) {
-    let (port, folder) = (free_port(), folder("mongod"));
-    let key = folder.join("key");
+    let key = folder("mongod-key").join("key");
     std::fs::write(&key, "c2VjcmV0IG9mIHRoZSB0ZXN0cw==").expect("written");
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("set");
-    let args = [
-        "--replSet",
-        "tests",
-        "--bind_ip",
-        "127.0.0.1",
-        "--port",
-        &port.to_string(),
-        "--dbpath",
-        &folder.display().to_string(),
-        "--wiredTigerCacheSizeGB",
-        "0.25",
-        "--oplogSize",
-        "100",
-        "--quiet",
-        "--logpath",
-        &folder.join("log").display().to_string(),
-        "--nounixsocket",
-        "--keyFile",
-        &key.display().to_string(),
-    ];
-    let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-    let server = Server::start(binary("mongod"), port, args);
+    let server = mongod_of_a_set(100, &["--keyFile", &key.display().to_string()]);
+    let port = server.port;
     let uri = format!("mongodb://127.0.0.1:{port}/?directConnection=true");
     let member = doc! { "_id": 0, "host": format!("127.0.0.1:{port}") };
     initiate(&uri, doc! { "_id": "tests", "members": [member] }).await;

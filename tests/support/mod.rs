@@ -314,36 +314,43 @@ impl Mongo {
     }
 
     fn node(oplog_mb: u32) -> Server {
-        let (port, folder) = (free_port(), folder("mongod"));
-        let args = [
-            "--replSet",
-            "tests",
-            "--bind_ip",
-            "127.0.0.1",
-            "--port",
-            &port.to_string(),
-            "--dbpath",
-            &folder.display().to_string(),
-            "--wiredTigerCacheSizeGB",
-            "0.25",
-            "--oplogSize",
-            &oplog_mb.to_string(),
-            "--quiet",
-            "--logpath",
-            &folder.join("log").display().to_string(),
-            "--setParameter",
-            "diagnosticDataCollectionEnabled=false",
-            // For fail points.
-            "--setParameter",
-            "enableTestCommands=1",
-            "--nounixsocket",
-        ];
-        Server::start(
-            binary("mongod"),
-            port,
-            args.iter().map(|arg| (*arg).to_owned()).collect(),
-        )
+        // For fail points.
+        let more = ["--setParameter", "enableTestCommands=1"];
+        mongod_of_a_set(oplog_mb, &more)
     }
+}
+
+/// A mongod of the replica set `tests`, not initiated yet. `more` are its arguments
+/// beside those that all have.
+pub fn mongod_of_a_set(oplog_mb: u32, more: &[&str]) -> Server {
+    let (port, folder) = (free_port(), folder("mongod"));
+    let (port_text, oplog_mb) = (port.to_string(), oplog_mb.to_string());
+    let (dbpath, log) = (
+        folder.display().to_string(),
+        folder.join("log").display().to_string(),
+    );
+    let common = [
+        "--replSet",
+        "tests",
+        "--bind_ip",
+        "127.0.0.1",
+        "--port",
+        &port_text,
+        "--dbpath",
+        &dbpath,
+        "--wiredTigerCacheSizeGB",
+        "0.25",
+        "--oplogSize",
+        &oplog_mb,
+        "--quiet",
+        "--logpath",
+        &log,
+        "--setParameter",
+        "diagnosticDataCollectionEnabled=false",
+        "--nounixsocket",
+    ];
+    let args = common.iter().chain(more).map(|arg| (*arg).to_owned());
+    Server::start(binary("mongod"), port, args.collect())
 }
 
 /// A mongod that is no replica set.

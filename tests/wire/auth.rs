@@ -51,6 +51,17 @@ async fn serving(args: &[&str]) -> (Tidemark, Client) {
     ready(Tidemark::start(&all)).await
 }
 
+/// The same with one key, which is also the administrator's: the service, a client and
+/// the key.
+async fn serving_a_key(files: &Folder, more: &[&str]) -> (Tidemark, Client, String) {
+    let (key, line) = keys::new_key("user:ada");
+    let keys = files.write("keys", &line);
+    let auth = ["--auth", "keys", "--keys-file", &keys];
+    let all = [&auth[..], &["--admin", "user:ada"], more].concat();
+    let (service, client) = serving(&all).await;
+    (service, client, key)
+}
+
 /// A request with these values of the header `authorization`.
 fn carrying<T>(message: T, values: &[&[u8]]) -> Request<T> {
     let mut headers = HeaderMap::new();

@@ -18,20 +18,8 @@ fn lines(path: &str) -> Vec<Value> {
 async fn writes_and_refusals_are_written_and_reads_are_not() {
     let files = Folder::new();
     // The administrator may do everything, whatever rights there are.
-    let (key, line) = new_key("user:ada");
-    let keys = files.write("keys", &line);
     let log = files.0.join("audit.jsonl").display().to_string();
-    let args = [
-        "--auth",
-        "keys",
-        "--keys-file",
-        &keys,
-        "--admin",
-        "user:ada",
-        "--audit-log",
-        &log,
-    ];
-    let (service, mut client) = serving(&args).await;
+    let (service, mut client, key) = serving_a_key(&files, &["--audit-log", &log]).await;
     let bearer = format!("Bearer {key}");
     let create = pb::CreateTodoRequest {
         parent: "lists/home".into(),

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use super::{keys::new_key, *};
+use super::*;
 
 fn run(service: &Tidemark, args: &[&str], envs: &[(&str, &str)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tidemark"))
@@ -16,17 +16,7 @@ fn run(service: &Tidemark, args: &[&str], envs: &[(&str, &str)]) -> Output {
 #[tokio::test]
 async fn commands_send_a_key_from_a_file_or_the_environment() {
     let files = Folder::new();
-    let (key, line) = new_key("user:ada");
-    let keys = files.write("keys", &line);
-    let args = [
-        "--auth",
-        "keys",
-        "--keys-file",
-        &keys,
-        "--admin",
-        "user:ada",
-    ];
-    let (service, _) = serving(&args).await;
+    let (service, _, key) = serving_a_key(&files, &[]).await;
     let key_file = files.write("ada.key", &format!("{key}\n"));
     let add = ["add", "home", "Buy milk"];
     let by_file = run(

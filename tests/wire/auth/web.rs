@@ -8,7 +8,7 @@ use hyper_util::rt::TokioIo;
 use prost::Message as _;
 use tokio::net::TcpStream;
 
-use super::{keys::new_key, *};
+use super::*;
 
 const PAGE: &str = "https://todos.example";
 
@@ -64,17 +64,7 @@ async fn call_in_json(service: &Tidemark, values: &[&str]) -> u16 {
 #[tokio::test]
 async fn calls_in_json_need_a_credential() {
     let files = Folder::new();
-    let (key, line) = new_key("user:ada");
-    let keys = files.write("keys", &line);
-    let args = [
-        "--auth",
-        "keys",
-        "--keys-file",
-        &keys,
-        "--admin",
-        "user:ada",
-    ];
-    let (service, _) = serving(&args).await;
+    let (service, _, key) = serving_a_key(&files, &[]).await;
     let bearer = format!("Bearer {key}");
     assert_eq!(call_in_json(&service, &[&bearer]).await, 200);
     assert_eq!(call_in_json(&service, &[]).await, 401);
@@ -85,19 +75,7 @@ async fn calls_in_json_need_a_credential() {
 #[tokio::test]
 async fn pages_need_a_credential_and_their_preflights_do_not() {
     let files = Folder::new();
-    let (key, line) = new_key("user:ada");
-    let keys = files.write("keys", &line);
-    let args = [
-        "--auth",
-        "keys",
-        "--keys-file",
-        &keys,
-        "--admin",
-        "user:ada",
-        "--cors-allow-origins",
-        PAGE,
-    ];
-    let (service, _) = serving(&args).await;
+    let (service, _, key) = serving_a_key(&files, &["--cors-allow-origins", PAGE]).await;
     let bearer = format!("Bearer {key}");
     const UNAUTHENTICATED: &str = "16";
     assert_eq!(call(&service, &[&bearer]).await, "0");

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tonic::{Code, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -19,7 +19,8 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use super::{
     client::{Format, Server},
     error::{CommandError, causes},
-    output::{Colour, Output, paint, print},
+    output::{Colour, Output, note, paint, print},
+    watch::termination,
     yaml::to_yaml,
 };
 use crate::text::escape;
@@ -37,6 +38,8 @@ const PARTS: [(&str, &str); 6] = [
 const METRICS_PORT: u16 = 9464;
 /// Largest page of metrics, in bytes: some twenty times today's.
 const MAX_METRICS_BYTES: u64 = 4 << 20;
+/// Shortest interval of `--watch`: each look is six health checks and a page of metrics.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
 /// Longest wait for the metrics. They are an addition: the health does not wait
 /// for them.
 const METRICS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -51,7 +54,7 @@ pub struct Status {
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<String>,
     /// Print again at this interval until interrupted; 2s if none is given
-    #[arg(long, short, value_name = "INTERVAL", num_args = 0..=1, default_missing_value = "2s", value_parser = humantime::parse_duration)]
+    #[arg(long, short, value_name = "INTERVAL", num_args = 0..=1, default_missing_value = "2s", value_parser = interval)]
     watch: Option<Duration>,
     #[command(flatten)]
     server: Server,
@@ -75,27 +78,48 @@ pub async fn run(args: Status) -> Result<(), CommandError> {
         print_report(&args, &report, None);
         return report.ready();
     };
-    let mut before: Option<Metrics> = None;
+    tokio::select! {
+        result = watch(&args, interval) => result,
+        () = termination() => {
+            if std::io::stderr().is_terminal() {
+                // The terminal shows `^C` where the cursor was.
+                note("");
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Prints the status again and again.
+async fn watch(args: &Status, interval: Duration) -> Result<(), CommandError> {
+    let mut before: Option<(Metrics, Instant)> = None;
     loop {
         // A replica that cannot be reached may come back.
-        match report(&args).await {
+        match report(args).await {
             Ok(report) => {
+                let now = Instant::now();
+                let since = before.as_ref().map(|(metrics, at)| (metrics, now - *at));
                 clear_screen(args.format.output);
-                print_report(
-                    &args,
-                    &report,
-                    before.as_ref().map(|before| (before, interval)),
-                );
-                before = report.metrics.ok();
+                print_report(args, &report, since);
+                before = report.metrics.ok().map(|metrics| (metrics, now));
             }
             Err(usage @ CommandError::Usage(_)) => return Err(usage),
             Err(error) => {
+                before = None;
                 clear_screen(args.format.output);
                 print(&format!("error: {error}"));
             }
         }
         sleep(interval).await;
     }
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|e| e.to_string())?;
+    if interval < MIN_INTERVAL {
+        return Err(format!("expected at least {MIN_INTERVAL:?}"));
+    }
+    Ok(interval)
 }
 
 fn clear_screen(output: Output) {
@@ -239,9 +263,10 @@ impl Metrics {
             seconds("tidemark_staleness_bound_seconds"),
         );
         fact("reads", Some(self.read_shares()));
-        if let Some((before, interval)) = before {
+        if let Some((before, since)) = before {
             let calls = |metrics: &Self| metrics.sum("tidemark_rpc_duration_seconds_count");
-            let rate = (calls(self) - calls(before)).max(0.0) / interval.as_secs_f64();
+            let seconds = since.max(MIN_INTERVAL).as_secs_f64();
+            let rate = (calls(self) - calls(before)).max(0.0) / seconds;
             fact("calls", Some(format!("{rate:.0} a second")));
         }
         let near = self

@@ -74,7 +74,7 @@ pub async fn run(mut args: Watch) -> Result<(), CommandError> {
 }
 
 /// Completes at SIGINT and SIGTERM.
-fn termination() -> impl Future<Output = ()> {
+pub(super) fn termination() -> impl Future<Output = ()> {
     let signal = |kind| unix::signal(kind);
     let both = signal(unix::SignalKind::interrupt()).and_then(|interrupt| {
         signal(unix::SignalKind::terminate()).map(|terminate| (interrupt, terminate))

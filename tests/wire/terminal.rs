@@ -14,7 +14,7 @@ use std::{
 
 use crate::{
     cli,
-    client::{SERVING, health, real},
+    client::{SERVING, embedded, health, real},
     support::{Tidemark, eventually},
 };
 
@@ -249,4 +249,43 @@ async fn the_pictures_show_what_the_commands_print() {
     let metrics = format!(" --metrics {}", cli::metrics_address(&service));
     let status = transcript(&service, "tidemark status", &metrics).await;
     compare("status.svg", &with_default_addresses(&status, &service));
+}
+
+/// The screens that a command shows, one after the other.
+fn screens(text: &str) -> Vec<&str> {
+    text.split("\u{1b}[2J\u{1b}[H").skip(1).collect()
+}
+
+#[tokio::test]
+async fn status_is_shown_again_and_again_until_ctrl_c() {
+    let (service, _client) = embedded().await;
+    let metrics = cli::metrics_address(&service);
+    let command = format!("tidemark status --watch 200ms --metrics {metrics}");
+    let mut terminal = Terminal::start(&service, &command);
+    // From the second screen on it knows how many calls there are.
+    terminal.shows(" a second").await;
+    terminal.press_ctrl_c();
+    let text = terminal.end().await;
+    let with_rate = |screen: &&&str| screen.contains(" a second");
+    let all = screens(&text);
+    let screen = all.iter().find(with_rate).expect("a screen");
+    for line in ["readiness", "feed lag", "near cache", "memory"] {
+        assert!(screen.contains(line), "{line} is not in:\n{screen}");
+    }
+    let lines = screen.lines().count();
+    assert!(lines <= ROWS, "more than a screen:\n{screen}");
+}
+
+#[tokio::test]
+async fn status_goes_on_while_a_replica_is_away() {
+    let (service, _client) = embedded().await;
+    let mut terminal = Terminal::start(&service, "tidemark status --watch 200ms");
+    terminal.shows("readiness").await;
+    service.kill();
+    terminal.shows("error: ").await;
+    let shown = terminal.text().matches("error: ").count();
+    let goes_on = async || (terminal.text().matches("error: ").count() > shown).then_some(());
+    eventually("one more look", LIMIT, goes_on).await;
+    terminal.press_ctrl_c();
+    terminal.end().await;
 }

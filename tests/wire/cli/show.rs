@@ -341,6 +341,9 @@ async fn status_shows_a_replica_on_one_screen() {
         "{shown}"
     );
     service.kill();
+    let out = run(&["status", "--watch", "1ms", "--server", &service.address]);
+    assert_eq!(out.status.code(), Some(2));
+    assert!(stderr(&out).contains("at least 100ms"), "{}", stderr(&out));
     let out = run(&["status", "--server", &service.address]);
     assert_eq!(out.status.code(), Some(1));
     assert!(

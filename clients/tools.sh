@@ -16,18 +16,14 @@ fail() {
     exit 1
 }
 
-as_root() {
-    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
-}
+# shellcheck source=../tests/tools/install.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../tests/tools/install.sh"
 
-# needs PROGRAM DEBIAN_PACKAGE: there, or installed by apt-get, or a clear end.
+# needs PROGRAM DEBIAN_PACKAGE: there, or installed after a question, or a clear end.
+# `./test` has installed all of them before.
 needs() {
     command -v "$1" >/dev/null && return
-    if command -v apt-get >/dev/null; then
-        echo "installing $2"
-        as_root apt-get update -q >/dev/null 2>&1 || true
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$2" >/dev/null 2>&1 || true
-    fi
+    install_package "$2" || true
     command -v "$1" >/dev/null || fail "$1 is missing (Debian: $2), and the clients cannot be built or tested without it"
 }
 

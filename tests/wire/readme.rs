@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Write as _},
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -242,5 +242,62 @@ async fn the_printed_examples_run_as_pasted() {
         // Created, read and listed.
         assert_eq!(output.matches("Buy milk").count(), 3, "{output}");
         stop(service);
+    }
+}
+
+/// The scripts that `./test` runs do not install anything on their own, when somebody
+/// runs one alone: without a terminal they end, and in a terminal they ask.
+#[test]
+fn nothing_is_installed_without_a_question() {
+    let bin = folder("bin");
+    let ran = bin.join("ran");
+    for name in ["apt-get", "sudo"] {
+        let path = bin.join(name);
+        let text = format!("#!/bin/sh\necho \"$0 $*\" >>{}\n", ran.display());
+        fs::write(&path, text).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("executable");
+    }
+    let script = bin.join("alone");
+    let text =
+        "set -eu; clients=clients; . clients/tools.sh; needs no-such-program no-such-package";
+    fs::write(&script, text).expect("written");
+    let bash = format!("bash {}", script.display());
+    let path = std::env::var("PATH").expect("a PATH");
+    let path = format!("{}:{path}", bin.display());
+    let in_terminal = [
+        "script",
+        "--quiet",
+        "--return",
+        "--command",
+        &bash,
+        "/dev/null",
+    ];
+    let without = ["bash", "-c", &bash];
+    for (command, typed) in [(&without[..], ""), (&in_terminal[..], "n\n")] {
+        let mut child = Command::new(command[0])
+            .args(&command[1..])
+            .current_dir(root())
+            .env("PATH", &path)
+            .env("SHELL", "/bin/sh")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("a program");
+        let mut stdin = child.stdin.take().expect("stdin");
+        stdin.write_all(typed.as_bytes()).expect("written");
+        // Open until the end: `script` takes the end of its input for that of the terminal.
+        let out = child.wait_with_output().expect("ended");
+        drop(stdin);
+        let shown = [out.stdout, out.stderr].concat();
+        let shown = String::from_utf8_lossy(&shown);
+        assert_eq!(out.status.code(), Some(1), "{shown}");
+        assert!(shown.contains("no-such-package"), "{shown}");
+        assert!(shown.contains("install it yourself"), "{shown}");
+        assert!(
+            !ran.exists(),
+            "{shown}\n{}",
+            fs::read_to_string(&ran).unwrap_or_default()
+        );
     }
 }

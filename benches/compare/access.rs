@@ -63,7 +63,7 @@ fn share(server: &Running) {
 }
 
 /// Each todo gets another title, and then the first one again.
-fn updates() -> Calls {
+pub fn updates() -> Calls {
     let request = |(title, number): (&str, usize)| {
         let todo = pb::Todo {
             name: todo_name(number),

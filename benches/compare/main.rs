@@ -8,9 +8,11 @@
 //! build beside this one; `TIDEMARK_PROGRAM=target/before cargo bench ... -- short
 //! shared` measures that build instead of this one, for rows whose ratios are to
 //! `plain`: run both, in turns.
+//! `TIDEMARK_TEST_BUILDS=one:other cargo bench ... -- short builds` runs two builds in turns.
 
 mod access;
 mod baseline;
+mod builds;
 mod http2;
 mod load;
 mod near;
@@ -41,7 +43,7 @@ struct Bench {
 }
 
 /// The rows by name, in the order of the report.
-const ROWS: [(&str, Measure); 15] = [
+const ROWS: [(&str, Measure); 16] = [
     ("near_hit", Bench::near_hit),
     ("access", Bench::access),
     ("shared", Bench::shared),
@@ -57,6 +59,7 @@ const ROWS: [(&str, Measure); 15] = [
     ("growth_connections", Bench::growth_connections),
     ("growth_changes", Bench::growth_changes),
     ("embedded", Bench::embedded),
+    ("builds", Bench::builds),
 ];
 
 type Measure = fn(&mut Bench);

@@ -23,7 +23,7 @@ use super::{
 };
 
 /// Misses outstanding: as the target says.
-const MISSES: usize = 128;
+pub const MISSES: usize = 128;
 /// Strong readers at once.
 const STRONG: usize = 2000;
 

@@ -35,6 +35,13 @@ SWEEP_TODOS = 60_000
 MOUNTED_SECONDS = 180
 # MongoDB's election and the start of its pod, on a busy machine.
 MONGODB_SECONDS = 90
+# metrics-server measures every 15 s, and the autoscaler looks every 15 s.
+AUTOSCALER_SECONDS = 120
+# Calls a second that keep two replicas busier than the autoscaler's target of 60 m each.
+AUTOSCALER_RATE = 800
+# Connections of the check of mongod's probe, and how many it opens a second: enough to
+# be seen beside the rest of mongod.
+PROBES, PROBES_A_SECOND = 3000, 150
 WAIT_SECONDS = 240
 
 project, kubectl_command, report_file = sys.argv[1:4]
@@ -310,16 +317,49 @@ def logs_are_json():
     return f"{lines} lines, all JSON"
 
 
+# Opens and closes connections as the kubelet's TCP probe does.
+PROBE = """
+import socket, sys, time
+address, count, pause = (sys.argv[1], int(sys.argv[2])), int(sys.argv[3]), float(sys.argv[4])
+for _ in range(count):
+    socket.create_connection(address, 2).close()
+    time.sleep(pause)
+"""
+
+
 def mongod_cpu():
+    """What the probes cost: mongod's time on the CPU for one connection, times their rate."""
     is_local("this check")
-    _, group = container_pid(pods("mongodb")[0])
-    usage = pathlib.Path(str(group).replace("/sys/fs/cgroup/" + group.parts[4], "/sys/fs/cgroup/cpuacct"))
-    probe = get("statefulset", "mongodb")["spec"]["template"]["spec"]["containers"][0]["readinessProbe"]
-    expect("tcpSocket" in probe, f"the readiness probe is {probe}")
-    before, began = int((usage / "cpuacct.usage").read_text()), time.monotonic()
-    time.sleep(30)
-    cores = (int((usage / "cpuacct.usage").read_text()) - before) / 1e9 / (time.monotonic() - began)
-    return f"readiness by TCP, no process is started; mongod in all uses {cores:.3f} cores, with two replicas idle"
+    pod = pods("mongodb")[0]
+    _, group = container_pid(pod)
+    usage = pathlib.Path(str(group).replace("/sys/fs/cgroup/" + group.parts[4], "/sys/fs/cgroup/cpuacct"), "cpuacct.usage")
+    container = pod["spec"]["containers"][0]
+    probes = [container["readinessProbe"], container["livenessProbe"]]
+    expect(all("tcpSocket" in probe for probe in probes), f"the probes are {probes}")
+    rate = sum(1 / probe["periodSeconds"] for probe in probes)
+
+    def cores(during):
+        before, began = int(usage.read_text()), time.monotonic()
+        during()
+        took = time.monotonic() - began
+        return (int(usage.read_text()) - before) / 1e9 / took, took
+
+    def connect():
+        holder = pathlib.Path(kubectl_command).with_name("holder.pid").read_text().strip()
+        command = ["nsenter", "--target", holder, "--net", "--", sys.executable, "-c", PROBE, pod["status"]["podIP"], "27017"]
+        subprocess.run([*command, str(PROBES), str(1 / PROBES_A_SECOND)], check=True)
+
+    idle, _ = cores(lambda: time.sleep(30))
+    busy, took = cores(connect)
+    again, _ = cores(lambda: time.sleep(30))
+    rest = (idle + again) / 2
+    each = max(0.0, busy - rest) * took / PROBES
+    probe = each * rate
+    expect(probe < 0.01, f"the probes use {probe:.4f} cores")
+    return (
+        f"readiness and liveness by TCP, {rate:.2f} connections a second of {each * 1e6:.0f} us each: {probe:.5f} cores for the"
+        f" probes (by {PROBES} connections); mongod in all {idle:.3f} and {again:.3f} cores, with two replicas idle"
+    )
 
 
 def rollout():
@@ -393,6 +433,60 @@ def scale():
         rolled_out()
 
 
+def autoscaler():
+    """metrics-server has what the HorizontalPodAutoscaler asks for, and it scales by it."""
+    manifest = "k8s/local/system/metrics-server.yaml"
+    expect(is_built("metrics-server"), "NOT RUN: metrics-server is not built: k8s/local/build metrics-server")
+    kubectl("apply", "-f", manifest)
+    try:
+        kubectl("-n", "kube-system", "rollout", "status", "deployment/metrics-server", f"--timeout={WAIT_SECONDS}s")
+
+        def is_active():
+            status = get("hpa", "tidemark")["status"]
+            active = [c for c in status.get("conditions", []) if c["type"] == "ScalingActive"]
+            return active and active[0]["status"] == "True" and status.get("currentMetrics")
+
+        took = eventually("the autoscaler has its metric", is_active, AUTOSCALER_SECONDS)
+        path = f"/apis/metrics.k8s.io/v1beta1/namespaces/{NAMESPACE}/pods"
+        seen = {item["metadata"]["name"] for item in json.loads(kubectl("get", "--raw", path).stdout)["items"]}
+        missing = set(names(pods())) - seen
+        expect(not missing, f"metrics.k8s.io lacks {missing}")
+        wanted = [metric["resource"]["name"] for metric in get("hpa", "tidemark")["spec"]["metrics"]]
+        idle = utilization()
+        before = len(pods())
+        load = Load("autoscaler", 100, "-mode", "plain", "-channels", "4", "-target", CLUSTER_IP, "-rate", str(AUTOSCALER_RATE))
+        most, added = idle, None
+        began = time.monotonic()
+        while load.process.poll() is None:
+            most = max(most, utilization())
+            if added is None and len([pod for pod in pods() if ready(pod)]) > before:
+                added = time.monotonic() - began
+            time.sleep(2)
+        detail = none_failed([load])
+        expect(added is not None, f"no replica was added at {most} % of the request; {detail}")
+        return (
+            f"ScalingActive after {took:.0f} s, {', '.join(wanted)} of all pods in metrics.k8s.io; {idle} % of the request idle,"
+            f" {most} % under load: a third replica is ready after {added:.0f} s; {detail}"
+        )
+    finally:
+        kubectl("delete", "-f", manifest, "--ignore-not-found")
+        kubectl("-n", NAMESPACE, "scale", "deployment/tidemark", "--replicas=2")
+        rolled_out()
+        eventually("two replicas", lambda: len(pods()) == 2)
+
+
+def utilization():
+    """What the autoscaler sees, in percent of the request; 0 before it sees anything."""
+    for metric in get("hpa", "tidemark")["status"].get("currentMetrics", []):
+        if metric["type"] == "Resource":
+            return metric["resource"]["current"].get("averageUtilization", 0)
+    return 0
+
+
+def is_built(program):
+    return bool(cgroup) and shutil.which(program) is not None
+
+
 def redis_deleted():
     loads = three_clients("redis", 45, old=False)
     kubectl("-n", NAMESPACE, "delete", "pod", *names(pods("redis")), "--wait=false")
@@ -456,9 +550,18 @@ def upgrade():
 
 def metric(pod, name):
     """The line of a metric without labels, or of the only series."""
+    return re.search(rf"^{name}\b.*", metrics_text(pod), re.M)[0]
+
+
+def value(pod, series):
+    """The value of a series, with its labels."""
+    line = next((line for line in metrics_text(pod).splitlines() if line.startswith(f"{series} ")), "0")
+    return float(line.split()[-1])
+
+
+def metrics_text(pod):
     url = f"http://{pod['status']['podIP']}:9464/metrics"
-    text = kubectl("exec", "-n", "monitoring", "prometheus", "--", "/client", "fetch", url).stdout
-    return re.search(rf"^{name}\b.*", text, re.M)[0]
+    return kubectl("exec", "-n", "monitoring", "prometheus", "--", "/client", "fetch", url).stdout
 
 
 def revision():
@@ -539,9 +642,22 @@ spec:
 """
 
 
-def apply_small(overlay, patch=None):
+def put_addresses(mac_key=None):
+    """The Secret of the overlay dev's addresses, with a key for entries in Redis."""
+    text = pathlib.Path(project, "k8s/overlays/dev/tidemark.toml").read_text()
+    with tempfile.TemporaryDirectory() as folder:
+        files = [pathlib.Path(folder, "tidemark.toml")]
+        if mac_key:
+            files.append(pathlib.Path(folder, "redis-mac.key"))
+            files[1].write_bytes(mac_key)
+            text += '\nredis-mac-key-file = "/etc/tidemark/redis-mac.key"\n'
+        files[0].write_text(text)
+        put("secret", "generic", "tidemark-addresses", *(f"--from-file={file}" for file in files))
+
+
+def apply_small(overlay, patch=None, mac_key=None):
     """Applies an overlay of production, on the MongoDB and Redis of the overlay dev."""
-    put("secret", "generic", "tidemark-addresses", "--from-file=k8s/overlays/dev/tidemark.toml")
+    put_addresses(mac_key)
     small = pathlib.Path(project, f"k8s/overlays/small-{overlay}")
     small.mkdir(exist_ok=True)
     # kustomize reads patches from the folder of the overlay only.
@@ -638,7 +754,7 @@ def auth():
 
 
 def keys_rotated():
-    """The issuer's keys and API keys are replaced while the replicas serve."""
+    """The issuer's keys, API keys and the key of entries in Redis are replaced while the replicas serve."""
     with tempfile.TemporaryDirectory() as folder:
         files = certificate(folder, "keys")
         put_certificate(files)
@@ -664,7 +780,7 @@ def keys_rotated():
         old, old_line = new_key()
         put_keys([old_line])
         put_jwks(cluster)
-        apply_small("prod", KEYS)
+        apply_small("prod", KEYS, mac_key=b"1" * 32)
         with_key = ("-name", "rotated", "-token")
         eventually("the first key", lambda: accepted("key-old", ca, *with_key, old), MOUNTED_SECONDS)
         before = names(pods())
@@ -685,10 +801,16 @@ def keys_rotated():
         )
         put_jwks(cluster)
         back = eventually("tokens of the key are accepted", lambda: accepted("jwt", ca, *MOUNTED_TOKEN), MOUNTED_SECONDS)
+        put_addresses(b"2" * 32)
+        loaded = 'tidemark_shared_key_reloads_total{kind="loaded"}'
+        mac = eventually(
+            "the new key of entries in Redis", lambda: all(value(pod, loaded) == 1 for pod in pods()), MOUNTED_SECONDS
+        )
+        expect(accepted("key-new", ca, *with_key, new), "a call fails after the new key of entries in Redis")
         expect(names(pods()) == before and restarts() == 0, "the rotation restarted pods")
         return (
             f"without a restart: a second API key accepted after {added:.0f} s, the first one refused {removed:.0f} s after"
-            f" its removal; tokens refused {revoked:.0f} s after the issuer's key was removed, accepted {back:.0f} s after it was added"
+            f" its removal; tokens refused {revoked:.0f} s after the issuer's key was removed, accepted {back:.0f} s after it was added; another --redis-mac-key-file in force in all replicas after {mac:.0f} s"
         )
 
 
@@ -802,6 +924,7 @@ CHECKS = [
     ("eviction", "", "eviction of two pods", eviction),
     ("drain", "", "drain of the node", drain),
     ("scale", "K2", "scale up and down", scale),
+    ("autoscaler", "", "the autoscaler and metrics-server", autoscaler),
     ("redis", "", "Redis pod deleted", redis_deleted),
     ("mongodb", "K8", "MongoDB pod deleted", mongodb_deleted),
     ("restore", "", "MongoDB restored from a backup of its files", restore),
@@ -809,7 +932,7 @@ CHECKS = [
     ("memory", "", "memory with the near caches full", memory),
     ("tls", "", "prod-tls with small resources, certificate renewed", tls),
     ("auth", "", "prod with small resources, service account tokens", auth),
-    ("keys", "", "API keys and the issuer's keys replaced", keys_rotated),
+    ("keys", "", "API keys, the issuer's keys and the key of entries in Redis replaced", keys_rotated),
     ("delete", "", "delete", delete),
 ]
 

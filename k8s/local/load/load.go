@@ -26,7 +26,7 @@ import (
 )
 
 const (
-	maxRate     = 200
+	maxRate     = 1000
 	maxDuration = 5 * time.Minute
 	callTimeout = 5 * time.Second
 	// Todos of the list that the calls read and write.
@@ -57,7 +57,7 @@ func parse(arguments []string) settings {
 	flags.StringVar(&s.ca, "ca", "", "enables TLS: file with PEM certificates of the authority, - for stdin")
 	flags.StringVar(&s.tokenFile, "token-file", "", "file with a token that each call carries; read for each call")
 	flags.StringVar(&s.token, "token", "", "the token or API key itself")
-	flags.IntVar(&s.rate, "rate", 40, "calls per second, at most 200")
+	flags.IntVar(&s.rate, "rate", 40, "calls per second, at most 1000")
 	flags.IntVar(&s.channels, "channels", 1, "gRPC channels, each with connections of its own")
 	flags.DurationVar(&s.duration, "duration", 30*time.Second, "at most 5m")
 	flags.DurationVar(&s.resolve, "resolve", 0, "least time between resolutions of a name; 0: gRPC's 30 s")

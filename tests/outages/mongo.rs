@@ -121,13 +121,16 @@ async fn a_code_of_the_server_becomes_what_a_caller_can_act_on() {
             other => panic!("{code}: {other:?}"),
         }
     }
-    // An interrupted statement may have been done.
-    fail("codes", "alwaysOn", one(11600)).await;
-    let unknown = origin.write(create("unknown", "x"), None, None).await;
-    assert!(
-        matches!(unknown, Err(WriteError::OutcomeUnknown { .. })),
-        "{unknown:?}"
-    );
+    // An interrupted statement may have been done, and so may one whose write concern
+    // failed.
+    for code in [11600, 202, 64, 100] {
+        fail("codes", "alwaysOn", one(code)).await;
+        let unknown = origin.write(create("unknown", "x"), None, None).await;
+        assert!(
+            matches!(unknown, Err(WriteError::OutcomeUnknown { .. })),
+            "{code}: {unknown:?}"
+        );
+    }
     // What fails before a statement that writes is known to have no effect.
     let find = doc! { "failCommands": ["find"], "closeConnection": true };
     fail("codes", "alwaysOn", find).await;
@@ -232,6 +235,46 @@ async fn a_document_that_cannot_be_sent_back_is_reported_as_damaged() {
 }
 
 /// The server may forget a snapshot between two segments of a page.
+/// What the server or the network says once in passing is no error of a read.
+#[tokio::test]
+async fn a_read_is_repeated_once() {
+    let _one = FAIL_POINT.lock().await;
+    let origin = connect(&uri("repeated")).await;
+    let written = origin.write(create("a", "x"), None, None).await;
+    let after = written.expect("written").time;
+    let limit = Duration::from_secs(5);
+    let find = |more: Document| {
+        let mut data = doc! { "failCommands": ["find"] };
+        data.extend(more);
+        data
+    };
+    let passing = [
+        doc! { "errorCode": 10107 },
+        doc! { "errorCode": 189 },
+        doc! { "errorCode": 6 },
+        doc! { "errorCode": 112 },
+        doc! { "closeConnection": true },
+    ];
+    for error in passing {
+        fail("repeated", doc! { "times": 1 }, find(error.clone())).await;
+        let loaded = origin.load_todos(&[name("a")], after, limit).await;
+        assert!(loaded.is_ok(), "{error}: {loaded:?}");
+        fail("repeated", doc! { "times": 1 }, find(error.clone())).await;
+        let page = origin.load_page(&page(5), after, limit).await;
+        assert_eq!(page.expect("a page").1.names.len(), 1, "{error}");
+    }
+    // A rule of the server is met again.
+    fail(
+        "repeated",
+        doc! { "times": 1 },
+        find(doc! { "errorCode": 13 }),
+    )
+    .await;
+    let refused = origin.load_todos(&[name("a")], after, limit).await;
+    assert!(refused.is_err(), "{refused:?}");
+    fail("repeated", "off", doc! {}).await;
+}
+
 #[tokio::test]
 async fn a_page_is_read_again_when_its_snapshot_is_forgotten() {
     let origin = connect(&uri("forgotten")).await;

@@ -44,9 +44,12 @@ const TOO_LARGE: [i32; 4] = [10334, 17280, 17419, 17420];
 /// Nothing was written, and the same statement may go through in a moment:
 /// LockTimeout, LockBusy, LockFailed, ConflictingOperationInProgress,
 /// WriteConflict, TooManyLocks, KeyNotFound, DatabaseDropPending,
-/// SnapshotTooOld, SnapshotUnavailable, NoSuchTransaction,
-/// BackgroundOperationInProgressForNamespace, TemporarilyUnavailable.
-const RETRY_WRITE: [i32; 13] = [
+/// SnapshotTooOld, SnapshotUnavailable, TransactionTooOld, NoSuchTransaction,
+/// PreparedTransactionInProgress, ObjectIsBusy,
+/// BackgroundOperationInProgressForNamespace, TemporarilyUnavailable,
+/// IngressRequestRateLimitExceeded; and what services that speak MongoDB's protocol
+/// say to too many requests.
+const RETRY_WRITE: [i32; 18] = [
     24,
     46,
     107,
@@ -57,14 +60,29 @@ const RETRY_WRITE: [i32; 13] = [
     215,
     SNAPSHOT_TOO_OLD,
     SNAPSHOT_UNAVAILABLE,
+    225,
     251,
+    267,
+    314,
     12587,
     365,
+    462,
+    16500,
 ];
 /// The server is no primary (any more), shuts down, lost its connection to
 /// others or interrupted the command. Says nothing of what was done before.
-const STATE_CHANGE: [i32; 17] = [
-    6, 7, 50, 89, 91, 189, 262, 9001, 10058, 10107, 11600, 11601, 11602, 13435, 13436, 133, 290,
+const STATE_CHANGE: [i32; 18] = [
+    6, 7, 50, 89, 91, 189, 202, 262, 9001, 10058, 10107, 11600, 11601, 11602, 13435, 13436, 133,
+    290,
+];
+/// WriteConcernFailed, UnknownReplWriteConcern, UnsatisfiableWriteConcern: the
+/// write was done on the primary, and no majority confirmed it.
+const UNCONFIRMED: [i32; 3] = [64, 79, 100];
+/// The read was not done, and another try may be: the server is no primary, shuts
+/// down, has lost connections, or the plan, cursor or key it used is gone. Those of the
+/// driver's retryable reads, and what a read meets while collections change.
+const RETRY_READ: [i32; 18] = [
+    6, 7, 43, 89, 91, 112, 134, 175, 189, 202, 211, 237, 9001, 10107, 11600, 11602, 13435, 13436,
 ];
 /// The stream's cursor is gone, or its server is being reconfigured; another
 /// one goes on from the same position. (`STATE_CHANGE` beside these.)
@@ -184,7 +202,11 @@ pub(super) fn write_effect(error: &Error, sent: bool) -> WriteEffect {
     if error.contains_label(TRANSIENT) {
         return WriteEffect::Retry;
     }
-    if let ErrorKind::Write(WriteFailure::WriteConcernError(_)) = *error.kind {
+    let failed_concern = matches!(
+        *error.kind,
+        ErrorKind::Write(WriteFailure::WriteConcernError(_))
+    );
+    if failed_concern || code(error).is_some_and(|code| UNCONFIRMED.contains(&code)) {
         return WriteEffect::Unconfirmed;
     }
     let unsent = !sent
@@ -279,6 +301,16 @@ pub(super) fn is_stale_snapshot_code(code: Option<i32>) -> bool {
     [Some(SNAPSHOT_TOO_OLD), Some(SNAPSHOT_UNAVAILABLE)].contains(&code)
 }
 
+/// Whether a read that met this is done once more at once: the connection was lost, or
+/// the server asks for another try. The driver does this for its own reads, and not for
+/// commands.
+pub(super) fn is_retryable_read(error: &Error) -> bool {
+    match *error.kind {
+        ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } => true,
+        _ => code(error).is_some_and(|code| RETRY_READ.contains(&code)),
+    }
+}
+
 /// Whether waiting does not help a start that met this.
 pub(super) fn is_permanent(error: &Error) -> bool {
     let by_code = |code| NO_RIGHTS.contains(&code) || LOGIN_FAILED.contains(&code);
@@ -356,6 +388,10 @@ mod tests {
             (112, "", WriteEffect::Retry),
             (365, "", WriteEffect::Retry),
             (371, "", refused(Rule::Other)),
+            (16500, "", WriteEffect::Retry),
+            (64, "", WriteEffect::Unconfirmed),
+            (100, "", WriteEffect::Unconfirmed),
+            (202, "", WriteEffect::Unknown),
             (11000, "_id_ dup key: { _id: \"a\" }", WriteEffect::Exists),
             (11000, "my index dup key: { title: 1 }", unique("my index")),
             (
@@ -369,6 +405,17 @@ mod tests {
             assert_eq!(write_effect(&error, true), effect, "{code}");
         }
         assert_eq!(write_code(11000, "?"), unique(""));
+    }
+
+    #[test]
+    fn a_read_is_repeated_after_what_another_try_does_not_meet() {
+        for code in [6, 91, 112, 189, 10107, 13435] {
+            assert!(is_retryable_read(&command(code, "")), "{code}");
+        }
+        for code in [13, 50, 72, 246, 10334] {
+            assert!(!is_retryable_read(&command(code, "")), "{code}");
+        }
+        assert!(is_retryable_read(&std::io::Error::other("reset").into()));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use mongodb::error::Error;
 
 use super::{
     HEARTBEATS, Inner, TODOS,
-    codes::{INVALID_OPTIONS, cause, code, is_stale_snapshot},
+    codes::{INVALID_OPTIONS, cause, code, is_retryable_read, is_stale_snapshot},
     collections, document, origin_time, timestamp,
 };
 use crate::{
@@ -127,19 +127,24 @@ impl Inner {
         Ok((time, again.at.map(|_| again.documents)))
     }
 
-    /// Asks a new primary where the one that was asked froze.
+    /// Asks a new primary where the one that was asked froze, and once more where the
+    /// connection broke or the server was no primary any more: an election, or a
+    /// connection that something between closed, is no error of a read.
     pub(super) async fn find_once(
         &self,
         find: Document,
         at: At,
         limit: Duration,
     ) -> Result<Found, Error> {
+        let mut repeated = false;
         loop {
-            if let Some(found) = self
+            match self
                 .at_this_primary(self.find_at(find.clone(), at, limit))
                 .await
             {
-                return found;
+                Some(Err(error)) if !repeated && is_retryable_read(&error) => repeated = true,
+                Some(found) => return found,
+                None => {}
             }
         }
     }

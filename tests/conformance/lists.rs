@@ -241,6 +241,29 @@ async fn the_feed_has_every_change_of_a_list(origin: &Any) {
     }
 }
 
+/// A list exists as soon as it contains a todo: it can be changed, and then has a document.
+async fn a_list_without_a_document_is_changed(origin: &Any) {
+    import(origin, &list("bare"), 1).await;
+    let with_etag = origin.write(update("bare", titled("x"), Some("wrong")), None, None);
+    assert!(matches!(with_etag.await, Err(WriteError::NotFound { .. })));
+    let patch = ListPatch {
+        members: Some(vec![("ada".into(), Role::Owner)]),
+        ..titled("Bare")
+    };
+    let written = origin.write(update("bare", patch, None), None, None).await;
+    let written = written.expect("written");
+    let bare = decoded(&written);
+    assert_eq!((&*bare.name, &*bare.title), ("lists/bare", "Bare"));
+    assert!(bare.create_time.is_some() && bare.create_time == bare.update_time);
+    assert_eq!(readable(&load(origin, "bare", written.time).await), bare);
+    assert_eq!(names(origin, Some(&["ada"]), 1000).await, ["lists/bare"]);
+    let all = names(origin, None, 1000).await;
+    assert_eq!(all.iter().filter(|name| *name == "lists/bare").count(), 1);
+    let none = origin.write(update("none", titled("x"), None), None, None);
+    assert!(matches!(none.await, Err(WriteError::NotFound { .. })));
+    done(origin, delete("bare", None, true)).await;
+}
+
 async fn a_list_with_todos_is_deleted_by_force(origin: &Any) {
     const TODOS: usize = 1200;
     let full = list("full");
@@ -280,9 +303,9 @@ async fn a_list_with_todos_is_deleted_by_force(origin: &Any) {
     let seen = events_until(feed.expect("open").as_mut(), &full).await;
     assert_eq!(seen.len(), TODOS + 1, "the list's own event is the last");
 
-    // A list without a document: only by force.
+    // A list without a document: only by force, too.
     let refused = origin.write(delete("full-er", None, false), None, None);
-    assert!(matches!(refused.await, Err(WriteError::NotFound { .. })));
+    assert!(matches!(refused.await, Err(WriteError::NotEmpty { .. })));
     done(origin, delete("full-er", None, true)).await;
     let again = origin.write(delete("full-er", None, true), None, None);
     assert!(matches!(again.await, Err(WriteError::NotFound { .. })));
@@ -371,6 +394,7 @@ async fn all(origin: Any) {
     a_list_is_written_and_read(&origin).await;
     a_request_id_creates_one_list(&origin).await;
     the_feed_has_every_change_of_a_list(&origin).await;
+    a_list_without_a_document_is_changed(&origin).await;
     a_list_with_todos_is_deleted_by_force(&origin).await;
     a_page_of_lists_is_one_state(&origin).await;
     lists_are_paged(&origin).await;

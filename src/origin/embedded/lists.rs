@@ -173,7 +173,12 @@ impl Tables<'_> {
     ) -> WriteResult {
         let at = OriginTime(*clock);
         let Some(stored) = self.stored_list(name)? else {
-            return Ok(Err(WriteError::NotFound { at }));
+            // One that exists because it contains todos gets a document.
+            if given.is_some() || self.some_todos(name)?.is_empty() {
+                return Ok(Err(WriteError::NotFound { at }));
+            }
+            let list = patch.apply(TodoList::default(), wall_ms());
+            return self.create_list(name, list, clock, items);
         };
         if let Some(mismatch) = mismatch(given, &stored, at) {
             return Ok(Err(mismatch));
@@ -210,7 +215,7 @@ impl Tables<'_> {
         }
         let todos = self.some_todos(name)?;
         let (is_empty, is_stored) = (todos.is_empty(), stored.is_some());
-        if !is_stored && (!force || given.is_some() || is_empty) {
+        if !is_stored && (given.is_some() || is_empty) {
             return Ok(Err(WriteError::NotFound { at }));
         }
         if !is_empty && !force {

@@ -246,10 +246,10 @@ impl Inner {
         write: &Write,
         emptied: bool,
     ) -> Result<Outcome, Failed> {
-        let Write::DeleteList { name, etag, force } = write else {
+        let Write::DeleteList { name, etag, .. } = write else {
             return Ok(Err(Refusal::NotFound));
         };
-        self.delete_list(session, name, etag.as_deref(), *force, emptied)
+        self.delete_list(session, name, etag.as_deref(), emptied)
             .await
     }
 

@@ -88,7 +88,7 @@ impl Inner {
         etag: Option<&str>,
     ) -> Result<Outcome, Failed> {
         let Some(stored) = self.stored_list(session, name).await? else {
-            return Ok(Err(Refusal::NotFound));
+            return self.document_list(session, name, patch, etag).await;
         };
         if let Some(refusal) = mismatch(etag, &stored) {
             return Ok(Err(refusal));
@@ -115,6 +115,28 @@ impl Inner {
             .unwrap_or_default()))
     }
 
+    /// The first change of a list that has no document and exists because it contains
+    /// todos: it gets one.
+    async fn document_list(
+        &self,
+        session: &mut ClientSession,
+        name: &ListName,
+        patch: &ListPatch,
+        etag: Option<&str>,
+    ) -> Result<Outcome, Failed> {
+        let todos = self.todos();
+        let todo = todos.find_one(of_list(name)).session(&mut *session).await?;
+        if todo.is_none() || etag.is_some() {
+            return Ok(Err(Refusal::NotFound));
+        }
+        let now = bson::DateTime::now().timestamp_millis();
+        let list = patch.apply(TodoList::default(), now);
+        match self.create_list(session, name, &list).await? {
+            Err(Refusal::AlreadyExists) => Err(Failed::Raced),
+            outcome => Ok(outcome),
+        }
+    }
+
     /// Deletes the list's document if the list contains no todo. Runs in a
     /// transaction: what it read is what it deletes. `emptied`: todos of it were
     /// deleted before.
@@ -123,14 +145,13 @@ impl Inner {
         session: &mut ClientSession,
         name: &ListName,
         etag: Option<&str>,
-        force: bool,
         emptied: bool,
     ) -> Result<Outcome, Failed> {
         let stored = self.stored_list(session, name).await?;
         if let Some(refusal) = stored.as_ref().and_then(|stored| mismatch(etag, stored)) {
             return Ok(Err(refusal));
         }
-        if stored.is_none() && (!force || etag.is_some()) {
+        if stored.is_none() && etag.is_some() {
             return Ok(Err(Refusal::NotFound));
         }
         let todos = self.todos();

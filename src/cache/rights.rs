@@ -209,6 +209,26 @@ impl Cache {
         right.await.map(drop)
     }
 
+    /// The same right on several lists. Refused whole if one is not allowed.
+    ///
+    /// # Errors
+    /// `PermissionDenied`; those of a read.
+    pub(super) async fn require_rights(
+        &self,
+        lists: &[ListName],
+        permission: Permission,
+        options: &ReadOptions,
+    ) -> Result<(), Error> {
+        if let [list] = lists {
+            return self.require_right(list, permission, options).await;
+        }
+        let request = self.begin(options).await?;
+        let lists = lists.iter().map(ListName::as_str);
+        let identity = options.identity.as_ref();
+        let rights = self.check_rights(lists, permission, identity, &request);
+        rights.await.map(drop)
+    }
+
     /// The second look: the response that `read` describes shows no state later than
     /// the documents that allow it. Marks it stale if they are.
     ///
@@ -304,17 +324,22 @@ impl Cache {
     /// `PermissionDenied` with the token; those of a read.
     pub(super) async fn check_watch(
         &self,
-        list: &ListName,
+        lists: &[ListName],
         caller: &auth::Caller,
         time: OriginTime,
         token: Option<Token>,
     ) -> Result<(), Error> {
         let request = ReadRequest::of_watch(time, None);
-        let (list, permission) = (|| list.clone(), Permission::WatchTodos);
-        match self
-            .check_right(list, permission, Some(caller), &request)
-            .await
-        {
+        let (permission, identity) = (Permission::WatchTodos, Some(caller));
+        let checked = if let [list] = lists {
+            let right = self.check_right(|| list.clone(), permission, identity, &request);
+            right.await
+        } else {
+            let lists = lists.iter().map(ListName::as_str);
+            let rights = self.check_rights(lists, permission, identity, &request);
+            rights.await
+        };
+        match checked {
             Ok(_) => Ok(()),
             Err(Error::PermissionDenied {
                 permission,

@@ -1,7 +1,7 @@
 //! A watch as its caller gets it: with the todos that it asked for, and for as long as
 //! the caller may see the list.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, slice, sync::Arc};
 
 use futures::{StreamExt as _, stream};
 use tokio::time::Instant;
@@ -14,20 +14,23 @@ use crate::{
     auth,
     budget::Caller,
     error::{Error, Unavailable},
-    model::{ListName, OriginTime, Token},
+    model::{ListName, OriginTime, TodoName, Token},
     watch::WatchStream,
 };
 
 /// All lists, as a request names them.
 const ALL_LISTS: &str = "lists/-";
 
+/// Who needs the right to see which lists.
+type WatchRight = (auth::Caller, Arc<[ListName]>);
+
 /// A watch whose messages need work before they are sent.
 struct Checked {
     cache: Arc<Cache>,
     messages: WatchStream,
     include_todo: bool,
-    /// Who may see which list; `None`: there is nothing to check.
-    right: Option<(auth::Caller, ListName)>,
+    /// `None`: there is nothing to check.
+    right: Option<WatchRight>,
     /// Whose share the reads take.
     caller: Option<Arc<Caller>>,
     /// What the token has seen that the watch began with, maybe on another replica.
@@ -41,7 +44,7 @@ struct Checked {
 
 impl Cache {
     /// Opens a watch. Its first message is ready at once. It ends with
-    /// `PermissionDenied` after the last change before the caller's right on the list
+    /// `PermissionDenied` after the last change before the caller's right on a list
     /// was withdrawn.
     ///
     /// # Errors
@@ -57,8 +60,8 @@ impl Cache {
             return Err(Unavailable::Starting.into());
         }
         let right = Self::right_to_check(&request, identity)?;
-        request.checks_right = right.is_some();
-        if let Some((caller, list)) = &right {
+        if let Some((caller, lists)) = &right {
+            request.right_on = Arc::clone(lists);
             // Read before the right, so that no change of it is missed.
             let start = self.tracker.watermarks.frontier();
             let options = ReadOptions {
@@ -67,7 +70,7 @@ impl Cache {
                 caller: request.caller.clone(),
                 identity: Some(caller.clone()),
             };
-            let right = self.require_right(list, Permission::WatchTodos, &options);
+            let right = self.require_rights(lists, Permission::WatchTodos, &options);
             Box::pin(right).await?;
             request.after.get_or_insert(start);
         }
@@ -76,8 +79,8 @@ impl Cache {
             let caller = request.caller.as_ref();
             self.check_not_future("after", newest, deadline, caller)
                 .await?;
-            if let Some((caller, list)) = &right {
-                Box::pin(self.check_watch(list, caller, after, None)).await?;
+            if let Some((caller, lists)) = &right {
+                Box::pin(self.check_watch(lists, caller, after, None)).await?;
             }
         }
         let (include_todo, caller) = (request.include_todo, request.caller.clone());
@@ -103,17 +106,23 @@ impl Cache {
         Ok(messages.boxed())
     }
 
-    /// The right that a watch needs. All lists are for administrators.
+    /// The right that a watch needs: on its list, or on the lists of its names. All of
+    /// all lists is for administrators.
     fn right_to_check(
         request: &WatchRequest,
         identity: Option<&auth::Caller>,
-    ) -> Result<Option<(auth::Caller, ListName)>, Error> {
-        let Some(list) = &request.list else {
-            Self::require_admin(identity, Permission::WatchTodos, ALL_LISTS)?;
+    ) -> Result<Option<WatchRight>, Error> {
+        let Some(caller) = identity.filter(|caller| !caller.is_admin()) else {
             return Ok(None);
         };
-        let caller = identity.filter(|caller| !caller.is_admin());
-        Ok(caller.map(|caller| (caller.clone(), list.clone())))
+        let lists: BTreeSet<ListName> = match &request.list {
+            Some(list) => [list.clone()].into(),
+            None => request.names.iter().map(TodoName::list).collect(),
+        };
+        if lists.is_empty() {
+            Self::require_admin(identity, Permission::WatchTodos, ALL_LISTS)?;
+        }
+        Ok(Some((caller.clone(), lists.into_iter().collect())))
     }
 }
 
@@ -129,7 +138,7 @@ impl Checked {
                 return Some(Err(error));
             }
             match &mut message.event {
-                WatchEvent::ListChanged => continue,
+                WatchEvent::ListChanged(_) => continue,
                 WatchEvent::Change { change, todo } if self.include_todo => {
                     let identity = self.right.as_ref().map(|(caller, _)| caller);
                     // Not older than its change, nor than what the watcher saw elsewhere.
@@ -152,18 +161,19 @@ impl Checked {
         }
     }
 
-    /// Checks the right again after the list's document changed, and after a reset,
-    /// which may stand for such a change. What was committed before was sent. The error
+    /// Checks the right again after a list's document changed, and after a reset,
+    /// which may stand for such a change of any of them. What was committed before was sent. The error
     /// has the last token that was sent, so that a client that may come back later gets
     /// a reset that it was not told of.
     async fn check(&mut self, message: &WatchMessage) -> Option<Error> {
-        let (caller, list) = self.right.as_ref()?;
-        match message.event {
-            WatchEvent::ListChanged | WatchEvent::Reset { .. } => {}
+        let (caller, lists) = self.right.as_ref()?;
+        let lists = match &message.event {
+            WatchEvent::ListChanged(list) => slice::from_ref(list),
+            WatchEvent::Reset { .. } => lists,
             WatchEvent::Change { .. } | WatchEvent::Progress { .. } => return None,
-        }
+        };
         let time = message.token.seen;
-        let check = self.cache.check_watch(list, caller, time, self.last);
+        let check = self.cache.check_watch(lists, caller, time, self.last);
         match check.await.err()? {
             // The caller set no such deadline: it resumes at the last token.
             Error::DeadlineExceeded { .. } => Some(Unavailable::TooStale.into()),

@@ -142,6 +142,8 @@ pub(super) fn reserve_watch(call: &Call, watch: &WatchRequest) -> Result<Vec<Res
         let bytes: usize = names
             .map(|name| name.as_str().len() + WATCHED_NAME_BYTES)
             .sum();
+        // Of several lists: the names of the lists, for the caller's rights.
+        let bytes = bytes * if watch.list.is_none() { 2 } else { 1 };
         held.push(call.reserve_bytes(Part::WatchNames, bytes as u64)?);
     }
     Ok(held)

@@ -451,7 +451,7 @@ pub fn watch(request: &pb::WatchTodosRequest, origin: OriginId) -> Result<WatchR
     let names = names.into_iter().collect();
     let seen = seen.unwrap_or_default();
     Ok(WatchRequest {
-        checks_right: false,
+        right_on: std::sync::Arc::default(),
         list,
         names,
         after,

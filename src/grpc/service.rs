@@ -350,7 +350,7 @@ fn page_reply(query: &PageQuery, answer: Answer<TodoPage>) -> ListTodosResponse 
 fn watch_reply(message: WatchMessage) -> WatchTodosResponse {
     let event = match message.event {
         // The cache keeps these to itself: they say nothing new.
-        WatchEvent::ListChanged => Event::Progress(pb::WatchProgress::default()),
+        WatchEvent::ListChanged(_) => Event::Progress(pb::WatchProgress::default()),
         WatchEvent::Change { change, todo } => {
             let todo = todo.and_then(reply::sendable_todo);
             Event::Change(EncodedChange::new(change, todo))

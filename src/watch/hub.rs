@@ -320,7 +320,7 @@ mod tests {
             after: None,
             seen: OriginTime::ZERO,
             include_todo: false,
-            checks_right: false,
+            right_on: Arc::default(),
             progress_interval: Duration::from_secs(10),
             closing: CancellationToken::new(),
             caller: None,

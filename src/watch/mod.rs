@@ -52,8 +52,9 @@ pub struct WatchRequest {
     pub seen: OriginTime,
     /// Send the todo with its change.
     pub include_todo: bool,
-    /// The caller needs a right: tell when it has to be checked again.
-    pub checks_right: bool,
+    /// The lists that the caller needs a right on, sorted: tell when it has to be
+    /// checked again. Empty: it needs none.
+    pub right_on: Arc<[ListName]>,
     /// Longest time between two messages.
     pub progress_interval: Duration,
     /// Ends the watch, as a shutdown does: its connection is about to close.
@@ -88,9 +89,9 @@ pub enum WatchEvent {
         /// stated, because the cursor is older than the heartbeat log.
         staleness_bound: Option<Duration>,
     },
-    /// The document of the watched list changed: the right to go on has to be checked.
+    /// The document of a watched list changed: the right to go on has to be checked.
     /// Not sent.
-    ListChanged,
+    ListChanged(ListName),
     /// The client must read again everything that it cached.
     Reset {
         /// Why, for people.

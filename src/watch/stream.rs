@@ -143,7 +143,7 @@ impl Watching {
     fn message(&mut self, delivery: Delivery) -> WatchMessage {
         let event = match delivery.event {
             Event::Reset { reason } => WatchEvent::Reset { reason },
-            Event::List(_) => WatchEvent::ListChanged,
+            Event::List(list) => WatchEvent::ListChanged(list),
             Event::Change(change) => {
                 self.watches.metrics.watch_changes.inc();
                 WatchEvent::Change { change, todo: None }

@@ -15,8 +15,8 @@ use crate::model::{Event, ListName, OriginTime, TodoName};
 pub(super) struct Watcher {
     pub(super) list: Option<ListName>,
     names: HashSet<TodoName>,
-    /// Wants to know of changes of its list's document.
-    checks_right: bool,
+    /// Wants to know of changes of these lists' documents. Sorted.
+    right_on: Arc<[ListName]>,
     state: Mutex<WatcherState>,
     /// A catch-up feed pushed something, or has ended.
     pub(super) pushed: Notify,
@@ -45,7 +45,7 @@ impl Watcher {
         Self {
             list: request.list.clone(),
             names: request.names.clone(),
-            checks_right: request.checks_right,
+            right_on: Arc::clone(&request.right_on),
             state: Mutex::new(WatcherState {
                 queue: ConflatingQueue::after(after),
                 position: None,
@@ -131,7 +131,7 @@ impl Watcher {
                 list.is_none_or(|list| list.as_str() == change.name.parent())
                     && (self.names.is_empty() || self.names.contains(&change.name))
             }
-            Event::List(name) => self.checks_right && self.list.as_ref() == Some(name),
+            Event::List(name) => self.right_on.binary_search(name).is_ok(),
             Event::Reset { .. } => true,
         }
     }

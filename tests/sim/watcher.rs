@@ -235,7 +235,7 @@ impl Watcher {
                 OriginTime::ZERO
             },
             include_todo: self.include_todo,
-            checks_right: false,
+            right_on: Arc::default(),
             progress_interval: self.progress,
             closing: CancellationToken::new(),
             caller: None,
@@ -352,7 +352,7 @@ impl Watcher {
             );
         }
         match &message.event {
-            WatchEvent::ListChanged => self.violated(message, "the cache keeps this to itself"),
+            WatchEvent::ListChanged(_) => self.violated(message, "the cache keeps this to itself"),
             WatchEvent::Reset { .. } => {
                 self.world.count("watch resets");
                 self.reset = self.reset.max(token.seen);

@@ -313,6 +313,46 @@ async fn a_request_over_several_lists_is_refused_whole() {
     assert!(watch(&mut client, "root", all()).await.is_ok());
 }
 
+/// Todos of several lists are watched by whoever may read all of these lists, until one of
+/// them is withdrawn.
+#[tokio::test]
+async fn a_watch_of_several_lists_needs_a_right_on_each() {
+    let (_service, mut client) = embedded_with_keys().await;
+    share(&mut client, "a", members(&[("bob", Role::Reader)])).await;
+    share(&mut client, "b", members(&[("bob", Role::Reader)])).await;
+    share(&mut client, "c", members(&[])).await;
+    let of_names = |lists: &[&str]| pb::WatchTodosRequest {
+        parent: "lists/-".into(),
+        names: lists.iter().map(|l| format!("lists/{l}/todos/x")).collect(),
+        ..Default::default()
+    };
+    let denied = watch(&mut client, "bob", of_names(&["a", "b", "c"])).await;
+    let (code, _, metadata) = refused(denied);
+    assert_eq!(
+        (code, &*metadata["resource"]),
+        (Code::PermissionDenied, "lists/c")
+    );
+    let mut stream = watch(&mut client, "bob", of_names(&["a", "b"])).await;
+    let stream = stream.as_mut().expect("allowed");
+    stream.message().await.expect("a message").expect("first");
+    for list in ["lists/a", "lists/b"] {
+        add(&mut client, "ada", list, "x").await.expect("created");
+        let message = stream.message().await.expect("a message").expect("one");
+        let name = format!("{list}/todos/x");
+        assert!(matches!(message.event, Some(Event::Change(change)) if change.name == name));
+    }
+    // A change of a list that leaves the right as it is ends nothing.
+    set_members(&mut client, "lists/a", &[("bob", Role::Writer)]).await;
+    set_members(&mut client, "lists/b", &[]).await;
+    add(&mut client, "ada", "lists/b", "later")
+        .await
+        .expect("created");
+    let end = timeout(Duration::from_secs(5), stream.message()).await;
+    let end = end.expect("ends").expect_err("refused");
+    assert_eq!(end.code(), Code::PermissionDenied);
+    assert!(end.message().contains("lists/b"), "{end}");
+}
+
 /// AIP-211: the name's form, then the right, then everything else.
 #[tokio::test]
 async fn without_a_right_nothing_else_is_told() {

@@ -239,6 +239,11 @@ pub(super) fn request_id(
         let problem = "is not a UUID; use one such as those of version 4";
         FieldProblem::new("request_id", id, problem)
     })?;
+    // What a program sends that forgot to make one; two such requests are not the same.
+    if id.is_nil() {
+        let problem = "is the nil UUID; use a new UUID for each request";
+        return Err(FieldProblem::new("request_id", id.to_string(), problem));
+    }
     let mut hash = blake3::Hasher::new();
     hash.update(call.as_bytes())
         .update(&contents.encode_to_vec());

@@ -137,7 +137,7 @@ pub enum Error {
     #[error("{}", describe_all(.0))]
     FieldInvalid(Vec<FieldProblem>),
     /// `filter` or `order_by` cannot be read.
-    #[error("{field} is wrong at character {position}: {problem}")]
+    #[error("{field} {value:?} is wrong at character {position}: {problem}")]
     FilterInvalid {
         /// `filter` or `order_by`.
         field: &'static str,
@@ -149,8 +149,10 @@ pub enum Error {
         problem: String,
     },
     /// Not a page token of this query.
-    #[error("page_token {problem}")]
+    #[error("page_token {value:?} {problem}")]
     PageTokenInvalid {
+        /// The token, cut short.
+        value: String,
         /// What is wrong and what would be right.
         problem: String,
     },

@@ -157,6 +157,12 @@ fn with_short_names(text: &str) -> String {
         "expected home/milk or lists/home/todos/milk",
     )
     .replace("expected lists/{list}", "expected home or lists/home")
+    .replace(
+        "pass next_page_token on as it is",
+        "use the one that the page before printed",
+    )
+    .replace("choose another todo_id", "choose another --id")
+    .replace("choose another todo_list_id", "choose another id")
 }
 
 /// How fresh the state was that an error speaks of, as `note_freshness` says it of
@@ -197,7 +203,7 @@ fn status_text(status: &Status) -> String {
         .collect();
     let (reason, text) = (escape(&info.reason), escape(&message));
     let mut text = match violations.as_slice() {
-        [] => format!("{text} ({reason})"),
+        [] => format!("{} ({reason})", with_short_names(&text)),
         [one] => format!("{one} ({reason})"),
         several => format!("wrong arguments ({reason})\n  {}", several.join("\n  ")),
     };
@@ -206,7 +212,9 @@ fn status_text(status: &Status) -> String {
     }
     let metadata: BTreeMap<_, _> = info.metadata.iter().collect();
     for (key, value) in metadata {
-        if FRESHNESS.contains(&key.as_str()) {
+        // Further fields of a wrong request are violations, too.
+        let is_said = key.starts_with("field_") || key.starts_with("value_");
+        if FRESHNESS.contains(&key.as_str()) || is_said {
             continue;
         }
         if !SAID.contains(&key.as_str()) && !message.contains(value.as_str()) {

@@ -133,7 +133,10 @@ pub fn token(field: &'static str, text: &str, origin: OriginId) -> Result<Token,
             fresh_to: all.fresh_to.min(one.fresh_to),
         }));
     }
-    all.ok_or_else(|| invalid("is empty; leave consistency out if there is no token yet"))
+    all.ok_or_else(|| match field {
+        "after" => invalid("is empty; leave it out to begin now"),
+        _ => invalid("is empty; leave consistency out if there is no token yet"),
+    })
 }
 
 /// How fresh the caller wants the answer.

@@ -76,16 +76,18 @@ pub fn parse_order(text: &str) -> Result<Order, Error> {
         ["due_time"] => Order::DueTime,
         ["priority", "desc"] => Order::PriorityDesc,
         words => {
-            let nth = usize::from(
-                matches!(words[0], "create_time" | "due_time" | "priority") && words.len() > 1,
-            );
+            let right = match words {
+                ["create_time" | "priority", "desc", ..] => 2,
+                ["create_time" | "due_time" | "priority", _, ..] => 1,
+                _ => 0,
+            };
             let problem = "use create_time desc, create_time, due_time or priority desc";
-            return Err(wrong(char_position(text, nth), problem.into()));
+            return Err(wrong(char_position(text, right), problem.into()));
         }
     })
 }
 
-/// Where the nth word begins.
+/// Where the word begins that so many are before.
 fn char_position(text: &str, nth: usize) -> usize {
     let mut words = 0;
     let mut in_word = false;
@@ -343,6 +345,7 @@ mod tests {
             ("title", 0),
             ("priority", 0),
             ("due_time desc", 9),
+            ("create_time desc extra", 17),
             ("  create_time  up", 15),
         ] {
             match parse_order(text) {

@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
-    error::Error,
+    error::{Error, shorten},
     model::{ListName, ListsQuery, OriginTime, PagePosition, PageQuery, SortKey, TodoName},
 };
 
@@ -56,6 +56,7 @@ pub fn encode(query: &PageQuery, next: &PagePosition, fresh_to: OriginTime) -> S
 /// # Errors
 /// `PageTokenInvalid`: not a token, or one of another query.
 pub fn decode(query: &PageQuery, token: &str) -> Result<(PagePosition, OriginTime), Error> {
+    let (invalid, malformed) = (|problem| invalid(token, problem), || malformed(token));
     let content = checked_content(token, VERSION).ok_or_else(malformed)?;
     if content.len() < HEAD + SORT_KEY {
         return Err(malformed());
@@ -105,6 +106,7 @@ pub fn encode_lists(query: &ListsQuery, after: &ListName, fresh_to: OriginTime) 
 /// # Errors
 /// `PageTokenInvalid`: not a token, or one of another caller.
 pub fn decode_lists(query: &ListsQuery, token: &str) -> Result<(ListName, OriginTime), Error> {
+    let (invalid, malformed) = (|problem| invalid(token, problem), || malformed(token));
     let content = checked_content(token, LISTS_VERSION).ok_or_else(malformed)?;
     if word(&content, 1) != run_of_lists(query) {
         return Err(invalid(
@@ -125,14 +127,16 @@ fn run_of_lists(query: &ListsQuery) -> u64 {
     xxh3_64(whole.to_string().as_bytes())
 }
 
-fn invalid(problem: &str) -> Error {
+fn invalid(token: &str, problem: &str) -> Error {
     Error::PageTokenInvalid {
+        value: shorten(token),
         problem: problem.into(),
     }
 }
 
-fn malformed() -> Error {
-    invalid("is not one that this service gave; pass next_page_token on as it is")
+fn malformed(token: &str) -> Error {
+    let problem = "is not one that this service gave; pass next_page_token on as it is";
+    invalid(token, problem)
 }
 
 /// The bytes of a token without its checksum, if it is one of this version.

@@ -176,8 +176,12 @@ fn classify(error: Error) -> (Code, ErrorReason, ErrorDetails) {
                 field(values, name, &problem),
             )
         }
-        Error::PageTokenInvalid { problem } => {
-            let values = metadata([("problem", problem.clone())]);
+        Error::PageTokenInvalid { value, problem } => {
+            let values = metadata([
+                ("field", "page_token".into()),
+                ("value", value),
+                ("problem", problem.clone()),
+            ]);
             (
                 Code::InvalidArgument,
                 ErrorReason::PageTokenInvalid,
@@ -376,6 +380,12 @@ fn fields(problems: Vec<FieldProblem>) -> ErrorDetails {
         ]);
         values.insert("problem".into(), first.problem.clone());
     }
+    // What else the text shows.
+    let others = problems.iter().take(MAX_SHOWN_VIOLATIONS).zip(1..).skip(1);
+    for (problem, number) in others {
+        values.insert(format!("field_{number}"), problem.field.clone());
+        values.insert(format!("value_{number}"), problem.value.clone());
+    }
     let mut details = ErrorDetails::with_error_info("", DOMAIN, values);
     let mut bytes = 0;
     let violations = problems.into_iter().take(MAX_VIOLATIONS).map(|problem| {
@@ -554,10 +564,13 @@ mod tests {
                 &["position", "value"],
             ),
             (
-                Error::PageTokenInvalid { problem: text() },
+                Error::PageTokenInvalid {
+                    value: text(),
+                    problem: text(),
+                },
                 Code::InvalidArgument,
                 "PAGE_TOKEN_INVALID",
-                &[],
+                &["field", "value"],
             ),
             (
                 Error::TokenInvalid {
@@ -740,6 +753,12 @@ mod tests {
             assert_eq!(details.retry_info().is_some(), retry, "{reason}");
             assert_eq!(details.bad_request().is_some(), bad, "{reason}");
         }
+        let several = ["a", "b", "c", "d"].map(|field| FieldProblem::new(field, "v", "p"));
+        let status = Status::from(Error::FieldInvalid(several.to_vec()));
+        let details = status.get_error_details();
+        let metadata = &details.error_info().expect("there").metadata;
+        let fields = ["field", "field_2", "field_3"].map(|key| metadata[key].as_str());
+        assert_eq!(fields, ["a", "b", "c"], "those of the text: {status}");
         let status = Status::from(Error::NotFound {
             name: name().into(),
             read: Some(read),

@@ -83,7 +83,9 @@ async fn each_wrong_field_is_named() {
         filter: "state = DONE".into(),
         ..page_of("lists/a")
     };
-    let (code, reason, metadata) = refused(client.list_todos(request).await);
+    let status = client.list_todos(request).await.expect_err("refused");
+    assert!(status.message().contains("\"state = DONE\""), "{status}");
+    let (code, reason, metadata) = refused::<()>(Err(status));
     assert_eq!(
         (code, reason.as_str(), metadata["position"].as_str()),
         (Code::InvalidArgument, "FILTER_INVALID", "8")
@@ -92,9 +94,49 @@ async fn each_wrong_field_is_named() {
         page_token: "abc".into(),
         ..page_of("lists/a")
     };
+    let (_, reason, metadata) = refused(client.list_todos(request).await);
     assert_eq!(
-        refused(client.list_todos(request).await).1,
-        "PAGE_TOKEN_INVALID"
+        (&*reason, &*metadata["value"]),
+        ("PAGE_TOKEN_INVALID", "abc")
+    );
+}
+
+/// Each value that the text of an error shows is in its metadata, too.
+#[tokio::test]
+async fn every_value_of_a_text_is_in_the_metadata() {
+    let (_service, mut client) = embedded().await;
+    let names = ["bad", "worse", "worst", "more"].map(String::from);
+    let request = pb::BatchGetTodosRequest {
+        names: names.to_vec(),
+        consistency: None,
+    };
+    let status = client.batch_get_todos(request).await.expect_err("refused");
+    let shown = names.iter().filter(|name| {
+        let quoted = format!("{name:?}");
+        status.message().contains(&quoted)
+    });
+    let shown: Vec<_> = shown.collect();
+    assert!(shown.len() > 1, "{status}");
+    let (_, _, metadata) = refused::<()>(Err(status));
+    for name in shown {
+        assert!(metadata.values().any(|value| value == name), "{name}");
+    }
+}
+
+/// A program that forgot to make an id sends the nil UUID; no two of its requests are one.
+#[tokio::test]
+async fn the_nil_uuid_is_no_request_id() {
+    let (_service, mut client) = embedded().await;
+    let request = pb::CreateTodoRequest {
+        parent: "lists/home".into(),
+        todo: Some(titled("x")),
+        todo_id: "a".into(),
+        request_id: "00000000-0000-0000-0000-000000000000".into(),
+    };
+    is_field_invalid(client.create_todo(request).await, "request_id");
+    assert_eq!(
+        refused(get(&mut client, "lists/home/todos/a", None).await).1,
+        "TODO_NOT_FOUND"
     );
 }
 

@@ -25,6 +25,15 @@ use crate::{
 /// Largest reply, in bytes: a page of a thousand of the largest todos.
 const MAX_REPLY_BYTES: usize = 64 << 20;
 
+/// A time to wait for a reply: none is no time.
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if timeout.is_zero() {
+        return Err("no reply comes in no time; use 1ms or more".into());
+    }
+    Ok(timeout)
+}
+
 /// Which server to call.
 #[derive(Args, Clone)]
 pub struct Server {
@@ -48,7 +57,7 @@ pub struct Server {
     #[command(flatten)]
     pub credential: CredentialArgs,
     /// Longest wait for a reply; the service is told, and gives up in time to say why
-    #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = parse_timeout)]
     pub timeout: Duration,
 }
 

@@ -38,17 +38,28 @@ pub static MESSAGES: std::sync::LazyLock<DescriptorPool> =
     std::sync::LazyLock::new(|| DescriptorPool::decode(pb::DESCRIPTORS).unwrap_or_default());
 
 /// Prints a line on stdout. `false`: nobody reads it any more.
-#[must_use]
-pub fn try_print(text: &str) -> bool {
+///
+/// # Errors
+/// What else keeps it from being written, such as a full disk.
+pub fn try_print(text: &str) -> Result<bool, CommandError> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(CommandError::Other(format!("stdout: {error}"))),
+    }
 }
 
 /// Prints a line on stdout. The process ends if nobody reads it any more, as in
-/// `tidemark list home | head -1`.
+/// `tidemark list home | head -1`, and fails if it cannot be written.
 pub fn print(text: &str) {
-    if !try_print(text) {
-        std::process::exit(0);
+    match try_print(text) {
+        Ok(true) => {}
+        Ok(false) => std::process::exit(0),
+        Err(error) => {
+            note(&format!("error: {error}"));
+            std::process::exit(1);
+        }
     }
 }
 

@@ -182,7 +182,7 @@ fn print_message(output: Output, message: &pb::WatchTodosResponse) -> Result<boo
         },
         Output::Table => line(message),
     };
-    Ok(try_print(&text))
+    try_print(&text)
 }
 
 fn line(message: &pb::WatchTodosResponse) -> String {

@@ -94,6 +94,30 @@ fn every_command_has_help_with_an_example() {
     );
 }
 
+/// Data that could not be written is an error; a reader who has enough is none.
+#[tokio::test]
+async fn output_that_cannot_be_written_is_an_error() {
+    let (service, _client) = embedded().await;
+    done(&service, &["add", "home", "milk"]);
+    let formats = ["table", "json", "yaml", "name"];
+    for format in formats {
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let out = binary()
+            .args(["list", "home", "-o", format, "--server", &service.address])
+            .stdout(full.expect("opened"))
+            .output()
+            .expect("run");
+        assert_eq!(out.status.code(), Some(1), "{format}");
+        assert!(
+            stderr(&out).contains("error: stdout: No space left"),
+            "{format}: {}",
+            stderr(&out)
+        );
+    }
+    let none = run(&["get", "home/milk", "--timeout", "0s"]);
+    assert_eq!(none.status.code(), Some(2), "{}", stderr(&none));
+}
+
 #[test]
 fn the_man_page_and_the_completions_know_everything() {
     let page = stdout(&run(&["man"]));

@@ -58,7 +58,7 @@ pub enum RunError {
     #[error(transparent)]
     Memory(#[from] DoesNotFit),
     /// A port cannot be listened on.
-    #[error("{setting} {address} cannot be used: {source}; choose another port, or 0 for any")]
+    #[error("{setting} {address} cannot be used: {source}; {}", bind_advice(.source))]
     Bind {
         /// The setting that names it.
         setting: &'static str,
@@ -71,7 +71,7 @@ pub enum RunError {
     #[error("a port cannot be used: {0}")]
     Address(#[source] io::Error),
     /// The files for TLS cannot be used.
-    #[error("tls-cert, tls-key, tls-client-ca: {0}")]
+    #[error("{0}")]
     Tls(#[source] TlsError),
     /// A file of keys cannot be used.
     #[error(transparent)]
@@ -83,7 +83,7 @@ pub enum RunError {
     #[error("redis-mac-key-file: {0}")]
     MacKey(#[source] MacKeyError),
     /// The URL of Redis, or its TLS files, cannot be used.
-    #[error("redis-url: {0}")]
+    #[error("{0}")]
     Redis(#[source] redis::ConnectError),
     /// The database cannot be used, and waiting does not help.
     #[error("{0}")]
@@ -100,6 +100,17 @@ pub enum RunError {
     /// A task without which the service cannot live panicked.
     #[error("a task of the service ended: {0}")]
     Panicked(#[source] JoinError),
+}
+
+/// What to do about a port that cannot be listened on.
+fn bind_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrNotAvailable => {
+            "choose an address of this machine, or 0.0.0.0 or [::] for all of them"
+        }
+        io::ErrorKind::PermissionDenied => "choose a port above 1023",
+        _ => "choose another port, or 0 for any",
+    }
 }
 
 /// Where the service listens.

@@ -47,6 +47,14 @@ pub enum TlsError {
         /// What is wrong with it.
         source: Box<TlsError>,
     },
+    /// The file of one of the server's settings cannot be used.
+    #[error("{setting}: {source}")]
+    Setting {
+        /// Which setting, or settings.
+        setting: &'static str,
+        /// What is wrong with it.
+        source: Box<TlsError>,
+    },
     /// The certificates are not in the form of PEM.
     #[error("the certificates cannot be read: {0}")]
     Certificates(#[source] pem::Error),
@@ -71,6 +79,16 @@ pub enum TlsError {
     /// The TLS library refuses what it was given.
     #[error("{0}")]
     Library(#[source] Error),
+}
+
+impl TlsError {
+    /// The same error, of the file that this setting names.
+    fn of(setting: &'static str) -> impl Fn(Self) -> Self {
+        move |source| Self::Setting {
+            setting,
+            source: source.into(),
+        }
+    }
 }
 
 impl From<Error> for TlsError {
@@ -120,10 +138,11 @@ impl ServerFiles {
     /// # Errors
     /// Which file cannot be read, and why.
     pub fn read(&self) -> Result<ServerPem, TlsError> {
+        let client_ca = self.client_ca.as_deref().map(read).transpose();
         Ok(ServerPem {
-            cert: read(&self.cert)?,
-            key: read(&self.key)?,
-            client_ca: self.client_ca.as_deref().map(read).transpose()?,
+            cert: read(&self.cert).map_err(TlsError::of("tls-cert"))?,
+            key: read(&self.key).map_err(TlsError::of("tls-key"))?,
+            client_ca: client_ca.map_err(TlsError::of("tls-client-ca"))?,
             client_cert_optional: self.client_cert_optional,
         })
     }
@@ -141,7 +160,8 @@ impl ServerPem {
         let builder = match &self.client_ca {
             None => builder.with_no_client_auth(),
             Some(pem) => {
-                let roots = Arc::new(roots(pem)?);
+                let roots = roots(pem).map_err(TlsError::of("tls-client-ca"))?;
+                let roots = Arc::new(roots);
                 let mut verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
                 if self.client_cert_optional {
                     verifier = verifier.allow_unauthenticated();
@@ -149,9 +169,11 @@ impl ServerPem {
                 builder.with_client_cert_verifier(verifier.build().map_err(TlsError::Verifier)?)
             }
         };
+        let cert = certificates(&self.cert).map_err(TlsError::of("tls-cert"))?;
+        let key = key(&self.key).map_err(TlsError::of("tls-key"))?;
         let mut config = builder
-            .with_single_cert(certificates(&self.cert)?, key(&self.key)?)
-            .map_err(TlsError::from)?;
+            .with_single_cert(cert, key)
+            .map_err(|error| TlsError::of("tls-cert, tls-key")(error.into()))?;
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(config)
     }

@@ -284,11 +284,17 @@ async fn files_that_cannot_be_used_end_the_start() {
     let ours = Authority::new("ours");
     let files = Files::new(&ours.sign());
     files.write("key.pem", &ours.sign().key);
-    for (cert, key, word) in [
-        ("none.pem", "key.pem", "none.pem"),
-        ("cert.pem", "key.pem", "not that of the certificate"),
-        ("key.pem", "key.pem", "no certificate"),
-        ("cert.pem", "cert.pem", "key"),
+    for (cert, key, setting, word) in [
+        ("none.pem", "key.pem", "tls-cert: ", "none.pem"),
+        ("cert.pem", "none.pem", "tls-key: ", "none.pem"),
+        (
+            "cert.pem",
+            "key.pem",
+            "tls-cert, tls-key: ",
+            "not that of the certificate",
+        ),
+        ("key.pem", "key.pem", "tls-cert: ", "no certificate"),
+        ("cert.pem", "cert.pem", "tls-key: ", "key"),
     ] {
         let out = std::process::Command::new(env!("CARGO_BIN_EXE_tidemark"))
             .args([
@@ -308,7 +314,11 @@ async fn files_that_cannot_be_used_end_the_start() {
             .expect("run");
         let told = String::from_utf8_lossy(&out.stderr);
         assert_eq!(out.status.code(), Some(1), "{told}");
-        assert!(told.contains("tls-cert") && told.contains(word), "{told}");
+        let told = told.lines().last().unwrap_or_default();
+        assert!(
+            told.starts_with(&format!("error: {setting}")) && told.contains(word),
+            "{told}"
+        );
     }
 }
 

@@ -80,7 +80,7 @@ pub enum OpenProblem {
     )]
     Format(u64),
     /// The file cannot be read or written, or is no store.
-    #[error(transparent)]
+    #[error("{0}; --data-dir must name a directory of this service, that its user may write")]
     Library(redb::Error),
 }
 

@@ -78,10 +78,10 @@ const LIFETIME_JITTER_PART: u64 = 10;
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The URL is not valid.
-    #[error(transparent)]
+    #[error("redis-url: {0}")]
     Url(#[from] UrlError),
     /// The TLS files cannot be used.
-    #[error("{0}")]
+    #[error("redis-tls-ca, redis-tls-cert, redis-tls-key: {0}")]
     Tls(#[source] TlsError),
     /// The key for hashes of entries cannot be used.
     #[error("{0}")]

@@ -60,11 +60,11 @@ impl Access {
         let caller = authenticator.authenticate(request.headers(), &connection);
         let header = request.headers_mut().remove(AUTHORIZATION);
         let caller = caller.map_err(Error::CallerUnknown)?;
+        request.extensions_mut().insert(caller.clone());
         self.check_reflection(request.uri().path(), &caller)?;
         if let Some(call) = request.extensions().get::<Arc<Call>>() {
             call.identify(caller.principal());
         }
-        request.extensions_mut().insert(caller.clone());
         Ok(Some(Admitted {
             authenticator: Arc::clone(authenticator),
             header,
@@ -88,11 +88,6 @@ impl Access {
 }
 
 impl Admitted {
-    /// Who calls.
-    pub const fn caller(&self) -> &Caller {
-        &self.caller
-    }
-
     /// Completes when the caller of a stream is not known any more.
     pub fn until_unknown(self) -> BoxFuture<'static, CallerProblem> {
         let Self {

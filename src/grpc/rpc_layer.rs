@@ -29,6 +29,7 @@ use super::{
     transport::protocol,
 };
 use crate::{
+    auth::Caller,
     error::{CallerProblem, Error},
     telemetry::{self, Kind, Metrics, RpcLabels},
 };
@@ -167,7 +168,12 @@ where
                 .map(|audit| AuditedCall::begin(audit, &request)),
             ended: false,
         };
-        let admitted = match self.access.admit(&mut request) {
+        let admitted = self.access.admit(&mut request);
+        let caller = request.extensions().get::<Caller>();
+        if let (Some(audited), Some(caller)) = (&mut active.audited, caller) {
+            audited.identify(caller);
+        }
+        let admitted = match admitted {
             Ok(admitted) => admitted,
             Err(error) => {
                 let response = Status::from(error).into_http();
@@ -175,9 +181,6 @@ where
                 return Box::pin(ready(Ok(response)));
             }
         };
-        if let (Some(audited), Some(admitted)) = (&mut active.audited, &admitted) {
-            audited.identify(admitted.caller());
-        }
         if !method.compresses_replies {
             request.headers_mut().remove("grpc-accept-encoding");
         }

@@ -161,7 +161,9 @@ async fn reflection_is_on_off_or_for_administrators() {
     let path = files.write("keys", &text);
     let auth = ["--auth", "keys", "--keys-file", &path];
     let admins = ["--admin", "user:root", "--admin", "group:ops"];
-    let (service, _) = serving(&[&auth[..], &admins, &["--reflection", "admin"]].concat()).await;
+    let log = files.0.join("audit.log").display().to_string();
+    let audited = ["--reflection", "admin", "--audit-log", &log];
+    let (service, _) = serving(&[&auth[..], &admins, &audited].concat()).await;
     assert!(reflect(&service, Some(&root)).await.is_ok());
     assert!(reflect(&service, Some(&ops)).await.is_ok());
     let (code, reason, metadata) = refused(reflect(&service, Some(&ada)).await);
@@ -170,6 +172,15 @@ async fn reflection_is_on_off_or_for_administrators() {
         (Code::PermissionDenied, "PERMISSION_DENIED")
     );
     assert_eq!(metadata["principal"], "user:ada");
+    let line = eventually("a line", Duration::from_secs(5), async || {
+        let lines = std::fs::read_to_string(&log).unwrap_or_default();
+        lines.lines().next().map(String::from)
+    });
+    let line: serde_json::Value = serde_json::from_str(&line.await).expect("JSON");
+    assert_eq!(
+        (&line["principal"], &line["method"]),
+        (&"user:ada".into(), &"keys".into())
+    );
     assert_eq!(known(reflect(&service, None).await), why("missing"));
 
     let (service, _) = serving(&[&auth[..], &["--reflection", "on"]].concat()).await;

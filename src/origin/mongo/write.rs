@@ -48,6 +48,8 @@ const SEND_WITHIN: Duration = Duration::from_secs(5);
 /// The same while no primary is known: an election takes longer than a caller
 /// should wait for an answer that is certain already.
 const SEND_WITHOUT_PRIMARY: Duration = Duration::from_millis(1500);
+/// And the most of the caller's time: what is certain is said early enough to arrive.
+const SHARE_WITHOUT_PRIMARY: f64 = 0.75;
 /// A write that was not answered for so long may wait for a transaction that a dead
 /// replica left open.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
@@ -150,13 +152,14 @@ impl Inner {
             if sent.load(Ordering::Acquire) {
                 continue;
             }
-            let (limit, cause) = if self.topology.has_primary() {
-                (SEND_WITHIN, "MongoDB took no command in time")
+            let (limit, share, cause) = if self.topology.has_primary() {
+                (SEND_WITHIN, 1.0, "MongoDB took no command in time")
             } else {
-                (SEND_WITHOUT_PRIMARY, "the replica set has no primary")
+                let cause = "the replica set has no primary";
+                (SEND_WITHOUT_PRIMARY, SHARE_WITHOUT_PRIMARY, cause)
             };
-            let limit = begun + limit;
-            if Instant::now() >= send_by.map_or(limit, |by| by.min(limit)) {
+            let left = send_by.map(|by| by.saturating_duration_since(begun).mul_f64(share));
+            if begun.elapsed() >= left.map_or(limit, |left| left.min(limit)) {
                 return format!("{cause}; the write was not sent").into();
             }
         }

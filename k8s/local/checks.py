@@ -534,7 +534,7 @@ def frozen():
 def upgrade():
     """Rolls out the image of an earlier commit, then this one, under load."""
     images = json.loads(kubectl("get", "nodes", "-o", "json").stdout)["items"][0]["status"]["images"]
-    # An image that is only part of another one has no names.
+    # An image whose last tag is gone has no names.
     tags = [name for image in images for name in image["names"] or []]
     expect(any("tidemark:previous" in tag for tag in tags), "NOT RUN: the cache has no image of an earlier commit")
     current = get("deployment", "tidemark")["spec"]["template"]["spec"]["containers"][0]["image"]

@@ -16,6 +16,7 @@ use crate::{
     origin::mongo::{self, Finding, Status},
     server,
     telemetry::Metrics,
+    tier::redis::{Memory, NodeCheck},
 };
 
 /// How long Redis may take to answer.
@@ -56,7 +57,7 @@ pub async fn run(args: Check) -> ExitCode {
         None => add("store", vec![check_directory(&config)], &mut findings),
     }
     if config.redis_url.is_some() {
-        add("redis", vec![check_redis(&config).await], &mut findings);
+        add("redis", check_redis(&config).await, &mut findings);
     }
     print_findings(args.format.output, &findings);
     let worst = findings.iter().map(|(_, finding)| finding.status).max();
@@ -100,8 +101,90 @@ fn check_directory(config: &Config) -> Finding {
     }
 }
 
-/// Whether Redis answers reads; if not, what was seen of it.
-async fn check_redis(config: &Config) -> Finding {
+/// Whether Redis answers, and what each node allows; if not, what was seen of it.
+async fn check_redis(config: &Config) -> Vec<Finding> {
+    let metrics = Arc::new(Metrics::default());
+    let tier = config
+        .memory_plan()
+        .map_err(|problem| problem.to_string())
+        .and_then(|plan| {
+            let budgets = Budgets::new(plan, config.max_origin_loads);
+            let tier = server::shared_tier(config, &metrics, &budgets);
+            tier.map_err(|fatal| fatal.to_string())
+        });
+    let tier = match tier {
+        Ok(Some(tier)) => tier,
+        Ok(None) => return Vec::new(),
+        Err(problem) => {
+            return vec![Finding {
+                what: "connection".into(),
+                status: Status::Error,
+                detail: problem,
+                what_to_do: "correct the setting".into(),
+            }];
+        }
+    };
+    let answers = tier.wait_ready(REDIS_LIMIT).await;
+    let mut findings = vec![check_redis_connection(config, &metrics, answers)];
+    for node in tier.check().await {
+        findings.extend(check_redis_node(node));
+    }
+    findings
+}
+
+/// What a node allows, and what it does when its memory is full.
+fn check_redis_node(node: NodeCheck) -> Vec<Finding> {
+    let NodeCheck {
+        server,
+        read,
+        write,
+        memory,
+    } = node;
+    let right = |what: &str, tried: Result<(), String>| {
+        let (status, detail, what_to_do) = match tried {
+            Ok(()) => (Status::Ok, "granted".into(), ""),
+            Err(text) => (
+                Status::Warning,
+                text,
+                "give the user what \"Least ACL\" in docs/operations.md lists, or make room",
+            ),
+        };
+        Finding {
+            what: format!("{what} at {server}"),
+            status,
+            detail,
+            what_to_do: what_to_do.into(),
+        }
+    };
+    let (status, detail, what_to_do) = match memory {
+        Ok(Memory { limit: 0, .. }) => (Status::Ok, "no limit (maxmemory 0)".into(), ""),
+        Ok(Memory { limit, policy }) if policy == "noeviction" => (
+            Status::Warning,
+            format!("{limit} bytes, and a full Redis refuses entries ({policy})"),
+            "set maxmemory-policy to allkeys-lru or allkeys-lfu",
+        ),
+        Ok(Memory { limit, policy }) => (Status::Ok, format!("{limit} bytes, {policy}"), ""),
+        Err(text) => (
+            Status::Warning,
+            format!("not known: {text}"),
+            "give the user +info",
+        ),
+    };
+    let memory = Finding {
+        what: format!("memory of {server}"),
+        status,
+        detail,
+        what_to_do: what_to_do.into(),
+    };
+    vec![
+        right("right to get", read),
+        right("right to set", write),
+        memory,
+    ]
+}
+
+/// Whether Redis answered; if not, what was seen of it.
+fn check_redis_connection(config: &Config, metrics: &Metrics, answers: bool) -> Finding {
     let finding = |status, detail: String, what_to_do: &str| Finding {
         what: "connection".into(),
         status,
@@ -113,17 +196,7 @@ async fn check_redis(config: &Config) -> Finding {
         .as_ref()
         .map(|url| display_url(&url.0))
         .unwrap_or_default();
-    let metrics = Arc::new(Metrics::default());
-    let budgets = match config.memory_plan() {
-        Ok(plan) => Budgets::new(plan, config.max_origin_loads),
-        Err(problem) => return finding(Status::Error, problem.to_string(), "correct the settings"),
-    };
-    let tier = match server::shared_tier(config, &metrics, &budgets) {
-        Ok(Some(tier)) => tier,
-        Ok(None) => return finding(Status::Ok, "not used".into(), ""),
-        Err(fatal) => return finding(Status::Error, fatal.to_string(), "correct the setting"),
-    };
-    if tier.wait_ready(REDIS_LIMIT).await {
+    if answers {
         return finding(Status::Ok, format!("{shown} answers"), "");
     }
     let kinds = [

@@ -22,7 +22,7 @@ mod topology;
 mod url;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::{
         Arc, PoisonError, RwLock,
@@ -51,6 +51,7 @@ use self::{
 };
 pub use self::{
     mac::MacKeyError,
+    node::{Memory, NodeCheck},
     url::{SCHEMES, UrlError, check_url},
 };
 use super::shared::{Shared, SharedKey};
@@ -257,6 +258,16 @@ impl RedisTier {
             }
         };
         timeout(limit, ready).await.is_ok()
+    }
+
+    /// What each node allows, tried now.
+    pub async fn check(&self) -> Vec<NodeCheck> {
+        let nodes: BTreeMap<String, Arc<Node>> = {
+            let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+            let nodes = routes.iter().map(|route| Arc::clone(&route.running.node));
+            nodes.map(|node| (node.address.to_string(), node)).collect()
+        };
+        join_all(nodes.values().map(|node| node.check())).await
     }
 
     /// The node of a key, if one is known.

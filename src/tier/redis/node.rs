@@ -2,6 +2,7 @@
 //! watches over both.
 
 mod breaker;
+mod check;
 mod supervise;
 
 use std::{
@@ -24,6 +25,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use self::breaker::Breaker;
+pub use self::check::{Memory, NodeCheck};
 use super::{
     Context,
     batcher::{MAX_WAITING_GETS, MAX_WAITING_PUTS, PendingGet, PendingPut, run_gets, run_puts},

@@ -344,6 +344,18 @@ async fn check_tries_what_the_service_needs() {
     let found = found.as_array().expect("findings");
     let has = |part: &str| found.iter().any(|finding| finding["part"] == part);
     assert!(has("mongodb") && has("redis"), "{found:?}");
+    let checked = |what: &str| {
+        let found = found.iter().filter(|finding| finding["part"] == "redis");
+        let check = |finding: &&serde_json::Value| {
+            let check = finding["check"].as_str().unwrap_or_default();
+            check.starts_with(what) && finding["status"] == "ok"
+        };
+        found.filter(check).count()
+    };
+    // Each of the three masters.
+    for what in ["right to get at ", "right to set at ", "memory of "] {
+        assert_eq!(checked(what), 3, "{what}{found:?}");
+    }
     let nobody = "mongodb://me:geheim@127.0.0.1:1/todos?serverSelectionTimeoutMS=500";
     let (code, found) = check(nobody, "redis://:geheim@127.0.0.1:1");
     assert_eq!(code, Some(1), "{found}");

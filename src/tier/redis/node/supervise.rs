@@ -151,13 +151,13 @@ impl Node {
         key.clone()
     }
 
-    async fn probe_read(&self, client: WithOptions<Client>) -> Result<(), RedisError> {
+    pub(super) async fn probe_read(&self, client: WithOptions<Client>) -> Result<(), RedisError> {
         let got = client.get::<Value, _>(self.probe_key());
         within(PROBE_TIMEOUT, got).await.map(drop)
     }
 
     /// `XX`: nothing is ever stored, but the server checks rights, memory and role.
-    async fn probe_write(&self, client: WithOptions<Client>) -> Result<(), RedisError> {
+    pub(super) async fn probe_write(&self, client: WithOptions<Client>) -> Result<(), RedisError> {
         let expiry = Some(Expiration::PX(1));
         let set =
             client.set::<Value, _, _>(self.probe_key(), "1", expiry, Some(SetOptions::XX), false);

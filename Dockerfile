@@ -18,8 +18,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     cargo build --profile dist --locked \
     && cp target/dist/tidemark /tidemark \
     && size=$(stat -c %s /tidemark) \
-    # The README promises an image of at most 30 MB.
-    && test "$size" -lt 28000000 \
+    # The README promises an image of at most 30 MB; the base has 1.5 MB.
+    && test "$size" -lt 28400000 \
     && mkdir /data
 
 FROM gcr.io/distroless/static-debian12:nonroot

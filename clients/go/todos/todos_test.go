@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -61,6 +62,33 @@ func TestReadsSeeWritesOnAnyReplica(t *testing.T) {
 	}
 	if _, err := session.Get(ctx, todo.Name); err != nil || session.Token() == "" {
 		t.Errorf("a session keeps no token: %v", err)
+	}
+}
+
+// The service closes each connection at its age, here every second, with GOAWAY.
+func TestCallsOutliveTheirConnections(t *testing.T) {
+	r := startReplicaWith(t, "go_age", []string{"--max-connection-age", "1s"})
+	client := connect(t, r.address)
+	ctx, end := context.Background(), time.Now().Add(6*time.Second)
+	todo, err := client.Create(ctx, "lists/home", &todov1.Todo{Title: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var readers sync.WaitGroup
+	var reads atomic.Int64
+	for range 4 {
+		readers.Go(func() {
+			for ; time.Now().Before(end); reads.Add(1) {
+				if _, err := client.Get(ctx, todo.Name); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	readers.Wait()
+	if n := reads.Load(); n < 100 {
+		t.Errorf("only %d reads", n)
 	}
 }
 

@@ -59,6 +59,29 @@ class ServiceTest(unittest.TestCase):
         session.get_todo(todo.name)
         self.assertNotEqual(session.token, "")
 
+    def test_calls_outlive_their_connections(self) -> None:
+        """The service closes each connection at its age, here every second, with GOAWAY."""
+        replica = self.replica("py_age", "--max-connection-age", "1s")
+        client = self.client(replica.address)
+        todo = client.create_todo("lists/home", Todo(title="x"))
+        end, failures, reads = time.monotonic() + 6, [], []
+
+        def read() -> None:
+            try:
+                while time.monotonic() < end:
+                    client.get_todo(todo.name)
+                    reads.append(1)
+            except TodoError as error:
+                failures.append(error)
+
+        readers = [threading.Thread(target=read) for _ in range(4)]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join()
+        self.assertEqual(failures, [])
+        self.assertGreater(len(reads), 100)
+
     def test_the_largest_errors_arrive(self) -> None:
         """C-core refuses metadata above 8 to 16 KiB: the code is then RESOURCE_EXHAUSTED, without details."""
         replica = self.replica("py_large_errors")

@@ -40,6 +40,21 @@ test("reads see writes on any replica", async (t) => {
   assert.notEqual(session.token, "");
 });
 
+test("calls outlive their connections", async (t) => {
+  // The service closes each connection at its age, here every second, with GOAWAY.
+  const replica = await Replica.start(t, "ts_age", ["--max-connection-age", "1s"]);
+  const one = client(t, [replica.address]);
+  const todo = await one.createTodo("lists/home", { title: "x" });
+  const end = Date.now() + 6000;
+  const read = async (): Promise<number> => {
+    let reads = 0;
+    for (; Date.now() < end; reads++) await one.getTodo(todo.name);
+    return reads;
+  };
+  const reads = await Promise.all([read(), read(), read(), read()]);
+  assert(reads.every((some) => some > 25), `${reads}`);
+});
+
 test("errors have a reason", async (t) => {
   const replica = await Replica.start(t, "ts_errors");
   const one = client(t, [replica.address]);

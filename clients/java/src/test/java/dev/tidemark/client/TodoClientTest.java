@@ -23,6 +23,9 @@ import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.function.UnaryOperator;
+import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.function.Executable;
 import org.junit.jupiter.api.io.TempDir;
@@ -77,6 +80,34 @@ class TodoClientTest {
       assertEquals("", session.token());
       session.getTodo(todo.getName());
       assertFalse(session.token().isEmpty());
+    }
+  }
+
+  /** The service closes each connection at its age, here every second, with GOAWAY. */
+  @Test
+  void callsOutliveTheirConnections() throws Exception {
+    try (Replica replica = new Replica("java_age", List.of("--max-connection-age", "1s"), UnaryOperator.identity());
+        TodoClient client = patient(replica.address()).build()) {
+      Todo todo = client.createTodo("lists/home", titled("x"));
+      long end = System.nanoTime() + Duration.ofSeconds(6).toNanos();
+      List<Throwable> failures = new CopyOnWriteArrayList<>();
+      AtomicInteger reads = new AtomicInteger();
+      Runnable read = () -> {
+        while (System.nanoTime() - end < 0) {
+          client.getTodo(todo.getName());
+          reads.incrementAndGet();
+        }
+      };
+      List<Thread> readers = Stream.generate(() -> new Thread(read)).limit(4).toList();
+      readers.forEach(reader -> {
+        reader.setUncaughtExceptionHandler((thread, failure) -> failures.add(failure));
+        reader.start();
+      });
+      for (Thread reader : readers) {
+        reader.join();
+      }
+      assertEquals(List.of(), failures);
+      assertTrue(reads.get() > 100, reads.toString());
     }
   }
 

@@ -9,11 +9,11 @@ use super::{
     access::updates,
     load::{Calls, Pace},
     near::{
-        CONNECTIONS, Measured, NEAR_TODOS, OUTSTANDING, Side, cpu, gets, in_turns, ratio, spread,
-        uniform, zipf,
+        CONNECTIONS, Measured, NEAR_TODOS, OUTSTANDING, Side, cpu, gets, in_turns, pages, ratio,
+        spread, uniform, zipf,
     },
-    servers::{Running, Tiers, embedded, warm},
-    tiers::MISSES,
+    servers::{LIST_SIZE, Running, Tiers, embedded, warm},
+    tiers::{MISSES, STRONG, strong_gets},
 };
 
 /// The programs, as in `PATH`.
@@ -33,10 +33,14 @@ impl Bench {
             return;
         };
         self.embedded_builds(&programs);
-        let tiers = Tiers::start();
+        self.far_builds(&programs, &Tiers::start(), "one Redis");
+        self.far_builds(&programs, &Tiers::start_with_cluster(), "Redis Cluster");
+    }
+
+    fn far_builds(&mut self, programs: &OsStr, tiers: &Tiers, redis: &str) {
         tiers.fill(FAR_TODOS, 400);
         let (uri, url) = (tiers.uri(), tiers.redis_url());
-        let servers = servers(&programs, || {
+        let servers = servers(programs, || {
             let args = [
                 "--near-capacity",
                 "1MiB",
@@ -49,16 +53,20 @@ impl Bench {
         });
         let reads = || gets(FAR_TODOS, uniform(FAR_TODOS));
         let mut far = sides(&servers, &reads);
-        let all = misses(&tiers, &mut far, self.form.rounds);
-        self.compared("miss in both tiers", &all);
+        let all = misses(tiers, &mut far, self.form.rounds);
+        self.compared(&format!("miss in both tiers, {redis}"), &all);
         for side in &mut far {
             // Twice: what was dropped off the full queue is put the second time.
             for _ in 0..2 {
                 side.load.run_once(OUTSTANDING, FAR_TODOS);
             }
         }
-        self.in_turns_of("shared hit", far, OUTSTANDING);
-        self.in_turns_of("update, MongoDB", sides(&servers, &updates), WRITES);
+        self.in_turns_of(&format!("shared hit, {redis}"), far, OUTSTANDING);
+        let strong = || strong_gets(FAR_TODOS);
+        let work = format!("strong read, {redis}");
+        self.in_turns_of(&work, sides(&servers, &strong), STRONG);
+        let work = format!("update, MongoDB and {redis}");
+        self.in_turns_of(&work, sides(&servers, &updates), WRITES);
     }
 
     fn embedded_builds(&mut self, programs: &OsStr) {
@@ -71,6 +79,8 @@ impl Bench {
         }
         let near = || gets(NEAR_TODOS, zipf(NEAR_TODOS));
         self.in_turns_of("near hit", sides(&servers, &near), OUTSTANDING);
+        let pages = || pages(NEAR_TODOS / LIST_SIZE);
+        self.in_turns_of("page of 50", sides(&servers, &pages), OUTSTANDING);
         self.in_turns_of("update, embedded", sides(&servers, &updates), WRITES);
     }
 

@@ -4,11 +4,8 @@
 //! `cargo bench --bench compare -- short` takes minutes, `-- long` hours.
 //! `-- short near_hit memory` measures some rows only, and writes nothing;
 //! with `write` among them it writes those, and leaves the others as they were.
-//! `TIDEMARK_BEFORE=target/before cargo bench ... -- short near_hit` measures that
-//! build beside this one; `TIDEMARK_PROGRAM=target/before cargo bench ... -- short
-//! shared` measures that build instead of this one, for rows whose ratios are to
-//! `plain`: run both, in turns.
-//! `TIDEMARK_TEST_BUILDS=one:other cargo bench ... -- short builds` runs two builds in turns.
+//! `TIDEMARK_TEST_BUILDS=one:other cargo bench ... -- short builds` runs two builds of
+//! the program in turns.
 
 mod access;
 mod baseline;

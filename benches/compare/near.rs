@@ -192,16 +192,6 @@ pub fn limit_like(server: &Running) -> Running {
     Running::baseline(&["limit", &text(&get), &text(&page)])
 }
 
-/// Another build to measure beside this one, by the variable `TIDEMARK_BEFORE`:
-/// what a change is worth is seen only in one run, in turns.
-fn before(bytes: usize) -> Option<Running> {
-    let program = PathBuf::from(std::env::var_os("TIDEMARK_BEFORE")?);
-    let dir = embedded(NEAR_TODOS, bytes).display().to_string();
-    let server = Running::tidemark_of(&program, &["--data-dir", &dir]);
-    warm(&server, NEAR_TODOS);
-    Some(server)
-}
-
 pub fn cpu(m: &Measured) -> f64 {
     m.cpu_us
 }
@@ -231,8 +221,7 @@ impl Bench {
     fn near_one(&mut self, bytes: usize, tidemark: &Running, limit: &Running) {
         let mut as_bytes = gets(NEAR_TODOS, zipf(NEAR_TODOS));
         as_bytes.method = "BatchGetTodos";
-        let before = before(bytes);
-        let mut sides = vec![
+        let mut sides = [
             Side::new(
                 "limit",
                 limit,
@@ -247,14 +236,6 @@ impl Bench {
                 gets(NEAR_TODOS, zipf(NEAR_TODOS)),
             ),
         ];
-        sides.extend(before.iter().map(|server| {
-            Side::new(
-                "before",
-                server,
-                CONNECTIONS,
-                gets(NEAR_TODOS, zipf(NEAR_TODOS)),
-            )
-        }));
         let all = in_turns(
             &mut sides,
             Pace::Outstanding(OUTSTANDING),
@@ -268,12 +249,6 @@ impl Bench {
                 spread(all, cpu),
                 spread(all, rate),
                 spread(all, |m| m.out.generator_cpu * 1e6 / m.out.calls as f64)
-            ));
-        }
-        if let Some(before) = all.get(3) {
-            let gain = ratio(&all[2], before, cpu);
-            self.report.detail(format!(
-                "near hit, {bytes} bytes: CPU {gain} x that of the build before"
             ));
         }
         let ratios = ratio(&all[2], &all[0], cpu);

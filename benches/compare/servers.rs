@@ -60,12 +60,9 @@ impl Running {
         Self::start(&std::env::current_exe().expect("this program"), &args)
     }
 
-    /// `tidemark serve`, ready: of this build, or the program that the variable
-    /// `TIDEMARK_PROGRAM` names.
+    /// `tidemark serve`, ready.
     pub fn tidemark(args: &[&str]) -> Self {
-        let other = std::env::var_os("TIDEMARK_PROGRAM").map(PathBuf::from);
-        let this = || PathBuf::from(env!("CARGO_BIN_EXE_tidemark"));
-        Self::tidemark_of(&other.unwrap_or_else(this), args)
+        Self::tidemark_of(Path::new(env!("CARGO_BIN_EXE_tidemark")), args)
     }
 
     /// The same of another build.

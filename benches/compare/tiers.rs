@@ -25,7 +25,7 @@ use super::{
 /// Misses outstanding: as the target says.
 pub const MISSES: usize = 128;
 /// Strong readers at once.
-const STRONG: usize = 2000;
+pub const STRONG: usize = 2000;
 
 /// Somebody else, who changes the database by hand while others read.
 pub struct Writer {
@@ -95,6 +95,16 @@ pub fn tidemark(tiers: &Tiers, more: &[&str]) -> Running {
 fn consistency(requirement: Requirement) -> pb::Consistency {
     pb::Consistency {
         requirement: Some(requirement),
+    }
+}
+
+/// Strong reads of these first todos.
+pub fn strong_gets(count: usize) -> Calls {
+    let strong = consistency(Requirement::FullyConsistent(true));
+    Calls {
+        method: "GetTodo",
+        requests: get_requests(0..count, Some(&strong)),
+        order: uniform(count),
     }
 }
 
@@ -186,12 +196,7 @@ impl Bench {
         tiers.fill(10_000, 400);
         let plain = Running::baseline(&["plain", &tiers.redis_url(), &tiers.uri()]);
         let tidemark = tidemark(&tiers, &[]);
-        let strong = consistency(Requirement::FullyConsistent(true));
-        let calls = || Calls {
-            method: "GetTodo",
-            requests: get_requests(0..10_000, Some(&strong)),
-            order: uniform(10_000),
-        };
+        let calls = || strong_gets(10_000);
         let mut sides = [
             Side::new("plain", &plain, CONNECTIONS, calls()),
             Side::new("tidemark", &tidemark, CONNECTIONS, calls()),

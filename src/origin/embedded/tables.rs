@@ -146,7 +146,11 @@ impl<'a> Tables<'a> {
                 break;
             }
             self.request_times.remove((wall, id))?;
-            self.requests.remove(id)?;
+            // It may have been used again since.
+            let known = self.requests.get(id)?;
+            if known.is_some_and(|known| known.value().get(16..24) == Some(&wall.to_be_bytes())) {
+                self.requests.remove(id)?;
+            }
         }
         Ok(())
     }

@@ -1,11 +1,13 @@
 //! Traces and metrics. Every metric of the service is named here, once.
 
+mod log_writer;
 mod logs;
 mod process;
 mod traces;
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+pub use log_writer::{exit, print_line};
 pub use logs::{Guard, LogFormat, init};
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -176,6 +178,8 @@ metrics! {
     auth_reloads: Family<Kind, Counter> = "auth_reloads" => ["loaded", "failed"];
     /// Lines of the audit log, by outcome (written; dropped: the queue was full; limited: too many refusals of unknown callers; failed: the disk)
     audit_lines: Family<Kind, Counter> = "audit_lines" => ["written", "dropped", "limited", "failed"];
+    /// Lines of the log that were dropped because stderr was not read in time
+    log_lines_dropped: Counter = "log_lines_dropped";
     /// 1 if callers are not authenticated although other machines can reach the port
     auth_off: IntGauge = "auth_off";
     /// Bytes in use of each memory budget, by budget
@@ -203,12 +207,14 @@ metrics! {
 }
 
 impl Metrics {
-    /// Brings the gauges of budgets and bounds up to date.
+    /// Brings the gauges of budgets and bounds up to date, and what the log lost.
     pub fn measure_budgets(&self, budgets: &Budgets) {
         let gauge = |family: &Family<Kind, IntGauge>, kind, value| {
             let value = i64::try_from(value).unwrap_or(i64::MAX);
             family.get_or_create(&Kind { kind }).set(value);
         };
+        let dropped = self.log_lines_dropped.inner();
+        dropped.store(log_writer::dropped(), Ordering::Relaxed);
         for budget in budgets.all() {
             let (used, limit) = if budget.is_of_bytes() {
                 (&self.budget_used, &self.budget_limit)

@@ -143,7 +143,7 @@ pub async fn run(args: Args) -> ExitCode {
         Err(fatal) => {
             tracing::error!(%fatal, "the service ends");
             if !json {
-                eprintln!("error: {fatal}");
+                telemetry::print_line(&format!("error: {fatal}"));
             }
             ExitCode::FAILURE
         }

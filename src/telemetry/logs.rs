@@ -1,17 +1,21 @@
 //! The log on stderr, and where spans go.
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _};
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing_subscriber::{
     EnvFilter, Layer as _,
     filter::{FilterExt as _, LevelFilter, filter_fn},
+    fmt::writer::BoxMakeWriter,
     layer::SubscriberExt as _,
     util::SubscriberInitExt as _,
 };
 
-use super::traces;
+use super::{
+    log_writer::{self, LogWriter},
+    traces,
+};
 
 /// Libraries log at `warn` and above: their `info` is about their own state,
 /// such as each connection. A directive of `RUST_LOG` that names one of them
@@ -33,7 +37,7 @@ pub enum LogFormat {
     Text,
 }
 
-/// Flushes the spans that were not exported yet when it is dropped.
+/// Writes what is left of the log, and exports what is left of the spans, when it is dropped.
 pub struct Guard(Option<SdkTracerProvider>);
 
 impl Drop for Guard {
@@ -42,6 +46,7 @@ impl Drop for Guard {
             // The process ends: the error could not be handled.
             let _ = provider.shutdown();
         }
+        log_writer::flush();
     }
 }
 
@@ -86,8 +91,13 @@ fn subscriber(
     // the transport's frames, would be asked about at run time.
     let events = filter_fn(|metadata| metadata.is_event()).with_max_level_hint(LevelFilter::TRACE);
     let events_only = level.and(events);
-    let on_terminal = std::io::stderr().is_terminal();
-    let fmt = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let on_terminal = io::stderr().is_terminal();
+    let writer = match LogWriter::stderr() {
+        Ok(writer) => BoxMakeWriter::new(move || writer.clone()),
+        // A write may block then.
+        Err(_) => BoxMakeWriter::new(io::stderr),
+    };
+    let fmt = tracing_subscriber::fmt::layer().with_writer(writer);
     let logs = match format {
         LogFormat::Text => fmt.with_ansi(colours(on_terminal)).boxed(),
         LogFormat::Auto if on_terminal => fmt.with_ansi(colours(on_terminal)).boxed(),

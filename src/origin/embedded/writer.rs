@@ -25,6 +25,7 @@ use crate::{
     model::{OriginTime, RequestId, Write, WriteDone},
     origin::{Cause, FeedEvent, FeedItem, Imported, Rule, WriteError},
     pb::Todo,
+    telemetry,
 };
 
 /// Most commands of one commit: it then takes some 20 ms, a bound on what a write
@@ -119,7 +120,7 @@ impl Writer {
                 });
                 if std::panic::catch_unwind(run).is_err() {
                     tracing::error!("the store's writer ended in a panic; this process ends");
-                    std::process::exit(1);
+                    telemetry::exit(1);
                 }
             })?;
         Ok(())
@@ -163,7 +164,7 @@ impl Writer {
         }
         if let Failure::Unknown(_) = failure {
             // What was committed is not known: a new process reads it.
-            std::process::exit(1);
+            telemetry::exit(1);
         }
         (self.clock, self.reserved, self.history_len) = before;
     }
@@ -177,7 +178,7 @@ impl Writer {
         self.full = Some((Instant::now() + pause, pause));
         if let Err(problem) = self.store.reopen(Mode::Overlay) {
             tracing::error!(%problem, "the store cannot be opened again; this process ends");
-            std::process::exit(1);
+            telemetry::exit(1);
         }
         let last_change = items
             .iter()

@@ -38,6 +38,7 @@ pub mod text;
 pub mod tier;
 pub mod tls;
 pub mod tracker;
+mod turns;
 pub mod verifier;
 pub mod watch;
 

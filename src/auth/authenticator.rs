@@ -42,6 +42,8 @@ const VERIFIED_BYTES: u64 = 4 << 20;
 const VERIFIED_TOKENS: usize = 4096;
 /// Memory of a verified token beside its caller's texts.
 const VERIFIED_OVERHEAD: u64 = 256;
+/// Keys that are compared in a few microseconds.
+const FEW_KEYS: usize = 256;
 /// How often the files are read.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 /// Longest sleep of a stream that waits for the end of its token: the clock may
@@ -224,6 +226,29 @@ impl Authenticator {
     ) -> Result<Caller, CallerProblem> {
         let found = single_header(headers).and_then(|header| self.check(header, connection));
         found.inspect_err(|problem| self.count_refusal(*problem))
+    }
+
+    /// Whether [`Authenticator::authenticate`] would take some tens of microseconds: a
+    /// token whose signature was not checked yet, or a key among many.
+    pub fn is_costly(&self, headers: &HeaderMap, connection: &ConnectionIdentity) -> bool {
+        let Ok(Some(header)) = single_header(headers) else {
+            return false;
+        };
+        let generation = *self.generation.borrow();
+        if connection.recall(header.as_bytes(), generation).is_some() {
+            return false;
+        }
+        match bearer(header.as_bytes()) {
+            None => false,
+            Some(credential) if credential.starts_with(KEY_PREFIX) => {
+                let keys = self.keys.as_ref();
+                keys.is_some_and(|keys| keys.current().count() > FEW_KEYS)
+            }
+            Some(credential) => {
+                let hash = blake3::hash(credential.as_bytes());
+                self.jwt.is_some() && self.verified.peek(hash.as_bytes()).is_none()
+            }
+        }
     }
 
     fn count_refusal(&self, problem: CallerProblem) {

@@ -51,6 +51,7 @@ impl CallerKey {
 pub struct Caller {
     key: CallerKey,
     used: [AtomicU64; SLOTS],
+    calls: AtomicUsize,
     registry: Weak<Callers>,
 }
 
@@ -59,6 +60,20 @@ impl Caller {
     #[must_use]
     pub const fn key(&self) -> &CallerKey {
         &self.key
+    }
+
+    /// Calls of it that are not answered yet.
+    #[must_use]
+    pub fn calls(&self) -> usize {
+        self.calls.load(Relaxed)
+    }
+
+    pub(crate) fn call_began(&self) {
+        self.calls.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn call_answered(&self) {
+        self.calls.fetch_sub(1, Relaxed);
     }
 
     pub(super) fn used(&self, slot: usize) -> u64 {
@@ -102,6 +117,7 @@ impl Callers {
         let caller = Arc::new(Caller {
             key: key.clone(),
             used: [const { AtomicU64::new(0) }; SLOTS],
+            calls: AtomicUsize::new(0),
             registry: Arc::downgrade(self),
         });
         known.insert(key, Arc::downgrade(&caller));

@@ -43,8 +43,9 @@ use crate::{
     telemetry::{Kind, Metrics},
     tier::{Tiers, near::Near, shared::Shared},
     tracker::OriginTracker,
+    turns::Turns,
     verifier::Verifier,
-    watch::{Turns, Watches},
+    watch::Watches,
 };
 pub use crate::{
     coherence::Consistency,
@@ -213,9 +214,9 @@ impl Cache {
         let verifier = Arc::clone(&self.verifier);
         tasks.spawn(async move { verifier.run().await });
         let watches = Arc::clone(&self.watches);
-        tasks.spawn(async move { watches.give_turns().await });
+        tasks.spawn(async move { match watches.give_turns().await {} });
         let large_reads = Arc::clone(&self.large_reads);
-        tasks.spawn(async move { large_reads.give().await });
+        tasks.spawn(async move { match large_reads.give().await {} });
         match tasks.join_next().await {
             Some(Ok(fatal)) => fatal,
             Some(Err(panic)) => Fatal::TaskPanicked(panic),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use http::{HeaderValue, Request, header::AUTHORIZATION};
+use http::{HeaderMap, HeaderValue, Request, header::AUTHORIZATION};
 use tonic::body::Body;
 
 use super::transport::Call;
@@ -39,6 +39,16 @@ pub struct Admitted {
 }
 
 impl Access {
+    /// Waits for a turn if it takes some tens of microseconds to authenticate the caller.
+    /// It does also if the credential is wrong, so that floods of those delay nobody else.
+    pub async fn turn(&self, call: Option<&Arc<Call>>, headers: &HeaderMap) {
+        if let (Some(authenticator), Some(call)) = (&self.authenticator, call)
+            && authenticator.is_costly(headers, call.identity())
+        {
+            call.turn().await;
+        }
+    }
+
     /// Authenticates the caller of a request and puts it among the request's
     /// extensions. The credential is removed from the headers: nothing that
     /// handles, logs or traces the call has it.

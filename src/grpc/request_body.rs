@@ -3,10 +3,12 @@
 //!
 //! A unary request is handed on only when it is here in full. The framework
 //! would reserve what a message's head announces, and would hold the decoded
-//! message for as long as the caller leaves the request open.
+//! message for as long as the caller leaves the request open. One of a caller with many calls
+//! is handed on in turns of the callers.
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -19,7 +21,9 @@ use tonic::{Code, Status, body::Body};
 use super::{
     method::{Method, REFLECTION_IDLE_TIMEOUT, REQUEST_TIMEOUT, Requests},
     status,
+    transport::Call,
 };
+use crate::turns::Turn;
 
 /// Bytes before each message: whether it is compressed, and its length.
 pub const MESSAGE_HEAD: usize = 5;
@@ -35,6 +39,10 @@ pub struct RequestBody {
     /// The caller reset the call or lost its connection: the transport drops
     /// the call, which counts it as cancelled.
     caller_is_gone: bool,
+    /// `None`: nobody's call, without turns.
+    call: Option<Arc<Call>>,
+    /// A whole unary request, and the turn that it waits for.
+    whole: Option<(Turn, Bytes)>,
     ended: bool,
 }
 
@@ -92,13 +100,15 @@ impl Received {
 
 impl RequestBody {
     /// The body of a call of this method.
-    pub fn new(inner: Body, method: Method) -> Self {
+    pub fn new(inner: Body, method: Method, call: Option<Arc<Call>>) -> Self {
         Self {
             inner,
             method,
             received: Received::default(),
             timer: None,
             caller_is_gone: false,
+            call,
+            whole: None,
             ended: false,
         }
     }
@@ -225,9 +235,28 @@ impl http_body::Body for RequestBody {
         if self.method.requests == Requests::Stream {
             return self.poll_stream(cx);
         }
-        let whole = ready!(self.poll_unary(cx));
+        let (turn, bytes) = match self.whole.take() {
+            Some((turn, bytes)) => (Some(turn), bytes),
+            None => match ready!(self.poll_unary(cx)) {
+                Ok(bytes) => {
+                    let call = self.call.as_ref();
+                    (call.and_then(|call| call.ask_turn(bytes.len())), bytes)
+                }
+                Err(refusal) => {
+                    self.ended = true;
+                    return Poll::Ready(Some(Err(refusal)));
+                }
+            },
+        };
+        if let Some(mut turn) = turn
+            // Fails only if the port is not served any more.
+            && Pin::new(&mut turn).poll(cx).is_pending()
+        {
+            self.whole = Some((turn, bytes));
+            return Poll::Pending;
+        }
         self.ended = true;
-        Poll::Ready(Some(whole.map(Frame::data)))
+        Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
 
     fn is_end_stream(&self) -> bool {

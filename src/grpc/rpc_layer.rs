@@ -26,7 +26,7 @@ use super::{
     method::{LABELS, Method},
     request_body::RequestBody,
     status,
-    transport::protocol,
+    transport::{Call, protocol},
 };
 use crate::{
     auth::Caller,
@@ -150,17 +150,40 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
         if let Some(status) = protocol::refuse(&request) {
             return Box::pin(ready(Ok(protocol::refusal(status))));
         }
-        let method = Method::of(request.uri().path());
+        let (service, began) = (self.clone(), Instant::now());
         let span = span(&request);
+        // A disabled span is not entered at each poll.
+        if span.is_disabled() {
+            Box::pin(service.answer(request, began, span))
+        } else {
+            let entered = span.clone();
+            Box::pin(service.answer(request, began, span).instrument(entered))
+        }
+    }
+}
+
+impl<S> RpcService<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+{
+    /// All work on a call. It runs in a task of the call, and not of its connection, which
+    /// has other calls.
+    async fn answer(
+        mut self,
+        mut request: Request<Body>,
+        began: Instant,
+        span: Span,
+    ) -> Result<Response<Body>, S::Error> {
+        let method = Method::of(request.uri().path());
         let mut active = ActiveCall {
-            latencies: Arc::clone(&self.latencies),
+            latencies: self.latencies,
             method,
-            began: Instant::now(),
-            span: span.clone(),
+            began,
+            span,
             audited: self
                 .access
                 .audit
@@ -168,6 +191,8 @@ where
                 .map(|audit| AuditedCall::begin(audit, &request)),
             ended: false,
         };
+        let call = request.extensions().get::<Arc<Call>>().cloned();
+        self.access.turn(call.as_ref(), request.headers()).await;
         let admitted = self.access.admit(&mut request);
         let caller = request.extensions().get::<Caller>();
         if let (Some(audited), Some(caller)) = (&mut active.audited, caller) {
@@ -178,35 +203,27 @@ where
             Err(error) => {
                 let response = Status::from(error).into_http();
                 active.end(code_of(response.headers()), Some(response.headers()));
-                return Box::pin(ready(Ok(response)));
+                return Ok(response);
             }
         };
         if !method.compresses_replies {
             request.headers_mut().remove("grpc-accept-encoding");
         }
-        let request = request.map(|body| Body::new(RequestBody::new(body, method)));
-        let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
-        let work = async move {
-            let response = if let Ok(response) = answer.await {
-                status::bound_refusal(response?, method.max_request_bytes)
-            } else {
-                active.latencies.record_panic(method);
-                status::internal().into_http()
-            };
-            let code = code_of(response.headers());
-            if code == Code::Ok && method.streams_replies {
-                let unknown = admitted.map(Admitted::until_unknown);
-                return Ok(response.map(|body| Body::new(StreamBody::new(body, active, unknown))));
-            }
-            active.end(code, Some(response.headers()));
-            Ok(response)
-        };
-        // A disabled span is not entered at each poll.
-        if span.is_disabled() {
-            Box::pin(work)
+        let request = request.map(|body| Body::new(RequestBody::new(body, method, call)));
+        let answer = self.inner.call(request);
+        let response = if let Ok(response) = AssertUnwindSafe(answer).catch_unwind().await {
+            status::bound_refusal(response?, method.max_request_bytes)
         } else {
-            Box::pin(work.instrument(span))
+            active.latencies.record_panic(method);
+            status::internal().into_http()
+        };
+        let code = code_of(response.headers());
+        if code == Code::Ok && method.streams_replies {
+            let unknown = admitted.map(Admitted::until_unknown);
+            return Ok(response.map(|body| Body::new(StreamBody::new(body, active, unknown))));
         }
+        active.end(code, Some(response.headers()));
+        Ok(response)
     }
 }
 

@@ -254,7 +254,8 @@ impl Loader {
                 .spawn(async move { loader.load_todos(names, keys, after, memory).await });
         }
         let running = self.budgets.count(Count::PageLoads);
-        while !running.is_full(None) {
+        let most = self.origin.page_loads() as u64;
+        while !running.is_full(None) && running.used() < most {
             let admitted =
                 |caller: Option<&Arc<Caller>>| !running.is_full(caller.map(AsRef::as_ref));
             let Some((caller, key)) = state.pages.pop_if(admitted) else {

@@ -67,6 +67,12 @@ pub trait Origin: Send + Sync + 'static {
         limit: Duration,
     ) -> Result<(OriginTime, Page), OriginError>;
 
+    /// Most pages and documents of lists that it should load at once. An origin in this
+    /// process takes the CPU of the calls for them.
+    fn page_loads(&self) -> usize {
+        usize::MAX
+    }
+
     /// The exact state of a list's document at one time `>= after`: a list, absent,
     /// or unreadable.
     ///

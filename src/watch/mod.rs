@@ -14,16 +14,14 @@ mod hub;
 mod queue;
 mod ring;
 mod stream;
-mod turns;
 mod watcher;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::hub::Hub;
-pub(crate) use self::turns::Turns;
 pub use self::{
     queue::{ConflatingQueue, Delivery},
     ring::{Ring, TooOld},
@@ -35,7 +33,8 @@ use crate::{
     model::{Change, Event, ListName, OriginTime, TodoName, Token},
     origin::Origin,
     telemetry::{Kind, Metrics},
-    tracker::{Fatal, OriginTracker},
+    tracker::OriginTracker,
+    turns::Turns,
 };
 
 /// What a watcher asks for.
@@ -143,7 +142,7 @@ impl Watches {
     }
 
     /// Gives the watchers their turns. Never returns.
-    pub(crate) async fn give_turns(&self) -> Fatal {
+    pub(crate) async fn give_turns(&self) -> Infallible {
         self.turns.give().await
     }
 

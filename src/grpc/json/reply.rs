@@ -44,6 +44,9 @@ pub async fn translate(
             lane.run(call, work).await
         }
         outcome => {
+            if let Some(call) = &call {
+                call.turn().await;
+            }
             outcome.and_then(|message| transcode::to_json(&message, &output, call.as_deref()))
         }
     };

@@ -34,11 +34,14 @@ use crate::{
     auth::{Certificate, ConnectionIdentity},
     budget::{Budgets, Caller, CallerKey, Part},
     telemetry::{Kind, Metrics},
+    turns::{InTurns, Turns},
 };
 
 /// Time for a TLS handshake, and then for the preface of HTTP/2 or the head of
 /// the first HTTP/1.1 request: a few round trips.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// CPU of a step of a handshake.
+const HANDSHAKE_MICROS: usize = 200;
 /// Bytes of the preface of HTTP/2.
 const PREFACE_BYTES: u64 = 24;
 /// Calls at once on one connection: a client that wants more opens another.
@@ -126,6 +129,7 @@ pub struct Connection {
     identified: Mutex<Option<(Arc<str>, Arc<Caller>)>>,
     /// `None`: the system did not tell.
     peer: Option<SocketAddr>,
+    turns: Arc<Turns>,
     budgets: Arc<Budgets>,
     metrics: Arc<Metrics>,
     /// Cancelled when the connection is about to close: streams end.
@@ -164,6 +168,7 @@ impl Connection {
     fn of(
         caller: Arc<Caller>,
         (peer, certificate): (Option<SocketAddr>, Certificate),
+        turns: &Arc<Turns>,
         budgets: &Arc<Budgets>,
         metrics: &Arc<Metrics>,
         shutdown: &CancellationToken,
@@ -174,6 +179,7 @@ impl Connection {
             identity: Arc::new(ConnectionIdentity::new(certificate)),
             identified: Mutex::default(),
             peer,
+            turns: Arc::clone(turns),
             budgets: Arc::clone(budgets),
             metrics: Arc::clone(metrics),
             closing: CancellationToken::new(),
@@ -200,6 +206,7 @@ impl Connection {
                 .callers()
                 .of(CallerKey::address([10, 0, 0, 1].into())),
             (None, Certificate::None),
+            &Arc::new(Turns::new(1)),
             &budgets,
             &Arc::default(),
             &CancellationToken::new(),
@@ -239,6 +246,11 @@ impl Connection {
         let caller = self.budgets.callers().of(CallerKey::principal(principal));
         *last = Some((Arc::clone(principal), Arc::clone(&caller)));
         caller
+    }
+
+    /// Turns of the calls of all connections.
+    pub(super) const fn turns(&self) -> &Arc<Turns> {
+        &self.turns
     }
 
     /// The budgets of the process.
@@ -385,6 +397,7 @@ pub struct ConnectionServer {
     tls: Option<watch::Receiver<Arc<ServerConfig>>>,
     max_age: Option<Duration>,
     exempt: bool,
+    turns: Arc<Turns>,
     budgets: Arc<Budgets>,
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
@@ -396,6 +409,7 @@ impl ConnectionServer {
         tls: Option<watch::Receiver<Arc<ServerConfig>>>,
         max_age: Option<Duration>,
         exempt: bool,
+        turns: Arc<Turns>,
         budgets: Arc<Budgets>,
         metrics: Arc<Metrics>,
         shutdown: CancellationToken,
@@ -405,6 +419,7 @@ impl ConnectionServer {
             tls,
             max_age,
             exempt,
+            turns,
             budgets,
             metrics,
             shutdown,
@@ -429,6 +444,7 @@ impl ConnectionServer {
             Arc::new(Connection::of(
                 Arc::clone(slot.caller()),
                 (peer, certificate),
+                &self.turns,
                 &self.budgets,
                 &self.metrics,
                 &self.shutdown,
@@ -469,7 +485,10 @@ impl ConnectionServer {
         slot: &Slot,
     ) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
         let acceptor = TlsAcceptor::from(Arc::clone(&tls.borrow()));
-        let accepted = timeout(HELLO_TIMEOUT, acceptor.accept(stream));
+        // Always in turns: there is no other bound on what handshakes of one caller take.
+        let ask = || self.turns.ask(Some(slot.caller()), HANDSHAKE_MICROS);
+        let accepted = InTurns::new(ask, acceptor.accept(stream));
+        let accepted = timeout(HELLO_TIMEOUT, accepted);
         let (outcome, stream) = tokio::select! {
             accepted = accepted => match accepted {
                 Ok(Ok(stream)) => ("done", Some(stream)),

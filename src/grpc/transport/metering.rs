@@ -7,6 +7,7 @@
 mod errors;
 mod reply;
 mod request;
+mod turn;
 
 use std::{
     convert::Infallible,
@@ -118,6 +119,7 @@ impl Call {
         exempt: Option<Reservation>,
     ) -> Arc<Self> {
         connection.call_began();
+        connection.caller().call_began();
         Arc::new(Self {
             connection: Arc::clone(connection),
             identity: OnceLock::new(),
@@ -143,7 +145,10 @@ impl Call {
     /// caller's share. To be called at most once, before the request is decoded.
     pub fn identify(&self, principal: &Arc<str>) {
         // A second identity is ignored: charges are given back to whom they were of.
-        let _ = self.identity.set(self.connection.caller_of(principal));
+        let caller = self.connection.caller_of(principal);
+        if self.identity.set(Arc::clone(&caller)).is_ok() {
+            caller.call_began();
+        }
     }
 
     /// What its handler tells the audit log.
@@ -224,6 +229,10 @@ impl Call {
             return;
         }
         self.connection.call_answered();
+        self.connection.caller().call_answered();
+        if let Some(caller) = self.identity.get() {
+            caller.call_answered();
+        }
         let budgets = self.connection.budgets();
         let request = self.request.swap(self.until_end, Relaxed) - self.until_end;
         let decoded = self.decoded.swap(0, Relaxed);

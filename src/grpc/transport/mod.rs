@@ -18,7 +18,7 @@ mod write_coalescing;
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use http::{Request, Response};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::body::Body;
 
@@ -33,7 +33,11 @@ pub use self::{
     tls::Tls,
 };
 pub(super) use self::{codec::SizedBufferCodec, web::WebLayer};
-use crate::{budget::Budgets, telemetry::Metrics};
+use crate::{budget::Budgets, telemetry::Metrics, turns::Turns};
+
+/// Work on calls in one round of the runtime, in microseconds for each core: so much longer
+/// does a call wait that needs no turn.
+const ROUND_MICROS: usize = 250;
 
 /// A port and what it serves by.
 pub struct Port {
@@ -71,10 +75,19 @@ impl Port {
         let tls = self
             .tls
             .map(|tls| tls.follow(Arc::clone(&metrics), &shutdown));
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let turns = Arc::new(Turns::new(ROUND_MICROS * cores));
+        // Ends with this function, when there are no calls any more.
+        let mut giving = JoinSet::new();
+        giving.spawn({
+            let turns = Arc::clone(&turns);
+            async move { turns.give().await }
+        });
         let server = Arc::new(ConnectionServer::new(
             tls,
             self.max_age,
             self.spare.is_some(),
+            turns,
             Arc::clone(&budgets),
             Arc::clone(&metrics),
             shutdown.clone(),

@@ -23,12 +23,22 @@ use super::connection::Connection;
 /// each write of h2, so an idle connection holds none.
 const MAX_PENDING: usize = 33 << 10;
 
-/// A transport that buffers writes until it is flushed.
+/// Most bytes read before the connection lets others go on: some hundred small requests,
+/// half a millisecond of work. The runtime itself would read a megabyte.
+const READ_TURN_BYTES: usize = 8 << 10;
+/// The same for bytes written.
+const WRITE_TURN_BYTES: usize = 128 << 10;
+
+/// A transport that buffers writes until it is flushed, and that lets other tasks go on
+/// when much was read or written.
 pub struct CoalescedWrites<IO> {
     io: IO,
     pending: Vec<u8>,
     /// Bytes of `pending` that are written already.
     written: usize,
+    /// Bytes read and written since other tasks could go on.
+    read_turn: usize,
+    write_turn: usize,
     /// Learns how much the peer sends and reads.
     connection: Arc<Connection>,
 }
@@ -39,6 +49,8 @@ impl<IO> CoalescedWrites<IO> {
             io,
             pending: Vec::new(),
             written: 0,
+            read_turn: 0,
+            write_turn: 0,
             connection,
         }
     }
@@ -47,12 +59,15 @@ impl<IO> CoalescedWrites<IO> {
 impl<IO: AsyncWrite + Unpin> CoalescedWrites<IO> {
     fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.pending.len() {
+            ready!(poll_turn(&mut self.write_turn, WRITE_TURN_BYTES, context));
             let rest = &self.pending[self.written..];
             let polled = Pin::new(&mut self.io).poll_write(context, rest);
             if polled.is_pending() {
+                self.write_turn = 0;
                 self.connection.stalled();
             }
             let written = ready!(polled)?;
+            self.write_turn += written;
             self.connection.wrote(written);
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -63,6 +78,16 @@ impl<IO: AsyncWrite + Unpin> CoalescedWrites<IO> {
         self.written = 0;
         Poll::Ready(Ok(()))
     }
+}
+
+/// Pending, once, if the task has done as much as one may at a time.
+fn poll_turn(done: &mut usize, most: usize, context: &Context<'_>) -> Poll<()> {
+    if *done < most {
+        return Poll::Ready(());
+    }
+    *done = 0;
+    context.waker().wake_by_ref();
+    Poll::Pending
 }
 
 impl<IO: AsyncWrite + Unpin> AsyncWrite for CoalescedWrites<IO> {
@@ -102,9 +127,16 @@ impl<IO: AsyncRead + Unpin> AsyncRead for CoalescedWrites<IO> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        ready!(poll_turn(&mut self.read_turn, READ_TURN_BYTES, context));
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
-        self.connection.heard(buffer.filled().len() - before);
+        let polled = Pin::new(&mut self.io).poll_read(context, buffer);
+        if polled.is_pending() {
+            self.read_turn = 0;
+        }
+        ready!(polled)?;
+        let bytes = buffer.filled().len() - before;
+        self.read_turn += bytes;
+        self.connection.heard(bytes);
         Poll::Ready(Ok(()))
     }
 }
@@ -132,6 +164,32 @@ mod tests {
             0,
             "an idle connection holds no buffer"
         );
+    }
+
+    /// A peer that sends or reads without end does not keep the task for itself.
+    #[tokio::test]
+    async fn other_tasks_go_on_meanwhile() {
+        const MANY: usize = 1 << 20;
+        let (near, mut far) = duplex(MANY);
+        far.write_all(&[0; MANY]).await.expect("taken");
+        let mut transport = CoalescedWrites::new(near, Connection::for_tests());
+        let (mut buffer, mut read) = ([0; 1024], 0);
+        // The runtime's own bound is 128 reads.
+        while let Poll::Ready(some) = futures::poll!(Box::pin(transport.read(&mut buffer))) {
+            read += some.expect("read");
+        }
+        assert_eq!(read, READ_TURN_BYTES);
+        // It was woken: it goes on by itself.
+        let mut rest = vec![0; MANY - read];
+        transport.read_exact(&mut rest).await.expect("read");
+        let mut written = 0;
+        while let Poll::Ready(some) =
+            futures::poll!(Box::pin(transport.write(&rest[..MAX_PENDING])))
+        {
+            written += some.expect("written");
+        }
+        assert!(written <= WRITE_TURN_BYTES + 2 * MAX_PENDING, "{written}");
+        transport.flush().await.expect("flushed");
     }
 
     /// A peer that reads seven bytes at a time receives every byte in order,

@@ -266,6 +266,12 @@ impl Origin for Embedded {
         }
     }
 
+    fn page_loads(&self) -> usize {
+        // The other cores are for the calls.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        (cores / 2).max(1)
+    }
+
     async fn load_page(
         &self,
         query: &PageQuery,

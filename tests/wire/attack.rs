@@ -1,5 +1,6 @@
 //! Attacks on the memory of the service, one by one and all at once.
 
+mod floods;
 mod streams;
 mod watches;
 
@@ -387,6 +388,7 @@ async fn honest(client: &mut Client, run: &str, time: Duration) -> Seen {
 fn start_attackers(
     service: &Arc<Pod>,
     batch: &pb::BatchGetTodosRequest,
+    kinds: std::ops::Range<usize>,
     stop: CancellationToken,
 ) -> thread::JoinHandle<()> {
     let (service, batch) = (Arc::clone(service), batch.clone());
@@ -405,7 +407,7 @@ fn start_attackers(
         let local = LocalSet::new();
         local.block_on(&runtime, async move {
             let mut attackers = JoinSet::new();
-            for kind in 0..ATTACKS {
+            for kind in kinds {
                 // Not `Send`: its errors are of any kind.
                 attackers.spawn_local(attack(kind, Arc::clone(&service), batch.clone()));
             }
@@ -423,11 +425,9 @@ fn is_busy() -> bool {
     load.unwrap_or(0.0) > 4.0 * cores as f64
 }
 
-/// All attacks at once, for this long. No call of an honest caller fails, its
-/// watch sees each change, and the process lives within the memory of its pod.
-async fn all_at_once(time: Duration) {
+/// A service with what the attackers ask for: a large todo, and small ones.
+async fn attacked() -> (Arc<Pod>, Client, pb::BatchGetTodosRequest) {
     let (service, mut client) = pod::embedded().await;
-    let service = Arc::new(service);
     let batch = large_batch(&mut client, 80).await;
     let creates = (0..SMALL_TODOS).map(|n| {
         let mut client = client.clone();
@@ -436,6 +436,13 @@ async fn all_at_once(time: Duration) {
     for created in futures::future::join_all(creates).await {
         created.expect("created");
     }
+    (Arc::new(service), client, batch)
+}
+
+/// All attacks at once, for this long. No call of an honest caller fails, its
+/// watch sees each change, and the process lives within the memory of its pod.
+async fn all_at_once(time: Duration) {
+    let (service, mut client, batch) = attacked().await;
     let watched = Arc::new(AtomicU64::new(0));
     let mut changes = client
         .watch_todos(pb::WatchTodosRequest {
@@ -458,7 +465,7 @@ async fn all_at_once(time: Duration) {
     });
     let mut calm = honest(&mut client, "calm", Duration::from_secs(3)).await;
     let stop = CancellationToken::new();
-    let attackers = start_attackers(&service, &batch, stop.clone());
+    let attackers = start_attackers(&service, &batch, 0..ATTACKS, stop.clone());
     sleep(Duration::from_secs(1)).await;
     let mut stormy = honest(&mut client, "storm", time).await;
     stop.cancel();
@@ -506,6 +513,32 @@ async fn all_at_once(time: Duration) {
 #[tokio::test]
 async fn an_honest_caller_is_served_during_all_attacks() {
     all_at_once(Duration::from_secs(15)).await;
+}
+
+/// What each attack alone costs an honest caller. Prints, and compares nothing.
+/// `cargo test --test wire -- --ignored --nocapture each_attack_alone`
+#[tokio::test]
+#[ignore = "minutes"]
+async fn each_attack_alone() {
+    let (service, mut client, batch) = attacked().await;
+    let seconds = Duration::from_secs(4);
+    for kind in 0..=ATTACKS {
+        let stop = CancellationToken::new();
+        // The last round is calm.
+        let kinds = kind..(kind + 1).min(ATTACKS);
+        let attackers = start_attackers(&service, &batch, kinds, stop.clone());
+        sleep(Duration::from_secs(1)).await;
+        let mut seen = honest(&mut client, &format!("k{kind}"), seconds).await;
+        stop.cancel();
+        attackers.join().expect("no panic");
+        eprintln!(
+            "attack {kind}: p99 of reads {:?}, of writes {:?}, {} calls, {} failed",
+            Seen::p99(&mut seen.reads),
+            Seen::p99(&mut seen.writes),
+            seen.reads.len() + seen.writes.len(),
+            seen.failed.len(),
+        );
+    }
 }
 
 /// `cargo test --test wire -- --ignored attacks_of_two_minutes`

@@ -3,6 +3,7 @@
 
 mod audit;
 mod client;
+mod floods;
 mod issuer;
 mod keys;
 mod mtls;

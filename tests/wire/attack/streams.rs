@@ -11,7 +11,7 @@ use tonic_health::pb::HealthCheckRequest;
 use crate::{
     client::*,
     pod::{self, Pod},
-    raw::{ATTACKER, Peer, address, framed, status, tcp_to},
+    raw::{ATTACKER, PREFACE, Peer, address, frame, framed, head, status, tcp_to},
     support::eventually,
 };
 
@@ -28,7 +28,7 @@ fn post(path: &str) -> http::request::Builder {
 }
 
 /// Another caller is served, probes are answered, and the memory is little.
-async fn others_are_served(service: &Pod, client: &mut Client, before: u64) {
+pub(super) async fn others_are_served(service: &Pod, client: &mut Client, before: u64) {
     let probe = health(service, "readiness").await;
     assert_eq!(probe.expect("a probe is answered"), SERVING);
     service.metrics_text();
@@ -149,35 +149,6 @@ async fn unfinished_messages_of_reflection_are_bounded() {
     .await;
 }
 
-/// HEADERS of HTTP/2 for a call, in the plainest form of HPACK.
-fn head(stream: u32, path: &str) -> Vec<u8> {
-    let mut block = Vec::new();
-    for (name, value) in [
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":authority", "tidemark"),
-        (":path", path),
-        ("content-type", "application/grpc"),
-        ("te", "trailers"),
-    ] {
-        block.push(0);
-        for text in [name, value] {
-            block.push(u8::try_from(text.len()).expect("below 127"));
-            block.extend(text.as_bytes());
-        }
-    }
-    frame(1, 4, stream, &block)
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
-    let mut frame = length[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
 /// Errors are headers, which have no window: short requests, and 7 KiB each in return.
 /// Once the buffers of the sockets are full, they are held by the service.
 #[tokio::test]
@@ -192,7 +163,7 @@ async fn a_peer_that_does_not_read_its_errors_is_closed() {
     let request = framed(&request.encode_to_vec(), false);
     let stream = tcp_to(address(&service), ATTACKER, Some(2048)).await;
     let mut stream = stream.expect("connected");
-    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    let mut bytes = PREFACE.to_vec();
     bytes.extend(frame(4, 0, 0, &[]));
     stream.write_all(&bytes).await.expect("sent");
     let (kind, mut sent) = ("{kind=\"errors in flight\"}", 0);

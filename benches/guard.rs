@@ -36,7 +36,7 @@ const MANY: u64 = 2500;
 const CASES: [(&str, u64); 8] = [
     ("near hit, in the cache", 3400),
     ("near hit, whole call without the transport", 28_000),
-    ("page of 50, whole call without the transport", 88_000),
+    ("page of 50, whole call without the transport", 92_000),
     ("fence check", 130),
     ("entry decode", 2025),
     ("near hit with a right, in the cache", 5_400),

@@ -546,6 +546,44 @@ async fn each_attack_alone() {
     }
 }
 
+/// How much of what an honest caller waits for is the service's: the attackers run on the
+/// same cores, whichever service they attack. Prints, and compares nothing.
+/// `cargo test --test wire -- --ignored --nocapture attacks_on_another_service`
+#[tokio::test]
+#[ignore = "minutes"]
+async fn attacks_on_another_service() {
+    let (service, mut client, batch) = attacked().await;
+    let (other, _other_client, _) = attacked().await;
+    for round in 0..3 {
+        for (what, attacked) in [
+            ("nobody", None),
+            ("another service", Some(&other)),
+            ("this service", Some(&service)),
+        ] {
+            let stop = CancellationToken::new();
+            let attackers =
+                attacked.map(|it| start_attackers(it, &batch, 0..ATTACKS, stop.clone()));
+            sleep(Duration::from_secs(1)).await;
+            let run = format!("{}-{round}", what.replace(' ', "-"));
+            let mut seen = honest(&mut client, &run, Duration::from_secs(15)).await;
+            stop.cancel();
+            if let Some(attackers) = attackers {
+                attackers.join().expect("no panic");
+            }
+            eprintln!(
+                "attacked is {what}: p99 of reads {:?}, of writes {:?}, {} failed",
+                Seen::p99(&mut seen.reads),
+                Seen::p99(&mut seen.writes),
+                seen.failed.len(),
+            );
+        }
+    }
+    for service in [service, other] {
+        service.terminate();
+        assert_eq!(service.exit_code(Duration::from_secs(10)).await, Some(0));
+    }
+}
+
 /// `cargo test --test wire -- --ignored attacks_of_two_minutes`
 #[tokio::test]
 #[ignore = "two minutes"]

@@ -609,7 +609,7 @@ async fn mongodb_by_tls_with_a_certificate_of_ours() {
     .await;
     let uri = format!("mongodb://{host}/secured?replicaSet=tls&{tls}");
     let (_service, mut client) = ready(Tidemark::start(&["--mongodb-uri", &uri])).await;
-    create(&mut client, "milk", "Buy milk").await;
+    let created = create(&mut client, "milk", "Buy milk").await;
     assert_eq!(
         title(&mut client, "lists/home/todos/milk", strong()).await,
         "Buy milk"
@@ -617,6 +617,7 @@ async fn mongodb_by_tls_with_a_certificate_of_ours() {
     // The feed comes by TLS, too.
     let request = pb::WatchTodosRequest {
         parent: "lists/home".into(),
+        start: Some(pb::watch_todos_request::Start::After(created.token)),
         ..Default::default()
     };
     let mut watch = client

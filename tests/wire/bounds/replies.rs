@@ -170,10 +170,11 @@ async fn a_todo_that_no_client_can_receive_blocks_nothing() {
     let (_service, mut client) = real("oversized").await;
     let todos = mongo().todos("oversized").await;
     create(&mut client, "small", "x").await;
-    create(&mut client, "huge", "x").await;
+    let created = create(&mut client, "huge", "x").await;
     let watch = pb::WatchTodosRequest {
         parent: "lists/home".into(),
         include_todo: true,
+        start: Some(pb::watch_todos_request::Start::After(created.token)),
         ..Default::default()
     };
     let mut changes = client.watch_todos(watch).await.expect("open").into_inner();

@@ -1703,11 +1703,15 @@ func (x *DeleteTodoResponse) GetToken() string {
 // Request of WatchTodos.
 type WatchTodosRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// `lists/{list}`, or `lists/-` for all lists.
+	// `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several lists.
+	// Where callers are known, all lists are for administrators, and todos of several
+	// lists for who may read each of the lists.
 	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
 	// Only these todos. At most 1000.
 	Names []string `protobuf:"bytes,2,rep,name=names,proto3" json:"names,omitempty"`
-	// Where to begin. Absent: now.
+	// Where to begin. Absent: where this replica stands in the change feed, which is a
+	// moment ago: a write that was just answered may be delivered. To begin after a
+	// write, give its token.
 	//
 	// Types that are valid to be assigned to Start:
 	//

@@ -802,7 +802,9 @@ export const DeleteTodoResponseSchema: GenMessage<DeleteTodoResponse> = /*@__PUR
  */
 export type WatchTodosRequest = Message<"todo.v1.WatchTodosRequest"> & {
   /**
-   * `lists/{list}`, or `lists/-` for all lists.
+   * `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several lists.
+   * Where callers are known, all lists are for administrators, and todos of several
+   * lists for who may read each of the lists.
    *
    * @generated from field: string parent = 1;
    */
@@ -816,7 +818,9 @@ export type WatchTodosRequest = Message<"todo.v1.WatchTodosRequest"> & {
   names: string[];
 
   /**
-   * Where to begin. Absent: now.
+   * Where to begin. Absent: where this replica stands in the change feed, which is a
+   * moment ago: a write that was just answered may be delivered. To begin after a
+   * write, give its token.
    *
    * @generated from oneof todo.v1.WatchTodosRequest.start
    */

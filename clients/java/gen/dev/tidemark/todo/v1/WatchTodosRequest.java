@@ -101,7 +101,9 @@ private static final long serialVersionUID = 0L;
   private volatile java.lang.Object parent_ = "";
   /**
    * <pre>
-   * `lists/{list}`, or `lists/-` for all lists.
+   * `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several lists.
+   * Where callers are known, all lists are for administrators, and todos of several
+   * lists for who may read each of the lists.
    * </pre>
    *
    * <code>string parent = 1 [json_name = "parent"];</code>
@@ -122,7 +124,9 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * `lists/{list}`, or `lists/-` for all lists.
+   * `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several lists.
+   * Where callers are known, all lists are for administrators, and todos of several
+   * lists for who may read each of the lists.
    * </pre>
    *
    * <code>string parent = 1 [json_name = "parent"];</code>
@@ -784,7 +788,9 @@ private static final long serialVersionUID = 0L;
     private java.lang.Object parent_ = "";
     /**
      * <pre>
-     * `lists/{list}`, or `lists/-` for all lists.
+     * `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several lists.
+     * Where callers are known, all lists are for administrators, and todos of several
+     * lists for who may read each of the lists.
      * </pre>
      *
      * <code>string parent = 1 [json_name = "parent"];</code>
@@ -804,7 +810,9 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * `lists/{list}`, or `lists/-` for all lists.
+     * `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several lists.
+     * Where callers are known, all lists are for administrators, and todos of several
+     * lists for who may read each of the lists.
      * </pre>
      *
      * <code>string parent = 1 [json_name = "parent"];</code>
@@ -825,7 +833,9 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * `lists/{list}`, or `lists/-` for all lists.
+     * `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several lists.
+     * Where callers are known, all lists are for administrators, and todos of several
+     * lists for who may read each of the lists.
      * </pre>
      *
      * <code>string parent = 1 [json_name = "parent"];</code>
@@ -842,7 +852,9 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * `lists/{list}`, or `lists/-` for all lists.
+     * `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several lists.
+     * Where callers are known, all lists are for administrators, and todos of several
+     * lists for who may read each of the lists.
      * </pre>
      *
      * <code>string parent = 1 [json_name = "parent"];</code>
@@ -856,7 +868,9 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * `lists/{list}`, or `lists/-` for all lists.
+     * `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several lists.
+     * Where callers are known, all lists are for administrators, and todos of several
+     * lists for who may read each of the lists.
      * </pre>
      *
      * <code>string parent = 1 [json_name = "parent"];</code>

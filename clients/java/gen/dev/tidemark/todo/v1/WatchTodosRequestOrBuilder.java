@@ -12,7 +12,9 @@ public interface WatchTodosRequestOrBuilder extends
 
   /**
    * <pre>
-   * `lists/{list}`, or `lists/-` for all lists.
+   * `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several lists.
+   * Where callers are known, all lists are for administrators, and todos of several
+   * lists for who may read each of the lists.
    * </pre>
    *
    * <code>string parent = 1 [json_name = "parent"];</code>
@@ -21,7 +23,9 @@ public interface WatchTodosRequestOrBuilder extends
   java.lang.String getParent();
   /**
    * <pre>
-   * `lists/{list}`, or `lists/-` for all lists.
+   * `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several lists.
+   * Where callers are known, all lists are for administrators, and todos of several
+   * lists for who may read each of the lists.
    * </pre>
    *
    * <code>string parent = 1 [json_name = "parent"];</code>

@@ -24,7 +24,7 @@ use tokio::{
 
 use crate::budget::{Caller, FairQueue};
 
-/// Completes when the turn comes. Fails only if nothing gives turns any more.
+/// Completes when the turn comes, with an error if nobody gives turns any more.
 pub(crate) type Turn = oneshot::Receiver<()>;
 
 /// Who has a turn, and who waits for one.
@@ -64,7 +64,7 @@ impl Turns {
     /// work that does not go on keeps nobody waiting.
     pub(crate) async fn next(&self, caller: Option<&Arc<Caller>>) {
         if let Some(turn) = self.ask(caller, 1) {
-            // Fails only if nothing gives turns any more.
+            // Either way, the work goes on.
             let _ = turn.await;
         }
     }
@@ -90,9 +90,10 @@ impl Turns {
         Some(turn)
     }
 
-    /// Begins the rounds. Never returns.
+    /// Begins the rounds. Never returns. When it is dropped, all that waits goes on, and
+    /// nothing waits any more: a turn spreads work, but no work may end for want of one.
     pub(crate) async fn give(&self) -> Infallible {
-        self.state().giving = true;
+        let _giving = Giving::begin(self);
         loop {
             self.given.notified().await;
             loop {
@@ -118,6 +119,23 @@ impl Turns {
             }
         }
         state.given > 0
+    }
+}
+
+/// As long as this lives, work waits for turns.
+struct Giving<'a>(&'a Turns);
+
+impl<'a> Giving<'a> {
+    fn begin(turns: &'a Turns) -> Self {
+        turns.state().giving = true;
+        Self(turns)
+    }
+}
+
+impl Drop for Giving<'_> {
+    fn drop(&mut self) {
+        // A turn whose sender is dropped has come. They are dropped without the lock.
+        let _waiting = std::mem::take(&mut *self.0.state());
     }
 }
 
@@ -154,7 +172,7 @@ impl<A: Fn() -> Option<Turn>, F: Future> Future for InTurns<A, F> {
             *this.turn = (this.ask)();
         }
         if let Some(turn) = this.turn {
-            // Fails only if nothing gives turns any more.
+            // Either way, the work goes on.
             let _ = ready!(Pin::new(turn).poll(cx));
             *this.turn = None;
         }
@@ -234,6 +252,26 @@ mod tests {
         assert!((&mut work).now_or_never().is_none() && (&mut work).now_or_never().is_none());
         assert!(turns.begin_round());
         assert_eq!((&mut work).now_or_never(), Some(2));
+    }
+
+    #[tokio::test]
+    async fn without_anybody_who_gives_turns_all_goes_on() {
+        let turns = Arc::new(Turns::new(1));
+        let giving = tokio::spawn({
+            let turns = Arc::clone(&turns);
+            async move { turns.give().await }
+        });
+        tokio::task::yield_now().await;
+        let mut waiting: Vec<_> = (0..10).map(|_| turns.ask(None, 1)).collect();
+        assert!(waiting.iter().flatten().count() >= 9);
+        giving.abort();
+        assert!(giving.await.is_err_and(|end| end.is_cancelled()));
+        for turn in waiting.drain(..).flatten() {
+            let _ = tokio::time::timeout(std::time::Duration::from_secs(10), turn)
+                .await
+                .expect("it goes on");
+        }
+        assert!(turns.ask(None, 1).is_none() && turns.ask(None, 1).is_none());
     }
 
     #[tokio::test]

@@ -165,6 +165,12 @@ impl Weighter<[u8; 32], Verified> for VerifiedBytes {
     }
 }
 
+/// A credential of a header, and what it is checked with.
+enum Credential<'a> {
+    Key(&'a str, Arc<Keys>),
+    Token(&'a str, &'a JwtRules, Arc<KeySet>),
+}
+
 /// Checks credentials.
 pub struct Authenticator {
     mtls: bool,
@@ -215,40 +221,30 @@ impl Authenticator {
         })))
     }
 
-    /// Who sent a request with these headers on this connection.
+    /// Who sent a request with these headers on this connection. Waits for `turn` before it
+    /// checks what takes some tens of microseconds, right or wrong: a token whose signature
+    /// was not checked yet, or a key among many.
     ///
     /// # Errors
     /// Why that is not known. Counted.
-    pub fn authenticate(
+    pub async fn authenticate(
         &self,
         headers: &HeaderMap,
         connection: &ConnectionIdentity,
+        turn: impl Future<Output = ()>,
     ) -> Result<Caller, CallerProblem> {
-        let found = single_header(headers).and_then(|header| self.check(header, connection));
-        found.inspect_err(|problem| self.count_refusal(*problem))
-    }
-
-    /// Whether [`Authenticator::authenticate`] would take some tens of microseconds: a
-    /// token whose signature was not checked yet, or a key among many.
-    pub fn is_costly(&self, headers: &HeaderMap, connection: &ConnectionIdentity) -> bool {
-        let Ok(Some(header)) = single_header(headers) else {
-            return false;
+        let found = match single_header(headers) {
+            Err(problem) => Err(problem),
+            Ok(header) => match self.recall(header, connection) {
+                Ok(Some(caller)) => Ok(caller),
+                Ok(None) => {
+                    turn.await;
+                    self.verify(header, connection)
+                }
+                Err(problem) => Err(problem),
+            },
         };
-        let generation = *self.generation.borrow();
-        if connection.recall(header.as_bytes(), generation).is_some() {
-            return false;
-        }
-        match bearer(header.as_bytes()) {
-            None => false,
-            Some(credential) if credential.starts_with(KEY_PREFIX) => {
-                let keys = self.keys.as_ref();
-                keys.is_some_and(|keys| keys.current().count() > FEW_KEYS)
-            }
-            Some(credential) => {
-                let hash = blake3::hash(credential.as_bytes());
-                self.jwt.is_some() && self.verified.peek(hash.as_bytes()).is_none()
-            }
-        }
+        found.inspect_err(|problem| self.count_refusal(*problem))
     }
 
     fn count_refusal(&self, problem: CallerProblem) {
@@ -258,28 +254,79 @@ impl Authenticator {
         self.metrics.auth_refusals.get_or_create(&kind).inc();
     }
 
-    fn check(
+    /// The caller if little work shows it; `None`: see `verify`.
+    fn recall(
+        &self,
+        header: Option<&HeaderValue>,
+        connection: &ConnectionIdentity,
+    ) -> Result<Option<Caller>, CallerProblem> {
+        let now = SystemTime::now();
+        let header = header.map_or(&b""[..], HeaderValue::as_bytes);
+        let generation = *self.generation.borrow();
+        let lives = |caller: &Caller| caller.expires().is_none_or(|expires| now < expires);
+        let remembered = connection.recall(header, generation);
+        if let Some(caller) = remembered.filter(lives) {
+            return Ok(Some(caller));
+        }
+        self.check_name(&connection.certificate)?;
+        let found = if header.is_empty() {
+            Some(self.by_certificate(&connection.certificate)?)
+        } else {
+            match self.credential(header)? {
+                Credential::Key(key, keys) if keys.count() <= FEW_KEYS => {
+                    Some(keys.find(key).cloned().ok_or(CallerProblem::Key)?)
+                }
+                Credential::Key(..) => None,
+                Credential::Token(token, ..) => {
+                    let verified = self.verified.get(blake3::hash(token.as_bytes()).as_bytes());
+                    verified
+                        .filter(|it| it.generation == generation && lives(&it.caller))
+                        .map(|it| it.caller)
+                }
+            }
+        };
+        if let Some(caller) = &found {
+            connection.remember(header, generation, caller);
+        }
+        Ok(found)
+    }
+
+    /// The caller whom a header shows, whatever work that is.
+    fn verify(
         &self,
         header: Option<&HeaderValue>,
         connection: &ConnectionIdentity,
     ) -> Result<Caller, CallerProblem> {
-        let now = SystemTime::now();
         let header = header.map_or(&b""[..], HeaderValue::as_bytes);
         let generation = *self.generation.borrow();
-        let recalled = connection
-            .recall(header, generation)
-            .filter(|caller| caller.expires().is_none_or(|expires| now < expires));
-        if let Some(caller) = recalled {
-            return Ok(caller);
-        }
-        self.check_name(&connection.certificate)?;
-        let caller = if header.is_empty() {
-            self.by_certificate(&connection.certificate)?
-        } else {
-            self.by_header(header, generation, now)?
+        let caller = match self.credential(header)? {
+            Credential::Key(key, keys) => keys.find(key).cloned().ok_or(CallerProblem::Key)?,
+            Credential::Token(token, rules, keys) => {
+                let caller = jwt::verify(token, &keys, rules, SystemTime::now())?;
+                let caller = caller.with_admins(&self.admins);
+                let verified = Verified {
+                    generation,
+                    caller: caller.clone(),
+                };
+                let hash = *blake3::hash(token.as_bytes()).as_bytes();
+                self.verified.insert(hash, verified);
+                caller
+            }
         };
         connection.remember(header, generation, &caller);
         Ok(caller)
+    }
+
+    /// What the header holds, and what it is checked with.
+    fn credential<'a>(&'a self, header: &'a [u8]) -> Result<Credential<'a>, CallerProblem> {
+        let credential = bearer(header).ok_or(CallerProblem::Malformed)?;
+        if credential.starts_with(KEY_PREFIX) {
+            let keys = self.keys.as_ref().ok_or(CallerProblem::Malformed)?;
+            Ok(Credential::Key(credential, keys.current()))
+        } else {
+            let (rules, keys) = self.jwt.as_ref().ok_or(CallerProblem::Malformed)?;
+            Ok(Credential::Token(credential, rules, keys.current()))
+        }
     }
 
     /// Refuses certificates whose name is not in the list, whatever else the
@@ -311,37 +358,6 @@ impl Authenticator {
         }
     }
 
-    fn by_header(
-        &self,
-        header: &[u8],
-        generation: u64,
-        now: SystemTime,
-    ) -> Result<Caller, CallerProblem> {
-        let credential = bearer(header).ok_or(CallerProblem::Malformed)?;
-        if credential.starts_with(KEY_PREFIX) {
-            let keys = self.keys.as_ref().ok_or(CallerProblem::Malformed)?;
-            let keys = keys.current();
-            return keys.find(credential).cloned().ok_or(CallerProblem::Key);
-        }
-        let (rules, keys) = self.jwt.as_ref().ok_or(CallerProblem::Malformed)?;
-        let hash = *blake3::hash(credential.as_bytes()).as_bytes();
-        let verified = self.verified.get(&hash).filter(|verified| {
-            let expires = verified.caller.expires();
-            verified.generation == generation && expires.is_some_and(|expires| now < expires)
-        });
-        if let Some(verified) = verified {
-            return Ok(verified.caller);
-        }
-        let caller = jwt::verify(credential, &keys.current(), rules, now)?;
-        let caller = caller.with_admins(&self.admins);
-        let verified = Verified {
-            generation,
-            caller: caller.clone(),
-        };
-        self.verified.insert(hash, verified);
-        Ok(caller)
-    }
-
     /// Completes when the caller of a stream is not known any more: its token
     /// has expired, or its key is not in the file any more. Counted.
     pub async fn until_unknown(
@@ -363,7 +379,12 @@ impl Authenticator {
     ) -> CallerProblem {
         let mut generation = self.generation.subscribe();
         loop {
-            if let Err(problem) = self.check(header.as_ref(), connection) {
+            let header = header.as_ref();
+            let found = match self.recall(header, connection) {
+                Ok(None) => self.verify(header, connection).map(drop),
+                found => found.map(drop),
+            };
+            if let Err(problem) = found {
                 return problem;
             }
             let left = match caller

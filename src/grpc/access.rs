@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Request, header::AUTHORIZATION};
+use http::{HeaderValue, Request, header::AUTHORIZATION};
 use tonic::body::Body;
 
 use super::transport::Call;
@@ -39,25 +39,16 @@ pub struct Admitted {
 }
 
 impl Access {
-    /// Waits for a turn if it takes some tens of microseconds to authenticate the caller.
-    /// It does also if the credential is wrong, so that floods of those delay nobody else.
-    pub async fn turn(&self, call: Option<&Arc<Call>>, headers: &HeaderMap) {
-        if let (Some(authenticator), Some(call)) = (&self.authenticator, call)
-            && authenticator.is_costly(headers, call.identity())
-        {
-            call.turn().await;
-        }
-    }
-
     /// Authenticates the caller of a request and puts it among the request's
     /// extensions. The credential is removed from the headers: nothing that
-    /// handles, logs or traces the call has it.
+    /// handles, logs or traces the call has it. Where that takes some work, it waits for a
+    /// turn of the caller first: floods of credentials, right or wrong, delay nobody else.
     ///
     /// `None`: the call is open to everyone.
     ///
     /// # Errors
     /// `CallerUnknown`, or `PermissionDenied` for reflection.
-    pub fn admit(&self, request: &mut Request<Body>) -> Result<Option<Admitted>, Error> {
+    pub async fn admit(&self, request: &mut Request<Body>) -> Result<Option<Admitted>, Error> {
         let Some(authenticator) = &self.authenticator else {
             return Ok(None);
         };
@@ -65,14 +56,23 @@ impl Access {
             request.headers_mut().remove(AUTHORIZATION);
             return Ok(None);
         }
-        let call = request.extensions().get::<Arc<Call>>();
-        let connection = call.map_or_else(Arc::default, |call| Arc::clone(call.identity()));
-        let caller = authenticator.authenticate(request.headers(), &connection);
+        let call = request.extensions().get::<Arc<Call>>().cloned();
+        let connection = call
+            .as_ref()
+            .map_or_else(Arc::default, |call| Arc::clone(call.identity()));
+        let turn = async {
+            if let Some(call) = &call {
+                call.turn().await;
+            }
+        };
+        let caller = authenticator
+            .authenticate(request.headers(), &connection, turn)
+            .await;
         let header = request.headers_mut().remove(AUTHORIZATION);
         let caller = caller.map_err(Error::CallerUnknown)?;
         request.extensions_mut().insert(caller.clone());
         self.check_reflection(request.uri().path(), &caller)?;
-        if let Some(call) = request.extensions().get::<Arc<Call>>() {
+        if let Some(call) = call {
             call.identify(caller.principal());
         }
         Ok(Some(Admitted {

@@ -192,8 +192,7 @@ where
             ended: false,
         };
         let call = request.extensions().get::<Arc<Call>>().cloned();
-        self.access.turn(call.as_ref(), request.headers()).await;
-        let admitted = self.access.admit(&mut request);
+        let admitted = self.access.admit(&mut request).await;
         let caller = request.extensions().get::<Caller>();
         if let (Some(audited), Some(caller)) = (&mut active.audited, caller) {
             audited.identify(caller);

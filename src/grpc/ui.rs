@@ -60,19 +60,17 @@ pub struct Ui {
 }
 
 impl Ui {
-    /// The response to a request for the page; `None`: it is for something else.
-    pub fn respond(
-        &self,
-        request: &mut Request<Body>,
-        health: HealthState,
-    ) -> Option<Response<Body>> {
+    /// Whether the request is for the summary.
+    pub fn is_status(request: &Request<Body>) -> bool {
+        matches!(*request.method(), Method::GET | Method::HEAD) && request.uri().path() == STATUS
+    }
+
+    /// The response to a request for a file of the page; `None`: it is for something else.
+    pub fn respond(request: &Request<Body>) -> Option<Response<Body>> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return None;
         }
         let path = request.uri().path();
-        if path == STATUS {
-            return Some(self.status(request, health));
-        }
         let (_, kind, content) = FILES.iter().find(|(file, ..)| *file == path)?;
         let mut response = json::whole(StatusCode::OK, (*content).into());
         let headers = response.headers_mut();
@@ -98,15 +96,15 @@ impl Ui {
     }
 
     /// The summary, for callers of the service.
-    fn status(&self, request: &mut Request<Body>, health: HealthState) -> Response<Body> {
+    pub async fn status(&self, mut request: Request<Body>, health: HealthState) -> Response<Body> {
         // A page of a name that somebody else gave to this address would have the
         // same origin (DNS rebinding).
-        if !self.is_expected_name(request) {
+        if !self.is_expected_name(&request) {
             return json::respond_error(&Status::permission_denied(
                 "this name of the server is not known to it: see its setting cors-allow-origins",
             ));
         }
-        if let Err(error) = self.access.admit(request) {
+        if let Err(error) = self.access.admit(&mut request).await {
             return json::respond_error(&Status::from(error));
         }
         let text = summary(&self.metrics, health).to_string();

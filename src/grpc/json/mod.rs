@@ -84,17 +84,22 @@ pub struct JsonService<S> {
 
 impl<S> JsonService<S> {
     /// The response to a request that is not a call; `None`: it may be one.
-    fn respond(&self, request: &mut Request<Body>) -> Option<Response<Body>> {
+    fn respond(&self, request: &Request<Body>) -> Option<Response<Body>> {
         let health = *self.health.borrow();
-        let mut response = match (probes::respond(request, health), &self.ui) {
-            (None, Some(ui)) => ui.respond(request, health),
+        let response = match (probes::respond(request, health), &self.ui) {
+            (None, Some(_)) => Ui::respond(request),
             (response, _) => response,
         }?;
-        if request.method() == Method::HEAD {
-            response.extensions_mut().remove::<WholeReply>();
-        }
-        Some(response)
+        Some(without_body(request.method() == Method::HEAD, response))
     }
+}
+
+/// The response to HEAD has no body.
+fn without_body(is_head: bool, mut response: Response<Body>) -> Response<Body> {
+    if is_head {
+        response.extensions_mut().remove::<WholeReply>();
+    }
+    response
 }
 
 impl<S> Service<Request<Body>> for JsonService<S>
@@ -114,11 +119,18 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if let Some(ui) = self.ui.as_ref().filter(|_| Ui::is_status(&request)) {
+            let (ui, health) = (Arc::clone(ui), *self.health.borrow());
+            let is_head = request.method() == Method::HEAD;
+            return Either::Right(Box::pin(async move {
+                Ok(without_body(is_head, ui.status(request, health).await))
+            }));
+        }
         if !protocol::is_json(&request) {
             let is_call = request.method() == Method::POST;
             let response = (!is_call || is_probe(request.uri().path()))
-                .then(|| self.respond(&mut request))
+                .then(|| self.respond(&request))
                 .flatten();
             return Either::Left(match response {
                 Some(response) => Either::Right(ready(Ok(response))),

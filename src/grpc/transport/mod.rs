@@ -77,7 +77,8 @@ impl Port {
             .map(|tls| tls.follow(Arc::clone(&metrics), &shutdown));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let turns = Arc::new(Turns::new(ROUND_MICROS * cores));
-        // Ends with this function, when there are no calls any more.
+        // Ends with this function, when there are no calls any more. If it ended before,
+        // calls would go on without turns.
         let mut giving = JoinSet::new();
         giving.spawn({
             let turns = Arc::clone(&turns);

@@ -1,7 +1,6 @@
 //! The baselines. `limit`: a tonic server that answers one prebuilt todo with
-//! ordinary generated code: what the framework costs. `plain`: a cache-aside
-//! service as one writes it in an afternoon: tonic, fred and mongodb, a TTL, no
-//! near cache.
+//! ordinary generated code: what the framework costs. `plain`: a simple
+//! cache-aside service: tonic, fred and mongodb, a TTL, no near cache.
 
 use std::{pin::Pin, time::Duration};
 

@@ -163,7 +163,7 @@ In short:
 const METHOD: &str = "
 Written by `cargo bench --bench compare -- short` (minutes) or `-- long` (hours). Two baselines run in the same
 run, in turns. `limit` is a tonic server that returns one prebuilt todo with ordinary generated code: what the
-framework costs. `plain` is a cache-aside service as one writes it in an afternoon: tonic, fred and mongodb, a TTL, no
+framework costs. `plain` is a simple cache-aside service: tonic, fred and mongodb, a TTL, no
 near cache. CPU is user and system time of the server process, from the kernel. The load generator
 (`benches/compare/http2.rs`) shares the machine with the server. Figures are medians of the rounds; in brackets are the
 least and the greatest. Latency at a fixed rate is counted from the instant at which a call was due. Each row is from

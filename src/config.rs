@@ -9,7 +9,7 @@ mod parse;
 mod settings;
 mod values;
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, io, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use auth::{Reflection, auth_warning};
 pub use display::{display_url, display_value};
@@ -22,7 +22,7 @@ use self::parse::{
 use crate::{
     audit::AuditTarget,
     auth::AuthSettings,
-    budget::{self, Plan},
+    budget::{self, DoesNotFit, Plan},
     telemetry::LogFormat,
     tier::redis,
     tls::{ClientFiles, ServerFiles},
@@ -166,17 +166,68 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Everything that is wrong with the settings, one problem each.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .0.join("\n"))]
-pub struct ConfigErrors(pub Vec<String>);
+/// One problem of the settings. The text names the setting as its source has it, the
+/// value (but no secret), and what would be right.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigProblem {
+    /// The config file cannot be read.
+    #[error("{}: {source}", .path.display())]
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The URL of Redis cannot be used.
+    #[error("{setting}: {source}")]
+    RedisUrl {
+        /// The setting.
+        setting: String,
+        /// Why. Without any part of the URL.
+        source: redis::UrlError,
+    },
+    /// The memory limit is too small for the other settings.
+    #[error(transparent)]
+    Memory(#[from] DoesNotFit),
+    /// A value is not valid, or does not fit the other settings.
+    #[error("{0}")]
+    Value(String),
+}
+
+impl From<String> for ConfigProblem {
+    fn from(text: String) -> Self {
+        Self::Value(text)
+    }
+}
+
+impl From<&str> for ConfigProblem {
+    fn from(text: &str) -> Self {
+        Self::Value(text.to_owned())
+    }
+}
+
+/// All problems of the settings, one on each line.
+#[derive(Debug, Default, thiserror::Error)]
+pub struct ConfigErrors(pub Vec<ConfigProblem>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<_> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
 
 impl ConfigErrors {
-    fn unless_empty(problems: Vec<String>) -> Result<(), Self> {
-        if problems.is_empty() {
-            Ok(())
+    fn push(&mut self, problem: impl Into<ConfigProblem>) {
+        self.0.push(problem.into());
+    }
+
+    /// `value`, if there is no problem.
+    fn or<T>(self, value: T) -> Result<T, Self> {
+        if self.0.is_empty() {
+            Ok(value)
         } else {
-            Err(Self(problems))
+            Err(self)
         }
     }
 }
@@ -188,7 +239,7 @@ impl Values {
     /// All problems, each with the setting as it is written in its source, its
     /// value (but no secret), and what would be right.
     pub fn parse(&self) -> Result<Config, ConfigErrors> {
-        let mut problems = Vec::new();
+        let mut problems = ConfigErrors::default();
         let to = &mut problems;
         let mut config = Config {
             listen: self
@@ -232,16 +283,16 @@ impl Values {
             // Without mtls the authority guards all connections, as ever.
             tls.client_cert_optional = config.auth.mtls && config.auth.accepts_headers();
         }
-        if problems.is_empty() {
+        if problems.0.is_empty() {
             validate(&config, &mut problems);
         }
-        ConfigErrors::unless_empty(problems).map(|()| config)
+        problems.or(config)
     }
 
     fn one<T>(
         &self,
         name: &str,
-        problems: &mut Vec<String>,
+        problems: &mut ConfigErrors,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Option<T> {
         let (value, source) = self.0.get(name)?;
@@ -257,29 +308,32 @@ impl Values {
     fn or_default<T: Default>(
         &self,
         name: &str,
-        problems: &mut Vec<String>,
+        problems: &mut ConfigErrors,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> T {
         self.one(name, problems, parse).unwrap_or_default()
     }
 
-    fn redis_url(&self, problems: &mut Vec<String>) -> Option<Secret> {
+    fn redis_url(&self, problems: &mut ConfigErrors) -> Option<Secret> {
         let url = self.uri("redis-url", &redis::SCHEMES, problems)?;
         match redis::check_url(&url.0) {
             // Said already.
             Ok(()) | Err(redis::UrlError::Scheme) => {}
-            Err(problem) => {
-                let source = self
+            Err(source) => {
+                let setting = self
                     .0
                     .get("redis-url")
-                    .map(|(_, source)| source.of("redis-url"));
-                problems.push(format!("{}: {problem}", source.unwrap_or_default()));
+                    .map(|(_, from)| from.of("redis-url"));
+                problems.push(ConfigProblem::RedisUrl {
+                    setting: setting.unwrap_or_default(),
+                    source,
+                });
             }
         }
         Some(url)
     }
 
-    fn uri(&self, name: &str, schemes: &[&str], problems: &mut Vec<String>) -> Option<Secret> {
+    fn uri(&self, name: &str, schemes: &[&str], problems: &mut ConfigErrors) -> Option<Secret> {
         let (value, source) = self.0.get(name).filter(|(value, _)| !value.is_empty())?;
         let has_scheme = value
             .split_once("://")
@@ -300,12 +354,15 @@ impl Values {
 }
 
 /// Checks the settings against each other.
-fn validate(config: &Config, problems: &mut Vec<String>) {
+fn validate(config: &Config, problems: &mut ConfigErrors) {
     timing(config, problems);
     limits(config, problems);
+    if let Err(problem) = config.memory_plan() {
+        problems.push(problem);
+    }
 }
 
-fn timing(config: &Config, problems: &mut Vec<String>) {
+fn timing(config: &Config, problems: &mut ConfigErrors) {
     let mut rule = |holds: bool, text: String| {
         if !holds {
             problems.push(text);
@@ -356,7 +413,7 @@ fn timing(config: &Config, problems: &mut Vec<String>) {
     );
 }
 
-fn limits(config: &Config, problems: &mut Vec<String>) {
+fn limits(config: &Config, problems: &mut ConfigErrors) {
     let mut rule = |holds: bool, text: String| {
         if !holds {
             problems.push(text);
@@ -369,9 +426,6 @@ fn limits(config: &Config, problems: &mut Vec<String>) {
             config.near_capacity
         ),
     );
-    if let Err(problem) = config.memory_plan() {
-        rule(false, problem.to_string());
-    }
     rule(
         config.max_connections > 0 && config.max_connections_per_address > 0,
         "max-connections and max-connections-per-address 0 would refuse every call: use 1 or more"
@@ -428,16 +482,17 @@ mod tests {
 
     #[test]
     fn all_problems_are_reported_at_once() {
-        let ConfigErrors(problems) = values(&[
+        let problems = values(&[
             ("listen", "here"),
             ("near-capacity", "lots"),
             ("redis-url", "http://u:secret@h"),
         ])
         .parse()
         .expect_err("wrong");
-        assert_eq!(problems.len(), 3, "{problems:?}");
-        assert!(problems[0].contains("\"here\"") && problems[0].contains("127.0.0.1:50051"));
-        assert!(!problems.join("").contains("secret"));
+        assert_eq!(problems.0.len(), 3, "{problems:?}");
+        let text = problems.to_string();
+        assert!(text.contains("\"here\"") && text.contains("127.0.0.1:50051"));
+        assert!(!text.contains("secret"));
     }
 
     #[test]
@@ -481,11 +536,8 @@ mod tests {
                 "cors-allow-origins",
             ),
         ] {
-            let ConfigErrors(problems) = values(flags).parse().expect_err(word);
-            assert!(
-                problems.iter().any(|text| text.contains(word)),
-                "{problems:?}"
-            );
+            let problems = values(flags).parse().expect_err(word);
+            assert!(problems.to_string().contains(word), "{problems:?}");
         }
     }
 
@@ -527,8 +579,8 @@ mod tests {
             ("listen", "redis://:geheim@h"),
             ("cache-epoch", "u:geheim@h"),
         ] {
-            let ConfigErrors(problems) = values(&[(name, value)]).parse().expect_err(value);
-            let text = problems.join("\n");
+            let problems = values(&[(name, value)]).parse().expect_err(value);
+            let text = problems.to_string();
             assert!(text.contains(name) && !text.contains("gehe"), "{text}");
         }
     }

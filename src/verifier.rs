@@ -22,6 +22,7 @@ use tokio::{
 
 use crate::{
     coherence::LoadRequirement,
+    error::Error,
     loader::{Charge, LoadRequest, Loader},
     model::{Key, KeyRef, OriginTime, Source, Value},
     pb,
@@ -71,8 +72,20 @@ enum Verdict {
     Consistent,
     /// What the origin has instead.
     Inconsistent(Value),
-    /// Why it cannot be decided.
-    Undecided(String),
+    Undecided(Undecided),
+}
+
+/// Why a value cannot be verified.
+#[derive(Debug, thiserror::Error)]
+enum Undecided {
+    #[error("another replica is loading the key")]
+    LoadedElsewhere,
+    #[error("{0}")]
+    Load(#[source] Error),
+    #[error("the feed has not reached the time of the load")]
+    FeedBehind,
+    #[error("the key changed after it was served")]
+    Changed,
 }
 
 impl Verifier {
@@ -176,15 +189,15 @@ impl Verifier {
         let loaded = self.loader.load(vec![request], Charge::default()).await;
         let (as_of, value) = match loaded.map(|mut loaded| loaded.pop()) {
             Ok(Some((stamped, Source::Origin))) => (stamped.as_of, stamped.value),
-            Ok(_) => return Verdict::Undecided("another replica is loading the key".into()),
-            Err(error) => return Verdict::Undecided(error.to_string()),
+            Ok(_) => return Verdict::Undecided(Undecided::LoadedElsewhere),
+            Err(error) => return Verdict::Undecided(Undecided::Load(error)),
         };
         let reached = self.tracker.wait_for_frontier(as_of);
         if timeout(FRONTIER_WAIT, reached).await.is_err() {
-            return Verdict::Undecided("the feed has not reached the time of the load".into());
+            return Verdict::Undecided(Undecided::FeedBehind);
         }
         if self.tracker.watermarks.view(claim.key.as_ref()).min_as_of > claim.fresh_to {
-            return Verdict::Undecided("the key changed after it was served".into());
+            return Verdict::Undecided(Undecided::Changed);
         }
         if value == claim.value {
             Verdict::Consistent

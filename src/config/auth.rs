@@ -1,6 +1,6 @@
 //! The settings of authentication, checked against each other.
 
-use super::{AuditTarget, Config, Values};
+use super::{AuditTarget, Config, ConfigErrors, Values};
 use crate::{
     auth::{AuthSettings, JwtRules, JwtSettings, check_member, is_name_pattern},
     model::EVERYBODY,
@@ -94,7 +94,7 @@ fn entries(value: &str) -> Vec<String> {
 }
 
 impl Values {
-    pub(super) fn auth(&self, problems: &mut Vec<String>) -> AuthSettings {
+    pub(super) fn auth(&self, problems: &mut ConfigErrors) -> AuthSettings {
         let methods = self.or_default("auth", problems, methods);
         self.auth_files(methods, problems);
         let of = |name: &str| self.of(name).to_owned();
@@ -119,7 +119,7 @@ impl Values {
     fn set_or_default<T: Default>(
         &self,
         name: &str,
-        problems: &mut Vec<String>,
+        problems: &mut ConfigErrors,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> T {
         if self.of(name).is_empty() {
@@ -129,7 +129,7 @@ impl Values {
     }
 
     /// Each way of authentication needs its settings, and each setting its way.
-    fn auth_files(&self, methods: Methods, problems: &mut Vec<String>) {
+    fn auth_files(&self, methods: Methods, problems: &mut ConfigErrors) {
         let is_set = |name: &str| !self.of(name).is_empty();
         let needs = [
             (methods.keys, "keys", "keys-file"),
@@ -148,14 +148,12 @@ impl Values {
         }
         if methods.mtls && !is_set("tls-client-ca") {
             problems.push(
-                "auth mtls needs tls-client-ca: the authorities whose certificates are believed"
-                    .into(),
+                "auth mtls needs tls-client-ca: the authorities whose certificates are accepted",
             );
         }
         if is_set("tls-client-names") && !is_set("tls-client-ca") {
             problems.push(
-                "tls-client-names is set but tls-client-ca is not: no client presents a certificate"
-                    .into(),
+                "tls-client-names is set but tls-client-ca is not: no client presents a certificate",
             );
         }
         let off = !(methods.mtls || methods.keys || methods.jwt);
@@ -167,13 +165,12 @@ impl Values {
             }
         }
         if off && self.of("reflection") == "admin" {
-            problems
-                .push("reflection admin needs auth: without it nobody is an administrator".into());
+            problems.push("reflection admin needs auth: without it nobody is an administrator");
         }
     }
 }
 
-/// What a person should know about the settings at start.
+/// The warning about unauthenticated access that the start logs.
 ///
 /// Returns the gauge `auth_off`, and the warning.
 #[must_use]

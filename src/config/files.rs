@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::Values;
+use super::{ConfigErrors, Values};
 use crate::tls::{ClientFiles, ServerFiles};
 
 impl Values {
@@ -17,7 +17,7 @@ impl Values {
         &self,
         cert: &str,
         key: &str,
-        problems: &mut Vec<String>,
+        problems: &mut ConfigErrors,
     ) -> Option<(PathBuf, PathBuf)> {
         let mut lacks = |one: &str, other: &str| {
             problems.push(format!(
@@ -32,14 +32,14 @@ impl Values {
         None
     }
 
-    pub(super) fn server_files(&self, problems: &mut Vec<String>) -> Option<ServerFiles> {
+    pub(super) fn server_files(&self, problems: &mut ConfigErrors) -> Option<ServerFiles> {
         let (pair, client_ca) = (
             self.pair("tls-cert", "tls-key", problems),
             self.file("tls-client-ca"),
         );
         if client_ca.is_some() && self.file("tls-cert").is_none() {
             problems.push(
-                "tls-client-ca is set but tls-cert is not: clients present certificates only over TLS".into(),
+                "tls-client-ca is set but tls-cert is not: clients present certificates only over TLS",
             );
         }
         pair.map(|(cert, key)| ServerFiles {
@@ -50,7 +50,7 @@ impl Values {
         })
     }
 
-    pub(super) fn redis_files(&self, problems: &mut Vec<String>) -> ClientFiles {
+    pub(super) fn redis_files(&self, problems: &mut ConfigErrors) -> ClientFiles {
         let identity = self.pair("redis-tls-cert", "redis-tls-key", problems);
         let files = ClientFiles {
             ca: self.file("redis-tls-ca"),
@@ -58,8 +58,7 @@ impl Values {
         };
         if files != ClientFiles::default() && !self.of("redis-url").starts_with("rediss") {
             problems.push(
-                "redis-tls-* is set but redis-url does not begin with rediss: it would have no effect"
-                    .into(),
+                "redis-tls-* is set but redis-url does not begin with rediss: it would have no effect",
             );
         }
         files

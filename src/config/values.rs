@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    ConfigErrors, SETTINGS, Setting,
+    ConfigErrors, ConfigProblem, SETTINGS, Setting,
     display::display_url,
     settings::{find, nearest, unknown_variables, variable},
 };
@@ -74,7 +74,7 @@ pub fn environment() -> Result<HashMap<String, String>, ConfigErrors> {
 fn environment_of(
     variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<HashMap<String, String>, ConfigErrors> {
-    let (mut found, mut problems) = (HashMap::new(), Vec::new());
+    let (mut found, mut problems) = (HashMap::new(), ConfigErrors::default());
     for (name, value) in variables {
         let name = name.to_string_lossy().into_owned();
         if !name.starts_with("TIDEMARK_") {
@@ -85,7 +85,7 @@ fn environment_of(
             Err(_) => problems.push(format!("environment variable {name} is not valid UTF-8")),
         }
     }
-    ConfigErrors::unless_empty(problems).map(|()| found)
+    problems.or(found)
 }
 
 impl Values {
@@ -100,10 +100,11 @@ impl Values {
         environment: &HashMap<String, String>,
         file: Option<&Path>,
     ) -> Result<Self, ConfigErrors> {
-        let mut problems = unknown_variables(environment.keys());
+        let unknown = unknown_variables(environment.keys()).into_iter();
+        let mut problems = ConfigErrors(unknown.map(Into::into).collect());
         let in_file = file.map(read_file).transpose();
         let in_file = in_file.unwrap_or_else(|ConfigErrors(more)| {
-            problems.extend(more);
+            problems.0.extend(more);
             None
         });
         let in_file = in_file.unwrap_or_default();
@@ -124,8 +125,7 @@ impl Values {
             }
             values.insert(setting.name, (value.to_owned(), source));
         }
-        ConfigErrors::unless_empty(problems)?;
-        Ok(Self(values))
+        problems.or(Self(values))
     }
 
     pub(super) fn of(&self, name: &str) -> &str {
@@ -189,21 +189,26 @@ fn empty(setting: &Setting, source: &ValueSource) -> String {
 }
 
 fn read_file(path: &Path) -> Result<HashMap<String, String>, ConfigErrors> {
-    let wrong = |problem: String| ConfigErrors(vec![format!("{}: {problem}", path.display())]);
-    let size = fs::metadata(path).map_err(|e| wrong(e.to_string()))?.len();
+    let wrong =
+        |problem: String| ConfigErrors(vec![format!("{}: {problem}", path.display()).into()]);
+    let unread = |source| {
+        let path = path.to_owned();
+        ConfigErrors(vec![ConfigProblem::File { path, source }])
+    };
+    let size = fs::metadata(path).map_err(unread)?.len();
     if size > MAX_FILE_BYTES {
         return Err(wrong(format!(
             "{size} bytes are too many for a config file; the limit is {MAX_FILE_BYTES}"
         )));
     }
-    let text = fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
+    let text = fs::read_to_string(path).map_err(unread)?;
     // The error's own text quotes the line, which may contain a password.
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
         let before = error.span().map_or("", |span| &text[..span.start]);
         let line = before.matches('\n').count() + 1;
         wrong(format!("line {line}: {}", error.message()))
     })?;
-    let (mut problems, mut values) = (Vec::new(), HashMap::new());
+    let (mut problems, mut values) = (ConfigErrors::default(), HashMap::new());
     for (key, value) in table {
         let name = key.replace('_', "-");
         let value = match value {
@@ -228,7 +233,7 @@ fn read_file(path: &Path) -> Result<HashMap<String, String>, ConfigErrors> {
         }
         values.insert(name, value);
     }
-    ConfigErrors::unless_empty(problems).map(|()| values)
+    problems.or(values)
 }
 
 fn unknown_key(path: &Path, key: &str, name: &str) -> String {
@@ -286,10 +291,10 @@ mod tests {
         for setting in &SETTINGS {
             for value in ["", " \n"] {
                 let flags = map(&[(setting.name, value)]);
-                let ConfigErrors(problems) =
-                    Values::gather(&flags, &map(&[]), None).expect_err(setting.name);
+                let problems = Values::gather(&flags, &map(&[]), None).expect_err(setting.name);
                 assert!(
-                    problems[0].contains(setting.name) && problems[0].contains("empty"),
+                    problems.0[0].to_string().contains(setting.name)
+                        && problems.0[0].to_string().contains("empty"),
                     "{problems:?}"
                 );
             }
@@ -299,9 +304,8 @@ mod tests {
     #[test]
     fn unknown_keys_of_the_file_are_named_with_the_nearest() {
         let (_dir, path) = file("stalenes-limit = \"20s\"\n[redis]\nurl = \"redis://:geheim@h\"\n");
-        let ConfigErrors(problems) =
-            Values::gather(&map(&[]), &map(&[]), Some(&path)).expect_err("unknown");
-        let text = problems.join("\n");
+        let problems = Values::gather(&map(&[]), &map(&[]), Some(&path)).expect_err("unknown");
+        let text = problems.to_string();
         assert!(
             text.contains("stalenes-limit") && text.contains("did you mean staleness-limit?"),
             "{text}"
@@ -315,10 +319,10 @@ mod tests {
     #[test]
     fn a_broken_file_is_named_by_line_without_its_text() {
         let (_dir, path) = file("listen = \"127.0.0.1:0\"\nredis-url = redis://:geheim@h\n");
-        let ConfigErrors(problems) =
-            Values::gather(&map(&[]), &map(&[]), Some(&path)).expect_err("no TOML");
+        let problems = Values::gather(&map(&[]), &map(&[]), Some(&path)).expect_err("no TOML");
         assert!(
-            problems[0].contains("line 2") && !problems[0].contains("geheim"),
+            problems.0[0].to_string().contains("line 2")
+                && !problems.0[0].to_string().contains("geheim"),
             "{problems:?}"
         );
     }

@@ -51,7 +51,7 @@ pub enum WriteError {
         at: OriginTime,
     },
     /// The stored todo has another etag.
-    #[error("etag mismatch")]
+    #[error("the stored todo has another etag")]
     EtagMismatch {
         /// The etag of the stored todo.
         current: String,
@@ -59,13 +59,13 @@ pub enum WriteError {
         at: OriginTime,
     },
     /// The list to be deleted contains todos.
-    #[error("not empty")]
+    #[error("the list contains todos")]
     NotEmpty {
         /// Upper bound of the time of the state that refused it.
         at: OriginTime,
     },
     /// The stored document cannot be read as a todo or list, so it is not changed.
-    #[error("unreadable")]
+    #[error("the stored document cannot be read: field {field} {problem}")]
     Unreadable {
         /// The wrong field.
         field: String,
@@ -75,11 +75,11 @@ pub enum WriteError {
         at: OriginTime,
     },
     /// The request id was used with other contents.
-    #[error("request id reused")]
+    #[error("the request id was used with other contents")]
     RequestIdReused,
     /// The todo would break a rule that the patch alone does not show, such as
     /// an update that creates without a title.
-    #[error("{0:?}")]
+    #[error("{0}")]
     Invalid(FieldProblem),
     /// The database refuses this write by a rule of its operator. Nothing was
     /// written, and the same write will be refused again.
@@ -133,7 +133,7 @@ pub enum FeedError {
     #[error("the feed cannot be read at its position: {0}")]
     Unreadable(#[source] Cause),
     /// The origin no longer has the history to go on from that position.
-    #[error("the database has forgotten the history that the feed needs: {0}")]
+    #[error("the database no longer has the history that the feed needs: {0}")]
     HistoryLost(#[source] Cause),
     /// No feed can be opened, and waiting does not help.
     #[error("the database gives no feed: {0}")]
@@ -152,20 +152,20 @@ impl FeedError {
     }
 }
 
-/// What became of an import of many todos.
+/// The result of an import of many todos.
 #[derive(Clone, Debug, Default)]
 pub struct Imported {
     /// How many were new.
     pub created: usize,
     /// Those that the database refuses, each with its index in the call and
-    /// the reason. All others are stored.
-    pub refused: Vec<(usize, String)>,
+    /// the rule. All others are stored.
+    pub refused: Vec<(usize, Rule)>,
 }
 
 /// Why an origin cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// Nobody answers: trying again may help.
+    /// No answer: trying again may help.
     #[error("{0}")]
     Transient(#[source] Cause),
     /// Trying again does not help.

@@ -10,7 +10,7 @@ use crate::{
     cli::{client::Server, credential::TodoClient, error::CommandError, output::note},
     config::Config,
     model::{Patch, TodoName, Write},
-    origin::{ConnectError, Origin, OriginError, WriteError},
+    origin::{ConnectError, Origin, OriginError, Rule, WriteError},
     pb::{self, Todo},
     server,
 };
@@ -171,13 +171,10 @@ async fn insert(origin: &Arc<dyn Origin>, batch: Batch) -> Result<Outcome, Strin
     loop {
         let problem: OriginError = match origin.import(batch.todos.clone()).await {
             Ok(imported) => {
-                let line = |(at, problem): (usize, String)| {
+                let line = |(at, rule): (usize, Rule)| {
                     let name = batch.todos.get(at).map_or("", |todo| todo.name.as_str());
                     let line = batch.lines.get(at).copied().unwrap_or_default();
-                    (
-                        line,
-                        format!("{name} is refused by the database: {problem}"),
-                    )
+                    (line, format!("{name} is refused by the database: {rule}"))
                 };
                 return Ok(Outcome {
                     created: imported.created,

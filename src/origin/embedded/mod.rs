@@ -109,7 +109,7 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Opens the store in this directory, and makes it if there is none.
+    /// Opens the store in this directory, and creates it if there is none.
     ///
     /// # Errors
     /// `OpenError` if the directory cannot be written, another process has it
@@ -154,15 +154,15 @@ impl Embedded {
         })
     }
 
-    /// Hands a command to the writer, and waits for its answer. `Err(true)`: the
-    /// writer may have done it.
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, bool> {
+    /// Sends a command to the writer, and waits for its reply.
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, WriterStopped> {
         let (reply, answer) = oneshot::channel();
-        self.commands
-            .send(command(reply))
-            .await
-            .map_err(|_| false)?;
-        answer.await.map_err(|_| true)
+        let sent = self.commands.send(command(reply)).await;
+        sent.map_err(|_| WriterStopped { received: false })?;
+        answer.await.map_err(|_| WriterStopped { received: true })
     }
 
     fn read_todos(
@@ -216,8 +216,8 @@ impl Embedded {
         });
         match ask.await {
             Ok(done) => done,
-            Err(false) => Err(WriteError::unavailable(STOPPED)),
-            Err(true) => Err(WriteError::unknown(STOPPED)),
+            Err(stopped) if stopped.received => Err(WriteError::unknown(stopped)),
+            Err(stopped) => Err(WriteError::unavailable(stopped)),
         }
     }
 
@@ -225,10 +225,9 @@ impl Embedded {
     /// nothing above it is there.
     fn snapshot(&self, after: OriginTime) -> Result<(OriginTime, store::Reader), OriginError> {
         let published = self.tail.published();
-        let unavailable = |error: redb::Error| OriginError::unavailable(error);
-        let txn = self.store.begin_read().map_err(unavailable)?;
-        let reader = store::Reader::new(&txn).map_err(unavailable)?;
-        let last = reader.last_write().map_err(unavailable)?;
+        let txn = self.store.begin_read().map_err(OriginError::unavailable)?;
+        let reader = store::Reader::new(&txn).map_err(OriginError::unavailable)?;
+        let last = reader.last_write().map_err(OriginError::unavailable)?;
         let time = OriginTime(published.max(last));
         if time < after {
             return Err(OriginError::Ahead(after));
@@ -237,7 +236,19 @@ impl Embedded {
     }
 }
 
-const STOPPED: &str = "the store's writer has stopped; the log says why";
+/// The writer's thread has ended.
+#[derive(Debug, thiserror::Error)]
+#[error("the store's writer has stopped; the log says why")]
+struct WriterStopped {
+    /// The writer had received the command, and may have done it.
+    received: bool,
+}
+
+impl From<WriterStopped> for Cause {
+    fn from(error: WriterStopped) -> Self {
+        Self::from_error(error, None)
+    }
+}
 
 #[async_trait]
 impl Origin for Embedded {
@@ -314,7 +325,7 @@ impl Origin for Embedded {
         .await
         {
             Ok(Ok(time)) => time.map_err(OriginError::unavailable),
-            Ok(Err(_)) => Err(OriginError::unavailable(STOPPED)),
+            Ok(Err(stopped)) => Err(OriginError::unavailable(stopped)),
             Err(_) => Err(OriginError::unavailable(format!(
                 "the writer did not answer within {limit:?}"
             ))),
@@ -340,7 +351,7 @@ impl Origin for Embedded {
     async fn import(&self, todos: Vec<pb::Todo>) -> Result<Imported, OriginError> {
         match self.ask(|reply| Command::Import { todos, reply }).await {
             Ok(count) => count.map_err(OriginError::unavailable),
-            Err(_) => Err(OriginError::unavailable(STOPPED)),
+            Err(stopped) => Err(OriginError::unavailable(stopped)),
         }
     }
 

@@ -1,5 +1,5 @@
-//! The one writer: what waits together is committed together, each write with
-//! a number of its own, and published in the order of the numbers.
+//! The one writer: commands that wait at the same time are committed together, each
+//! write with its own number, and published in the order of the numbers.
 
 use std::{
     io,
@@ -39,8 +39,8 @@ const HISTORY_AGE: Duration = Duration::from_secs(3600);
 /// Most changes remembered: some 200 MB of the file.
 const MAX_HISTORY: u64 = 2_000_000;
 
-/// Pause before a full disk is looked at again; doubled each time that it turns
-/// out to be full, up to the second one.
+/// Pause before a full disk is tried again; doubled each time that it is still
+/// full, up to the second one.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 const MAX_LOOK: Duration = Duration::from_secs(15);
 
@@ -62,7 +62,7 @@ pub(super) enum Command {
     },
 }
 
-/// What to tell once the group is committed.
+/// The reply to a command, sent once its group is committed.
 enum Answer {
     Write(
         Reply<Result<WriteDone, WriteError>>,
@@ -78,9 +78,31 @@ pub(super) struct Writer {
     clock: u64,
     reserved: u64,
     history_len: u64,
-    /// The disk is full since: when it is looked at again, and how long after
-    /// that.
-    full: Option<(Instant, Duration)>,
+    full: Option<FullDisk>,
+}
+
+/// The disk was full at the last try.
+struct FullDisk {
+    /// When it is tried again.
+    retry_at: Instant,
+    /// The pause before that try.
+    pause: Duration,
+    /// Why the commit failed; `None` if the disk was full at the start.
+    cause: Option<Cause>,
+}
+
+impl FullDisk {
+    fn new(pause: Duration, cause: Option<Cause>) -> Self {
+        Self {
+            retry_at: Instant::now() + pause,
+            pause,
+            cause,
+        }
+    }
+
+    fn next_pause(&self) -> Duration {
+        (self.pause * 2).min(MAX_LOOK)
+    }
 }
 
 impl Writer {
@@ -97,7 +119,12 @@ impl Writer {
             clock,
             reserved: clock,
             history_len,
-            full: (mode == Mode::Overlay).then(|| (Instant::now(), FIRST_LOOK)),
+            // Tried by the first command.
+            full: (mode == Mode::Overlay).then(|| FullDisk {
+                retry_at: Instant::now(),
+                pause: FIRST_LOOK,
+                cause: None,
+            }),
         }
     }
 
@@ -127,13 +154,13 @@ impl Writer {
     }
 
     fn commit(&mut self, mut group: Vec<Command>) {
-        if self.is_full() {
+        if let Some(failure) = self.check_full() {
             // Heartbeats change nothing; all else waits for room.
             let (heartbeats, refused) = group
                 .into_iter()
                 .partition(|command| matches!(command, Command::Heartbeat { .. }));
             for command in refused {
-                Answer::unavailable(command).fail(&Failure::NoRoom);
+                Answer::unavailable(command).fail(&failure);
             }
             group = heartbeats;
         }
@@ -146,12 +173,13 @@ impl Writer {
             }
             Err(failure) if self.store.has_run_out() => {
                 tracing::error!(problem = %failure, "the disk is full: writes are refused, reads go on");
-                match self.begin_full(&items) {
+                let cause = failure.into_cause();
+                match self.begin_full(&items, cause.clone()) {
                     Some(history_start) => {
                         self.tail.publish(items, history_start);
                         return answers.into_iter().for_each(Answer::send);
                     }
-                    None => Failure::NoRoom,
+                    None => Failure::NoRoom(cause),
                 }
             }
             Err(failure) => {
@@ -171,11 +199,9 @@ impl Writer {
 
     /// Opens the store again without writing to its file. The start of its
     /// history, if the events of the last group turn out to be committed.
-    fn begin_full(&mut self, items: &[FeedItem]) -> Option<u64> {
-        let pause = self
-            .full
-            .map_or(FIRST_LOOK, |(_, pause)| (pause * 2).min(MAX_LOOK));
-        self.full = Some((Instant::now() + pause, pause));
+    fn begin_full(&mut self, items: &[FeedItem], cause: Option<Cause>) -> Option<u64> {
+        let pause = self.full.as_ref().map_or(FIRST_LOOK, FullDisk::next_pause);
+        self.full = Some(FullDisk::new(pause, cause));
         if let Err(problem) = self.store.reopen(Mode::Overlay) {
             tracing::error!(%problem, "the store cannot be opened again; this process ends");
             telemetry::exit(1);
@@ -191,27 +217,25 @@ impl Writer {
         (last == last_change.time.0).then_some(start)
     }
 
-    /// Whether the disk is full, looked at again from time to time.
-    fn is_full(&mut self) -> bool {
-        let Some((next, pause)) = self.full else {
-            return false;
-        };
-        if Instant::now() < next {
-            return true;
+    /// The failure of commands while the disk is full. Tries the disk again from time to
+    /// time.
+    fn check_full(&mut self) -> Option<Failure> {
+        let full = self.full.as_ref()?;
+        let cause = full.cause.clone();
+        if Instant::now() < full.retry_at {
+            return Some(Failure::NoRoom(cause));
         }
         if self.store.has_room() && self.store.reopen(Mode::Normal).is_ok() {
             tracing::info!("the disk has room again: writes are accepted");
-            // Kept for the pause, should it be full again at once.
             self.full = None;
-            return false;
+            return None;
         }
-        let pause = (pause * 2).min(MAX_LOOK);
-        self.full = Some((Instant::now() + pause, pause));
+        self.full = Some(FullDisk::new(full.next_pause(), cause.clone()));
         if self.store.begin_read().is_err() {
-            // It could not be opened as usual: reads go on as before.
+            // It could not be opened as usual: reads continue from the overlay.
             let _ = self.store.reopen(Mode::Overlay);
         }
-        true
+        Some(Failure::NoRoom(cause))
     }
 
     /// Runs the commands in one transaction. The error says whether the commit
@@ -363,18 +387,38 @@ impl Writer {
     }
 }
 
-/// Why a group of commands came to nothing.
+/// Why a group of commands was not committed.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     /// Nothing was written.
     #[error("the disk of the data directory is full")]
-    NoRoom,
+    NoRoom(#[source] Option<Cause>),
     /// Nothing was written.
     #[error("the store could not commit: {0}")]
     Unavailable(#[source] Cause),
-    /// Nobody can say.
+    /// It is not known whether it was written.
     #[error("the store could not commit: {0}")]
     Unknown(#[source] Cause),
+}
+
+impl Failure {
+    fn into_cause(self) -> Option<Cause> {
+        match self {
+            Self::NoRoom(cause) => cause,
+            Self::Unavailable(cause) | Self::Unknown(cause) => Some(cause),
+        }
+    }
+
+    /// What callers get: this text, with the cause as its source.
+    fn to_cause(&self) -> Cause {
+        let text = self.to_string();
+        match self {
+            Self::NoRoom(None) => text.into(),
+            Self::NoRoom(Some(cause)) | Self::Unavailable(cause) | Self::Unknown(cause) => {
+                cause.clone().with_text(text)
+            }
+        }
+    }
 }
 
 impl Answer {
@@ -387,7 +431,7 @@ impl Answer {
         }
     }
 
-    /// A caller that went away needs no answer.
+    /// A caller that has gone needs no reply.
     fn send(self) {
         match self {
             Self::Write(reply, done) => drop(reply.send(done)),
@@ -400,14 +444,10 @@ impl Answer {
     }
 
     fn fail(self, failure: &Failure) {
-        let text = failure.to_string();
-        let cause = match failure {
-            Failure::NoRoom => text.into(),
-            Failure::Unavailable(cause) | Failure::Unknown(cause) => cause.clone().with_text(text),
-        };
+        let cause = failure.to_cause();
         match self {
             Self::Write(reply, _) => drop(reply.send(Err(match failure {
-                Failure::NoRoom => WriteError::Refused {
+                Failure::NoRoom(_) => WriteError::Refused {
                     rule: Rule::DiskFull,
                     cause,
                 },

@@ -66,7 +66,7 @@ fn refused_of(error: &Error, all: usize) -> Option<Imported> {
     for error in errors {
         match write_code(error.code, &error.message) {
             WriteEffect::Exists => {}
-            WriteEffect::Refused(rule) => imported.refused.push((error.index, rule.to_string())),
+            WriteEffect::Refused(rule) => imported.refused.push((error.index, rule)),
             // The same batch again is idempotent.
             _ => return None,
         }

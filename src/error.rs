@@ -4,7 +4,7 @@
 use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 pub use crate::model::{FieldProblem, shorten};
-use crate::model::{ListName, OriginTime, ReadInfo, Resource, Token};
+use crate::model::{ListName, OriginTime, ReadInfo, Resource, Token, Unreadable};
 
 /// What the origin's own software reported. Its text is for callers too: a few
 /// words without hosts, paths or documents. The source is for the log. Cheap to
@@ -407,6 +407,26 @@ impl CallerProblem {
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl Error {
+    /// The todo or list of a read does not exist.
+    pub fn not_found(name: impl Into<Resource>, read: ReadInfo) -> Self {
+        Self::NotFound {
+            name: name.into(),
+            read: Some(read),
+            token: None,
+        }
+    }
+
+    /// The stored document of a read cannot be read as a todo or list.
+    pub fn unreadable(name: impl Into<Resource>, why: &Unreadable, read: ReadInfo) -> Self {
+        Self::Unreadable {
+            name: name.into(),
+            field: why.field.clone(),
+            problem: why.problem.clone(),
+            read: Some(read.into()),
+            token: None,
+        }
+    }
+
     /// A bound of this replica is reached.
     #[must_use]
     pub const fn overloaded(what: &'static str, limit: usize) -> Self {

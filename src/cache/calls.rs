@@ -44,18 +44,8 @@ impl Cache {
         }
         match item.value {
             Value::Todo(body) => Ok(Answer { body, read }),
-            Value::Unreadable(why) => Err(Error::Unreadable {
-                name: name.clone().into(),
-                field: why.field.clone(),
-                problem: why.problem.clone(),
-                read: Some(read.into()),
-                token: None,
-            }),
-            _ => Err(Error::NotFound {
-                name: name.clone().into(),
-                read: Some(read),
-                token: None,
-            }),
+            Value::Unreadable(why) => Err(Error::unreadable(name.clone(), &why, read)),
+            _ => Err(Error::not_found(name.clone(), read)),
         }
     }
 

@@ -65,22 +65,12 @@ impl Cache {
                 body: TodoList::clone(&list),
                 read,
             }),
-            Value::Unreadable(why) => Err(Error::Unreadable {
-                name: name.clone().into(),
-                field: why.field.clone(),
-                problem: why.problem.clone(),
-                read: Some(read.into()),
-                token: None,
-            }),
+            Value::Unreadable(why) => Err(Error::unreadable(name.clone(), &why, read)),
             _ if todos.is_some_and(|todos| has_names(&todos)) => Ok(Answer {
                 body: named(name),
                 read,
             }),
-            _ => Err(Error::NotFound {
-                name: name.clone().into(),
-                read: Some(read),
-                token: None,
-            }),
+            _ => Err(Error::not_found(name.clone(), read)),
         }
     }
 

@@ -181,12 +181,8 @@ async fn create(args: CreateList) -> Result<(), CommandError> {
     let reply = service.create_todo_list(server.request(request)).await?;
     let reply = reply.into_inner();
     let message = "todo.v1.CreateTodoListResponse";
-    print_list(
-        args.client.format.output,
-        message,
-        &reply,
-        reply.todo_list.as_ref(),
-    )?;
+    let output = args.client.format.output;
+    print_list(output, message, &reply, reply.todo_list.as_ref())?;
     note(&format!("token {}", reply.token));
     Ok(())
 }
@@ -201,12 +197,8 @@ async fn show(args: ShowList) -> Result<(), CommandError> {
     let reply = service.get_todo_list(server.request(request)).await?;
     let reply = reply.into_inner();
     let message = "todo.v1.GetTodoListResponse";
-    print_list(
-        args.client.format.output,
-        message,
-        &reply,
-        reply.todo_list.as_ref(),
-    )?;
+    let output = args.client.format.output;
+    print_list(output, message, &reply, reply.todo_list.as_ref())?;
     note_freshness(reply.read.as_ref());
     Ok(())
 }

@@ -23,8 +23,19 @@ use crate::{
     world::{Random, STALE_IF_ERROR, World, is_primary},
 };
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+/// The kinds of faults, and a list of all of them.
+macro_rules! faults {
+    ($($name:ident,)*) => {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Fault {
+            $($name,)*
+        }
+
+        pub const ALL: &[Fault] = &[$(Fault::$name,)*];
+    };
+}
+
+faults! {
     RedisMasterKilled,
     RedisMasterFrozen,
     RedisFlushed,
@@ -57,33 +68,6 @@ use Fault::{
     RedisOldValues, RedisRolesChanged, RedisShardLost, RedisSlotsMoved, RedisSlow, RedisStalled,
     RedisWritesRefused, ReplicaCutOff, ReplicaFrozen, ReplicaKilled, WriteErrors,
 };
-
-pub const ALL: [Fault; 24] = [
-    RedisMasterKilled,
-    RedisMasterFrozen,
-    RedisFlushed,
-    RedisOldValues,
-    RedisDown,
-    RedisSlow,
-    RedisStalled,
-    RedisShardLost,
-    RedisSlotsMoved,
-    RedisRolesChanged,
-    RedisWritesRefused,
-    PrimarySteppedDown,
-    PrimaryKilled,
-    PrimaryFrozen,
-    MongoKilled,
-    MongoFrozen,
-    FeedErrors,
-    ReadErrors,
-    WriteErrors,
-    Flood,
-    IndexesRebuilt,
-    ReplicaCutOff,
-    ReplicaFrozen,
-    ReplicaKilled,
-];
 
 /// Those of the short form; beside them some are drawn.
 pub const SHORT: [Fault; 4] = [RedisOldValues, PrimaryFrozen, ReplicaCutOff, MongoFrozen];

@@ -64,7 +64,7 @@ fn short(seed: u64) -> Vec<Fault> {
     let mut random = Random(seed);
     let mut faults = SHORT.to_vec();
     while faults.len() < SHORT.len() + DRAWN {
-        let fault = *random.pick(&ALL);
+        let fault = *random.pick(ALL);
         if !faults.contains(&fault) {
             faults.push(fault);
         }
@@ -94,7 +94,7 @@ impl Plan {
                 only.split(',')
                     .any(|word| fault.name().contains(word.trim()))
             };
-            faults = ALL.into_iter().filter(wanted).collect();
+            faults = ALL.iter().copied().filter(wanted).collect();
             assert!(!faults.is_empty(), "no fault is named {only:?}");
         }
         Self {

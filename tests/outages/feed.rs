@@ -15,14 +15,15 @@ use tidemark::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     time::{sleep, timeout},
 };
 
 use crate::{
     client::{Client, create, get, ready, strong},
     mongo::{FAIL_POINT, admin, connect, fail, uri},
-    support::{Mongo, Tidemark, eventually, free_port},
+    proxy,
+    support::{Mongo, Tidemark, eventually},
 };
 
 /// Waits until answers from the caches are fresh: the frontier moves.
@@ -153,22 +154,9 @@ fn disguise(bytes: &mut [u8]) {
 
 /// A proxy before a mongod that is of the new version once it is upgraded; its port.
 fn before_upgrade(target: u16, upgraded: Arc<AtomicBool>) -> u16 {
-    let port = free_port();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        runtime.expect("a runtime").block_on(async move {
-            let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("free");
-            loop {
-                let (client, _) = listener.accept().await.expect("accepted");
-                let server = TcpStream::connect(("127.0.0.1", target)).await;
-                let server = server.expect("a server");
-                tokio::spawn(pass(client, server, Arc::clone(&upgraded)));
-            }
-        });
-    });
-    port
+    proxy(target, move |client, server| {
+        pass(client, server, Arc::clone(&upgraded))
+    })
 }
 
 async fn pass(client: TcpStream, server: TcpStream, upgraded: Arc<AtomicBool>) {

@@ -15,11 +15,14 @@ use tidemark::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     time::{sleep, timeout},
 };
 
-use crate::support::{Mongo, eventually, free_port};
+use crate::{
+    proxy,
+    support::{Mongo, eventually},
+};
 
 /// A replica set of one, for all tests of this binary that do not stop it.
 pub fn one_node() -> &'static Mongo {
@@ -356,23 +359,7 @@ const FORGETS_AFTER: Duration = Duration::from_secs(11);
 
 /// A proxy that forgets quiet connections without a word; its port.
 fn forgetful(target: u16) -> u16 {
-    let port = free_port();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        runtime.expect("a runtime").block_on(async move {
-            let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("free");
-            loop {
-                let (client, _) = listener.accept().await.expect("accepted");
-                tokio::spawn(async move {
-                    let server = TcpStream::connect(("127.0.0.1", target)).await;
-                    pass(client, server.expect("a server")).await;
-                });
-            }
-        });
-    });
-    port
+    proxy(target, pass)
 }
 
 async fn pass(mut client: TcpStream, mut server: TcpStream) {

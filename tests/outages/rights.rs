@@ -47,6 +47,17 @@ async fn secured() -> (Server, Client) {
     (server, root)
 }
 
+/// Everything that the service does with a collection.
+const ALL: [&str; 7] = [
+    "find",
+    "insert",
+    "update",
+    "remove",
+    "createCollection",
+    "createIndex",
+    "listIndexes",
+];
+
 /// What the service needs, as docs/operations.md has it.
 fn privileges(database: &str) -> Vec<Document> {
     let on = |collection: &str, actions: &[&str]| {
@@ -56,42 +67,9 @@ fn privileges(database: &str) -> Vec<Document> {
     vec![
         doc! { "resource": { "cluster": true }, "actions": ["replSetGetConfig"] },
         on("", &["find", "changeStream", "listCollections"]),
-        on(
-            "todos",
-            &[
-                "find",
-                "insert",
-                "update",
-                "remove",
-                "createCollection",
-                "createIndex",
-                "listIndexes",
-            ],
-        ),
-        on(
-            "lists",
-            &[
-                "find",
-                "insert",
-                "update",
-                "remove",
-                "createCollection",
-                "createIndex",
-                "listIndexes",
-            ],
-        ),
-        on(
-            "tidemark_heartbeats",
-            &[
-                "find",
-                "insert",
-                "update",
-                "remove",
-                "createCollection",
-                "createIndex",
-                "listIndexes",
-            ],
-        ),
+        on("todos", &ALL),
+        on("lists", &ALL),
+        on("tidemark_heartbeats", &ALL),
         on(
             "tidemark_requests",
             &[

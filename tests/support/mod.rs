@@ -65,6 +65,20 @@ pub fn spawn(
     spawn_by(&[], program, args, envs, streams)
 }
 
+/// Sends a signal, such as `-STOP`.
+fn signal(child: &Mutex<Child>, signal: &str) {
+    let pid = child.lock().expect("the child").id().to_string();
+    let sent = Command::new("kill").args([signal, &pid]).status();
+    assert!(sent.expect("kill").success());
+}
+
+/// Ends a process with SIGKILL.
+fn kill(child: &Mutex<Child>) {
+    let mut child = child.lock().expect("the child");
+    child.kill().expect("killed");
+    child.wait().expect("waited for");
+}
+
 /// The same by a command that becomes the program, such as `nice`.
 fn spawn_by(
     by: &[String],
@@ -199,30 +213,19 @@ impl Server {
             .expect("a cluster node")
     }
 
-    fn signal(&self, signal: &str) {
-        let pid = self.pid().to_string();
-        let sent = Command::new("kill")
-            .args([signal, &pid])
-            .status()
-            .expect("kill");
-        assert!(sent.success());
-    }
-
-    /// Stops it without telling it.
+    /// SIGSTOP.
     pub fn freeze(&self) {
-        self.signal("-STOP");
+        signal(&self.child, "-STOP");
     }
 
-    /// Lets it go on.
+    /// SIGCONT.
     pub fn thaw(&self) {
-        self.signal("-CONT");
+        signal(&self.child, "-CONT");
     }
 
-    /// Ends it at once.
+    /// SIGKILL.
     pub fn kill(&self) {
-        let mut child = self.child.lock().expect("the child");
-        child.kill().expect("killed");
-        child.wait().expect("waited for");
+        kill(&self.child);
     }
 
     /// Starts it again after it was killed.
@@ -761,37 +764,24 @@ impl Tidemark {
         self.child.lock().expect("the child").id()
     }
 
-    fn signal(&self, signal: &str) {
-        let pid = self.pid().to_string();
-        assert!(
-            Command::new("kill")
-                .args([signal, &pid])
-                .status()
-                .expect("kill")
-                .success()
-        );
-    }
-
     /// SIGTERM.
     pub fn terminate(&self) {
-        self.signal("-TERM");
+        signal(&self.child, "-TERM");
     }
 
-    /// Stops it without telling it.
+    /// SIGSTOP.
     pub fn freeze(&self) {
-        self.signal("-STOP");
+        signal(&self.child, "-STOP");
     }
 
-    /// Lets it go on.
+    /// SIGCONT.
     pub fn thaw(&self) {
-        self.signal("-CONT");
+        signal(&self.child, "-CONT");
     }
 
     /// SIGKILL.
     pub fn kill(&self) {
-        let mut child = self.child.lock().expect("the child");
-        child.kill().expect("killed");
-        child.wait().expect("waited for");
+        kill(&self.child);
     }
 
     /// Its exit code, once it has ended.

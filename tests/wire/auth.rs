@@ -63,6 +63,24 @@ async fn serving_a_key(files: &Folder, more: &[&str]) -> (Tidemark, Client, Stri
     (service, client, key)
 }
 
+const ISSUER: &str = "https://issuer.example";
+
+/// Arguments for callers with API keys or tokens, by these two files.
+const fn keys_and_tokens<'a>(keys: &'a str, jwks: &'a str) -> [&'a str; 10] {
+    [
+        "--auth",
+        "keys,jwt",
+        "--keys-file",
+        keys,
+        "--jwt-jwks-file",
+        jwks,
+        "--jwt-issuer",
+        ISSUER,
+        "--jwt-audience",
+        "tidemark",
+    ]
+}
+
 /// A request with these values of the header `authorization`.
 fn carrying<T>(message: T, values: &[&[u8]]) -> Request<T> {
     let mut headers = HeaderMap::new();

@@ -618,29 +618,29 @@ async fn an_old_document_in_redis_gives_no_right() {
     redis_cli(old.0, &["del", &kept]);
 }
 
+/// A service with these arguments and a staleness limit of 2 s, and in it a todo of Ada
+/// that Bob has read.
+async fn shared_on(args: &[&str]) -> (Tidemark, Client) {
+    let keys = with_keys();
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let args = [args, &["--staleness-limit", "2s"], &keys].concat();
+    let (service, mut client) = ready(Tidemark::start(&args)).await;
+    share(&mut client, "home", members(&[("bob", Role::Reader)])).await;
+    let added = add(&mut client, "ada", "lists/home", "one").await;
+    added.expect("created");
+    let seen = read(&mut client, "bob", "lists/home/todos/one", None).await;
+    assert!(seen.is_ok());
+    (service, client)
+}
+
 /// While the database is away, a right that is too old is none.
 #[tokio::test]
 async fn without_the_database_an_old_right_is_none() {
     let mongo = Mongo::start(1, 990);
     let redis: &RedisCluster = redis_cluster();
     let (uri, url) = (mongo.uri("rights_down"), redis.url());
-    let keys = with_keys();
-    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-    let args = [
-        "--mongodb-uri",
-        &uri,
-        "--redis-url",
-        &url,
-        "--staleness-limit",
-        "2s",
-    ];
-    let (_service, mut client) = ready(Tidemark::start(&[&args, &keys[..]].concat())).await;
-    share(&mut client, "home", members(&[("bob", Role::Reader)])).await;
-    add(&mut client, "ada", "lists/home", "one")
-        .await
-        .expect("created");
+    let (_service, mut client) = shared_on(&["--mongodb-uri", &uri, "--redis-url", &url]).await;
     let one = "lists/home/todos/one";
-    assert!(read(&mut client, "bob", one, None).await.is_ok());
     mongo.nodes.iter().for_each(|node| node.freeze());
     let code = eventually("no answer", Duration::from_secs(20), async || {
         let reply = read(&mut client, "bob", one, None).await;
@@ -665,23 +665,9 @@ async fn without_the_database_an_old_right_is_none() {
 async fn a_stale_right_allows_reads_and_denies_nothing() {
     let mongo = Mongo::start(1, 990);
     let uri = mongo.uri("rights_stale");
-    let keys = with_keys();
-    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-    let args = [
-        "--mongodb-uri",
-        &uri,
-        "--staleness-limit",
-        "2s",
-        "--stale-if-error",
-        "10m",
-    ];
-    let (_service, mut client) = ready(Tidemark::start(&[&args, &keys[..]].concat())).await;
-    share(&mut client, "home", members(&[("bob", Role::Reader)])).await;
-    add(&mut client, "ada", "lists/home", "one")
-        .await
-        .expect("created");
+    let args = ["--mongodb-uri", &uri, "--stale-if-error", "10m"];
+    let (_service, mut client) = shared_on(&args).await;
     let one = "lists/home/todos/one";
-    assert!(read(&mut client, "bob", one, None).await.is_ok());
     assert!(is_denied(read(&mut client, "cyd", one, None).await));
     mongo.nodes.iter().for_each(|node| node.freeze());
     eventually("a stale answer", Duration::from_secs(20), async || {

@@ -37,6 +37,12 @@ async fn next(stream: &mut Stream) -> Result<Option<pb::WatchTodosResponse>, Sta
         .expect("a message in time")
 }
 
+/// The token of the first message.
+async fn start_of(stream: &mut Stream) -> String {
+    let first = next(stream).await.expect("no error");
+    first.expect("a message").token
+}
+
 /// The next message that is no progress.
 async fn event(stream: &mut Stream) -> (Event, String) {
     loop {
@@ -138,11 +144,7 @@ async fn every_change_on_mongodb() {
 async fn a_watch_does_not_forget_what_its_token_has_seen() {
     let (_service, mut client) = embedded().await;
     let mut stream = watch(&mut client, "lists/home", None).await;
-    let start = next(&mut stream)
-        .await
-        .expect("no error")
-        .expect("a message")
-        .token;
+    let start = start_of(&mut stream).await;
     let written = create(&mut client, "a", "x").await.token;
     let token = |text: &str| Token::decode(text).expect("a token");
     let answer = Token {
@@ -192,11 +194,7 @@ async fn a_watch_goes_on_at_another_replica() {
 async fn a_transaction_is_not_cut_in_half() {
     let (_service, mut client) = real("watch_txn").await;
     let mut stream = watch(&mut client, "lists/home", None).await;
-    let start = next(&mut stream)
-        .await
-        .expect("no error")
-        .expect("a message")
-        .token;
+    let start = start_of(&mut stream).await;
     let mongo = mongo().client().await;
     let todos = mongo.database("watch_txn").collection("todos");
     let mut session = mongo.start_session().await.expect("a session");
@@ -233,11 +231,7 @@ async fn a_transaction_is_not_cut_in_half() {
 async fn a_drop_is_told_as_a_reset_to_all_cursors_before_it() {
     let (_service, mut client) = real("watch_drop").await;
     let mut stream = watch(&mut client, "lists/home", None).await;
-    let start = next(&mut stream)
-        .await
-        .expect("no error")
-        .expect("a message")
-        .token;
+    let start = start_of(&mut stream).await;
     create(&mut client, "a", "x").await;
     change(&mut stream).await;
     mongo()

@@ -15,7 +15,7 @@ use http::{
         EXPECT, TRANSFER_ENCODING,
     },
 };
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Body as _, Frame};
 use prost_reflect::MethodDescriptor;
 use tonic::{Status, body::Body};
 
@@ -250,10 +250,6 @@ impl http_body::Body for JsonBody {
 
     fn is_end_stream(&self) -> bool {
         self.ended
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::default()
     }
 }
 

@@ -33,24 +33,15 @@ async fn wrong_credentials_in_great_number_cost_little() {
     let dir = folder("data").display().to_string();
     let lines = Arc::new(AtomicUsize::new(0));
     let logged = Arc::clone(&lines);
-    let args = [
+    let more = [
         "--data-dir",
         &dir,
-        "--auth",
-        "keys,jwt",
-        "--keys-file",
-        &keys,
-        "--jwt-jwks-file",
-        &jwks,
-        "--jwt-issuer",
-        "https://issuer.example",
-        "--jwt-audience",
-        "tidemark",
         "--admin",
         "user:ada",
         "--audit-log",
         "stderr",
     ];
+    let args = [&keys_and_tokens(&keys, &jwks)[..], &more].concat();
     let service = Tidemark::start_logged(&args, move |_| {
         logged.fetch_add(1, Relaxed);
     });

@@ -9,8 +9,6 @@ use super::{
     *,
 };
 
-const ISSUER: &str = "https://issuer.example";
-
 async fn serving_tokens(jwks: &str, more: &[&str]) -> (Tidemark, Client) {
     let args = [
         "--auth",
@@ -241,19 +239,7 @@ async fn keys_and_tokens_together_are_told_by_their_form() {
     let jwks = files.write("jwks.json", &key_set(&[issuer.jwk()]));
     let (key, line) = new_key("user:ada");
     let keys = files.write("keys", &line);
-    let args = [
-        "--auth",
-        "keys,jwt",
-        "--keys-file",
-        &keys,
-        "--jwt-jwks-file",
-        &jwks,
-        "--jwt-issuer",
-        ISSUER,
-        "--jwt-audience",
-        "tidemark",
-    ];
-    let (_service, mut client) = serving(&args).await;
+    let (_service, mut client) = serving(&keys_and_tokens(&keys, &jwks)).await;
     let token = issuer.token(&claims());
     // One connection, two callers in turns.
     for _ in 0..3 {

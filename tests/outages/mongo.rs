@@ -10,14 +10,19 @@ use mongodb::{
     bson::{Document, RawArrayBuf, RawDocumentBuf, doc},
 };
 use tidemark::{
-    model::{Filter, ListName, Order, OriginTime, PageQuery, Patch, TodoName, Write},
+    model::{
+        Filter, ListName, ListPatch, Order, OriginTime, PageQuery, Patch, RequestId, TodoName,
+        Write,
+    },
     origin::{Origin, Rule, WriteError, mongo::MongoDb},
+    pb::TodoList,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::{sleep, timeout},
 };
+use uuid::Uuid;
 
 use crate::{
     proxy,
@@ -143,6 +148,78 @@ async fn a_code_of_the_server_becomes_what_a_caller_can_act_on() {
         "{unsent:?}"
     );
     fail("codes", "off", doc! {}).await;
+}
+
+/// When the connection breaks at a command, what a write says depends on whether this
+/// command may have had an effect.
+#[tokio::test]
+async fn only_a_write_that_was_sent_may_have_had_an_effect() {
+    let _one = FAIL_POINT.lock().await;
+    let origin = connect(&uri("sent")).await;
+    let list = |id: &str| ListName::parse(&format!("lists/{id}")).expect("a list");
+    let lists = ["kept", "home"].map(|id| Write::CreateList {
+        name: list(id),
+        list: TodoList::default(),
+    });
+    let todos = [create("kept", "x"), create("other", "x")];
+    for write in lists.into_iter().chain(todos) {
+        origin.write(write, None, None).await.expect("created");
+    }
+    let delete = |etag: Option<&str>| Write::Delete {
+        name: name("kept"),
+        etag: etag.map(Into::into),
+        allow_missing: false,
+    };
+    let delete_list = |id, force| Write::DeleteList {
+        name: list(id),
+        etag: None,
+        force,
+    };
+    let update_list = Write::UpdateList {
+        name: list("kept"),
+        patch: ListPatch::default(),
+        etag: None,
+    };
+    let create_list = Write::CreateList {
+        name: list("new"),
+        list: TodoList::default(),
+    };
+    let request = |id: u128| RequestId {
+        id: Uuid::from_u128(id),
+        fingerprint: [1; 16],
+    };
+    for (command, write, request, may_have_effect) in [
+        ("insert", create("new", "x"), None, true),
+        ("find", update("kept", "y"), None, false),
+        ("findAndModify", update("kept", "y"), None, true),
+        ("find", delete(Some("an etag")), None, false),
+        ("delete", delete(None), None, true),
+        ("insert", create_list, None, true),
+        ("find", update_list.clone(), None, false),
+        ("findAndModify", update_list, None, true),
+        ("find", delete_list("kept", false), None, false),
+        ("delete", delete_list("kept", false), None, false),
+        ("commitTransaction", delete_list("kept", false), None, true),
+        ("find", delete_list("home", true), None, false),
+        ("delete", delete_list("home", true), None, true),
+        ("insert", create("new", "x"), Some(request(1)), false),
+        (
+            "commitTransaction",
+            create("new", "x"),
+            Some(request(2)),
+            true,
+        ),
+    ] {
+        let closed = doc! { "failCommands": [command], "closeConnection": true };
+        fail("sent", "alwaysOn", closed).await;
+        let case = format!("{command} of {write:?}");
+        match origin.write(write, request, None).await {
+            Err(WriteError::OutcomeUnknown { .. }) if may_have_effect => {}
+            Err(WriteError::Unavailable(_)) if !may_have_effect => {}
+            other => panic!("{case}: {other:?}"),
+        }
+    }
+    fail("sent", "off", doc! {}).await;
 }
 
 #[tokio::test]

@@ -322,7 +322,7 @@ impl MongoDb {
             options.sdam_event_handler = Some(handler);
         })?;
         let writes_client = target.client(WRITE_SELECTION, WRITE_CONNECTIONS, |options| {
-            options.command_event_handler = Some(note_sent());
+            options.cmap_event_handler = Some(note_sent());
         })?;
         let feeds = target.client(FEED_SELECTION, FEED_CONNECTIONS, |_| {})?;
         let admin = reads.database("admin");

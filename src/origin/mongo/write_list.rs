@@ -2,9 +2,7 @@
 //! transaction, since it depends on two collections; with `force`, the todos are
 //! deleted before it, batch by batch.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use bson::{Document, RawDocumentBuf, doc};
+use bson::{Bson, Document, RawDocumentBuf, doc};
 use bytes::Bytes;
 use mongodb::{ClientSession, Collection, error::Error, options::ReturnDocument};
 use prost::Message;
@@ -16,7 +14,8 @@ use super::{
     list_document, origin_time,
     page::of_list,
     write::{
-        Failed, MAX_TRIES, Outcome, Refusal, TRY_PAUSE, answered, given_up, mismatch, unchanged,
+        Failed, MAX_TRIES, Outcome, Refusal, Sent, TRY_PAUSE, answered, given_up, mismatch,
+        unchanged, without_effect,
     },
 };
 use crate::{
@@ -56,7 +55,17 @@ impl Inner {
     ) -> Result<Option<RawDocumentBuf>, Error> {
         let lists = self.lists();
         let find = lists.find_one(doc! { "_id": name.as_str() });
-        find.session(session).await
+        without_effect(find.session(session).into_future()).await
+    }
+
+    async fn stores_todo(
+        &self,
+        session: &mut ClientSession,
+        name: &ListName,
+    ) -> Result<bool, Error> {
+        let todos = self.todos();
+        let find = todos.find_one(of_list(name)).session(session);
+        Ok(without_effect(find.into_future()).await?.is_some())
     }
 
     pub(super) async fn create_list(
@@ -124,9 +133,7 @@ impl Inner {
         patch: &ListPatch,
         etag: Option<&str>,
     ) -> Result<Outcome, Failed> {
-        let todos = self.todos();
-        let todo = todos.find_one(of_list(name)).session(&mut *session).await?;
-        if todo.is_none() || etag.is_some() {
+        if !self.stores_todo(session, name).await? || etag.is_some() {
             return Ok(Err(Refusal::NotFound));
         }
         let now = bson::DateTime::now().timestamp_millis();
@@ -154,9 +161,7 @@ impl Inner {
         if stored.is_none() && etag.is_some() {
             return Ok(Err(Refusal::NotFound));
         }
-        let todos = self.todos();
-        let todo = todos.find_one(of_list(name)).session(&mut *session).await?;
-        if todo.is_some() {
+        if self.stores_todo(session, name).await? {
             return Ok(Err(Refusal::NotEmpty));
         }
         if stored.is_some() {
@@ -175,7 +180,7 @@ impl Inner {
         &self,
         session: &mut ClientSession,
         write: &Write,
-        sent: &AtomicBool,
+        sent: &Sent,
     ) -> Result<WriteDone, WriteError> {
         let Write::DeleteList { name, etag, .. } = write else {
             return Err(WriteError::unavailable("only a list has todos"));
@@ -198,7 +203,7 @@ impl Inner {
                 Ok(outcome) => return answered(outcome, at),
                 Err(Failed::Raced) => "the list kept changing".into(),
                 Err(Failed::Error(error)) => {
-                    let effect = write_effect(&error, sent.load(Ordering::Acquire));
+                    let effect = write_effect(&error, sent.get());
                     let given_up = given_up(effect, cause(error), at);
                     given_up.map_err(|error| partly_done(error, emptied))?
                 }
@@ -208,7 +213,7 @@ impl Inner {
                 return Err(partly_done(WriteError::Unavailable(last), emptied));
             }
             // What a batch has deleted stays deleted: the write was sent.
-            sent.store(emptied, Ordering::Release);
+            sent.set(emptied);
             sleep(pause).await;
             pause = (pause * 2).min(TRY_PAUSE * 16);
         }
@@ -230,15 +235,7 @@ impl Inner {
             }
         }
         let todos: Collection<Document> = self.todos().clone_with_type();
-        let find = todos.find(of_list(name)).projection(doc! { "_id": 1 });
-        let find = find
-            .limit(DELETE_BATCH.into())
-            .batch_size(DELETE_BATCH.unsigned_abs() + 1);
-        let mut found = find.session(&mut *session).await?;
-        let mut ids = Vec::new();
-        while let Some(document) = found.next(session).await.transpose()? {
-            ids.extend(document.get("_id").cloned());
-        }
+        let ids = without_effect(ids_of(&todos, session, name)).await?;
         let count = ids.len();
         if count > 0 {
             // Only those that are still of this list.
@@ -247,6 +244,24 @@ impl Inner {
         }
         Ok(Ok(count))
     }
+}
+
+/// Of the todos that one batch deletes.
+async fn ids_of(
+    todos: &Collection<Document>,
+    session: &mut ClientSession,
+    name: &ListName,
+) -> Result<Vec<Bson>, Error> {
+    let find = todos.find(of_list(name)).projection(doc! { "_id": 1 });
+    let find = find
+        .limit(DELETE_BATCH.into())
+        .batch_size(DELETE_BATCH.unsigned_abs() + 1);
+    let mut found = find.session(&mut *session).await?;
+    let mut ids = Vec::new();
+    while let Some(document) = found.next(session).await.transpose()? {
+        ids.extend(document.get("_id").cloned());
+    }
+    Ok(ids)
 }
 
 /// The error of a delete that may have deleted todos: then something was written.

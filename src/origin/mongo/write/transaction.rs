@@ -9,7 +9,7 @@ use mongodb::{
     options::{ReadConcern, WriteConcern},
 };
 
-use super::{Failed, Inner, Outcome, REQUESTS, Refusal, document};
+use super::{Failed, Inner, Outcome, REQUESTS, Refusal, document, without_effect};
 use crate::model::{ListName, RequestId, TodoName, Write};
 
 impl Inner {
@@ -22,7 +22,7 @@ impl Inner {
         request: RequestId,
     ) -> Result<Outcome, Failed> {
         begin(session).await?;
-        let outcome = self.with_request_id(session, write, request).await;
+        let outcome = without_effect(self.with_request_id(session, write, request)).await;
         end(session, outcome).await
     }
 
@@ -33,7 +33,7 @@ impl Inner {
         emptied: bool,
     ) -> Result<Outcome, Failed> {
         begin(session).await?;
-        let outcome = self.try_delete_list(session, write, emptied).await;
+        let outcome = without_effect(self.try_delete_list(session, write, emptied)).await;
         end(session, outcome).await
     }
 
@@ -87,11 +87,7 @@ impl Inner {
         let Some(name) = TodoName::parse(name) else {
             return Ok(Bytes::new());
         };
-        let stored = self
-            .todos()
-            .find_one(doc! { "_id": name.as_str() })
-            .session(&mut *session)
-            .await?;
+        let stored = self.stored_todo(session, &name).await?;
         let todo = stored.and_then(|stored| document::todo(&name, &stored).ok());
         Ok(todo.map(document::encoded).unwrap_or_default())
     }
@@ -118,7 +114,7 @@ async fn end(
         return Ok(Ok(done));
     }
     // Aborted by the server already, or by this.
-    let _ = session.abort_transaction().await;
+    let _ = without_effect(session.abort_transaction().into_future()).await;
     outcome
 }
 

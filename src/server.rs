@@ -70,7 +70,7 @@ pub enum Event<'a> {
     Ready(&'a Addresses),
 }
 
-/// Runs the service until SIGTERM or SIGINT, and drains it. `on_event` is
+/// Runs the service until SIGTERM, SIGINT or SIGHUP, and drains it. `on_event` is
 /// called once for each [`Event`].
 ///
 /// # Errors
@@ -106,11 +106,12 @@ pub async fn run(
     let ended = tokio::select! {
         ended = &mut server => Err(server_ended(ended).err().unwrap_or(RunError::ServerStopped)),
         ended = &mut cache => Err(ended.unwrap_or_else(|panic| service.cache_panicked(panic))),
-        () = signalled => Ok(()),
+        signal = signalled => Ok(signal),
     };
     reporting.abort();
     service.health.send_modify(|health| health.ready = false);
-    ended?;
+    let signal = ended?;
+    tracing::info!(signal, "draining");
     service.drain(server).await
 }
 
@@ -249,7 +250,6 @@ impl Service {
     /// Waits until calls and writes under way are finished, but no longer than the
     /// drain timeout.
     async fn drain(self, server: JoinHandle<Result<(), BoxError>>) -> Result<(), RunError> {
-        tracing::info!("draining");
         self.shutdown.cancel();
         let all = async {
             if let Some(cache) = self.cache.get() {

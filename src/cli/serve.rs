@@ -4,6 +4,7 @@ use std::{collections::HashMap, io::Write as _, path::PathBuf, process::ExitCode
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use super::output::{self, note};
 use crate::{
     auth::AuthSettings,
     config::{Config, ConfigErrors, SETTINGS, Values, display_url, environment, variable},
@@ -99,24 +100,24 @@ impl Args {
     }
 }
 
-/// Runs the service until SIGTERM or SIGINT.
+/// Runs the service until SIGTERM, SIGINT or SIGHUP.
 pub async fn run(args: Args) -> ExitCode {
     let config = args.values().and_then(|values| {
         if args.print_config {
-            print(&values.print());
+            output::print(values.print().trim_end());
         }
         values.parse()
     });
     let config: Config = match config {
         Ok(config) => config,
         Err(errors) => {
-            eprintln!("error: wrong settings\n{errors}");
+            note(&format!("error: wrong settings\n{errors}"));
             return ExitCode::from(2);
         }
     };
     if args.print_config {
         if let Ok(plan) = config.memory_plan() {
-            print!("{plan}");
+            output::print(plan.to_string().trim_end());
         }
         return ExitCode::SUCCESS;
     }

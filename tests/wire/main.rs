@@ -21,6 +21,7 @@ mod pod;
 mod raw;
 mod readme;
 mod rights;
+mod signals;
 mod terminal;
 mod tls;
 mod tour;

@@ -158,7 +158,8 @@ impl<'de> Visitor<'de> for Check<'_> {
     }
 }
 
-fn field(message: &MessageDescriptor, key: &str) -> Option<FieldDescriptor> {
+/// The field with this name in JSON or in the proto.
+pub fn field(message: &MessageDescriptor, key: &str) -> Option<FieldDescriptor> {
     let by_json_name = message.get_field_by_json_name(key);
     by_json_name.or_else(|| message.get_field_by_name(key))
 }

@@ -2,7 +2,7 @@
 //! the code, the text and the details that gRPC callers get.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
-use http::{Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode, header::WWW_AUTHENTICATE};
 use prost::Message as _;
 use prost_reflect::DynamicMessage;
 use prost_types::Any;
@@ -58,7 +58,14 @@ pub fn respond(status: &Status) -> Response<Body> {
     };
     // Texts and maps of texts: there is nothing that could fail.
     let json = serde_json::to_vec(&body).unwrap_or_default();
-    super::response(http_status, json)
+    let mut response = super::response(http_status, json);
+    if http_status == StatusCode::UNAUTHORIZED {
+        // RFC 9110, 15.5.2, wants a challenge with each 401: API keys and tokens are both
+        // sent as bearer tokens. (A client certificate has no scheme that could stand here.)
+        let challenge = HeaderValue::from_static("Bearer");
+        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    }
+    response
 }
 
 /// The names of a code in Connect, as text and as HTTP status.
@@ -121,6 +128,16 @@ mod tests {
         for (code, name, http_status) in table {
             let (found, status) = names(Code::from(code));
             assert_eq!((found, status.as_u16()), (name, http_status));
+        }
+    }
+
+    #[test]
+    fn a_challenge_comes_with_401_alone() {
+        for code in (1..=16).map(Code::from) {
+            let response = respond(&Status::new(code, "refused"));
+            let challenge = response.headers().get(WWW_AUTHENTICATE);
+            let wanted = (code == Code::Unauthenticated).then_some("Bearer");
+            assert_eq!(challenge.and_then(|c| c.to_str().ok()), wanted, "{code:?}");
         }
     }
 

@@ -10,6 +10,7 @@
 
 mod check;
 mod error;
+mod expected;
 mod lane;
 mod probes;
 mod reply;

@@ -10,7 +10,10 @@ use serde_json::error::Category;
 use serde_path_to_error::Track;
 use tonic::Status;
 
-use super::check::{Check, Findings};
+use super::{
+    check::{Check, Findings},
+    expected::expected,
+};
 use crate::{
     budget::Part,
     error::{Error, FieldProblem, shorten},
@@ -75,7 +78,7 @@ fn check(json: &[u8], message: &MessageDescriptor) -> Result<usize, Status> {
     if let Some(problem) = findings.problem {
         return Err(Error::from(problem).into());
     }
-    checked.map_err(|problem| wrong(String::new(), &problem))?;
+    checked.map_err(|problem| wrong(String::new(), &problem, None))?;
     Ok(findings.values)
 }
 
@@ -83,13 +86,21 @@ fn parse(json: &[u8], message: &MessageDescriptor) -> Result<DynamicMessage, Sta
     let mut parser = serde_json::Deserializer::from_slice(json);
     let mut track = Track::new();
     let tracked = serde_path_to_error::Deserializer::new(&mut parser, &mut track);
-    DynamicMessage::deserialize(message.clone(), tracked)
-        .map_err(|problem| wrong(track.path().to_string(), &problem))
+    DynamicMessage::deserialize(message.clone(), tracked).map_err(|problem| {
+        let path = track.path();
+        wrong(path.to_string(), &problem, expected(message, &path))
+    })
 }
 
-/// What the parser says, of the field at this path.
-fn wrong(path: String, problem: &serde_json::Error) -> Status {
-    let text = shorten(&problem.to_string());
+/// What the parser says, of the field at this path, and what would be right.
+fn wrong(path: String, problem: &serde_json::Error, expected: Option<String>) -> Status {
+    let mut text = shorten(&problem.to_string());
+    if let Some(expected) = expected {
+        // The path says where it is.
+        let end = text.find(" at line ").unwrap_or(text.len());
+        text.truncate(end);
+        text += &format!("; use {expected}");
+    }
     let field = if path.is_empty() || path == "." {
         "request".to_owned()
     } else {

@@ -48,7 +48,8 @@ async fn call(service: &Tidemark, values: &[&str]) -> String {
         .collect()
 }
 
-/// The HTTP status of a call in JSON with these values of the header.
+/// The HTTP status of a call in JSON with these values of the header. A challenge comes
+/// with 401, and with nothing else.
 async fn call_in_json(service: &Tidemark, values: &[&str]) -> u16 {
     let mut request = Request::post("/todo.v1.TodoService/ListTodos")
         .header("host", "todos.example")
@@ -58,7 +59,12 @@ async fn call_in_json(service: &Tidemark, values: &[&str]) -> u16 {
     }
     let body = Full::new(Bytes::from_static(b"{\"parent\": \"lists/home\"}"));
     let request = request.body(body).expect("a request");
-    send(service, request).await.status().as_u16()
+    let response = send(service, request).await;
+    let status = response.status().as_u16();
+    let challenge = response.headers().get("www-authenticate");
+    let wanted = (status == 401).then_some("Bearer");
+    assert_eq!(challenge.and_then(|c| c.to_str().ok()), wanted, "{status}");
+    status
 }
 
 #[tokio::test]

@@ -267,7 +267,7 @@ async fn json_that_is_wrong_is_refused_with_its_place() {
             "UpdateTodo",
             todo(r#""dueTime":"tomorrow""#).into(),
             "todo.dueTime",
-            "rfc3339",
+            "use a text such as \"2026-12-01T18:00:00Z\"",
         ),
         (
             "UpdateTodo",
@@ -279,7 +279,19 @@ async fn json_that_is_wrong_is_refused_with_its_place() {
             "UpdateTodo",
             todo(r#""state":"DONE""#).into(),
             "todo.state",
-            "DONE",
+            "'DONE'; use STATE_ACTIVE or STATE_COMPLETED",
+        ),
+        (
+            "UpdateTodo",
+            todo(r#""priority":true"#).into(),
+            "todo.priority",
+            "use PRIORITY_LOW, PRIORITY_NORMAL, PRIORITY_HIGH or PRIORITY_URGENT",
+        ),
+        (
+            "CreateTodoList",
+            br#"{"todoListId":"x","todoList":{"members":{"bob":"BOSS"}}}"#.to_vec(),
+            "todoList.members.bob",
+            "use ROLE_READER, ROLE_WRITER or ROLE_OWNER",
         ),
         (
             "UpdateTodo",
@@ -303,7 +315,7 @@ async fn json_that_is_wrong_is_refused_with_its_place() {
             "UpdateTodo",
             br#"{"updateMask":{"paths":["title"]}}"#.to_vec(),
             "updateMask",
-            "not valid",
+            "use a text of fields such as \"title,dueTime\"",
         ),
         (
             "ListTodos",
@@ -333,7 +345,7 @@ async fn json_that_is_wrong_is_refused_with_its_place() {
             "GetTodo",
             br#"{"consistency":{"maxStaleness":"5"}}"#.to_vec(),
             "consistency.maxStaleness",
-            "duration",
+            "use a text of seconds such as \"5s\"",
         ),
     ];
     for (method, body, field, words) in cases {

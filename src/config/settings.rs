@@ -104,7 +104,7 @@ pub const SETTINGS: [Setting; 40] = [
         "off",
         "Where a JSON line for each write and each refusal goes: a file, which is appended to, or `stderr`, or `off`",
     ),
-    setting(
+    list(
         "cors-allow-origins",
         "off",
         "Web pages that may call, by grpc-web or in JSON: origins such as https://todos.example, separated by commas, or `*`; `off`: none of another origin",

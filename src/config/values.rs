@@ -188,6 +188,10 @@ fn empty(setting: &Setting, source: &ValueSource) -> String {
     format!("{} is set but empty: {unset}", source.of(setting.name))
 }
 
+fn is_list(name: &str) -> bool {
+    find(name).is_some_and(|setting| setting.is_list)
+}
+
 fn read_file(path: &Path) -> Result<HashMap<String, String>, ConfigErrors> {
     let wrong =
         |problem: String| ConfigErrors(vec![format!("{}: {problem}", path.display()).into()]);
@@ -215,12 +219,22 @@ fn read_file(path: &Path) -> Result<HashMap<String, String>, ConfigErrors> {
             toml::Value::String(text) => text,
             toml::Value::Integer(number) => number.to_string(),
             toml::Value::Float(number) => number.to_string(),
+            // A repeated flag, in the words of TOML.
+            toml::Value::Array(texts) if is_list(&name) && texts.iter().all(|t| t.is_str()) => {
+                let texts: Vec<_> = texts.iter().filter_map(|text| text.as_str()).collect();
+                texts.join(",")
+            }
             toml::Value::Boolean(_)
             | toml::Value::Datetime(_)
             | toml::Value::Array(_)
             | toml::Value::Table(_) => {
+                let or_list = if is_list(&name) {
+                    ", or an array of strings"
+                } else {
+                    ""
+                };
                 problems.push(format!(
-                    "{}: {} must be a string or a number, not a {}",
+                    "{}: {} must be a string or a number{or_list}; it has the type {}",
                     path.display(),
                     crate::text::escape(&key),
                     value.type_str()

@@ -93,6 +93,44 @@ fn what_is_printed_can_be_used_as_a_config_file() {
     );
 }
 
+#[test]
+fn a_list_may_be_an_array_in_the_file() {
+    let file = folder("config").join("tidemark.toml");
+    let name = file.to_str().expect("a path");
+    let lists = "auth = [\"keys\"]\nkeys-file = \"/etc/keys\"\n\
+                 admin = [\"user:ada\", \"group:ops\"]\n\
+                 cors-allow-origins = [\"https://a.example\", \"https://b.example\"]\n";
+    fs::write(&file, lists).expect("written");
+    let out = binary()
+        .args(["serve", "--print-config", "--config", name])
+        .output()
+        .expect("run");
+    let text = stdout(&out);
+    assert_eq!(out.status.code(), Some(0), "{}", stderr(&out));
+    for line in [
+        "auth = \"keys\" #",
+        "admin = \"user:ada,group:ops\" #",
+        "cors-allow-origins = \"https://a.example,https://b.example\" #",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+    fs::write(&file, "admin = [1]\nlisten = [\"127.0.0.1:0\"]\n").expect("written");
+    let out = binary()
+        .args(["serve", "--print-config", "--config", name])
+        .output()
+        .expect("run");
+    let said = stderr(&out);
+    assert_eq!(out.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("admin must be a string or a number, or an array of strings"),
+        "{said}"
+    );
+    assert!(
+        said.contains("listen must be a string or a number; "),
+        "{said}"
+    );
+}
+
 /// Examples of the settings that have no default, for docs/tidemark.toml.
 const EXAMPLES: [(&str, &str); 15] = [
     ("tls-cert", "/etc/tidemark/tls.crt"),

@@ -13,7 +13,7 @@ use tonic::{
 
 use super::{
     credential::{CredentialArgs, TodoClient},
-    error::{CommandError, causes, is_of_certificates},
+    error::{CommandError, causes, is_of_certificates, is_of_the_scheme},
     output::{Output, note},
 };
 use crate::{
@@ -22,6 +22,8 @@ use crate::{
     text::escape,
 };
 
+/// Where `tidemark serve` listens if it is not told.
+pub const DEFAULT_SERVER: &str = "127.0.0.1:50051";
 /// Largest reply, in bytes: a page of a thousand of the largest todos.
 const MAX_REPLY_BYTES: usize = 64 << 20;
 
@@ -42,7 +44,7 @@ pub struct Server {
         long,
         env = "TIDEMARK_SERVER",
         value_name = "ADDRESS",
-        default_value = "127.0.0.1:50051"
+        default_value = DEFAULT_SERVER
     )]
     pub server: String,
     /// PEM file of the certificate authorities to trust with https; else Mozilla's list
@@ -259,7 +261,12 @@ impl Server {
 
     fn unreachable(&self, error: &tonic::transport::Error) -> CommandError {
         let causes = causes(error);
-        let hint = if is_of_certificates(&causes) {
+        let is_tls = self.address().starts_with("https:");
+        let hint = if is_tls && is_of_the_scheme(&causes) {
+            "it answers without TLS: use http:// in --server"
+        } else if causes.contains("CaUsedAsEndEntity") {
+            "the server's certificate is that of an authority (CA:TRUE): let it issue one for the server"
+        } else if is_of_certificates(&causes) {
             "see --ca, --cert and --key"
         } else {
             "is `tidemark serve` running there?"

@@ -93,7 +93,14 @@ pub async fn add(args: Add) -> Result<(), CommandError> {
         todo_id: args.id,
         request_id: String::new(),
     };
-    send(&args.client, request).await
+    let sent = send(&args.client, request).await;
+    sent.map_err(|error| match error {
+        // The title has no flag here.
+        CommandError::Status(_) => {
+            CommandError::Other(error.to_string().replace("--title ", "TITLE "))
+        }
+        error => error,
+    })
 }
 
 async fn send(client: &Client, request: pb::CreateTodoRequest) -> Result<(), CommandError> {

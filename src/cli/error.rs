@@ -18,7 +18,9 @@ const MAX_MESSAGE_CHARS: usize = 2000;
 /// Characters of a filter that are shown on each side of what is wrong.
 const CARET_CONTEXT: usize = 60;
 /// Metadata that the message or the command line says already.
-const SAID: [&str; 6] = ["field", "position", "problem", "value", "name", "what"];
+const SAID: [&str; 7] = [
+    "field", "position", "problem", "value", "name", "what", "why",
+];
 /// Metadata that is shown as one line, in the words of a response.
 const FRESHNESS: [&str; 4] = ["source", "stale", "staleness_bound_ms", "token"];
 
@@ -116,6 +118,20 @@ pub fn is_of_certificates(cause: &str) -> bool {
     .any(|word| cause.contains(word))
 }
 
+/// Whether a failed connection may be a matter of http and https: the one side speaks TLS,
+/// and the other does not.
+pub fn is_of_the_scheme(cause: &str) -> bool {
+    // What rustls, and what the HTTP/2 client say of the other's first bytes.
+    [
+        "InvalidContentType",
+        "frame with invalid size",
+        "FRAME_SIZE_ERROR",
+        "invalid preface",
+    ]
+    .iter()
+    .any(|word| cause.contains(word))
+}
+
 /// The field of a request as the command line calls it.
 fn in_words_of_the_command(field: &str) -> String {
     let flag = match field.split(['[', '.']).next().unwrap_or_default() {
@@ -163,6 +179,10 @@ fn with_short_names(text: &str) -> String {
     )
     .replace("choose another todo_id", "choose another --id")
     .replace("choose another todo_list_id", "choose another id")
+    .replace(
+        "send an API key or a token as \"authorization: Bearer ...\", or connect with a client certificate",
+        "use --api-key-file, --token-file, or --cert and --key",
+    )
 }
 
 /// How fresh the state was that an error speaks of, as `note_freshness` says it of
@@ -237,8 +257,9 @@ fn foreign_text(status: &Status) -> String {
             return "no answer within --timeout; if this was a write, it may have taken place"
                 .into();
         }
-        let hint = if is_of_certificates(&cause) {
-            "; over TLS, see --ca, --cert and --key"
+        // A peer that speaks TLS, and gets something else, may just close.
+        let hint = if is_of_the_scheme(&cause) || is_of_certificates(&cause) {
+            "; if the server speaks TLS, use https:// in --server, and see --ca, --cert and --key"
         } else {
             ""
         };

@@ -1,6 +1,6 @@
 //! `tidemark generate`: realistic todos as JSON lines, the same every time.
 
-use std::io::{BufWriter, Write as _};
+use std::io::{BufWriter, ErrorKind, Write};
 
 use clap::Args;
 use serde_json::{Map, Value, json};
@@ -114,19 +114,24 @@ impl Random {
     }
 }
 
-/// Writes the todos to stdout.
+/// Writes the todos to stdout. A reader who has enough ends it; a full disk is an error.
 pub fn run(args: &Generate) -> Result<(), CommandError> {
-    let mut out = BufWriter::new(std::io::stdout().lock());
+    match write(args, BufWriter::new(std::io::stdout().lock())) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(CommandError::Other(format!("stdout: {error}")))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn write(args: &Generate, mut out: impl Write) -> std::io::Result<()> {
     let mut random = Random(args.seed);
     let lists = args.count.div_ceil(LIST_SIZE).max(1);
     for number in 0..args.count {
         let line = Value::Object(todo(number, lists, &mut random));
-        if writeln!(out, "{line}").is_err() {
-            // The reader went away.
-            return Ok(());
-        }
+        writeln!(out, "{line}")?;
     }
-    out.flush().map_err(|e| CommandError::Other(e.to_string()))
+    out.flush()
 }
 
 fn todo(number: u64, lists: u64, random: &mut Random) -> Map<String, Value> {

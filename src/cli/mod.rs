@@ -5,6 +5,7 @@ mod client;
 mod create;
 mod credential;
 mod delete;
+mod each;
 mod error;
 mod fields;
 mod generate;
@@ -81,7 +82,8 @@ enum Command {
     Update(update::Update),
     /// Complete todos
     Done(update::Done),
-    /// Delete a todo
+    /// Delete todos
+    #[command(visible_alias = "rm")]
     Delete(delete::Delete),
     /// Print changes as they come
     Watch(watch::Watch),
@@ -98,6 +100,7 @@ enum Command {
     )]
     Completions {
         /// bash, elvish, fish, powershell or zsh
+        #[arg(ignore_case = true)]
         shell: clap_complete::Shell,
     },
     /// Wait: the preStop hook of an image that has no `sleep`
@@ -141,12 +144,10 @@ pub async fn run() -> ExitCode {
         Command::Key(args) => exit(key::run(&args)),
         Command::Openapi => exit(openapi::run()),
         Command::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Cli::command(),
-                "tidemark",
-                &mut std::io::stdout(),
-            );
+            // Into memory: the generator panics when stdout is closed or full.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "tidemark", &mut script);
+            output::print(String::from_utf8_lossy(&script).trim_end());
             ExitCode::SUCCESS
         }
         Command::Pause { time } => {

@@ -18,7 +18,7 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use super::{
     client::{Format, Server},
-    error::{CommandError, causes},
+    error::CommandError,
     output::{Colour, Output, note, paint, print},
     watch::termination,
     yaml::to_yaml,
@@ -69,6 +69,8 @@ struct Report {
     health: Vec<(&'static str, Result<bool, String>)>,
     /// Or why there are none.
     metrics: Result<Metrics, String>,
+    /// Where they are from. Another replica's, if `--metrics` does not fit to `--server`.
+    metrics_address: String,
 }
 
 /// Prints the status; fails if the replica is not ready.
@@ -132,33 +134,40 @@ async fn report(args: &Status) -> Result<Report, CommandError> {
     let channel = args.server.channel().await?;
     let mut health = Vec::new();
     for (part, _) in PARTS {
-        health.push((part, check(args, channel.clone(), part).await));
+        health.push((part, check(args, channel.clone(), part).await?));
     }
-    let metrics = match metrics_address(args) {
-        Ok(address) => fetch(&address)
-            .await
-            .map_err(|problem| format!("{}: {problem}; see --metrics", escape(&address))),
-        Err(problem) => Err(problem),
-    };
+    let metrics_address = metrics_address(args)?;
+    let metrics = fetch(&metrics_address).await;
     Ok(Report {
         address: args.server.address(),
         health,
-        metrics,
+        metrics: metrics.map_err(|problem| format!("{problem}; see --metrics")),
+        metrics_address,
     })
 }
 
-async fn check(args: &Status, channel: Channel, part: &str) -> Result<bool, String> {
+/// What the replica says of a part of it.
+///
+/// # Errors
+/// There is no connection: the other parts would fail as well, each after its whole timeout.
+async fn check(
+    args: &Status,
+    channel: Channel,
+    part: &str,
+) -> Result<Result<bool, String>, CommandError> {
     let request = args.server.request(HealthCheckRequest {
         service: part.to_owned(),
     });
     match HealthClient::new(channel).check(request).await {
-        Ok(reply) => Ok(reply.into_inner().status == 1),
-        Err(status) if status.code() == Code::NotFound => Err("unknown to this server".into()),
-        Err(status) => Err(causes(&status)),
+        Ok(reply) => Ok(Ok(reply.into_inner().status == 1)),
+        Err(status) if status.code() == Code::NotFound => Ok(Err("unknown to this server".into())),
+        Err(status) if std::error::Error::source(&status).is_some() => Err(status.into()),
+        Err(status) => Ok(Err(CommandError::from(status).to_string())),
     }
 }
 
-fn metrics_address(args: &Status) -> Result<String, String> {
+fn metrics_address(args: &Status) -> Result<String, CommandError> {
+    let no_host = || CommandError::Usage("--server has no host".into());
     if let Some(address) = &args.metrics {
         let address = address.trim().trim_start_matches("http://");
         return Ok(address
@@ -166,12 +175,8 @@ fn metrics_address(args: &Status) -> Result<String, String> {
             .trim_end_matches('/')
             .to_owned());
     }
-    let uri: http::Uri = args
-        .server
-        .address()
-        .parse()
-        .map_err(|e| format!("--server has no host: {e}"))?;
-    let host = uri.host().ok_or("--server has no host")?;
+    let uri: http::Uri = args.server.address().parse().map_err(|_| no_host())?;
+    let host = uri.host().ok_or_else(no_host)?;
     Ok(format!("{host}:{METRICS_PORT}"))
 }
 
@@ -359,7 +364,12 @@ impl Report {
                 .collect(),
             Err(problem) => Map::from_iter([("error".to_owned(), json!(problem))]),
         };
-        json!({"server": self.address, "health": health, "metrics": facts})
+        json!({
+            "server": self.address,
+            "health": health,
+            "metrics_server": self.metrics_address,
+            "metrics": facts,
+        })
     }
 }
 
@@ -392,11 +402,18 @@ fn print_report(args: &Status, report: &Report, before: Option<(&Metrics, Durati
             paint(meaning, Colour::Dim)
         ));
     }
+    let from = escape(&report.metrics_address);
     match &report.metrics {
-        Ok(metrics) => metrics
-            .facts(before)
-            .iter()
-            .for_each(|(name, text)| print(&format!("{name:<17}{}", escape(text)))),
-        Err(problem) => print(&format!("{:<17}not available: {problem}", "metrics")),
+        Ok(metrics) => {
+            print(&format!("{:<17}{from}", "metrics of"));
+            for (name, text) in metrics.facts(before) {
+                print(&format!("{name:<17}{}", escape(&text)));
+            }
+        }
+        Err(problem) => print(&format!(
+            "{:<17}{from}: not available: {}",
+            "metrics of",
+            escape(problem)
+        )),
     }
 }

@@ -6,6 +6,7 @@ use tonic::Code;
 use super::{
     client::Client,
     credential::TodoClient,
+    each::for_each,
     error::CommandError,
     fields::Fields,
     names::todo_name,
@@ -78,7 +79,10 @@ impl Clearable {
 
 /// The arguments of `done`.
 #[derive(Args)]
-#[command(after_help = "Example:\n  tidemark done home/milk home/bread")]
+#[command(
+    after_help = "Example:\n  tidemark done home/milk home/bread\n\nIt goes on after a todo that cannot be \
+completed, and ends with exit code 1."
+)]
 pub struct Done {
     /// The todos: home/milk, or lists/home/todos/milk
     #[arg(required = true, value_name = "NAME")]
@@ -182,13 +186,10 @@ fn changed(mut labels: Vec<String>, add: &[String], remove: &[String]) -> Vec<St
     labels
 }
 
-/// Completes todos, one after the other. Ends at the first that fails; those
-/// before it are completed, and printed.
+/// Completes todos, one after the other, and prints those that it completed.
 pub async fn done(args: Done) -> Result<(), CommandError> {
-    let mut service = args.client.server.connect().await?;
-    let mut replies = Vec::new();
-    let mut result = Ok(());
-    for name in &args.names {
+    let service = args.client.server.connect().await?;
+    let outcome = for_each(&args.names, "were not completed", async |name| {
         let todo = pb::Todo {
             name: todo_name(name),
             state: State::Completed.into(),
@@ -202,15 +203,11 @@ pub async fn done(args: Done) -> Result<(), CommandError> {
             ..Default::default()
         };
         let request = args.client.server.request(request);
-        match service.update_todo(request).await {
-            Ok(reply) => replies.push(reply.into_inner()),
-            Err(status) => {
-                result = Err(status.into());
-                break;
-            }
-        }
-    }
-    let mut todos = Vec::new();
+        let reply = service.clone().update_todo(request).await?;
+        Ok(reply.into_inner())
+    })
+    .await;
+    let (replies, mut todos) = (outcome.replies, Vec::new());
     for reply in &replies {
         let names: Vec<_> = reply.todo.iter().map(|todo| todo.name.as_str()).collect();
         let message = "todo.v1.UpdateTodoResponse";
@@ -222,7 +219,7 @@ pub async fn done(args: Done) -> Result<(), CommandError> {
         print_todos(&todos, &[], &[]);
         note(&format!("token {}", last.token));
     }
-    result
+    outcome.result
 }
 
 #[cfg(test)]

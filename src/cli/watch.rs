@@ -8,7 +8,7 @@ use tonic::{Code, Request, Status};
 
 use super::{
     client::Client,
-    error::CommandError,
+    error::{CommandError, causes, is_of_the_scheme},
     names::{list_name, todo_name},
     output::{Colour, Output, json, note, paint, summary, try_print},
     yaml::to_yaml,
@@ -118,13 +118,16 @@ async fn follow(args: &mut Watch) -> Result<(), CommandError> {
 
 /// Whether trying again would be refused again.
 fn is_lasting(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::InvalidArgument
-            | Code::Unimplemented
-            | Code::PermissionDenied
-            | Code::Unauthenticated
-    )
+    let is_of_the_scheme =
+        std::error::Error::source(status).is_some_and(|cause| is_of_the_scheme(&causes(cause)));
+    is_of_the_scheme
+        || matches!(
+            status.code(),
+            Code::InvalidArgument
+                | Code::Unimplemented
+                | Code::PermissionDenied
+                | Code::Unauthenticated
+        )
 }
 
 /// Why a stream ended without an error.

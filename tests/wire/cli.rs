@@ -114,6 +114,26 @@ async fn output_that_cannot_be_written_is_an_error() {
             stderr(&out)
         );
     }
+    for args in [
+        &["completions", "bash"][..],
+        &["man"],
+        &["openapi"],
+        &["serve", "--print-config"],
+        &["key", "new", "user:ada"],
+        &["generate", "5"],
+        &["generate", "5000"],
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let out = binary().args(args).stdout(full.expect("opened")).output();
+        let out = out.expect("run");
+        assert_eq!(out.status.code(), Some(1), "{args:?}: {}", stderr(&out));
+        assert!(stderr(&out).contains("No space left"), "{}", stderr(&out));
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let out = binary().args(args).stdout(writer).output().expect("run");
+        assert_eq!(out.status.code(), Some(0), "{args:?}: {}", stderr(&out));
+        assert!(!stderr(&out).contains("panicked"), "{}", stderr(&out));
+    }
     let none = run(&["get", "home/milk", "--timeout", "0s"]);
     assert_eq!(none.status.code(), Some(2), "{}", stderr(&none));
 }
@@ -438,6 +458,21 @@ async fn client_commands_speak_tls() {
         &[&create[..], &["--ca", &ca, "--cert", &cert, "--key", &key]].concat(),
     );
     assert!(told.contains("Buy milk"), "{told}");
+    // The one side speaks TLS, and the other does not.
+    let plain = service.address.replace("https://", "http://");
+    for args in [&["list", "home"][..], &["watch", "home"], &["status"]] {
+        let out = run(&[args, &["--server", &plain]].concat());
+        let told = stderr(&out);
+        assert_eq!(out.status.code(), Some(1), "{args:?}: {told}");
+        assert!(
+            told.contains("use https:// in --server"),
+            "{args:?}: {told}"
+        );
+    }
+    let (open, _client) = embedded().await;
+    let tls = open.address.replace("http://", "https://");
+    let told = stderr(&run(&["list", "home", "--server", &tls, "--ca", &ca]));
+    assert!(told.contains("use http:// in --server"), "{told}");
     for with in [&[][..], &["--ca", &ca]] {
         let out = run(&[&["list", "lists/home", "--server", &service.address], with].concat());
         let told = stderr(&out);

@@ -5,7 +5,7 @@ use prost_types::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::{
-    cli::output::MESSAGES,
+    cli::{fields, output::MESSAGES},
     error::{FieldProblem, shorten},
     model::{ListName, Patch, TodoName, timestamp_from_ms, timestamp_ms, validate},
     pb::Todo,
@@ -72,22 +72,34 @@ fn one(mut fields: Map<String, Value>, list: &ListName, now_ms: i64) -> Result<T
 /// A todo as the API writes it. Enums are also taken without their prefix and
 /// in any case, as in `"state": "active"`.
 fn from_api(mut fields: Map<String, Value>) -> Result<Todo, String> {
-    for (field, prefix) in [("state", "STATE_"), ("priority", "PRIORITY_")] {
-        if let Some(Value::String(text)) = fields.get_mut(field) {
-            let name = text.to_uppercase();
-            *text = if name.is_empty() || name.starts_with(prefix) {
-                name
-            } else {
-                format!("{prefix}{name}")
-            };
-        }
-    }
+    let state = |text: &str| Ok(fields::state(text)?.as_str_name());
+    let priority = |text: &str| Ok(fields::priority(text)?.as_str_name());
+    spell_out(&mut fields, "state", "STATE_UNSPECIFIED", state)?;
+    spell_out(&mut fields, "priority", "PRIORITY_UNSPECIFIED", priority)?;
     let descriptor = MESSAGES
         .get_message_by_name("todo.v1.Todo")
         .ok_or("the contract lacks todo.v1.Todo")?;
     let dynamic = DynamicMessage::deserialize(descriptor, Value::Object(fields))
         .map_err(|e| format!("is not a todo: {e}"))?;
     dynamic.transcode_to().map_err(|e| e.to_string())
+}
+
+/// Puts the API's name of an enum's value in the place of any other spelling of it.
+fn spell_out(
+    fields: &mut Map<String, Value>,
+    field: &str,
+    unspecified: &str,
+    parse: impl Fn(&str) -> Result<&'static str, String>,
+) -> Result<(), String> {
+    let Some(Value::String(text)) = fields.get_mut(field) else {
+        return Ok(());
+    };
+    // The API's word for a field that is not set.
+    if !text.eq_ignore_ascii_case(unspecified) {
+        let wrong = |advice| format!("{field} {:?} is not a {field}: {advice}", shorten(text));
+        *text = parse(text).map_err(wrong)?.to_owned();
+    }
+    Ok(())
 }
 
 /// The form in MongoDB, also as `mongoexport` writes it, into that of the API.

@@ -1,16 +1,21 @@
 //! Where an import goes: the store itself, or a running service.
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream};
 use tonic::{Code, Status};
 
 use crate::{
     backoff::Backoff,
-    cli::{client::Server, credential::TodoClient, error::CommandError, output::note},
+    cli::{
+        client::{DEFAULT_SERVER, Server},
+        credential::TodoClient,
+        error::CommandError,
+        output::note,
+    },
     config::Config,
     model::{Patch, TodoName, Write},
-    origin::{ConnectError, Origin, OriginError, Rule, WriteError},
+    origin::{ConnectError, Origin, OriginError, Rule, WriteError, embedded::OpenProblem},
     pb::{self, Todo},
     server,
 };
@@ -60,6 +65,18 @@ enum Fate {
     Refused(String),
 }
 
+/// Whether another process, most likely the service, has the embedded store open.
+fn is_in_use(problem: &ConnectError) -> bool {
+    let mut cause: Option<&dyn Error> = Some(problem);
+    while let Some(error) = cause {
+        if matches!(error.downcast_ref(), Some(OpenProblem::InUse)) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 impl Target {
     /// The store that the settings name. Tried again while it cannot be reached,
     /// such as during an election.
@@ -77,6 +94,11 @@ impl Target {
                     if !tries.wait().await {
                         return Err(problem.to_string());
                     }
+                }
+                Err(problem) if is_in_use(&problem) => {
+                    return Err(format!(
+                        "{problem}. To import through the service that has it open, use --server {DEFAULT_SERVER}, or the address that it printed"
+                    ));
                 }
                 Err(problem) => return Err(problem.to_string()),
             }

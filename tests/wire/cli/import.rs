@@ -7,7 +7,7 @@ use mongodb::bson::doc;
 use super::{binary, done, run, stderr, stdout};
 use crate::{
     client::*,
-    support::{folder, mongo},
+    support::{Tidemark, folder, mongo},
 };
 
 #[test]
@@ -107,6 +107,48 @@ async fn a_todo_that_the_database_refuses_does_not_keep_the_others_out() {
         "{said}"
     );
     assert!(said.len() < 2000, "{said}");
+}
+
+/// What people do first: the service runs, and the import is typed beside it.
+#[tokio::test]
+async fn an_import_into_a_store_in_use_says_how_to_import_through_the_service() {
+    let dir = folder("data").display().to_string();
+    let (_service, _client) = ready(Tidemark::start(&["--data-dir", &dir])).await;
+    let file = folder("import").join("todos.jsonl");
+    fs::write(&file, "{\"id\": \"1\", \"name\": \"x\"}\n").expect("written");
+    let out = run(&["import", file.to_str().expect("a path"), "--data-dir", &dir]);
+    let said = stderr(&out);
+    assert_eq!(out.status.code(), Some(1), "{said}");
+    assert!(said.contains("use --server 127.0.0.1:50051"), "{said}");
+}
+
+#[test]
+fn enums_are_taken_as_people_write_them_or_the_names_are_listed() {
+    let dir = folder("import");
+    let file = dir.join("todos.jsonl");
+    let lines = [
+        r#"{"name": "lists/home/todos/1", "title": "x", "state": "done"}"#,
+        r#"{"name": "lists/home/todos/2", "title": "x", "priority": "top"}"#,
+        r#"{"name": "lists/home/todos/3", "title": "x", "state": "Completed", "priority": "high"}"#,
+        r#"{"name": "lists/home/todos/4", "title": "x", "state": 2, "priority": "PRIORITY_UNSPECIFIED"}"#,
+    ];
+    fs::write(&file, lines.join("\n")).expect("written");
+    let data = dir.join("data").display().to_string();
+    let out = run(&[
+        "import",
+        file.to_str().expect("a path"),
+        "--data-dir",
+        &data,
+    ]);
+    let said = stderr(&out);
+    assert_eq!(out.status.code(), Some(1), "{said}");
+    for word in [
+        "line 1 state \"done\" is not a state: use active or completed",
+        "line 2 priority \"top\" is not a priority: use low, normal, high or urgent",
+        "2 imported, 0 were there already, 2 bad lines left out",
+    ] {
+        assert!(said.contains(word), "{said}");
+    }
 }
 
 #[tokio::test]

@@ -132,6 +132,54 @@ async fn short_commands_write_what_they_say() {
 }
 
 #[tokio::test]
+async fn a_name_that_is_refused_does_not_keep_the_others_from_it() {
+    let (service, _client) = embedded().await;
+    for id in ["a", "b"] {
+        done(&service, &["create", "home", "--id", id, "--title", id]);
+    }
+    let said = |args: &[&str]| {
+        let out = run(&[args, &["--server", &service.address]].concat());
+        assert_eq!(out.status.code(), Some(1), "{args:?}: {}", stderr(&out));
+        (stdout(&out), stderr(&out))
+    };
+    for args in [&[][..], &["-o", "json"], &["-o", "name"]] {
+        let names = ["done", "home/a", "home/none", "home", "home/b"];
+        let (out, error) = said(&[&names[..], args].concat());
+        assert!(out.contains("/a") && out.contains("/b"), "{out}");
+        let lines: Vec<_> = error.lines().filter(|l| l.starts_with("  home")).collect();
+        assert_eq!(lines.len(), 2, "{error}");
+        assert!(
+            lines[0].starts_with("  home/none: ") && lines[0].contains("TODO_NOT_FOUND"),
+            "{error}"
+        );
+        assert!(
+            lines[1].starts_with("  home: ") && lines[1].contains("FIELD_INVALID"),
+            "{error}"
+        );
+        assert!(
+            error.contains("error: 2 of 4 todos were not completed"),
+            "{error}"
+        );
+    }
+    let (out, error) = said(&["delete", "home/a", "home/none", "home/b"]);
+    assert_eq!(
+        out,
+        "deleted lists/home/todos/a\ndeleted lists/home/todos/b\n"
+    );
+    assert!(
+        error.contains("error: 1 of 3 todos were not deleted\n  home/none: "),
+        "{error}"
+    );
+    let several = ["delete", "home/a", "home/b", "--etag", "x"];
+    let out = run(&[&several[..], &["--server", &service.address]].concat());
+    assert_eq!(out.status.code(), Some(2), "{}", stderr(&out));
+    let all = ["delete", "home/a", "home/b", "--allow-missing"];
+    done(&service, &all);
+    let (_, error) = said(&["add", "home", ""]);
+    assert!(error.starts_with("error: TITLE is required"), "{error}");
+}
+
+#[tokio::test]
 async fn control_characters_are_escaped_but_in_json() {
     const TITLE: &str = "a\u{1b}]0;owned\u{7}\nlists/home/todos/forged  \u{9b}31m \u{202e}x";
     let (service, mut client) = embedded().await;

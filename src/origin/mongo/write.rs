@@ -174,24 +174,26 @@ impl Inner {
     /// Ends once a write that was not sent yet has to be given up.
     async fn not_sent(&self, sent: &Sent, send_by: Option<Instant>) -> Cause {
         let begun = Instant::now();
+        // Nothing is to be done before the earliest of these times: a write that is answered
+        // as usual is not woken for it.
+        let left = send_by.map_or(SEND_WITHIN, |by| by.saturating_duration_since(begun));
+        let earliest = left.mul_f64(SHARE_WITHOUT_PRIMARY).min(STALLED_AFTER);
+        sleep(earliest).await;
         loop {
-            sleep(SEND_POLL).await;
             if begun.elapsed() >= STALLED_AFTER {
                 self.orphans.look_soon();
             }
-            if sent.get() {
-                continue;
-            }
-            let (limit, share, cause) = if self.topology.has_primary() {
-                (SEND_WITHIN, 1.0, "MongoDB took no command in time")
+            let (limit, cause) = if self.topology.has_primary() {
+                (left.min(SEND_WITHIN), "MongoDB took no command in time")
             } else {
+                let share = left.mul_f64(SHARE_WITHOUT_PRIMARY);
                 let cause = "the replica set has no primary";
-                (SEND_WITHOUT_PRIMARY, SHARE_WITHOUT_PRIMARY, cause)
+                (share.min(SEND_WITHOUT_PRIMARY), cause)
             };
-            let left = send_by.map(|by| by.saturating_duration_since(begun).mul_f64(share));
-            if begun.elapsed() >= left.map_or(limit, |left| left.min(limit)) {
+            if !sent.get() && begun.elapsed() >= limit {
                 return format!("{cause}; the write was not sent").into();
             }
+            sleep(SEND_POLL).await;
         }
     }
 

@@ -33,7 +33,7 @@ use crate::{
 const QUEUE_BYTES: usize = 1 << 20;
 /// Most bytes written at once.
 const BATCH_BYTES: usize = 64 << 10;
-/// Lines a second about callers that are not known: whoever reaches the port can
+/// Lines a second about unauthenticated callers: everyone who reaches the port can
 /// cause them, and must not fill the disk.
 const UNKNOWN_PER_SECOND: u32 = 100;
 /// Longest name of a list or todo in a line, in bytes. Valid ones are shorter.
@@ -301,7 +301,7 @@ fn append_to(path: &Path) -> io::Result<File> {
 }
 
 /// Whether the file at the path is still the one that is open: `logrotate`
-/// moves it away, and needs tell nobody.
+/// moves it, without a signal to the service.
 fn is_same(path: &Path, file: &File) -> bool {
     let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
     match (fs::metadata(path), file.metadata()) {

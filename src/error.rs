@@ -1,5 +1,5 @@
-//! What went wrong, sorted by what the caller can do. `grpc/status.rs` turns
-//! each into a `Status`, in one exhaustive match.
+//! Errors of calls, grouped by what the caller can do. `grpc/status.rs` converts each
+//! into a `Status`, in one exhaustive match.
 
 use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
@@ -133,7 +133,7 @@ impl fmt::Display for Rule {
 /// Why a call of the service failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// Fields of the request have values they must not have.
+    /// Fields of the request have invalid values.
     #[error("{}", describe_all(.0))]
     FieldInvalid(Vec<FieldProblem>),
     /// `filter` or `order_by` cannot be read.

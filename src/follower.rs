@@ -134,7 +134,7 @@ impl Follower {
     }
 
     /// Bounds the tries at one position, and the time for fatal errors. An event that
-    /// cannot be read must not hold the feed for ever: it goes on behind it.
+    /// cannot be read must not hold the feed for ever: the feed continues after it.
     fn bound_tries(&mut self, end: FeedEnd) -> FeedEnd {
         match end {
             FeedEnd::Unreadable(_) | FeedEnd::Hung => {
@@ -298,7 +298,7 @@ impl Follower {
         tracing::warn!(kind, %problem, "the feed is opened again");
     }
 
-    /// The feed goes on after `from`, and no change before it is claimed to have
+    /// The feed continues after `from`, and no change before it is claimed to have
     /// been seen: floor, hub, frontier, in this order.
     fn restart_from(&mut self, from: OriginTime, cause: &Cause) {
         self.log_reopened("lost", cause);

@@ -41,7 +41,7 @@ const FRONTIER_WAIT: Duration = Duration::from_secs(2);
 /// Most characters of a value in the log: longer than most todos.
 const MAX_LOGGED_CHARS: usize = 4096;
 /// An odd number near 2^64 divided by the golden ratio: its multiples are spread
-/// evenly over `u64`, whatever the rhythm of the reads.
+/// evenly over `u64`, regardless of the pattern of the reads.
 const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// Takes samples and verifies them.

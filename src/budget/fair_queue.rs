@@ -1,7 +1,7 @@
-//! Work that waits, in turns of its callers: who has much waiting delays its own
+//! Waiting work, round-robin by caller: a caller with much waiting delays its own
 //! work, not that of others.
 //!
-//! A turn is one piece of work, whatever it costs. Cost: two map operations a piece.
+//! A turn is one piece of work, regardless of its cost. Cost: two map operations a piece.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -10,7 +10,7 @@ use std::{
 
 use super::Caller;
 
-/// A queue with a line for each caller, and one for work that is nobody's.
+/// A queue with a line for each caller, and one for work of no caller.
 #[derive(Debug)]
 pub struct FairQueue<T> {
     lines: HashMap<usize, Line<T>>,

@@ -42,21 +42,21 @@ pub enum Count {
     /// core 16 ms a change.
     AllListWatches,
     /// Watches that catch up from before the recent changes. Each is a change
-    /// stream of its own at the database.
+    /// separate stream at the database.
     CatchUpFeeds,
     /// Writes that wait or are at the database: more than the database
     /// completes in a second would only wait.
     Writes,
     /// Writes at the database: the connections to MongoDB that are for writes.
-    /// The others wait in turns of their callers.
+    /// The others wait, round-robin by caller.
     RunningWrites,
     /// Keys that wait to be loaded, or are loaded.
     WaitingKeys,
-    /// Pages being loaded. The others wait in turns of their callers.
+    /// Pages being loaded. The others wait, round-robin by caller.
     PageLoads,
     /// Strong reads that wait for a heartbeat.
     StrongReads,
-    /// Calls that are served whatever else is used up: health checks, and all calls of
+    /// Calls that are served even if other budgets are used up: health checks, and all calls of
     /// the ports for health and metrics. A page of metrics takes some 100 KiB.
     Probes,
 }
@@ -172,7 +172,7 @@ impl Budget {
         self.refused.load(Relaxed)
     }
 
-    /// Reserves `amount` for work that is nobody's, such as the queue of writes
+    /// Reserves `amount` for work of no caller, such as the queue of writes
     /// to Redis. `None`: the budget does not have it.
     #[must_use]
     pub fn try_reserve(self: &Arc<Self>, amount: u64) -> Option<Reservation> {
@@ -192,7 +192,7 @@ impl Budget {
         self.reserve(Some(caller), amount)
     }
 
-    /// Reserves `amount` for a caller, or for nobody.
+    /// Reserves `amount` for a caller, or for work of no caller.
     #[must_use]
     pub fn reserve(
         self: &Arc<Self>,
@@ -225,7 +225,7 @@ impl Budget {
         !self.has_room(caller, self.used(), 1)
     }
 
-    /// Whether there is room for `amount` of nobody's.
+    /// Whether there is room for `amount` of no caller.
     #[must_use]
     pub fn has_room_for(&self, amount: u64) -> bool {
         self.has_room(None, self.used(), amount)
@@ -292,7 +292,7 @@ impl Reservation {
         self.amount
     }
 
-    /// Whose it is; `None`: nobody's.
+    /// The caller that it is charged to, if any.
     #[must_use]
     pub const fn caller(&self) -> Option<&Arc<Caller>> {
         self.caller.as_ref()

@@ -22,7 +22,7 @@ pub struct ReadOptions {
     pub consistency: Consistency,
     /// When the caller stops waiting; `None`: never.
     pub deadline: Option<Instant>,
-    /// Whose share it takes of what all callers use; `None`: nobody's.
+    /// The caller whose share of the budgets it uses; `None`: not charged to a caller.
     pub caller: Option<Arc<Caller>>,
     /// Whose rights count; `None`: authentication is off.
     pub identity: Option<auth::Caller>,
@@ -35,7 +35,7 @@ pub struct WriteOptions {
     pub request_id: Option<RequestId>,
     /// When the caller stops waiting; `None`: never.
     pub deadline: Option<Instant>,
-    /// Whose share it takes of what all callers use; `None`: nobody's.
+    /// The caller whose share of the budgets it uses; `None`: not charged to a caller.
     pub caller: Option<Arc<Caller>>,
     /// Whose rights count; `None`: authentication is off.
     pub identity: Option<auth::Caller>,

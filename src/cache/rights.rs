@@ -301,7 +301,7 @@ impl Cache {
     }
 
     /// Refuses to create a list for todos that are there already, such as those from
-    /// before authentication: whoever came first would own them.
+    /// before authentication: the first caller would own them.
     async fn check_no_todos(
         &self,
         list: &ListName,

@@ -164,7 +164,7 @@ impl Checked {
     /// Checks the right again after a list's document changed, and after a reset,
     /// which may stand for such a change of any of them. What was committed before was sent. The error
     /// has the last token that was sent, so that a client that may come back later gets
-    /// a reset that it was not told of.
+    /// a reset that it did not get.
     async fn check(&mut self, message: &WatchMessage) -> Option<Error> {
         let (caller, lists) = self.right.as_ref()?;
         let lists = match &message.event {

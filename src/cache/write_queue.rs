@@ -1,4 +1,4 @@
-//! Writes that wait for a place at the database, in turns of their callers.
+//! Writes that wait for a place at the database, round-robin by caller.
 //!
 //! Without it they would wait for a connection in the order in which they came, and
 //! the writes of one caller would delay those of all others.

@@ -233,7 +233,7 @@ pub async fn share(args: Share) -> Result<(), CommandError> {
     .await
 }
 
-/// Takes the role of a member away.
+/// Removes a member.
 pub async fn unshare(args: Unshare) -> Result<(), CommandError> {
     let member = args.member;
     change_members(&args.client, &args.list, |list| {

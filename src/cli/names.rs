@@ -1,8 +1,8 @@
 //! Names as people write them: `home/milk` is short for
 //! `lists/home/todos/milk`, and `home` for `lists/home`.
 
-/// The full name of a todo. What is no short name is left to the service, which
-/// says what is wrong with it.
+/// The full name of a todo. A text that is not a short name is sent as it is, and the
+/// service reports the problem.
 pub fn todo_name(text: &str) -> String {
     match text.split_once('/') {
         Some((list, id)) if list != "lists" && !list.is_empty() && !id.contains('/') => {

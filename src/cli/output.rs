@@ -37,7 +37,7 @@ pub enum Output {
 pub static MESSAGES: std::sync::LazyLock<DescriptorPool> =
     std::sync::LazyLock::new(|| DescriptorPool::decode(pb::DESCRIPTORS).unwrap_or_default());
 
-/// Prints a line on stdout. `false`: nobody reads it any more.
+/// Prints a line on stdout. `false`: its reader has gone.
 ///
 /// # Errors
 /// What else keeps it from being written, such as a full disk.
@@ -50,7 +50,7 @@ pub fn try_print(text: &str) -> Result<bool, CommandError> {
     }
 }
 
-/// Prints a line on stdout. The process ends if nobody reads it any more, as in
+/// Prints a line on stdout. The process ends if the reader has gone, as in
 /// `tidemark list home | head -1`, and fails if it cannot be written.
 pub fn print(text: &str) {
     match try_print(text) {

@@ -28,7 +28,7 @@ pub struct ClosedTimes {
     pub frontier: OriginTime,
 }
 
-/// The feed went back in time.
+/// The feed returned an event with an earlier time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an event of time {event} came after one of time {newest}")]
 pub struct OutOfOrder {

@@ -2,7 +2,7 @@
 //! no randomness and no I/O: times and answers come in as arguments, so `tests/model`
 //! checks this very code. docs/protocol.md is the specification; this is its summary.
 //!
-//! **Times.** The origin stamps every commit with a time of its own clock. Times are
+//! **Times.** The origin stamps every commit with a time of its logical clock. Times are
 //! compared only with each other. Every cached value has a stamp (`as_of`): it is exactly
 //! the state of its key at that time.
 //!
@@ -14,8 +14,8 @@
 //! **The one rule** ([`ReadView`]). Read the frontier, then fence and floor. A value is
 //! *admissible* if its stamp is not below fence and floor. It is then *fresh to* its stamp
 //! or the frontier, whichever is later, and may be served if that reaches what the request
-//! needs. So a cache may lose, keep or bring back anything: an old entry fails the rule,
-//! and nothing has to be deleted.
+//! needs. So a cache may lose entries or return old ones: an old entry fails the rule, and
+//! nothing has to be deleted.
 //!
 //! **Changes** ([`Watermarks`], [`CommitGroups`]). In this order: raise the fences (or the
 //! floor, for what cannot be assigned to a key), hand the change to watchers, move the

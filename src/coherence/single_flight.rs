@@ -187,7 +187,7 @@ impl<K: Hash + Eq + Clone, W> SingleFlight<K, W> {
     }
 }
 
-/// In the order of the keys. For the model, which tells states apart by it.
+/// In the order of the keys. For the model, which compares states by it.
 impl<K: Hash + Ord, W: Hash> Hash for SingleFlight<K, W> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let mut slots: Vec<_> = self.table.iter().collect();

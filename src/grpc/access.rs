@@ -42,7 +42,7 @@ impl Access {
     /// Authenticates the caller of a request and puts it among the request's
     /// extensions. The credential is removed from the headers: nothing that
     /// handles, logs or traces the call has it. Where that takes some work, it waits for a
-    /// turn of the caller first: floods of credentials, right or wrong, delay nobody else.
+    /// turn of the caller first: floods of credentials, right or wrong, do not delay other callers.
     ///
     /// `None`: the call is open to everyone.
     ///

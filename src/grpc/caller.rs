@@ -45,7 +45,7 @@ impl Caller {
         })
     }
 
-    /// Writes, and tells the audit log of it.
+    /// Writes, and records it for the audit log.
     pub(super) async fn write(
         &self,
         cache: &Arc<Cache>,

@@ -35,7 +35,7 @@ fn problem<T>(position: usize, problem: impl Into<String>) -> Result<T, Problem>
 /// The conditions of a filter, sorted and without doubles.
 ///
 /// # Errors
-/// `FilterInvalid` with the position of what is wrong.
+/// `FilterInvalid` with the position of the mistake.
 pub fn parse_filter(text: &str) -> Result<Filter, Error> {
     let parsed = if text.chars().nth(MAX_FILTER_CHARS).is_some() {
         problem(
@@ -57,7 +57,7 @@ pub fn parse_filter(text: &str) -> Result<Filter, Error> {
 /// The order that `order_by` names.
 ///
 /// # Errors
-/// `FilterInvalid` with the position of what is wrong.
+/// `FilterInvalid` with the position of the mistake.
 pub fn parse_order(text: &str) -> Result<Order, Error> {
     let wrong = |position, problem: String| Error::FilterInvalid {
         field: "order_by",

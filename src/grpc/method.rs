@@ -54,7 +54,7 @@ pub struct Method {
     pub max_request_bytes: usize,
     /// How its requests are read.
     pub requests: Requests,
-    /// Whether the call goes on after the head of its response.
+    /// Whether the call continues after the head of its response.
     pub streams_replies: bool,
     /// Whether it changes something: its calls stand in the audit log.
     pub writes: bool,

@@ -1,4 +1,4 @@
-//! The only place that knows tonic and protobuf's services.
+//! The gRPC services. No other module depends on tonic's server.
 
 mod access;
 mod audited;
@@ -70,21 +70,21 @@ mod server {
     include!(concat!(env!("OUT_DIR"), "/server/todo.v1.rs"));
 }
 
-/// What the server needs.
+/// The parts that the gRPC server is built from.
 pub struct Parts {
     /// Where it listens.
     pub port: Port,
     /// The service; set once the origin is reached.
     pub cache: Arc<OnceLock<Arc<Cache>>>,
-    /// What health tells.
+    /// The state that health checks report.
     pub health: watch::Receiver<HealthState>,
-    /// What calls may take.
+    /// Bounds on the memory of calls.
     pub budgets: Arc<Budgets>,
     /// Where calls are counted.
     pub metrics: Arc<Metrics>,
-    /// Who may call.
+    /// Authentication and audit log.
     pub access: Access,
-    /// Pages that may call; `None`: none of another origin.
+    /// Origins whose pages may call; `None`: only this service's own page.
     pub web: Option<AllowedOrigins>,
     /// The page is served.
     pub ui: bool,

@@ -2,7 +2,7 @@
 //!
 //! The ready-made service of tonic-reflection ends the stream at the first
 //! unknown symbol. The protocol answers it with an `error_response`, and the
-//! stream goes on: tools ask for several symbols in one stream.
+//! stream continues: tools ask for several symbols in one stream.
 
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, FileDescriptor};

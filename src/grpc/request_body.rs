@@ -4,7 +4,7 @@
 //! A unary request is handed on only when it is here in full. The framework
 //! would reserve what a message's head announces, and would hold the decoded
 //! message for as long as the caller leaves the request open. One of a caller with many calls
-//! is handed on in turns of the callers.
+//! is handed on round-robin by caller.
 
 use std::{
     pin::Pin,
@@ -39,7 +39,7 @@ pub struct RequestBody {
     /// The caller reset the call or lost its connection: the transport drops
     /// the call, which counts it as cancelled.
     caller_is_gone: bool,
-    /// `None`: nobody's call, without turns.
+    /// `None`: no caller is known; it does not wait for a turn.
     call: Option<Arc<Call>>,
     /// A whole unary request, and the turn that it waits for.
     whole: Option<(Turn, Bytes)>,

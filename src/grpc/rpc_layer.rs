@@ -227,7 +227,7 @@ where
 }
 
 /// The body of a streaming response. Its call ends with its trailers, when the
-/// caller goes away, or when the caller is not known any more.
+/// caller disconnects, or when its credential is revoked.
 struct StreamBody {
     body: Body,
     active: ActiveCall,

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// How long a lease lasts: longer than a load and the write of its entry. Each
-/// change has a lease of its own, so no later change waits for this one's end.
+/// change has its own lease, so no later change waits for this one's end.
 const LEASE: Duration = Duration::from_secs(1);
 /// Pauses before a replica without the lease looks for the entry again. Their sum
 /// is the longest that a read waits for a lease holder that crashed.

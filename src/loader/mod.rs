@@ -67,7 +67,7 @@ pub struct LoadRequest {
 /// Who asks.
 #[derive(Clone, Copy, Default)]
 pub struct Charge<'a> {
-    /// Whose share of the keys that may wait it is; `None`: nobody's.
+    /// The caller whose share of the waiting keys it uses; `None`: not charged to a caller.
     pub caller: Option<&'a Arc<Caller>>,
     /// It is the rest of a request whose first keys were admitted.
     pub continues: bool,
@@ -92,7 +92,7 @@ struct State {
     /// The place of each key of `flights`, for the caller that asked first.
     places: HashMap<Key, Reservation>,
     todos: FairQueue<TodoName>,
-    /// Pages, and documents and pages of lists: each is a load of its own.
+    /// Pages, and documents and pages of lists: each is a separate load.
     pages: FairQueue<Key>,
     todo_loads: usize,
     /// What a todo is expected to have, from those loaded last.

@@ -31,7 +31,7 @@ use crate::{
 /// Stripes of the hit counters: 256 KiB. Two todos in one stripe count as read as
 /// often as both together, which costs a load at most.
 const STRIPES: usize = 1 << 18;
-/// Near hits since the last change that make a todo hot. A load that nobody needed
+/// Near hits since the last change that make a todo hot. An unneeded load
 /// then happens at most once for so many reads.
 const HOT: u8 = 16;
 /// Most todos loaded ahead of one batch of the feed. If more hot todos change at
@@ -70,7 +70,7 @@ impl HitCounters {
         }
     }
 
-    /// Starts to count anew; returns whether the todo was hot.
+    /// Resets the counter; returns whether the todo was hot.
     fn take_hot(&self, name: &TodoName) -> bool {
         let stripe = self.stripe(name);
         stripe.load(Ordering::Relaxed) > 0 && stripe.swap(0, Ordering::Relaxed) == HOT

@@ -1,4 +1,4 @@
-//! What the feed tells.
+//! A change of a todo, as the feed reports it.
 
 use super::{OriginTime, TodoName};
 
@@ -21,13 +21,13 @@ pub struct Change {
 /// What happened to a todo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ChangeKind {
-    /// It was not there before.
+    /// It did not exist before.
     Created,
     /// Some of its fields changed.
     Updated,
-    /// Its whole document was replaced. Told to watchers as updated.
+    /// Its whole document was replaced. Watchers get it as updated.
     Replaced,
-    /// It is gone.
+    /// It was deleted.
     Deleted,
 }
 

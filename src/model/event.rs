@@ -1,4 +1,4 @@
-//! What watchers get of the feed.
+//! The events of the feed that watchers get.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ pub enum Event {
     /// The document of a list changed. It is not sent: the right to go on is checked
     /// again.
     List(ListName),
-    /// The client must read again everything that it cached. A reset absorbs
+    /// The client must read everything again that it cached. A reset absorbs
     /// the other events of its commit time.
     Reset {
         /// Why, for people.

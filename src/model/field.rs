@@ -49,7 +49,7 @@ impl std::fmt::Display for FieldProblem {
     }
 }
 
-/// What an error repeats of a value that somebody sent.
+/// The part of a value from a request that an error repeats.
 #[must_use]
 pub fn shorten(value: &str) -> String {
     let mut bytes = 0;

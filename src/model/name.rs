@@ -42,7 +42,7 @@ impl ListName {
         format!("{}/todos/", self.0)
     }
 
-    /// The name of a todo of this list; `None` if `id` is no id.
+    /// The name of a todo of this list; `None` if `id` is not a valid id.
     #[must_use]
     pub fn todo(&self, id: &str) -> Option<TodoName> {
         is_id(id).then(|| TodoName(format!("{}/todos/{id}", self.0).into()))

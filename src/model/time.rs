@@ -34,7 +34,7 @@ impl fmt::Display for OriginTime {
 }
 
 /// An instant of this process's monotonic clock, in nanoseconds since its
-/// start of counting; the clock goes on while the machine is suspended.
+/// start of counting; the clock includes time in which the machine is suspended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mono(pub u64);
 

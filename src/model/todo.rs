@@ -125,7 +125,7 @@ const fn default_priority(priority: Priority) -> Priority {
     }
 }
 
-/// Checks the writable fields of a todo that somebody sent, and gives enums
+/// Checks the writable fields of a todo from a request, and gives enums
 /// that were left out their default. `due_time` is cut to milliseconds, which
 /// is what MongoDB keeps. `path` is the field's path before the todo's own
 /// fields, such as `todo.`.
@@ -232,7 +232,7 @@ fn check_labels(labels: &[String], wrong: Wrong<'_>) {
     }
 }
 
-/// Milliseconds since 1970, rounded down; `None` if it is no valid timestamp.
+/// Milliseconds since 1970, rounded down; `None` if it is not a valid timestamp.
 #[must_use]
 pub fn timestamp_ms(t: &Timestamp) -> Option<i64> {
     let nanos = i64::from(t.nanos);

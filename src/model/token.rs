@@ -5,7 +5,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::OriginTime;
 
-/// Who the origin is: a hash of what tells it from all others. Tokens of
+/// The identity of the origin: a hash that distinguishes it from all others. Tokens of
 /// another origin are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct OriginId(pub u64);
@@ -62,7 +62,7 @@ impl Token {
     /// Reads what `encode` wrote.
     ///
     /// # Errors
-    /// When the text is not such a token, whatever was done to it.
+    /// If the text is not a valid token.
     pub fn decode(text: &str) -> Result<Self, TokenProblem> {
         let mut raw = [0; LEN];
         let n = URL_SAFE_NO_PAD

@@ -25,7 +25,7 @@ pub const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// acknowledgement.
 pub const HUNG_AFTER: Duration = Duration::from_secs(2);
 /// Tries at one position that a feed does not get past while the origin is reachable.
-/// Then it goes on behind that position.
+/// Then it continues after that position.
 pub const MAX_TRIES_AT_A_POSITION: u32 = 4;
 
 /// An origin: what the service asks of its database of record. One conformance
@@ -163,7 +163,7 @@ pub enum FeedStart {
 }
 
 impl FeedStart {
-    /// Whether both are the very same place, as far as that can be told.
+    /// Whether both are known to be the same position.
     #[must_use]
     pub fn is_same_place(&self, other: &Self) -> bool {
         match (self, other) {
@@ -223,6 +223,6 @@ pub enum FeedEvent {
         /// What it was, for people: `drop`, `rename`, ...
         reason: String,
     },
-    /// Nothing that concerns the caches; it only tells the time.
+    /// Nothing that concerns the caches; only its time counts.
     Nothing,
 }

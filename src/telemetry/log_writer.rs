@@ -1,6 +1,6 @@
-//! Writes the log to stderr from a thread of its own.
+//! Writes the log to stderr from its own thread.
 //!
-//! If nobody reads stderr, its pipe is full after 64 KiB, and a write blocks. On a worker
+//! If stderr is not read, its pipe is full after 64 KiB, and a write blocks. On a worker
 //! of the runtime that would stop the calls, and after some lines the whole process. So
 //! lines wait in a queue with a bound in bytes; what does not fit is dropped and counted.
 

@@ -37,7 +37,7 @@ pub enum LogFormat {
     Text,
 }
 
-/// Writes what is left of the log, and exports what is left of the spans, when it is dropped.
+/// Writes the rest of the log and exports the remaining spans when it is dropped.
 pub struct Guard(Option<SdkTracerProvider>);
 
 impl Drop for Guard {
@@ -68,7 +68,7 @@ pub fn init(format: LogFormat) -> Guard {
     Guard(provider)
 }
 
-/// The filter of events, and what is wrong with the text.
+/// The filter of events, and the problem of an invalid text.
 fn filter(text: Option<&str>) -> (EnvFilter, Option<String>) {
     let with = |text: &str| EnvFilter::try_new(format!("{DEFAULT_FILTER},{text}"));
     match text.map(str::trim).filter(|text| !text.is_empty()) {

@@ -123,7 +123,7 @@ impl Near {
         self.cache.get(&key)
     }
 
-    /// Keeps a value, unless a newer one of the key is kept already.
+    /// Inserts a value, unless a newer one of the key is present.
     /// `load_began`: when the load of a page began, if this replica loaded it.
     pub fn put(&self, key: &Key, stamped: Stamped, load_began: Option<Mono>) {
         let new = NearEntry {

@@ -161,7 +161,7 @@ impl Heartbeats {
         self.awaited().queue.front().map(|(_, since)| *since)
     }
 
-    /// The feed starts anew: earlier heartbeats will not be returned.
+    /// The feed restarts: earlier heartbeats will not be returned.
     pub(crate) fn expect_none_back(&self) {
         self.awaited().queue.clear();
     }
@@ -203,7 +203,7 @@ impl OriginTracker {
     }
 
     /// Sends one heartbeat after the other: every interval, and at once when
-    /// somebody waits for one. Returns only if the origin went back in time.
+    /// a reader waits for one. Returns only if the origin went back in time.
     pub(crate) async fn send_heartbeats(&self) -> Fatal {
         for number in 0.. {
             let begun = self.now();

@@ -39,7 +39,7 @@ pub(super) struct Hub {
 
 struct State {
     ring: Ring,
-    /// The lists that somebody watches.
+    /// The lists that are watched.
     lists: BTreeMap<ListName, List>,
     /// Wakes the watchers of all lists.
     changed: Arc<Notify>,

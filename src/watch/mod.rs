@@ -58,7 +58,7 @@ pub struct WatchRequest {
     pub progress_interval: Duration,
     /// Ends the watch, as a shutdown does: its connection is about to close.
     pub closing: CancellationToken,
-    /// Whose share of the catch-up feeds it takes; `None`: nobody's.
+    /// The caller whose share of the catch-up feeds it uses; `None`: not charged to a caller.
     pub caller: Option<Arc<Caller>>,
 }
 

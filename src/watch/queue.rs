@@ -26,7 +26,7 @@ pub struct ConflatingQueue {
     cursor: OriginTime,
     items: BTreeMap<u64, Item>,
     by_name: HashMap<TodoName, u64>,
-    /// The oldest times of what is pending, with how many have each.
+    /// The oldest times of the pending changes, with the number of changes of each.
     oldest: BTreeMap<OriginTime, usize>,
     next: u64,
 }

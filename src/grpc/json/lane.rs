@@ -1,4 +1,4 @@
-//! Large translations: a few at a time, in turns of their callers, and on threads of
+//! Large translations: a few at a time, round-robin by caller, and on threads of
 //! their own.
 //!
 //! A page of a thousand todos takes 8 ms to translate, a hundred times as long as a read.

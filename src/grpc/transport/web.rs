@@ -41,7 +41,7 @@ const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(2 * 3600);
 #[derive(Clone)]
 pub struct WebLayer(Option<Arc<Rules>>);
 
-/// Which pages may call, and what they are told about it.
+/// Which origins may call, and the CORS headers of their responses.
 struct Rules {
     origins: AllowedOrigins,
     /// Our own page may call, too.

@@ -1,11 +1,10 @@
 //! The store's file, and what happens when its disk is full.
 //!
-//! The library gives a database up at the first write that fails: also its
-//! reads. So when there is no room, the database is opened again with an
-//! overlay: whatever it writes stays in memory, and the file is not touched
-//! any more. The file then holds exactly what was committed, reads go on, and
-//! the writer refuses writes. Once there is room, the overlay is thrown away
-//! and the file is opened as usual.
+//! redb closes a database at the first write that fails, for reads too. So when there
+//! is no room, the database is opened again with an overlay: its writes stay in memory,
+//! and the file is no longer modified. The file then holds exactly what was committed,
+//! reads continue, and the writer refuses writes. Once there is room, the overlay is
+//! dropped and the file is opened as usual.
 
 use std::{
     collections::HashMap,
@@ -179,7 +178,7 @@ pub(super) enum Mode {
     Overlay,
 }
 
-/// What was written since the file is not touched any more.
+/// Writes since the file is no longer modified.
 #[derive(Debug, Default)]
 struct Overlay {
     blocks: HashMap<u64, Vec<u8>>,

@@ -70,7 +70,7 @@ impl EmbeddedFeed {
         Ok(items)
     }
 
-    /// Changes from the file. Heartbeats are not in it; `Nothing` tells how
+    /// Changes from the file. Heartbeats are not in it; `Nothing` marks how
     /// far it was read.
     fn read_file(&self, published: u64) -> Result<Vec<FeedItem>, FeedError> {
         let mut items = self.read_history(published).map_err(FeedError::broken)?;

@@ -197,7 +197,7 @@ impl Tables<'_> {
     }
 
     /// Deletes a list. With `force`, deletes todos of it before, at most a batch: if
-    /// there are more, the answer is `NotEmpty`, and the same command goes on.
+    /// there are more, the answer is `NotEmpty`, and the caller repeats the command.
     pub(super) fn delete_list(
         &mut self,
         name: &ListName,

@@ -1,8 +1,8 @@
 //! The embedded origin: todos on this machine's disk, in one file, for one
 //! process. Its clock is the commit number, its feed the history in the file.
 //!
-//! What it buys: `tidemark serve` works with nothing else installed, by the
-//! same calls, tokens and watches. What it costs: one process only. redb was
+//! With it `tidemark serve` needs no other server, and has the same calls, tokens and
+//! watches. It supports one process only. redb was
 //! chosen for its build time and its reads (ADR 12). It has one writer at a
 //! time, so writes that wait together are committed together.
 
@@ -79,7 +79,7 @@ pub enum OpenProblem {
         newest = store::FORMAT_WITH_LISTS
     )]
     Format(u64),
-    /// The file cannot be read or written, or is no store.
+    /// The file cannot be read or written, or is not a store.
     #[error("{0}; --data-dir must name a directory of this service, that its user may write")]
     Library(redb::Error),
 }
@@ -113,7 +113,7 @@ impl Embedded {
     ///
     /// # Errors
     /// `OpenError` if the directory cannot be written, another process has it
-    /// open, or the file is no store of this version.
+    /// open, or the file is not a store of this version.
     pub fn open(dir: &Path, cache_epoch: u64) -> Result<Self, OpenError> {
         Self::open_in(dir, cache_epoch).map_err(|problem| OpenError {
             dir: dir.to_owned(),

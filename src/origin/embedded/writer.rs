@@ -128,7 +128,7 @@ impl Writer {
         }
     }
 
-    /// Runs on a thread of its own until all senders are gone. A panic ends
+    /// Runs on its own thread until all senders are dropped. A panic ends
     /// the process: nothing could be written any more, and a new process can.
     pub(super) fn spawn(mut self, mut queue: mpsc::Receiver<Command>) -> io::Result<()> {
         thread::Builder::new()
@@ -239,7 +239,7 @@ impl Writer {
     }
 
     /// Runs the commands in one transaction. The error says whether the commit
-    /// may have taken place all the same.
+    /// may have taken place nevertheless.
     fn apply(
         &mut self,
         group: Vec<Command>,

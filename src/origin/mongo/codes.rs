@@ -69,7 +69,7 @@ const RETRY_WRITE: [i32; 18] = [
     462,
     16500,
 ];
-/// The server is no primary (any more), shuts down, lost its connection to
+/// The server is not the primary (any more), shuts down, lost its connection to
 /// others or interrupted the command. Says nothing of what was done before.
 const STATE_CHANGE: [i32; 18] = [
     6, 7, 50, 89, 91, 189, 202, 262, 9001, 10058, 10107, 11600, 11601, 11602, 13435, 13436, 133,
@@ -78,14 +78,14 @@ const STATE_CHANGE: [i32; 18] = [
 /// WriteConcernFailed, UnknownReplWriteConcern, UnsatisfiableWriteConcern: the
 /// write was done on the primary, and no majority confirmed it.
 const UNCONFIRMED: [i32; 3] = [64, 79, 100];
-/// The read was not done, and another try may be: the server is no primary, shuts
+/// The read failed, and a retry may succeed: the server is not the primary, shuts
 /// down, has lost connections, or the plan, cursor or key it used is gone. Those of the
 /// driver's retryable reads, and what a read meets while collections change.
 const RETRY_READ: [i32; 18] = [
     6, 7, 43, 89, 91, 112, 134, 175, 189, 202, 211, 237, 9001, 10107, 11600, 11602, 13435, 13436,
 ];
 /// The stream's cursor is gone, or its server is being reconfigured; another
-/// one goes on from the same position. (`STATE_CHANGE` beside these.)
+/// one resumes at the same position. (`STATE_CHANGE` beside these.)
 const RESUME_FEED: [i32; 8] = [43, 63, 150, 175, 234, 237, 238, 13388];
 /// InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost,
 /// CappedPositionLost, and the resume token not found in the oplog.
@@ -96,7 +96,7 @@ const NO_CHANGE_STREAMS: [i32; 2] = [40573, 40324];
 /// The server wrote nothing. Where the driver tried twice it reports an error
 /// with this label only if the first try wrote nothing either.
 const NO_WRITES: &str = "NoWritesPerformed";
-/// A commit may have taken place, whatever its last try met.
+/// A commit may have taken place, even if its last try failed.
 const UNKNOWN_COMMIT: &str = "UnknownTransactionCommitResult";
 /// The transaction was aborted; the same one may go through.
 const TRANSIENT: &str = "TransientTransactionError";
@@ -270,7 +270,7 @@ fn message(error: &Error) -> String {
     }
 }
 
-/// Where the feed goes on after this error. A code that is not listed may be
+/// Where the feed resumes after this error. A code that is not listed may be
 /// one that comes back at each try: the follower counts those.
 pub(super) fn feed_error(error: Error) -> FeedError {
     let decode = matches!(*error.kind, ErrorKind::InvalidResponse { .. })

@@ -170,7 +170,7 @@ pub(super) async fn create(database: &Database, name: &str) -> Result<(), Error>
     }
 }
 
-/// Whether an index that exists does the work of the wanted one, whatever its
+/// Whether an existing index can be used in place of the wanted one, whatever its
 /// name is.
 fn serves(existing: &Document, wanted: &Document) -> bool {
     let plain = ["partialFilterExpression", "collation"]

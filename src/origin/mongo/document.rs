@@ -212,7 +212,7 @@ pub(crate) fn document(name: &TodoName, todo: &Todo) -> Document {
 }
 
 /// The update that makes the old document the new todo, by the fields of the
-/// patch alone: what else somebody added by hand stays.
+/// patch alone: other fields of the document, added by hand, stay.
 pub(super) fn update(patch: &Patch, new: &Todo) -> Document {
     let (mut set, mut unset) = (Document::new(), Document::new());
     let mut time = |field: &str, time: &Option<Timestamp>, set: &mut Document| match time {

@@ -37,7 +37,7 @@ pub(super) const CATCH_UP_BATCH: u32 = 500;
 /// From MongoDB 8.0 on, an event without a transaction may share its time.
 const SHARED_TIMES_WIRE_VERSION: i32 = 25;
 
-/// Where a stream goes on.
+/// Where a stream resumes.
 struct Position {
     token: Document,
     /// After an invalidate a stream cannot be resumed, only started after it.
@@ -250,7 +250,7 @@ fn prefetch(mut stream: RawBatchCursor) -> mpsc::Receiver<Result<RawBatch, Error
 }
 
 /// The fields of an event, read in one pass. A field of the wrong type or with
-/// text that is not UTF-8 makes it damaged; its time is read all the same.
+/// text that is not UTF-8 makes it damaged; its time is still read.
 #[derive(Default)]
 struct Event<'a> {
     token: Option<&'a RawDocument>,

@@ -75,7 +75,7 @@ fn title(value: RawBsonRef<'_>) -> Result<String, Unreadable> {
 }
 
 /// The members: an array of pairs, as this service writes it, or a document of
-/// principals and roles, as somebody may write it by hand.
+/// principals and roles, as it may be written by hand.
 fn members(value: RawBsonRef<'_>) -> Result<BTreeMap<String, i32>, Unreadable> {
     let mut members = Members::default();
     match value {

@@ -108,7 +108,7 @@ const fn origin_time(timestamp: bson::Timestamp) -> OriginTime {
 impl Inner {
     /// The result of `work`; `None` if a primary was elected, or found again
     /// after an outage, before it was done. One that froze does not answer, and
-    /// whoever waits for it is to ask the new one.
+    /// those that wait for it must ask the new one.
     async fn at_this_primary<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let mut election = self.topology.next_election();
         tokio::select! {

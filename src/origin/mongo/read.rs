@@ -1,4 +1,4 @@
-//! Loads: `find` at a snapshot, whose exact time the reply tells.
+//! Loads: `find` at a snapshot, whose exact time is in the reply.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -129,7 +129,7 @@ impl Inner {
 
     /// Asks a new primary where the one that was asked froze, and once more where the
     /// connection broke or the server was no primary any more: an election, or a
-    /// connection that something between closed, is no error of a read.
+    /// connection that a middlebox closed, does not fail a read.
     pub(super) async fn find_once(
         &self,
         find: Document,

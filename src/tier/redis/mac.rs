@@ -1,7 +1,7 @@
 //! A keyed hash over each entry, so that only replicas with the same key can
 //! write entries that are accepted.
 //!
-//! The hash covers the key and the value. It does not stop somebody who can write
+//! The hash covers the key and the value. It does not stop an attacker who can write
 //! to Redis from putting an old entry back: readers check the stamp for that.
 //!
 //! The key file is read again while the service runs, so that a key can be replaced

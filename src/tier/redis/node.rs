@@ -56,14 +56,14 @@ struct Connections {
     writes: Connection,
 }
 
-/// A server and what is known about its health.
+/// A server and its health.
 pub(super) struct Node {
     pub(super) address: Address,
     context: Arc<Context>,
     connections: RwLock<Option<Connections>>,
     reads: Breaker,
     writes: Breaker,
-    /// The connections should be opened anew.
+    /// The connections should be reopened.
     reconnect: Notify,
     /// A key in a slot of this node: only such a key shows whether it accepts
     /// writes.
@@ -288,7 +288,7 @@ impl Node {
     }
 
     /// Takes a lease: `SET NX`, by the connection of reads, as its caller waits.
-    /// `true` unless somebody else has it.
+    /// `true` unless another replica has it.
     pub(super) async fn lease(&self, key: String, ttl: Duration) -> bool {
         if self.reads.is_open() || self.writes.is_open() {
             return true;

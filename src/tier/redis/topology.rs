@@ -86,7 +86,7 @@ impl Finder {
     }
 
     /// The masters and their slots now. `doubt`: a node was not what the last
-    /// answer said, so ask somebody else if the answer is the same again.
+    /// answer said, so ask another node if the answer is the same again.
     pub(super) async fn find(
         &mut self,
         last: &[SlotRange],

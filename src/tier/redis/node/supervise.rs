@@ -30,7 +30,7 @@ const IDLE_READ_LOOKS: u32 = 5;
 /// are none.
 const REFUSED_WRITE_LOOKS: u32 = 5;
 const IDLE_WRITE_LOOKS: u32 = 25;
-/// How long probes may fail before the connections are opened anew.
+/// How long probes may fail before the connections are reopened.
 const RECONNECT_AFTER: Duration = Duration::from_secs(2);
 /// Pauses between tries to connect. With connecting and the election of a new
 /// master the longest stays well below the 10 s within which the tier must be in
@@ -85,7 +85,7 @@ impl Node {
         *installed = Some(connections);
     }
 
-    /// Probes the connections until they should be opened anew. Returns how long
+    /// Probes the connections until they should be reopened. Returns how long
     /// the node was healthy.
     async fn watch(&self) -> Duration {
         let mut healthy_since = None;

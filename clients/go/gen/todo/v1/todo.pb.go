@@ -39,9 +39,9 @@ const (
 	Role_ROLE_UNSPECIFIED Role = 0
 	// Reads the list and its todos, and watches them.
 	Role_ROLE_READER Role = 1
-	// And creates, changes and deletes todos.
+	// Also creates, changes and deletes todos.
 	Role_ROLE_WRITER Role = 2
-	// And changes and deletes the list, its members included.
+	// Also changes and deletes the list, including its members.
 	Role_ROLE_OWNER Role = 3
 )
 
@@ -181,7 +181,7 @@ const (
 	// RESOURCE_EXHAUSTED: a bound of this replica is reached.
 	ErrorReason_ERROR_REASON_OVERLOADED ErrorReason = 13
 	// RESOURCE_EXHAUSTED: a request over 256 KiB, or a response over 4 MiB. The
-	// text says which, and what to do.
+	// text states which, and how to avoid it.
 	ErrorReason_ERROR_REASON_MESSAGE_TOO_LARGE ErrorReason = 14
 	// DEADLINE_EXCEEDED: the metadata names the tier that was being waited for.
 	ErrorReason_ERROR_REASON_DEADLINE_EXCEEDED ErrorReason = 15
@@ -498,9 +498,8 @@ type Todo struct {
 	// becomes STATE_ACTIVE again.
 	CompleteTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=complete_time,json=completeTime,proto3" json:"complete_time,omitempty"`
 	// A strong hash of the stored todo; an edit made directly in the database
-	// changes it too. In UpdateTodo and DeleteTodo the write happens only if the
-	// etag matches, whoever changed the todo. It counts whatever `update_mask`
-	// says.
+	// changes it too. In UpdateTodo and DeleteTodo, an etag that is set must
+	// match, else nothing is written. `update_mask` does not affect this check.
 	Etag          string `protobuf:"bytes,11,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -621,15 +620,15 @@ type TodoList struct {
 	// At most 256 characters.
 	Title string `protobuf:"bytes,2,opt,name=title,proto3" json:"title,omitempty"`
 	// At most 256. The key is a principal (1 to 256 bytes), `group:NAME`, or `*`
-	// for every authenticated caller. Of several that fit a caller the highest
-	// role counts.
+	// for every authenticated caller. If several entries match a caller, the
+	// highest role applies.
 	Members map[string]Role `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value,enum=todo.v1.Role"`
 	// Output only. When the list was created.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// Output only. When the list was last changed through this service.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
-	// A strong hash of the stored list. In UpdateTodoList and DeleteTodoList the
-	// write happens only if it matches.
+	// A strong hash of the stored list. In UpdateTodoList and DeleteTodoList, an
+	// etag that is set must match, else nothing is written.
 	Etag          string `protobuf:"bytes,6,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1703,15 +1702,16 @@ func (x *DeleteTodoResponse) GetToken() string {
 // Request of WatchTodos.
 type WatchTodosRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several lists.
-	// Where callers are known, all lists are for administrators, and todos of several
-	// lists for who may read each of the lists.
+	// `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several
+	// lists. With authentication, only administrators may watch all lists, and
+	// todos of several lists may be watched by callers who can read each of
+	// these lists.
 	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
 	// Only these todos. At most 1000.
 	Names []string `protobuf:"bytes,2,rep,name=names,proto3" json:"names,omitempty"`
-	// Where to begin. Absent: where this replica stands in the change feed, which is a
-	// moment ago: a write that was just answered may be delivered. To begin after a
-	// write, give its token.
+	// Where to begin. Absent: at the position of this replica in the change
+	// feed, which may lag behind: a write that has just been acknowledged may be
+	// delivered. To begin after a write, set `after` to its token.
 	//
 	// Types that are valid to be assigned to Start:
 	//
@@ -1995,8 +1995,8 @@ type ListTodoListsResponse struct {
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	// How fresh the page is. The token of the last page covers all pages.
 	Read *ReadInfo `protobuf:"bytes,3,opt,name=read,proto3" json:"read,omitempty"`
-	// Names of lists whose stored document cannot be read as a list. Nobody but
-	// an administrator has a right on such a list.
+	// Names of lists whose stored document cannot be read as a list. Only
+	// administrators can access such a list.
 	Unreadable    []string `protobuf:"bytes,4,rep,name=unreadable,proto3" json:"unreadable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2512,7 +2512,7 @@ type WatchTodosResponse_Progress struct {
 }
 
 type WatchTodosResponse_Reset_ struct {
-	// Everything cached must be read again. The stream goes on from `token`.
+	// Everything cached must be read again. The stream continues from `token`.
 	Reset_ *WatchReset `protobuf:"bytes,4,opt,name=reset,proto3,oneof"`
 }
 

@@ -58,8 +58,8 @@ const (
 // Output-only fields in a request are ignored. Limits on text count characters
 // (Unicode scalar values).
 type TodoServiceClient interface {
-	// Reads one todo. NOT_FOUND is an answer too: its metadata carries what
-	// ReadInfo would have said (`token`, `source`, `staleness_bound_ms`).
+	// Reads one todo. NOT_FOUND also states how fresh it is: its metadata
+	// carries the fields of ReadInfo (`token`, `source`, `staleness_bound_ms`).
 	GetTodo(ctx context.Context, in *GetTodoRequest, opts ...grpc.CallOption) (*GetTodoResponse, error)
 	// Reads up to 1000 todos, of any lists, in one call. Names that no todo has
 	// are listed in `missing` and are not an error. If the response would exceed
@@ -252,8 +252,8 @@ func (c *todoServiceClient) DeleteTodoList(ctx context.Context, in *DeleteTodoLi
 // Output-only fields in a request are ignored. Limits on text count characters
 // (Unicode scalar values).
 type TodoServiceServer interface {
-	// Reads one todo. NOT_FOUND is an answer too: its metadata carries what
-	// ReadInfo would have said (`token`, `source`, `staleness_bound_ms`).
+	// Reads one todo. NOT_FOUND also states how fresh it is: its metadata
+	// carries the fields of ReadInfo (`token`, `source`, `staleness_bound_ms`).
 	GetTodo(context.Context, *GetTodoRequest) (*GetTodoResponse, error)
 	// Reads up to 1000 todos, of any lists, in one call. Names that no todo has
 	// are listed in `missing` and are not an error. If the response would exceed

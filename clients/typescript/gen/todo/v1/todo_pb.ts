@@ -101,9 +101,8 @@ export type Todo = Message<"todo.v1.Todo"> & {
 
   /**
    * A strong hash of the stored todo; an edit made directly in the database
-   * changes it too. In UpdateTodo and DeleteTodo the write happens only if the
-   * etag matches, whoever changed the todo. It counts whatever `update_mask`
-   * says.
+   * changes it too. In UpdateTodo and DeleteTodo, an etag that is set must
+   * match, else nothing is written. `update_mask` does not affect this check.
    *
    * @generated from field: string etag = 11;
    */
@@ -221,8 +220,8 @@ export type TodoList = Message<"todo.v1.TodoList"> & {
 
   /**
    * At most 256. The key is a principal (1 to 256 bytes), `group:NAME`, or `*`
-   * for every authenticated caller. Of several that fit a caller the highest
-   * role counts.
+   * for every authenticated caller. If several entries match a caller, the
+   * highest role applies.
    *
    * @generated from field: map<string, todo.v1.Role> members = 3;
    */
@@ -243,8 +242,8 @@ export type TodoList = Message<"todo.v1.TodoList"> & {
   updateTime?: Timestamp | undefined;
 
   /**
-   * A strong hash of the stored list. In UpdateTodoList and DeleteTodoList the
-   * write happens only if it matches.
+   * A strong hash of the stored list. In UpdateTodoList and DeleteTodoList, an
+   * etag that is set must match, else nothing is written.
    *
    * @generated from field: string etag = 6;
    */
@@ -802,9 +801,10 @@ export const DeleteTodoResponseSchema: GenMessage<DeleteTodoResponse> = /*@__PUR
  */
 export type WatchTodosRequest = Message<"todo.v1.WatchTodosRequest"> & {
   /**
-   * `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several lists.
-   * Where callers are known, all lists are for administrators, and todos of several
-   * lists for who may read each of the lists.
+   * `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several
+   * lists. With authentication, only administrators may watch all lists, and
+   * todos of several lists may be watched by callers who can read each of
+   * these lists.
    *
    * @generated from field: string parent = 1;
    */
@@ -818,9 +818,9 @@ export type WatchTodosRequest = Message<"todo.v1.WatchTodosRequest"> & {
   names: string[];
 
   /**
-   * Where to begin. Absent: where this replica stands in the change feed, which is a
-   * moment ago: a write that was just answered may be delivered. To begin after a
-   * write, give its token.
+   * Where to begin. Absent: at the position of this replica in the change
+   * feed, which may lag behind: a write that has just been acknowledged may be
+   * delivered. To begin after a write, set `after` to its token.
    *
    * @generated from oneof todo.v1.WatchTodosRequest.start
    */
@@ -977,8 +977,8 @@ export type ListTodoListsResponse = Message<"todo.v1.ListTodoListsResponse"> & {
   read?: ReadInfo | undefined;
 
   /**
-   * Names of lists whose stored document cannot be read as a list. Nobody but
-   * an administrator has a right on such a list.
+   * Names of lists whose stored document cannot be read as a list. Only
+   * administrators can access such a list.
    *
    * @generated from field: repeated string unreadable = 4;
    */
@@ -1213,7 +1213,7 @@ export type WatchTodosResponse = Message<"todo.v1.WatchTodosResponse"> & {
     case: "progress";
   } | {
     /**
-     * Everything cached must be read again. The stream goes on from `token`.
+     * Everything cached must be read again. The stream continues from `token`.
      *
      * @generated from field: todo.v1.WatchReset reset = 4;
      */
@@ -1375,14 +1375,14 @@ export enum Role {
   READER = 1,
 
   /**
-   * And creates, changes and deletes todos.
+   * Also creates, changes and deletes todos.
    *
    * @generated from enum value: ROLE_WRITER = 2;
    */
   WRITER = 2,
 
   /**
-   * And changes and deletes the list, its members included.
+   * Also changes and deletes the list, including its members.
    *
    * @generated from enum value: ROLE_OWNER = 3;
    */
@@ -1545,7 +1545,7 @@ export enum ErrorReason {
 
   /**
    * RESOURCE_EXHAUSTED: a request over 256 KiB, or a response over 4 MiB. The
-   * text says which, and what to do.
+   * text states which, and how to avoid it.
    *
    * @generated from enum value: ERROR_REASON_MESSAGE_TOO_LARGE = 14;
    */
@@ -1661,8 +1661,8 @@ export const ErrorReasonSchema: GenEnum<ErrorReason> = /*@__PURE__*/
  */
 export const TodoService: GenService<{
   /**
-   * Reads one todo. NOT_FOUND is an answer too: its metadata carries what
-   * ReadInfo would have said (`token`, `source`, `staleness_bound_ms`).
+   * Reads one todo. NOT_FOUND also states how fresh it is: its metadata
+   * carries the fields of ReadInfo (`token`, `source`, `staleness_bound_ms`).
    *
    * @generated from rpc todo.v1.TodoService.GetTodo
    */

@@ -126,8 +126,8 @@ class TodoServiceServicer:
     """
 
     def GetTodo(self, request, context):
-        """Reads one todo. NOT_FOUND is an answer too: its metadata carries what
-        ReadInfo would have said (`token`, `source`, `staleness_bound_ms`).
+        """Reads one todo. NOT_FOUND also states how fresh it is: its metadata
+        carries the fields of ReadInfo (`token`, `source`, `staleness_bound_ms`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

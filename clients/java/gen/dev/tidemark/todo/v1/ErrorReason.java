@@ -133,7 +133,7 @@ public enum ErrorReason
   /**
    * <pre>
    * RESOURCE_EXHAUSTED: a request over 256 KiB, or a response over 4 MiB. The
-   * text says which, and what to do.
+   * text states which, and how to avoid it.
    * </pre>
    *
    * <code>ERROR_REASON_MESSAGE_TOO_LARGE = 14;</code>
@@ -363,7 +363,7 @@ public enum ErrorReason
   /**
    * <pre>
    * RESOURCE_EXHAUSTED: a request over 256 KiB, or a response over 4 MiB. The
-   * text says which, and what to do.
+   * text states which, and how to avoid it.
    * </pre>
    *
    * <code>ERROR_REASON_MESSAGE_TOO_LARGE = 14;</code>

@@ -209,8 +209,8 @@ private static final long serialVersionUID = 0L;
       com.google.protobuf.LazyStringArrayList.emptyList();
   /**
    * <pre>
-   * Names of lists whose stored document cannot be read as a list. Nobody but
-   * an administrator has a right on such a list.
+   * Names of lists whose stored document cannot be read as a list. Only
+   * administrators can access such a list.
    * </pre>
    *
    * <code>repeated string unreadable = 4 [json_name = "unreadable"];</code>
@@ -222,8 +222,8 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Names of lists whose stored document cannot be read as a list. Nobody but
-   * an administrator has a right on such a list.
+   * Names of lists whose stored document cannot be read as a list. Only
+   * administrators can access such a list.
    * </pre>
    *
    * <code>repeated string unreadable = 4 [json_name = "unreadable"];</code>
@@ -234,8 +234,8 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Names of lists whose stored document cannot be read as a list. Nobody but
-   * an administrator has a right on such a list.
+   * Names of lists whose stored document cannot be read as a list. Only
+   * administrators can access such a list.
    * </pre>
    *
    * <code>repeated string unreadable = 4 [json_name = "unreadable"];</code>
@@ -247,8 +247,8 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Names of lists whose stored document cannot be read as a list. Nobody but
-   * an administrator has a right on such a list.
+   * Names of lists whose stored document cannot be read as a list. Only
+   * administrators can access such a list.
    * </pre>
    *
    * <code>repeated string unreadable = 4 [json_name = "unreadable"];</code>
@@ -1284,8 +1284,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Names of lists whose stored document cannot be read as a list. Nobody but
-     * an administrator has a right on such a list.
+     * Names of lists whose stored document cannot be read as a list. Only
+     * administrators can access such a list.
      * </pre>
      *
      * <code>repeated string unreadable = 4 [json_name = "unreadable"];</code>
@@ -1298,8 +1298,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Names of lists whose stored document cannot be read as a list. Nobody but
-     * an administrator has a right on such a list.
+     * Names of lists whose stored document cannot be read as a list. Only
+     * administrators can access such a list.
      * </pre>
      *
      * <code>repeated string unreadable = 4 [json_name = "unreadable"];</code>
@@ -1310,8 +1310,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Names of lists whose stored document cannot be read as a list. Nobody but
-     * an administrator has a right on such a list.
+     * Names of lists whose stored document cannot be read as a list. Only
+     * administrators can access such a list.
      * </pre>
      *
      * <code>repeated string unreadable = 4 [json_name = "unreadable"];</code>
@@ -1323,8 +1323,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Names of lists whose stored document cannot be read as a list. Nobody but
-     * an administrator has a right on such a list.
+     * Names of lists whose stored document cannot be read as a list. Only
+     * administrators can access such a list.
      * </pre>
      *
      * <code>repeated string unreadable = 4 [json_name = "unreadable"];</code>
@@ -1337,8 +1337,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Names of lists whose stored document cannot be read as a list. Nobody but
-     * an administrator has a right on such a list.
+     * Names of lists whose stored document cannot be read as a list. Only
+     * administrators can access such a list.
      * </pre>
      *
      * <code>repeated string unreadable = 4 [json_name = "unreadable"];</code>
@@ -1357,8 +1357,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Names of lists whose stored document cannot be read as a list. Nobody but
-     * an administrator has a right on such a list.
+     * Names of lists whose stored document cannot be read as a list. Only
+     * administrators can access such a list.
      * </pre>
      *
      * <code>repeated string unreadable = 4 [json_name = "unreadable"];</code>
@@ -1376,8 +1376,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Names of lists whose stored document cannot be read as a list. Nobody but
-     * an administrator has a right on such a list.
+     * Names of lists whose stored document cannot be read as a list. Only
+     * administrators can access such a list.
      * </pre>
      *
      * <code>repeated string unreadable = 4 [json_name = "unreadable"];</code>
@@ -1395,8 +1395,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Names of lists whose stored document cannot be read as a list. Nobody but
-     * an administrator has a right on such a list.
+     * Names of lists whose stored document cannot be read as a list. Only
+     * administrators can access such a list.
      * </pre>
      *
      * <code>repeated string unreadable = 4 [json_name = "unreadable"];</code>
@@ -1411,8 +1411,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Names of lists whose stored document cannot be read as a list. Nobody but
-     * an administrator has a right on such a list.
+     * Names of lists whose stored document cannot be read as a list. Only
+     * administrators can access such a list.
      * </pre>
      *
      * <code>repeated string unreadable = 4 [json_name = "unreadable"];</code>

@@ -103,8 +103,8 @@ public interface ListTodoListsResponseOrBuilder extends
 
   /**
    * <pre>
-   * Names of lists whose stored document cannot be read as a list. Nobody but
-   * an administrator has a right on such a list.
+   * Names of lists whose stored document cannot be read as a list. Only
+   * administrators can access such a list.
    * </pre>
    *
    * <code>repeated string unreadable = 4 [json_name = "unreadable"];</code>
@@ -114,8 +114,8 @@ public interface ListTodoListsResponseOrBuilder extends
       getUnreadableList();
   /**
    * <pre>
-   * Names of lists whose stored document cannot be read as a list. Nobody but
-   * an administrator has a right on such a list.
+   * Names of lists whose stored document cannot be read as a list. Only
+   * administrators can access such a list.
    * </pre>
    *
    * <code>repeated string unreadable = 4 [json_name = "unreadable"];</code>
@@ -124,8 +124,8 @@ public interface ListTodoListsResponseOrBuilder extends
   int getUnreadableCount();
   /**
    * <pre>
-   * Names of lists whose stored document cannot be read as a list. Nobody but
-   * an administrator has a right on such a list.
+   * Names of lists whose stored document cannot be read as a list. Only
+   * administrators can access such a list.
    * </pre>
    *
    * <code>repeated string unreadable = 4 [json_name = "unreadable"];</code>
@@ -135,8 +135,8 @@ public interface ListTodoListsResponseOrBuilder extends
   java.lang.String getUnreadable(int index);
   /**
    * <pre>
-   * Names of lists whose stored document cannot be read as a list. Nobody but
-   * an administrator has a right on such a list.
+   * Names of lists whose stored document cannot be read as a list. Only
+   * administrators can access such a list.
    * </pre>
    *
    * <code>repeated string unreadable = 4 [json_name = "unreadable"];</code>

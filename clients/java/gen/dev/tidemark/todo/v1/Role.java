@@ -33,7 +33,7 @@ public enum Role
   ROLE_READER(1),
   /**
    * <pre>
-   * And creates, changes and deletes todos.
+   * Also creates, changes and deletes todos.
    * </pre>
    *
    * <code>ROLE_WRITER = 2;</code>
@@ -41,7 +41,7 @@ public enum Role
   ROLE_WRITER(2),
   /**
    * <pre>
-   * And changes and deletes the list, its members included.
+   * Also changes and deletes the list, including its members.
    * </pre>
    *
    * <code>ROLE_OWNER = 3;</code>
@@ -77,7 +77,7 @@ public enum Role
   public static final int ROLE_READER_VALUE = 1;
   /**
    * <pre>
-   * And creates, changes and deletes todos.
+   * Also creates, changes and deletes todos.
    * </pre>
    *
    * <code>ROLE_WRITER = 2;</code>
@@ -85,7 +85,7 @@ public enum Role
   public static final int ROLE_WRITER_VALUE = 2;
   /**
    * <pre>
-   * And changes and deletes the list, its members included.
+   * Also changes and deletes the list, including its members.
    * </pre>
    *
    * <code>ROLE_OWNER = 3;</code>

@@ -812,9 +812,8 @@ private static final long serialVersionUID = 0L;
   /**
    * <pre>
    * A strong hash of the stored todo; an edit made directly in the database
-   * changes it too. In UpdateTodo and DeleteTodo the write happens only if the
-   * etag matches, whoever changed the todo. It counts whatever `update_mask`
-   * says.
+   * changes it too. In UpdateTodo and DeleteTodo, an etag that is set must
+   * match, else nothing is written. `update_mask` does not affect this check.
    * </pre>
    *
    * <code>string etag = 11 [json_name = "etag"];</code>
@@ -836,9 +835,8 @@ private static final long serialVersionUID = 0L;
   /**
    * <pre>
    * A strong hash of the stored todo; an edit made directly in the database
-   * changes it too. In UpdateTodo and DeleteTodo the write happens only if the
-   * etag matches, whoever changed the todo. It counts whatever `update_mask`
-   * says.
+   * changes it too. In UpdateTodo and DeleteTodo, an etag that is set must
+   * match, else nothing is written. `update_mask` does not affect this check.
    * </pre>
    *
    * <code>string etag = 11 [json_name = "etag"];</code>
@@ -2677,9 +2675,8 @@ private static final long serialVersionUID = 0L;
     /**
      * <pre>
      * A strong hash of the stored todo; an edit made directly in the database
-     * changes it too. In UpdateTodo and DeleteTodo the write happens only if the
-     * etag matches, whoever changed the todo. It counts whatever `update_mask`
-     * says.
+     * changes it too. In UpdateTodo and DeleteTodo, an etag that is set must
+     * match, else nothing is written. `update_mask` does not affect this check.
      * </pre>
      *
      * <code>string etag = 11 [json_name = "etag"];</code>
@@ -2700,9 +2697,8 @@ private static final long serialVersionUID = 0L;
     /**
      * <pre>
      * A strong hash of the stored todo; an edit made directly in the database
-     * changes it too. In UpdateTodo and DeleteTodo the write happens only if the
-     * etag matches, whoever changed the todo. It counts whatever `update_mask`
-     * says.
+     * changes it too. In UpdateTodo and DeleteTodo, an etag that is set must
+     * match, else nothing is written. `update_mask` does not affect this check.
      * </pre>
      *
      * <code>string etag = 11 [json_name = "etag"];</code>
@@ -2724,9 +2720,8 @@ private static final long serialVersionUID = 0L;
     /**
      * <pre>
      * A strong hash of the stored todo; an edit made directly in the database
-     * changes it too. In UpdateTodo and DeleteTodo the write happens only if the
-     * etag matches, whoever changed the todo. It counts whatever `update_mask`
-     * says.
+     * changes it too. In UpdateTodo and DeleteTodo, an etag that is set must
+     * match, else nothing is written. `update_mask` does not affect this check.
      * </pre>
      *
      * <code>string etag = 11 [json_name = "etag"];</code>
@@ -2744,9 +2739,8 @@ private static final long serialVersionUID = 0L;
     /**
      * <pre>
      * A strong hash of the stored todo; an edit made directly in the database
-     * changes it too. In UpdateTodo and DeleteTodo the write happens only if the
-     * etag matches, whoever changed the todo. It counts whatever `update_mask`
-     * says.
+     * changes it too. In UpdateTodo and DeleteTodo, an etag that is set must
+     * match, else nothing is written. `update_mask` does not affect this check.
      * </pre>
      *
      * <code>string etag = 11 [json_name = "etag"];</code>
@@ -2761,9 +2755,8 @@ private static final long serialVersionUID = 0L;
     /**
      * <pre>
      * A strong hash of the stored todo; an edit made directly in the database
-     * changes it too. In UpdateTodo and DeleteTodo the write happens only if the
-     * etag matches, whoever changed the todo. It counts whatever `update_mask`
-     * says.
+     * changes it too. In UpdateTodo and DeleteTodo, an etag that is set must
+     * match, else nothing is written. `update_mask` does not affect this check.
      * </pre>
      *
      * <code>string etag = 11 [json_name = "etag"];</code>

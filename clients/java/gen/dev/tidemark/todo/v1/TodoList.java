@@ -204,8 +204,8 @@ private static final long serialVersionUID = 0L;
   /**
    * <pre>
    * At most 256. The key is a principal (1 to 256 bytes), `group:NAME`, or `*`
-   * for every authenticated caller. Of several that fit a caller the highest
-   * role counts.
+   * for every authenticated caller. If several entries match a caller, the
+   * highest role applies.
    * </pre>
    *
    * <code>map&lt;string, .todo.v1.Role&gt; members = 3 [json_name = "members"];</code>
@@ -228,8 +228,8 @@ private static final long serialVersionUID = 0L;
   /**
    * <pre>
    * At most 256. The key is a principal (1 to 256 bytes), `group:NAME`, or `*`
-   * for every authenticated caller. Of several that fit a caller the highest
-   * role counts.
+   * for every authenticated caller. If several entries match a caller, the
+   * highest role applies.
    * </pre>
    *
    * <code>map&lt;string, .todo.v1.Role&gt; members = 3 [json_name = "members"];</code>
@@ -242,8 +242,8 @@ private static final long serialVersionUID = 0L;
   /**
    * <pre>
    * At most 256. The key is a principal (1 to 256 bytes), `group:NAME`, or `*`
-   * for every authenticated caller. Of several that fit a caller the highest
-   * role counts.
+   * for every authenticated caller. If several entries match a caller, the
+   * highest role applies.
    * </pre>
    *
    * <code>map&lt;string, .todo.v1.Role&gt; members = 3 [json_name = "members"];</code>
@@ -264,8 +264,8 @@ dev.tidemark.todo.v1.Role defaultValue) {
   /**
    * <pre>
    * At most 256. The key is a principal (1 to 256 bytes), `group:NAME`, or `*`
-   * for every authenticated caller. Of several that fit a caller the highest
-   * role counts.
+   * for every authenticated caller. If several entries match a caller, the
+   * highest role applies.
    * </pre>
    *
    * <code>map&lt;string, .todo.v1.Role&gt; members = 3 [json_name = "members"];</code>
@@ -293,8 +293,8 @@ dev.tidemark.todo.v1.Role defaultValue) {
   /**
    * <pre>
    * At most 256. The key is a principal (1 to 256 bytes), `group:NAME`, or `*`
-   * for every authenticated caller. Of several that fit a caller the highest
-   * role counts.
+   * for every authenticated caller. If several entries match a caller, the
+   * highest role applies.
    * </pre>
    *
    * <code>map&lt;string, .todo.v1.Role&gt; members = 3 [json_name = "members"];</code>
@@ -307,8 +307,8 @@ dev.tidemark.todo.v1.Role defaultValue) {
   /**
    * <pre>
    * At most 256. The key is a principal (1 to 256 bytes), `group:NAME`, or `*`
-   * for every authenticated caller. Of several that fit a caller the highest
-   * role counts.
+   * for every authenticated caller. If several entries match a caller, the
+   * highest role applies.
    * </pre>
    *
    * <code>map&lt;string, .todo.v1.Role&gt; members = 3 [json_name = "members"];</code>
@@ -325,8 +325,8 @@ dev.tidemark.todo.v1.Role defaultValue) {
   /**
    * <pre>
    * At most 256. The key is a principal (1 to 256 bytes), `group:NAME`, or `*`
-   * for every authenticated caller. Of several that fit a caller the highest
-   * role counts.
+   * for every authenticated caller. If several entries match a caller, the
+   * highest role applies.
    * </pre>
    *
    * <code>map&lt;string, .todo.v1.Role&gt; members = 3 [json_name = "members"];</code>
@@ -424,8 +424,8 @@ dev.tidemark.todo.v1.Role defaultValue) {
   private volatile java.lang.Object etag_ = "";
   /**
    * <pre>
-   * A strong hash of the stored list. In UpdateTodoList and DeleteTodoList the
-   * write happens only if it matches.
+   * A strong hash of the stored list. In UpdateTodoList and DeleteTodoList, an
+   * etag that is set must match, else nothing is written.
    * </pre>
    *
    * <code>string etag = 6 [json_name = "etag"];</code>
@@ -446,8 +446,8 @@ dev.tidemark.todo.v1.Role defaultValue) {
   }
   /**
    * <pre>
-   * A strong hash of the stored list. In UpdateTodoList and DeleteTodoList the
-   * write happens only if it matches.
+   * A strong hash of the stored list. In UpdateTodoList and DeleteTodoList, an
+   * etag that is set must match, else nothing is written.
    * </pre>
    *
    * <code>string etag = 6 [json_name = "etag"];</code>
@@ -1173,8 +1173,8 @@ dev.tidemark.todo.v1.Role defaultValue) {
     /**
      * <pre>
      * At most 256. The key is a principal (1 to 256 bytes), `group:NAME`, or `*`
-     * for every authenticated caller. Of several that fit a caller the highest
-     * role counts.
+     * for every authenticated caller. If several entries match a caller, the
+     * highest role applies.
      * </pre>
      *
      * <code>map&lt;string, .todo.v1.Role&gt; members = 3 [json_name = "members"];</code>
@@ -1197,8 +1197,8 @@ dev.tidemark.todo.v1.Role defaultValue) {
     /**
      * <pre>
      * At most 256. The key is a principal (1 to 256 bytes), `group:NAME`, or `*`
-     * for every authenticated caller. Of several that fit a caller the highest
-     * role counts.
+     * for every authenticated caller. If several entries match a caller, the
+     * highest role applies.
      * </pre>
      *
      * <code>map&lt;string, .todo.v1.Role&gt; members = 3 [json_name = "members"];</code>
@@ -1211,8 +1211,8 @@ dev.tidemark.todo.v1.Role defaultValue) {
     /**
      * <pre>
      * At most 256. The key is a principal (1 to 256 bytes), `group:NAME`, or `*`
-     * for every authenticated caller. Of several that fit a caller the highest
-     * role counts.
+     * for every authenticated caller. If several entries match a caller, the
+     * highest role applies.
      * </pre>
      *
      * <code>map&lt;string, .todo.v1.Role&gt; members = 3 [json_name = "members"];</code>
@@ -1233,8 +1233,8 @@ dev.tidemark.todo.v1.Role defaultValue) {
     /**
      * <pre>
      * At most 256. The key is a principal (1 to 256 bytes), `group:NAME`, or `*`
-     * for every authenticated caller. Of several that fit a caller the highest
-     * role counts.
+     * for every authenticated caller. If several entries match a caller, the
+     * highest role applies.
      * </pre>
      *
      * <code>map&lt;string, .todo.v1.Role&gt; members = 3 [json_name = "members"];</code>
@@ -1262,8 +1262,8 @@ dev.tidemark.todo.v1.Role defaultValue) {
     /**
      * <pre>
      * At most 256. The key is a principal (1 to 256 bytes), `group:NAME`, or `*`
-     * for every authenticated caller. Of several that fit a caller the highest
-     * role counts.
+     * for every authenticated caller. If several entries match a caller, the
+     * highest role applies.
      * </pre>
      *
      * <code>map&lt;string, .todo.v1.Role&gt; members = 3 [json_name = "members"];</code>
@@ -1276,8 +1276,8 @@ dev.tidemark.todo.v1.Role defaultValue) {
     /**
      * <pre>
      * At most 256. The key is a principal (1 to 256 bytes), `group:NAME`, or `*`
-     * for every authenticated caller. Of several that fit a caller the highest
-     * role counts.
+     * for every authenticated caller. If several entries match a caller, the
+     * highest role applies.
      * </pre>
      *
      * <code>map&lt;string, .todo.v1.Role&gt; members = 3 [json_name = "members"];</code>
@@ -1294,8 +1294,8 @@ dev.tidemark.todo.v1.Role defaultValue) {
     /**
      * <pre>
      * At most 256. The key is a principal (1 to 256 bytes), `group:NAME`, or `*`
-     * for every authenticated caller. Of several that fit a caller the highest
-     * role counts.
+     * for every authenticated caller. If several entries match a caller, the
+     * highest role applies.
      * </pre>
      *
      * <code>map&lt;string, .todo.v1.Role&gt; members = 3 [json_name = "members"];</code>
@@ -1320,8 +1320,8 @@ dev.tidemark.todo.v1.Role defaultValue) {
     /**
      * <pre>
      * At most 256. The key is a principal (1 to 256 bytes), `group:NAME`, or `*`
-     * for every authenticated caller. Of several that fit a caller the highest
-     * role counts.
+     * for every authenticated caller. If several entries match a caller, the
+     * highest role applies.
      * </pre>
      *
      * <code>map&lt;string, .todo.v1.Role&gt; members = 3 [json_name = "members"];</code>
@@ -1346,8 +1346,8 @@ dev.tidemark.todo.v1.Role defaultValue) {
     /**
      * <pre>
      * At most 256. The key is a principal (1 to 256 bytes), `group:NAME`, or `*`
-     * for every authenticated caller. Of several that fit a caller the highest
-     * role counts.
+     * for every authenticated caller. If several entries match a caller, the
+     * highest role applies.
      * </pre>
      *
      * <code>map&lt;string, .todo.v1.Role&gt; members = 3 [json_name = "members"];</code>
@@ -1365,8 +1365,8 @@ dev.tidemark.todo.v1.Role defaultValue) {
     /**
      * <pre>
      * At most 256. The key is a principal (1 to 256 bytes), `group:NAME`, or `*`
-     * for every authenticated caller. Of several that fit a caller the highest
-     * role counts.
+     * for every authenticated caller. If several entries match a caller, the
+     * highest role applies.
      * </pre>
      *
      * <code>map&lt;string, .todo.v1.Role&gt; members = 3 [json_name = "members"];</code>
@@ -1391,8 +1391,8 @@ dev.tidemark.todo.v1.Role defaultValue) {
     /**
      * <pre>
      * At most 256. The key is a principal (1 to 256 bytes), `group:NAME`, or `*`
-     * for every authenticated caller. Of several that fit a caller the highest
-     * role counts.
+     * for every authenticated caller. If several entries match a caller, the
+     * highest role applies.
      * </pre>
      *
      * <code>map&lt;string, .todo.v1.Role&gt; members = 3 [json_name = "members"];</code>
@@ -1410,8 +1410,8 @@ dev.tidemark.todo.v1.Role defaultValue) {
     /**
      * <pre>
      * At most 256. The key is a principal (1 to 256 bytes), `group:NAME`, or `*`
-     * for every authenticated caller. Of several that fit a caller the highest
-     * role counts.
+     * for every authenticated caller. If several entries match a caller, the
+     * highest role applies.
      * </pre>
      *
      * <code>map&lt;string, .todo.v1.Role&gt; members = 3 [json_name = "members"];</code>
@@ -1737,8 +1737,8 @@ dev.tidemark.todo.v1.Role defaultValue) {
     private java.lang.Object etag_ = "";
     /**
      * <pre>
-     * A strong hash of the stored list. In UpdateTodoList and DeleteTodoList the
-     * write happens only if it matches.
+     * A strong hash of the stored list. In UpdateTodoList and DeleteTodoList, an
+     * etag that is set must match, else nothing is written.
      * </pre>
      *
      * <code>string etag = 6 [json_name = "etag"];</code>
@@ -1758,8 +1758,8 @@ dev.tidemark.todo.v1.Role defaultValue) {
     }
     /**
      * <pre>
-     * A strong hash of the stored list. In UpdateTodoList and DeleteTodoList the
-     * write happens only if it matches.
+     * A strong hash of the stored list. In UpdateTodoList and DeleteTodoList, an
+     * etag that is set must match, else nothing is written.
      * </pre>
      *
      * <code>string etag = 6 [json_name = "etag"];</code>
@@ -1780,8 +1780,8 @@ dev.tidemark.todo.v1.Role defaultValue) {
     }
     /**
      * <pre>
-     * A strong hash of the stored list. In UpdateTodoList and DeleteTodoList the
-     * write happens only if it matches.
+     * A strong hash of the stored list. In UpdateTodoList and DeleteTodoList, an
+     * etag that is set must match, else nothing is written.
      * </pre>
      *
      * <code>string etag = 6 [json_name = "etag"];</code>
@@ -1798,8 +1798,8 @@ dev.tidemark.todo.v1.Role defaultValue) {
     }
     /**
      * <pre>
-     * A strong hash of the stored list. In UpdateTodoList and DeleteTodoList the
-     * write happens only if it matches.
+     * A strong hash of the stored list. In UpdateTodoList and DeleteTodoList, an
+     * etag that is set must match, else nothing is written.
      * </pre>
      *
      * <code>string etag = 6 [json_name = "etag"];</code>
@@ -1813,8 +1813,8 @@ dev.tidemark.todo.v1.Role defaultValue) {
     }
     /**
      * <pre>
-     * A strong hash of the stored list. In UpdateTodoList and DeleteTodoList the
-     * write happens only if it matches.
+     * A strong hash of the stored list. In UpdateTodoList and DeleteTodoList, an
+     * etag that is set must match, else nothing is written.
      * </pre>
      *
      * <code>string etag = 6 [json_name = "etag"];</code>

@@ -53,8 +53,8 @@ public interface TodoListOrBuilder extends
   /**
    * <pre>
    * At most 256. The key is a principal (1 to 256 bytes), `group:NAME`, or `*`
-   * for every authenticated caller. Of several that fit a caller the highest
-   * role counts.
+   * for every authenticated caller. If several entries match a caller, the
+   * highest role applies.
    * </pre>
    *
    * <code>map&lt;string, .todo.v1.Role&gt; members = 3 [json_name = "members"];</code>
@@ -63,8 +63,8 @@ public interface TodoListOrBuilder extends
   /**
    * <pre>
    * At most 256. The key is a principal (1 to 256 bytes), `group:NAME`, or `*`
-   * for every authenticated caller. Of several that fit a caller the highest
-   * role counts.
+   * for every authenticated caller. If several entries match a caller, the
+   * highest role applies.
    * </pre>
    *
    * <code>map&lt;string, .todo.v1.Role&gt; members = 3 [json_name = "members"];</code>
@@ -80,8 +80,8 @@ public interface TodoListOrBuilder extends
   /**
    * <pre>
    * At most 256. The key is a principal (1 to 256 bytes), `group:NAME`, or `*`
-   * for every authenticated caller. Of several that fit a caller the highest
-   * role counts.
+   * for every authenticated caller. If several entries match a caller, the
+   * highest role applies.
    * </pre>
    *
    * <code>map&lt;string, .todo.v1.Role&gt; members = 3 [json_name = "members"];</code>
@@ -91,8 +91,8 @@ public interface TodoListOrBuilder extends
   /**
    * <pre>
    * At most 256. The key is a principal (1 to 256 bytes), `group:NAME`, or `*`
-   * for every authenticated caller. Of several that fit a caller the highest
-   * role counts.
+   * for every authenticated caller. If several entries match a caller, the
+   * highest role applies.
    * </pre>
    *
    * <code>map&lt;string, .todo.v1.Role&gt; members = 3 [json_name = "members"];</code>
@@ -105,8 +105,8 @@ dev.tidemark.todo.v1.Role         defaultValue);
   /**
    * <pre>
    * At most 256. The key is a principal (1 to 256 bytes), `group:NAME`, or `*`
-   * for every authenticated caller. Of several that fit a caller the highest
-   * role counts.
+   * for every authenticated caller. If several entries match a caller, the
+   * highest role applies.
    * </pre>
    *
    * <code>map&lt;string, .todo.v1.Role&gt; members = 3 [json_name = "members"];</code>
@@ -122,8 +122,8 @@ dev.tidemark.todo.v1.Role         defaultValue);
   /**
    * <pre>
    * At most 256. The key is a principal (1 to 256 bytes), `group:NAME`, or `*`
-   * for every authenticated caller. Of several that fit a caller the highest
-   * role counts.
+   * for every authenticated caller. If several entries match a caller, the
+   * highest role applies.
    * </pre>
    *
    * <code>map&lt;string, .todo.v1.Role&gt; members = 3 [json_name = "members"];</code>
@@ -133,8 +133,8 @@ dev.tidemark.todo.v1.Role         defaultValue);
   /**
    * <pre>
    * At most 256. The key is a principal (1 to 256 bytes), `group:NAME`, or `*`
-   * for every authenticated caller. Of several that fit a caller the highest
-   * role counts.
+   * for every authenticated caller. If several entries match a caller, the
+   * highest role applies.
    * </pre>
    *
    * <code>map&lt;string, .todo.v1.Role&gt; members = 3 [json_name = "members"];</code>
@@ -145,8 +145,8 @@ dev.tidemark.todo.v1.Role         defaultValue);
   /**
    * <pre>
    * At most 256. The key is a principal (1 to 256 bytes), `group:NAME`, or `*`
-   * for every authenticated caller. Of several that fit a caller the highest
-   * role counts.
+   * for every authenticated caller. If several entries match a caller, the
+   * highest role applies.
    * </pre>
    *
    * <code>map&lt;string, .todo.v1.Role&gt; members = 3 [json_name = "members"];</code>
@@ -210,8 +210,8 @@ dev.tidemark.todo.v1.Role         defaultValue);
 
   /**
    * <pre>
-   * A strong hash of the stored list. In UpdateTodoList and DeleteTodoList the
-   * write happens only if it matches.
+   * A strong hash of the stored list. In UpdateTodoList and DeleteTodoList, an
+   * etag that is set must match, else nothing is written.
    * </pre>
    *
    * <code>string etag = 6 [json_name = "etag"];</code>
@@ -220,8 +220,8 @@ dev.tidemark.todo.v1.Role         defaultValue);
   java.lang.String getEtag();
   /**
    * <pre>
-   * A strong hash of the stored list. In UpdateTodoList and DeleteTodoList the
-   * write happens only if it matches.
+   * A strong hash of the stored list. In UpdateTodoList and DeleteTodoList, an
+   * etag that is set must match, else nothing is written.
    * </pre>
    *
    * <code>string etag = 6 [json_name = "etag"];</code>

@@ -265,9 +265,8 @@ public interface TodoOrBuilder extends
   /**
    * <pre>
    * A strong hash of the stored todo; an edit made directly in the database
-   * changes it too. In UpdateTodo and DeleteTodo the write happens only if the
-   * etag matches, whoever changed the todo. It counts whatever `update_mask`
-   * says.
+   * changes it too. In UpdateTodo and DeleteTodo, an etag that is set must
+   * match, else nothing is written. `update_mask` does not affect this check.
    * </pre>
    *
    * <code>string etag = 11 [json_name = "etag"];</code>
@@ -277,9 +276,8 @@ public interface TodoOrBuilder extends
   /**
    * <pre>
    * A strong hash of the stored todo; an edit made directly in the database
-   * changes it too. In UpdateTodo and DeleteTodo the write happens only if the
-   * etag matches, whoever changed the todo. It counts whatever `update_mask`
-   * says.
+   * changes it too. In UpdateTodo and DeleteTodo, an etag that is set must
+   * match, else nothing is written. `update_mask` does not affect this check.
    * </pre>
    *
    * <code>string etag = 11 [json_name = "etag"];</code>

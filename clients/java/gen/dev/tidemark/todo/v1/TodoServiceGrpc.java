@@ -473,8 +473,8 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Reads one todo. NOT_FOUND is an answer too: its metadata carries what
-     * ReadInfo would have said (`token`, `source`, `staleness_bound_ms`).
+     * Reads one todo. NOT_FOUND also states how fresh it is: its metadata
+     * carries the fields of ReadInfo (`token`, `source`, `staleness_bound_ms`).
      * </pre>
      */
     default void getTodo(dev.tidemark.todo.v1.GetTodoRequest request,
@@ -658,8 +658,8 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Reads one todo. NOT_FOUND is an answer too: its metadata carries what
-     * ReadInfo would have said (`token`, `source`, `staleness_bound_ms`).
+     * Reads one todo. NOT_FOUND also states how fresh it is: its metadata
+     * carries the fields of ReadInfo (`token`, `source`, `staleness_bound_ms`).
      * </pre>
      */
     public void getTodo(dev.tidemark.todo.v1.GetTodoRequest request,
@@ -832,8 +832,8 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Reads one todo. NOT_FOUND is an answer too: its metadata carries what
-     * ReadInfo would have said (`token`, `source`, `staleness_bound_ms`).
+     * Reads one todo. NOT_FOUND also states how fresh it is: its metadata
+     * carries the fields of ReadInfo (`token`, `source`, `staleness_bound_ms`).
      * </pre>
      */
     public dev.tidemark.todo.v1.GetTodoResponse getTodo(dev.tidemark.todo.v1.GetTodoRequest request) throws io.grpc.StatusException {
@@ -996,8 +996,8 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Reads one todo. NOT_FOUND is an answer too: its metadata carries what
-     * ReadInfo would have said (`token`, `source`, `staleness_bound_ms`).
+     * Reads one todo. NOT_FOUND also states how fresh it is: its metadata
+     * carries the fields of ReadInfo (`token`, `source`, `staleness_bound_ms`).
      * </pre>
      */
     public dev.tidemark.todo.v1.GetTodoResponse getTodo(dev.tidemark.todo.v1.GetTodoRequest request) {
@@ -1159,8 +1159,8 @@ public final class TodoServiceGrpc {
 
     /**
      * <pre>
-     * Reads one todo. NOT_FOUND is an answer too: its metadata carries what
-     * ReadInfo would have said (`token`, `source`, `staleness_bound_ms`).
+     * Reads one todo. NOT_FOUND also states how fresh it is: its metadata
+     * carries the fields of ReadInfo (`token`, `source`, `staleness_bound_ms`).
      * </pre>
      */
     public com.google.common.util.concurrent.ListenableFuture<dev.tidemark.todo.v1.GetTodoResponse> getTodo(

@@ -101,9 +101,10 @@ private static final long serialVersionUID = 0L;
   private volatile java.lang.Object parent_ = "";
   /**
    * <pre>
-   * `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several lists.
-   * Where callers are known, all lists are for administrators, and todos of several
-   * lists for who may read each of the lists.
+   * `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several
+   * lists. With authentication, only administrators may watch all lists, and
+   * todos of several lists may be watched by callers who can read each of
+   * these lists.
    * </pre>
    *
    * <code>string parent = 1 [json_name = "parent"];</code>
@@ -124,9 +125,10 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several lists.
-   * Where callers are known, all lists are for administrators, and todos of several
-   * lists for who may read each of the lists.
+   * `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several
+   * lists. With authentication, only administrators may watch all lists, and
+   * todos of several lists may be watched by callers who can read each of
+   * these lists.
    * </pre>
    *
    * <code>string parent = 1 [json_name = "parent"];</code>
@@ -788,9 +790,10 @@ private static final long serialVersionUID = 0L;
     private java.lang.Object parent_ = "";
     /**
      * <pre>
-     * `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several lists.
-     * Where callers are known, all lists are for administrators, and todos of several
-     * lists for who may read each of the lists.
+     * `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several
+     * lists. With authentication, only administrators may watch all lists, and
+     * todos of several lists may be watched by callers who can read each of
+     * these lists.
      * </pre>
      *
      * <code>string parent = 1 [json_name = "parent"];</code>
@@ -810,9 +813,10 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several lists.
-     * Where callers are known, all lists are for administrators, and todos of several
-     * lists for who may read each of the lists.
+     * `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several
+     * lists. With authentication, only administrators may watch all lists, and
+     * todos of several lists may be watched by callers who can read each of
+     * these lists.
      * </pre>
      *
      * <code>string parent = 1 [json_name = "parent"];</code>
@@ -833,9 +837,10 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several lists.
-     * Where callers are known, all lists are for administrators, and todos of several
-     * lists for who may read each of the lists.
+     * `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several
+     * lists. With authentication, only administrators may watch all lists, and
+     * todos of several lists may be watched by callers who can read each of
+     * these lists.
      * </pre>
      *
      * <code>string parent = 1 [json_name = "parent"];</code>
@@ -852,9 +857,10 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several lists.
-     * Where callers are known, all lists are for administrators, and todos of several
-     * lists for who may read each of the lists.
+     * `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several
+     * lists. With authentication, only administrators may watch all lists, and
+     * todos of several lists may be watched by callers who can read each of
+     * these lists.
      * </pre>
      *
      * <code>string parent = 1 [json_name = "parent"];</code>
@@ -868,9 +874,10 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several lists.
-     * Where callers are known, all lists are for administrators, and todos of several
-     * lists for who may read each of the lists.
+     * `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several
+     * lists. With authentication, only administrators may watch all lists, and
+     * todos of several lists may be watched by callers who can read each of
+     * these lists.
      * </pre>
      *
      * <code>string parent = 1 [json_name = "parent"];</code>

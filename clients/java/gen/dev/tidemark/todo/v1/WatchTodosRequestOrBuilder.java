@@ -12,9 +12,10 @@ public interface WatchTodosRequestOrBuilder extends
 
   /**
    * <pre>
-   * `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several lists.
-   * Where callers are known, all lists are for administrators, and todos of several
-   * lists for who may read each of the lists.
+   * `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several
+   * lists. With authentication, only administrators may watch all lists, and
+   * todos of several lists may be watched by callers who can read each of
+   * these lists.
    * </pre>
    *
    * <code>string parent = 1 [json_name = "parent"];</code>
@@ -23,9 +24,10 @@ public interface WatchTodosRequestOrBuilder extends
   java.lang.String getParent();
   /**
    * <pre>
-   * `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several lists.
-   * Where callers are known, all lists are for administrators, and todos of several
-   * lists for who may read each of the lists.
+   * `lists/{list}`; or `lists/-`: all lists, or with `names` todos of several
+   * lists. With authentication, only administrators may watch all lists, and
+   * todos of several lists may be watched by callers who can read each of
+   * these lists.
    * </pre>
    *
    * <code>string parent = 1 [json_name = "parent"];</code>

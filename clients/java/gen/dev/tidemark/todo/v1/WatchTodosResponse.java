@@ -240,7 +240,7 @@ private static final long serialVersionUID = 0L;
   public static final int RESET_FIELD_NUMBER = 4;
   /**
    * <pre>
-   * Everything cached must be read again. The stream goes on from `token`.
+   * Everything cached must be read again. The stream continues from `token`.
    * </pre>
    *
    * <code>.todo.v1.WatchReset reset = 4 [json_name = "reset"];</code>
@@ -252,7 +252,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Everything cached must be read again. The stream goes on from `token`.
+   * Everything cached must be read again. The stream continues from `token`.
    * </pre>
    *
    * <code>.todo.v1.WatchReset reset = 4 [json_name = "reset"];</code>
@@ -267,7 +267,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Everything cached must be read again. The stream goes on from `token`.
+   * Everything cached must be read again. The stream continues from `token`.
    * </pre>
    *
    * <code>.todo.v1.WatchReset reset = 4 [json_name = "reset"];</code>
@@ -1174,7 +1174,7 @@ private static final long serialVersionUID = 0L;
         dev.tidemark.todo.v1.WatchReset, dev.tidemark.todo.v1.WatchReset.Builder, dev.tidemark.todo.v1.WatchResetOrBuilder> resetBuilder_;
     /**
      * <pre>
-     * Everything cached must be read again. The stream goes on from `token`.
+     * Everything cached must be read again. The stream continues from `token`.
      * </pre>
      *
      * <code>.todo.v1.WatchReset reset = 4 [json_name = "reset"];</code>
@@ -1186,7 +1186,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Everything cached must be read again. The stream goes on from `token`.
+     * Everything cached must be read again. The stream continues from `token`.
      * </pre>
      *
      * <code>.todo.v1.WatchReset reset = 4 [json_name = "reset"];</code>
@@ -1208,7 +1208,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Everything cached must be read again. The stream goes on from `token`.
+     * Everything cached must be read again. The stream continues from `token`.
      * </pre>
      *
      * <code>.todo.v1.WatchReset reset = 4 [json_name = "reset"];</code>
@@ -1226,7 +1226,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Everything cached must be read again. The stream goes on from `token`.
+     * Everything cached must be read again. The stream continues from `token`.
      * </pre>
      *
      * <code>.todo.v1.WatchReset reset = 4 [json_name = "reset"];</code>
@@ -1244,7 +1244,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Everything cached must be read again. The stream goes on from `token`.
+     * Everything cached must be read again. The stream continues from `token`.
      * </pre>
      *
      * <code>.todo.v1.WatchReset reset = 4 [json_name = "reset"];</code>
@@ -1271,7 +1271,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Everything cached must be read again. The stream goes on from `token`.
+     * Everything cached must be read again. The stream continues from `token`.
      * </pre>
      *
      * <code>.todo.v1.WatchReset reset = 4 [json_name = "reset"];</code>
@@ -1294,7 +1294,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Everything cached must be read again. The stream goes on from `token`.
+     * Everything cached must be read again. The stream continues from `token`.
      * </pre>
      *
      * <code>.todo.v1.WatchReset reset = 4 [json_name = "reset"];</code>
@@ -1304,7 +1304,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Everything cached must be read again. The stream goes on from `token`.
+     * Everything cached must be read again. The stream continues from `token`.
      * </pre>
      *
      * <code>.todo.v1.WatchReset reset = 4 [json_name = "reset"];</code>
@@ -1322,7 +1322,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Everything cached must be read again. The stream goes on from `token`.
+     * Everything cached must be read again. The stream continues from `token`.
      * </pre>
      *
      * <code>.todo.v1.WatchReset reset = 4 [json_name = "reset"];</code>

@@ -88,7 +88,7 @@ public interface WatchTodosResponseOrBuilder extends
 
   /**
    * <pre>
-   * Everything cached must be read again. The stream goes on from `token`.
+   * Everything cached must be read again. The stream continues from `token`.
    * </pre>
    *
    * <code>.todo.v1.WatchReset reset = 4 [json_name = "reset"];</code>
@@ -97,7 +97,7 @@ public interface WatchTodosResponseOrBuilder extends
   boolean hasReset();
   /**
    * <pre>
-   * Everything cached must be read again. The stream goes on from `token`.
+   * Everything cached must be read again. The stream continues from `token`.
    * </pre>
    *
    * <code>.todo.v1.WatchReset reset = 4 [json_name = "reset"];</code>
@@ -106,7 +106,7 @@ public interface WatchTodosResponseOrBuilder extends
   dev.tidemark.todo.v1.WatchReset getReset();
   /**
    * <pre>
-   * Everything cached must be read again. The stream goes on from `token`.
+   * Everything cached must be read again. The stream continues from `token`.
    * </pre>
    *
    * <code>.todo.v1.WatchReset reset = 4 [json_name = "reset"];</code>

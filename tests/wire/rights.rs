@@ -1,5 +1,7 @@
 //! Rights on lists: who may do what, and that a revocation is as fresh as a write.
 
+mod sizes;
+
 use std::{
     fs,
     time::{Duration, Instant},

@@ -52,6 +52,7 @@ pub struct Caller {
     key: CallerKey,
     used: [AtomicU64; SLOTS],
     calls: AtomicUsize,
+    refused: AtomicUsize,
     registry: Weak<Callers>,
 }
 
@@ -74,6 +75,20 @@ impl Caller {
 
     pub(crate) fn call_answered(&self) {
         self.calls.fetch_sub(1, Relaxed);
+    }
+
+    /// Calls of it that were refused, and are not told so yet. Nothing is charged for them.
+    #[must_use]
+    pub fn refused_calls(&self) -> usize {
+        self.refused.load(Relaxed)
+    }
+
+    pub(crate) fn call_refused(&self) {
+        self.refused.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn refusal_ended(&self) {
+        self.refused.fetch_sub(1, Relaxed);
     }
 
     pub(super) fn used(&self, slot: usize) -> u64 {
@@ -118,6 +133,7 @@ impl Callers {
             key: key.clone(),
             used: [const { AtomicU64::new(0) }; SLOTS],
             calls: AtomicUsize::new(0),
+            refused: AtomicUsize::new(0),
             registry: Arc::downgrade(self),
         });
         known.insert(key, Arc::downgrade(&caller));

@@ -307,7 +307,7 @@ where
                 return CallFuture::Refused {
                     error: Some(error),
                     in_json: protocol::is_json(&request),
-                    connection: Arc::clone(&self.connection),
+                    refused: RefusedCall::new(&self.connection),
                 };
             }
         };
@@ -320,6 +320,22 @@ where
     }
 }
 
+/// A call that was refused, until it is told so.
+pub struct RefusedCall(Arc<Connection>);
+
+impl RefusedCall {
+    fn new(connection: &Arc<Connection>) -> Self {
+        connection.caller().call_refused();
+        Self(Arc::clone(connection))
+    }
+}
+
+impl Drop for RefusedCall {
+    fn drop(&mut self) {
+        self.0.caller().refusal_ended();
+    }
+}
+
 pin_project_lite::pin_project! {
     /// A call until the head of its response.
     #[project = CallProjection]
@@ -327,7 +343,7 @@ pin_project_lite::pin_project! {
         /// The service works on it.
         Working { #[pin] work: F, call: Arc<Call> },
         /// The service never saw it.
-        Refused { error: Option<Error>, in_json: bool, connection: Arc<Connection> },
+        Refused { error: Option<Error>, in_json: bool, refused: RefusedCall },
         /// An error that waits until there is room for it.
         Waiting { error: Box<WaitingError> },
     }
@@ -352,19 +368,20 @@ where
             CallProjection::Refused {
                 error,
                 in_json,
-                connection,
+                refused,
             } => {
+                let connection = &refused.0;
                 let status = error
                     .take()
                     .map_or_else(|| Status::internal(""), Status::from);
                 let response = if *in_json {
-                    uncharged(json::respond_error(&status))
+                    refusal(json::respond_error(&status), connection)
                 } else {
                     status
                         .into_http::<Body>()
                         .map(|body| ReplyBody::new(body, None))
                 };
-                (response, &*connection, None)
+                (response, connection, None)
             }
             CallProjection::Waiting { error } => return error.poll(cx).map(Ok),
         };
@@ -376,7 +393,10 @@ where
                 Poll::Ready(Ok(response))
             }
             Err(response) => {
-                let error = WaitingError::new(response, connection, call);
+                let Some(call) = call else {
+                    return errors::refuse_shortly(connection).map(Ok);
+                };
+                let error = WaitingError::new(response, call);
                 self.set(Self::Waiting {
                     error: Box::new(error),
                 });
@@ -394,15 +414,16 @@ fn charge_whole(
 ) -> Response<ReplyBody> {
     match ReplyBody::whole(bytes, call) {
         Ok(body) => response.map(|_| body),
-        Err(error) => uncharged(json::respond_error(&Status::from(error))),
+        Err(error) => refusal(json::respond_error(&Status::from(error)), &call.connection),
     }
 }
 
-/// A refusal in JSON, for which there is no budget left.
-fn uncharged(mut response: Response<Body>) -> Response<ReplyBody> {
+/// A refusal in JSON. Its body waits for the peer's window, which that of gRPC, in headers,
+/// does not.
+fn refusal(mut response: Response<Body>, connection: &Arc<Connection>) -> Response<ReplyBody> {
     let reply = response.extensions_mut().remove::<WholeReply>();
     let bytes = reply.map(|WholeReply(bytes)| bytes).unwrap_or_default();
-    response.map(|_| ReplyBody::uncharged(bytes))
+    response.map(|_| ReplyBody::refusal(bytes, connection))
 }
 
 #[cfg(test)]
@@ -411,7 +432,7 @@ mod tests {
     use http_body::{Body as _, Frame};
     use http_body_util::{BodyExt as _, StreamBody};
 
-    use super::*;
+    use super::{reply::UNREAD_BYTES, *};
 
     #[tokio::test(start_paused = true)]
     async fn a_shutdown_ends_an_unfinished_request() {
@@ -437,7 +458,9 @@ mod tests {
         let connection = Connection::for_tests();
         let replies = connection.budgets().of(Part::Replies);
         let call = Call::begin(&connection, &Request::new(())).expect("room");
-        let message = Bytes::from(vec![0; 1 << 20]);
+        // So that the share is used up to the last byte.
+        let unread = usize::try_from(UNREAD_BYTES).expect("small");
+        let message = Bytes::from(vec![0; (1 << 20) - unread]);
         let reply = || {
             let body = Body::new(http_body_util::Full::new(message.clone()));
             ReplyBody::new(body, Some(Arc::clone(&call)))

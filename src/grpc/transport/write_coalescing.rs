@@ -28,6 +28,10 @@ const MAX_PENDING: usize = 33 << 10;
 const READ_TURN_BYTES: usize = 8 << 10;
 /// The same for bytes written.
 const WRITE_TURN_BYTES: usize = 128 << 10;
+/// Calls of one caller that were refused and are not told so yet: with more, nothing is read
+/// of its connections. Each has a task and a stream in HTTP/2, some 3 KiB that nothing is
+/// charged for.
+const MAX_REFUSED_CALLS: usize = 256;
 
 /// A transport that buffers writes until it is flushed, and that lets other tasks go on
 /// when much was read or written.
@@ -128,6 +132,11 @@ impl<IO: AsyncRead + Unpin> AsyncRead for CoalescedWrites<IO> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         ready!(poll_turn(&mut self.read_turn, READ_TURN_BYTES, context));
+        if self.connection.caller().refused_calls() > MAX_REFUSED_CALLS {
+            // Their tasks are ready: they are told before this one goes on.
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(context, buffer);
         if polled.is_pending() {

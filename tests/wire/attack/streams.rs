@@ -3,9 +3,17 @@
 
 use std::time::Duration;
 
-use h2::client::{Builder, ResponseFuture};
+use bytes::Bytes;
+use h2::{
+    SendStream,
+    client::{Builder, ResponseFuture},
+};
 use prost::Message as _;
-use tokio::{io::AsyncWriteExt as _, task::JoinSet, time::sleep};
+use tokio::{
+    io::AsyncWriteExt as _,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use tonic_health::pb::HealthCheckRequest;
 
 use crate::{
@@ -262,4 +270,125 @@ async fn unread_metrics_are_bounded() {
     })
     .await;
     others_are_served(&service, &mut client, before).await;
+}
+
+/// A reply has a task and a stream in HTTP/2 until it is written, however small it is. So
+/// has a refusal in JSON, whose body waits for the peer's window. Beyond its share of both,
+/// a caller is refused in a few bytes.
+#[tokio::test]
+async fn small_replies_that_are_not_read_are_bounded() {
+    let (service, mut client) = pod::embedded().await;
+    create(&mut client, "milk", "x").await;
+    let request = tidemark::pb::GetTodoRequest {
+        name: "lists/home/todos/milk".into(),
+        consistency: None,
+    };
+    let part = |kind: &str| {
+        let used = format!("tidemark_budget_used_bytes{{kind=\"{kind}\"}}");
+        let limit = format!("tidemark_budget_limit_bytes{{kind=\"{kind}\"}}");
+        service.metric(&used) * 100 / service.metric(&limit)
+    };
+    let unread = || service.metric("tidemark_connections_closed_total{kind=\"unread\"}");
+    let mut builder = Builder::new();
+    builder.initial_window_size(0);
+    let (mut peers, mut calls) = (Vec::new(), Vec::new());
+    for _ in 0..12 {
+        let mut peer = Peer::connect(&service, ATTACKER, &builder).await;
+        for _ in 0..900 {
+            calls.push(peer.call(super::GET, &request).await.expect("sent"));
+        }
+        peers.push(peer);
+    }
+    // 10,800 replies of some 100 bytes.
+    eventually(
+        "its share of replies",
+        Duration::from_secs(25),
+        async || (part("replies in flight") > 50).then_some(()),
+    )
+    .await;
+    eventually("its share of errors", Duration::from_secs(60), async || {
+        let mut peer = Peer::connect(&service, ATTACKER, &builder).await;
+        for _ in 0..900 {
+            calls.push(in_json(&mut peer).await.expect("sent"));
+        }
+        peers.push(peer);
+        (part("errors in flight") > 20).then_some(())
+    })
+    .await;
+    // Who reads is told at once, and others are served.
+    let mut reads = Peer::connect(&service, ATTACKER, &Builder::new()).await;
+    let (response, _) = reads.call(super::GET, &request).await.expect("sent");
+    let code = timeout(Duration::from_secs(10), status(response)).await;
+    let code = code.expect("at once").expect("a status");
+    assert!(code == 0 || code == 8, "{code}");
+    let now = service.peak();
+    others_are_served(&service, &mut client, now).await;
+    // They are given up, and not because their client goes away.
+    eventually("their ends", Duration::from_secs(80), async || {
+        (unread() >= 10).then_some(())
+    })
+    .await;
+    eventually("the memory back", Duration::from_secs(60), async || {
+        (part("replies in flight") == 0 && part("errors in flight") == 0).then_some(())
+    })
+    .await;
+    others_are_served(&service, &mut client, now).await;
+}
+
+/// A read in JSON of a todo that does not exist.
+async fn in_json(peer: &mut Peer) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
+    let request = http::Request::post(format!("http://tidemark/{}", super::GET))
+        .header("content-type", "application/json");
+    let (response, mut stream) = peer.begin_with(request, false).await?;
+    let body = r#"{"name":"lists/home/todos/none"}"#;
+    stream.send_data(body.into(), true)?;
+    Ok((response, stream))
+}
+
+/// What is written to the sockets of peers that do not read them is the kernel's memory,
+/// which counts as the pod's.
+#[tokio::test]
+async fn sockets_that_are_not_read_take_little() {
+    let (service, mut client) = pod::embedded().await;
+    let before = service.peak();
+    let batch = super::large_batch(&mut client, 40).await;
+    let batch = framed(&batch.encode_to_vec(), false);
+    let mut streams = Vec::new();
+    for _ in 0..10 {
+        let stream = tcp_to(address(&service), ATTACKER, Some(2048)).await;
+        let mut stream = stream.expect("connected");
+        // Windows as large as there are: only the socket is in the way.
+        let mut bytes = PREFACE.to_vec();
+        bytes.extend(frame(4, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]));
+        bytes.extend(frame(8, 0, 0, &0x7fff_0000_u32.to_be_bytes()));
+        bytes.extend(head(1, "/todo.v1.TodoService/BatchGetTodos"));
+        bytes.extend(frame(0, 1, 1, &batch));
+        stream.write_all(&bytes).await.expect("sent");
+        streams.push(stream);
+    }
+    eventually("replies", Duration::from_secs(10), async || {
+        let used = service.metric("tidemark_budget_used_bytes{kind=\"replies in flight\"}");
+        (used > 10 << 20).then_some(())
+    })
+    .await;
+    sleep(Duration::from_millis(500)).await;
+    let queues = send_queues(address(&service).port());
+    assert!(queues.len() >= 10, "{queues:?}");
+    // The bound, and one piece of the kernel's, of 64 KiB.
+    assert!(queues.iter().all(|bytes| *bytes < 128 << 10), "{queues:?}");
+    assert!(queues.iter().any(|bytes| *bytes > 8 << 10), "{queues:?}");
+    others_are_served(&service, &mut client, before).await;
+}
+
+/// Bytes that the kernel holds to be sent from this port, by connection.
+fn send_queues(port: u16) -> Vec<u64> {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("readable");
+    let local = format!(":{port:04X}");
+    let fields = table.lines().map(|line| line.split_whitespace().collect());
+    let of_port = |fields: &Vec<&str>| fields.len() > 4 && fields[1].ends_with(&local);
+    let queue = |fields: Vec<&str>| {
+        let (send, _) = fields[4].split_once(':').expect("two queues");
+        u64::from_str_radix(send, 16).expect("a number")
+    };
+    fields.filter(of_port).map(queue).collect()
 }

@@ -3,6 +3,7 @@
 
 mod compression;
 mod errors;
+mod near;
 mod not_grpc;
 mod raw;
 mod replies;

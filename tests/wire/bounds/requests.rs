@@ -399,3 +399,97 @@ async fn every_field_is_bounded() {
         assert_eq!(metadata["field"], "consistency.at_least_as_fresh");
     }
 }
+
+/// A page token with other contents, and a checksum that fits.
+fn forged(token: &str, edit: impl FnOnce(&mut Vec<u8>)) -> String {
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+    let mut raw = URL_SAFE_NO_PAD.decode(token).expect("base64");
+    raw.truncate(raw.len() - 8);
+    edit(&mut raw);
+    let sum = xxhash_rust::xxh3::xxh3_64(&raw);
+    raw.extend(sum.to_be_bytes());
+    URL_SAFE_NO_PAD.encode(raw)
+}
+
+/// Where a page begins is the caller's to say, in whatever words: any place is a page of the
+/// list that the caller may read, or is refused.
+async fn forged_page_tokens(mut client: Client) {
+    const KEY: usize = 17;
+    for n in 0..5 {
+        create(&mut client, &format!("t{n}"), "x").await;
+        let other = create_in(&mut client, "lists/other", &format!("o{n}"), titled("x")).await;
+        other.expect("created");
+    }
+    for order in [
+        "create_time desc",
+        "create_time",
+        "due_time",
+        "priority desc",
+    ] {
+        let page = |page_token: String| pb::ListTodosRequest {
+            page_size: 2,
+            order_by: order.into(),
+            page_token,
+            ..page_of("lists/home")
+        };
+        let token = list(&mut client, page(String::new())).await.next_page_token;
+        let values = [0, 1, 1 << 31, 1 << 53, i64::MAX as u64, 1 << 63, u64::MAX];
+        let keys = (0..5).flat_map(|tag| values.map(|value: u64| (tag, value)));
+        let mut tokens: Vec<_> = keys
+            .map(|(tag, value)| {
+                forged(&token, |raw| {
+                    raw[KEY] = tag;
+                    raw[KEY + 1..KEY + 9].copy_from_slice(&value.to_be_bytes());
+                })
+            })
+            .collect();
+        for name in [
+            "lists/other/todos/o1",
+            "lists/-/todos/-",
+            "x",
+            "",
+            "lists/home",
+        ] {
+            tokens.push(forged(&token, |raw| {
+                raw.truncate(KEY + 9);
+                raw.extend(name.as_bytes());
+            }));
+        }
+        for fresh_to in [0, 1, u64::MAX] {
+            tokens.push(forged(&token, |raw| {
+                raw[9..KEY].copy_from_slice(&u64::to_be_bytes(fresh_to));
+            }));
+        }
+        let mut pages = 0;
+        for token in tokens {
+            match client.list_todos(page(token)).await {
+                Ok(page) => {
+                    let page = page.into_inner();
+                    assert!(page.todos.len() <= 2);
+                    for name in names(&page) {
+                        assert!(name.starts_with("lists/home/todos/"), "{name}");
+                    }
+                    pages += 1;
+                }
+                Err(status) => {
+                    let (code, reason, _) = refused(Err::<(), _>(status));
+                    assert_eq!(code, Code::InvalidArgument, "{order}");
+                    assert_eq!(reason, "PAGE_TOKEN_INVALID", "{order}");
+                }
+            }
+        }
+        assert!(pages > 3, "{order}: {pages}");
+    }
+}
+
+#[tokio::test]
+async fn forged_page_tokens_embedded() {
+    let (_service, client) = pod::embedded().await;
+    forged_page_tokens(client).await;
+}
+
+#[tokio::test]
+async fn forged_page_tokens_mongodb() {
+    let (_service, client) = real("forged_page_tokens").await;
+    forged_page_tokens(client).await;
+}

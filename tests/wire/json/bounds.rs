@@ -68,10 +68,16 @@ async fn deep_and_wide_json_takes_neither_stack_nor_memory() {
         deep(r#"{"consistency":"#, r#"{"maxStaleness":"#),
         deep("", r#"{"todo":"#),
         deep(r#"{"consistency":{"maxStaleness":"#, r#"{"a":"#),
+        // Numbers that no type holds.
+        r#"{"name":1e400}"#.into(),
+        r#"{"name":-1e999999999}"#.into(),
+        format!(r#"{{"name":{}}}"#, "9".repeat(LIMIT / 2)),
+        format!(r#"{{"name":0.{}1}}"#, "0".repeat(LIMIT / 2)),
+        r#"{"consistency":{"maxStaleness":1e400}}"#.into(),
     ] {
         for method in ["GetTodo", "UpdateTodo"] {
             let reply = send(&mut open, request(method, body.clone())).await;
-            assert_eq!(reply.failed().0, 400, "{}", &body[..40]);
+            assert_eq!(reply.failed().0, 400, "{}", &body[..14]);
         }
     }
     let wide = format!(r#"{{"names":[{}""]}}"#, r#""","#.repeat(87_000));

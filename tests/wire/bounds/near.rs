@@ -1,0 +1,97 @@
+//! What the near cache counts is what it takes, whatever it is filled with.
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use tidemark::pb;
+
+use crate::{
+    client::*,
+    pod::{self, Pod},
+};
+
+/// Capacity of the near cache in bytes.
+const CAPACITY: u64 = 32 << 20;
+/// Memory of the process for each byte that the near cache counts, in percent; see "Memory"
+/// in docs/operations.md.
+const OVERHEAD_PERCENT: u64 = 135;
+/// What the process takes besides: buffers of calls under way, and pieces that the allocator
+/// does not give back.
+const SLACK: u64 = 8 << 20;
+
+async fn with_near() -> (Pod, Client) {
+    let capacity = CAPACITY.to_string();
+    pod::embedded_with(&["--near-capacity", &capacity]).await
+}
+
+/// Calls `fill` with ascending numbers, some at once, until the near cache has been full for
+/// as many calls again; then compares its count with the memory that came with it.
+async fn assert_counted(service: &Pod, what: &str, fill: impl AsyncFn(usize)) {
+    const AT_ONCE: usize = 8;
+    let resident = || service.metric("process_resident_memory_bytes ");
+    let calls = async |from: usize, count: usize| {
+        let calls = (from..from + count).map(|n| fill(n));
+        let calls = futures::stream::iter(calls).buffer_unordered(AT_ONCE);
+        calls.for_each(|()| std::future::ready(())).await;
+    };
+    // Buffers and tables of the process are there.
+    calls(0, 20).await;
+    let (before, counted) = (resident(), service.metric("tidemark_near_bytes "));
+    let (mut done, mut full_at) = (20, None);
+    while full_at.is_none_or(|full| done < full * 2) {
+        assert!(done < 20_000, "{what}: never full");
+        calls(done, 50).await;
+        done += 50;
+        let bytes = service.metric("tidemark_near_bytes ");
+        assert!(bytes <= CAPACITY, "{what}: {bytes}");
+        if full_at.is_none() && bytes > CAPACITY / 10 * 9 {
+            full_at = Some(done);
+        }
+    }
+    // Counted once a second.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let counted = service
+        .metric("tidemark_near_bytes ")
+        .saturating_sub(counted);
+    let taken = resident().saturating_sub(before);
+    let percent = taken * 100 / counted;
+    eprintln!("{what}: {taken} bytes for {counted} counted, {percent} %, after {done} calls");
+    assert!(
+        taken <= counted * OVERHEAD_PERCENT / 100 + SLACK,
+        "{what}: {taken} bytes for {counted}"
+    );
+}
+
+/// Case of an attacker: each page is of another filter, of as much text as one may have.
+#[tokio::test]
+async fn pages_of_long_filters_take_what_is_counted() {
+    let (service, client) = with_near().await;
+    assert_counted(&service, "filters", async |n| {
+        let label = |at: usize| {
+            let text = format!("{at:02}{n:06}{}", "\u{1F600}".repeat(56));
+            format!("labels:\"{text}\"")
+        };
+        let filter = (0..16).map(label).collect::<Vec<_>>().join(" AND ");
+        let request = pb::ListTodosRequest {
+            filter,
+            ..page_of("lists/home")
+        };
+        list(&mut client.clone(), request).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn names_that_no_todo_has_take_what_is_counted() {
+    let (service, client) = with_near().await;
+    assert_counted(&service, "absent names", async |n| {
+        let names = (0..500).map(|name| format!("lists/none/todos/{n}-{name}"));
+        let request = pb::BatchGetTodosRequest {
+            names: names.collect(),
+            consistency: None,
+        };
+        let batch = client.clone().batch_get_todos(request).await.expect("read");
+        assert_eq!(batch.into_inner().missing.len(), 500);
+    })
+    .await;
+}

@@ -37,11 +37,11 @@ const AFTER_HELP: &str = "Examples:
   tidemark add home Buy milk            create a todo in the list lists/home
   tidemark list home                    read the list
   tidemark lists                        show the lists
-  tidemark share home bob --role writer let somebody else write to the list
+  tidemark share home bob --role writer let another caller write to the list
   tidemark done home/milk               complete the todo lists/home/todos/milk
-  tidemark watch home                   print changes as they come
+  tidemark watch home                   print changes as they happen
   tidemark status                       show the health of the service
-  tidemark check --mongodb-uri ...      try everything that serve needs
+  tidemark check --mongodb-uri ...      test MongoDB and Redis
   tidemark man | man -l -               the whole manual
 
 Exit codes: 0 done, 1 failed, 2 wrong arguments or settings.";
@@ -58,23 +58,23 @@ struct Cli {
 enum Command {
     /// Run the service
     Serve(serve::Args),
-    /// Check the stores that `serve` needs, with what to do about problems
+    /// Test MongoDB and Redis as `serve` uses them, with advice on each problem
     Check(check::Check),
     /// Import todos from JSON, into the store or through a running service
     Import(import::Import),
-    /// Generate realistic todos as JSON lines, the same every time
+    /// Generate sample todos as JSON lines; the same output every time
     Generate(generate::Generate),
     /// Read todos by name
     Get(get::Get),
     /// Read the todos of a list; or create, show or delete a list
     List(list::List),
-    /// Show the lists that you see
+    /// Show the lists that you can read
     Lists(lists::Lists),
-    /// Give somebody a role on a list
+    /// Give a member a role on a list
     Share(lists::Share),
-    /// Take somebody's role on a list away
+    /// Remove a member from a list
     Unshare(lists::Unshare),
-    /// Create a todo: list and title, and nothing else to remember
+    /// Create a todo from a list and a title
     Add(create::Add),
     /// Create a todo
     Create(create::Create),
@@ -85,7 +85,7 @@ enum Command {
     /// Delete todos
     #[command(visible_alias = "rm")]
     Delete(delete::Delete),
-    /// Print changes as they come
+    /// Print changes as they happen
     Watch(watch::Watch),
     /// Show the health of a service, its lag and its cache hits
     Status(status::Status),

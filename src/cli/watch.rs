@@ -49,7 +49,7 @@ pub struct Watch {
     client: Client,
 }
 
-/// Watches until SIGINT or SIGTERM, until nobody reads stdout any more, or until
+/// Watches until SIGINT or SIGTERM, until the reader of stdout has gone, or until
 /// the service refuses. Then it prints the token to resume with.
 pub async fn run(mut args: Watch) -> Result<(), CommandError> {
     args.parent = list_name(&args.parent);
@@ -169,7 +169,7 @@ async fn follow_once(args: &mut Watch) -> Result<Ended, CommandError> {
     Ok(Ended::ByServer)
 }
 
-/// `false`: nobody reads stdout.
+/// `false`: the reader of stdout has gone.
 fn print_message(output: Output, message: &pb::WatchTodosResponse) -> Result<bool, CommandError> {
     let text = match output {
         Output::Json => json("todo.v1.WatchTodosResponse", message)?,

@@ -133,7 +133,7 @@ impl Values {
     }
 
     /// The settings in force as a config file (TOML), each with its source in a
-    /// comment. Of a URL only what is no secret is shown: see [`display_url`].
+    /// comment. Secrets in URLs are not shown: see [`display_url`].
     #[must_use]
     pub fn print(&self) -> String {
         let mut text = String::new();

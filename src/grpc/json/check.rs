@@ -164,7 +164,7 @@ pub fn field(message: &MessageDescriptor, key: &str) -> Option<FieldDescriptor> 
     by_json_name.or_else(|| message.get_field_by_name(key))
 }
 
-/// The message in a field that is an object in JSON, with fields of its own.
+/// The message in a field that is an object in JSON with fields.
 fn message_of(field: &FieldDescriptor) -> Option<MessageDescriptor> {
     match field.kind() {
         Kind::Message(message)

@@ -27,7 +27,7 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// Whose share the call takes of what all callers use.
+    /// The caller whose share of the budgets the call uses.
     pub(super) fn share(&self) -> Option<Arc<budget::Caller>> {
         self.call.as_ref().map(|call| Arc::clone(call.caller()))
     }
@@ -43,6 +43,18 @@ impl Caller {
             identity: self.identity.clone(),
             ..options
         })
+    }
+
+    /// Reserves what a watch takes of the budgets while it is open, and gives it the
+    /// caller's share and the end of its connection.
+    pub(super) fn charge_watch(&self, watch: &mut WatchRequest) -> Result<Vec<Reservation>, Error> {
+        let Some(call) = &self.call else {
+            return Ok(Vec::new());
+        };
+        let held = reserve_watch(call, watch)?;
+        watch.closing = call.closing().clone();
+        watch.caller = self.share();
+        Ok(held)
     }
 
     /// Writes, and records it for the audit log.
@@ -128,8 +140,8 @@ pub(super) fn split<T: RequestMemory>(request: Request<T>) -> Result<(Caller, T)
 /// What a name in the filter of a watch takes beside its text.
 const WATCHED_NAME_BYTES: usize = 64;
 
-/// What an open watch takes of the shares of its caller.
-pub(super) fn reserve_watch(call: &Call, watch: &WatchRequest) -> Result<Vec<Reservation>, Error> {
+/// Reserves what an open watch takes of the budgets.
+fn reserve_watch(call: &Call, watch: &WatchRequest) -> Result<Vec<Reservation>, Error> {
     let mut held = vec![
         call.reserve(Count::OpenWatches)?,
         call.reserve_bytes(Part::Watches, WATCH_BYTES)?,

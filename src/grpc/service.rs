@@ -13,7 +13,7 @@ use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use super::{
-    caller::{Caller, reserve_watch, split},
+    caller::{Caller, split},
     convert, convert_lists,
     encoded::{EncodedChange, EncodedTodo},
     page_token, reply,
@@ -25,8 +25,10 @@ use super::{
     status,
 };
 use crate::{
+    budget::Reservation,
     cache::{
-        Answer, Cache, MAX_RESPONSE_BYTES, Permission, TodoPage, WatchEvent, WatchMessage, Written,
+        Answer, Cache, MAX_RESPONSE_BYTES, Permission, TodoPage, Watch, WatchEvent, WatchMessage,
+        Written,
     },
     error::{Error, Unavailable},
     model::{ListName, PageQuery, ReadInfo, RequestId, TodoName, Write},
@@ -218,26 +220,10 @@ impl TodoService for Todos {
         let list = || ListName::parse(&request.parent);
         let watch = caller.permit(cache, watch, list, Permission::WatchTodos);
         let mut watch = watch.await?;
-        let mut held = Vec::new();
-        if let Some(call) = &caller.call {
-            held = reserve_watch(call, &watch)?;
-            watch.closing = call.closing().clone();
-            watch.caller = caller.share();
-        }
-        let messages = cache
-            .watch(watch, caller.deadline, caller.identity.as_ref())
-            .await?;
-        // The cache ends a stream without an error only when the process or the
-        // connection closes, after a last progress message.
-        let end = futures::stream::once(async { Err(Error::Draining) });
-        let replies = messages.chain(end).scan(false, move |ended, message| {
-            let _held = &held;
-            let reply = message.map(watch_reply).map_err(Status::from);
-            // Nothing follows the first error.
-            let was_ended = std::mem::replace(ended, reply.is_err());
-            std::future::ready((!was_ended).then_some(reply))
-        });
-        Ok(Response::new(Box::pin(replies)))
+        let held = caller.charge_watch(&mut watch)?;
+        let (deadline, identity) = (caller.deadline, caller.identity.as_ref());
+        let messages = cache.watch(watch, deadline, identity).await?;
+        Ok(Response::new(Box::pin(watch_replies(messages, held))))
     }
 
     async fn get_todo_list(
@@ -345,6 +331,22 @@ fn page_reply(query: &PageQuery, answer: Answer<TodoPage>) -> ListTodosResponse 
     };
     reply::remove_oversized(&mut page.todos, &mut page.unreadable);
     page
+}
+
+/// The replies of a watch, up to its first error. `held`: its budgets.
+fn watch_replies(
+    messages: Watch,
+    held: Vec<Reservation>,
+) -> impl Stream<Item = Result<WatchTodosResponse, Status>> {
+    // The cache ends a stream without an error only when the process or the
+    // connection closes, after a last progress message.
+    let end = futures::stream::once(async { Err(Error::Draining) });
+    messages.chain(end).scan(false, move |ended, message| {
+        let _held = &held;
+        let reply = message.map(watch_reply).map_err(Status::from);
+        let was_ended = std::mem::replace(ended, reply.is_err());
+        std::future::ready((!was_ended).then_some(reply))
+    })
 }
 
 fn watch_reply(message: WatchMessage) -> WatchTodosResponse {

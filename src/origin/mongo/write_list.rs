@@ -28,8 +28,11 @@ use crate::{
 /// which other writes of the same documents wait for.
 const DELETE_BATCH: i32 = 500;
 
-fn encoded(list: &TodoList) -> Bytes {
-    list.encode_to_vec().into()
+/// The list of a stored document, encoded; empty if it cannot be read.
+fn encoded(name: &ListName, stored: &RawDocumentBuf) -> Bytes {
+    let list = list_document::list(name, stored);
+    list.map(|list| list.encode_to_vec().into())
+        .unwrap_or_default()
 }
 
 impl Inner {
@@ -44,8 +47,8 @@ impl Inner {
         name: &ListName,
     ) -> Result<Bytes, Error> {
         let stored = self.stored_list(session, name).await?;
-        let list = stored.and_then(|stored| list_document::list(name, &stored).ok());
-        Ok(list.as_ref().map(encoded).unwrap_or_default())
+        let list = stored.map(|stored| encoded(name, &stored));
+        Ok(list.unwrap_or_default())
     }
 
     async fn stored_list(
@@ -78,10 +81,7 @@ impl Inner {
         let document = list_document::document(name, list, now);
         let stored = RawDocumentBuf::try_from(&document).map_err(Error::from)?;
         match self.lists().insert_one(&stored).session(session).await {
-            Ok(_) => Ok(Ok(list_document::list(name, &stored)
-                .as_ref()
-                .map(encoded)
-                .unwrap_or_default())),
+            Ok(_) => Ok(Ok(encoded(name, &stored))),
             Err(error) if write_effect(&error, true) == WriteEffect::Exists => {
                 Ok(Err(Refusal::AlreadyExists))
             }
@@ -118,10 +118,7 @@ impl Inner {
         let Some(new) = swap.session(session).await? else {
             return Err(Failed::Raced);
         };
-        Ok(Ok(list_document::list(name, &new)
-            .as_ref()
-            .map(encoded)
-            .unwrap_or_default()))
+        Ok(Ok(encoded(name, &new)))
     }
 
     /// The first change of a list that has no document and exists because it contains

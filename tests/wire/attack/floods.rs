@@ -440,7 +440,7 @@ fn uuid(n: u128) -> String {
 }
 
 /// A call without its answer so far. UNAVAILABLE says that nothing was done, so that any call may
-/// be repeated: a busy machine may miss the time limit of a load or the limit of staleness.
+/// be repeated: on a busy machine a load may miss its time limit, of 50 ms at least.
 async fn until_available<T>(call: impl AsyncFn() -> Result<T, tonic::Status>) -> T {
     eventually("an answer", Duration::from_secs(30), async || {
         match call().await {

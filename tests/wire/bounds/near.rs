@@ -95,3 +95,30 @@ async fn names_that_no_todo_has_take_what_is_counted() {
     })
     .await;
 }
+
+/// Pages of many names, each of another filter that all todos pass.
+#[tokio::test]
+async fn pages_of_many_names_take_what_is_counted() {
+    const TODOS: usize = 300;
+    let (service, client) = with_near().await;
+    for n in 0..TODOS {
+        let todo = pb::Todo {
+            due_time: Some(prost_types::Timestamp::default()),
+            ..titled("x")
+        };
+        let (mut client, id) = (client.clone(), format!("{n:0>60}"));
+        let created = create_in(&mut client, "lists/home", &id, todo).await;
+        created.expect("created");
+    }
+    assert_counted(&service, "pages", async |n| {
+        let (minutes, seconds) = (n / 60 % 60, n % 60);
+        let request = pb::ListTodosRequest {
+            page_size: 1000,
+            filter: format!("due_time < \"2030-01-01T00:{minutes:02}:{seconds:02}Z\""),
+            ..page_of("lists/home")
+        };
+        let page = list(&mut client.clone(), request).await;
+        assert_eq!(page.todos.len(), TODOS);
+    })
+    .await;
+}

@@ -138,6 +138,25 @@ async fn output_that_cannot_be_written_is_an_error() {
     assert_eq!(none.status.code(), Some(2), "{}", stderr(&none));
 }
 
+/// A first start without room ends with that, and does not leave a file that is no store.
+#[tokio::test]
+async fn a_first_start_without_room_leaves_nothing_behind() {
+    let dir = folder("data");
+    let data = dir.to_str().expect("a path");
+    // A file that must not grow is a full disk to the store.
+    let limited = "ulimit -f 1; exec \"$0\" serve --data-dir \"$1\" --listen 127.0.0.1:0 --metrics-listen off";
+    let out = Command::new("sh")
+        .args(["-c", limited, env!("CARGO_BIN_EXE_tidemark"), data])
+        .output()
+        .expect("run");
+    let said = stderr(&out);
+    assert_eq!(out.status.code(), Some(1), "{said}");
+    assert!(said.contains("File too large"), "{said}");
+    let left: Vec<_> = dir.read_dir().expect("a folder").collect();
+    assert!(left.is_empty(), "{left:?}");
+    ready(Tidemark::start(&["--data-dir", data])).await;
+}
+
 #[test]
 fn the_man_page_and_the_completions_know_everything() {
     let page = stdout(&run(&["man"]));

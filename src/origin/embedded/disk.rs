@@ -56,8 +56,8 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Opens the file; with an overlay, if there is no room to open it. Then
-    /// `prepare` makes the tables.
+    /// Opens the file; with an overlay, if it has a database and there is no room to open
+    /// it. Then `prepare` makes the tables.
     ///
     /// # Errors
     /// Why it cannot be opened.
@@ -83,7 +83,14 @@ impl Store {
                 (store, prepared, mode)
             })
         };
+        let is_new = fs::metadata(path).map_or(true, |file| file.len() == 0);
         match attempt(Mode::Normal) {
+            // An overlay is for a database that can be read. What was begun of a new one has
+            // no identity yet, and could not be opened later, when there is room.
+            Err((full, true)) if is_new => {
+                let _ = fs::remove_file(path);
+                Err(full)
+            }
             Err((_, true)) => attempt(Mode::Overlay).map_err(|(error, _)| error),
             opened => opened.map_err(|(error, _)| error),
         }

@@ -99,7 +99,12 @@ pub struct Paging {
     )]
     pub size: i32,
     /// Begin at this page
-    #[arg(long = "page-token", value_name = "PAGE_TOKEN", default_value = "")]
+    #[arg(
+        long = "page-token",
+        value_name = "PAGE_TOKEN",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub token: String,
     /// All pages, one after the other
     #[arg(long)]

@@ -17,10 +17,10 @@ pub struct Create {
     #[arg(value_name = "LIST")]
     parent: String,
     /// Last part of the name; generated if not given
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     id: String,
     /// A UUID: a repeated call with it writes nothing
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     request_id: String,
     #[command(flatten)]
     fields: Fields,
@@ -41,7 +41,7 @@ pub struct Add {
     #[arg(value_name = "TITLE", required = true)]
     words: Vec<String>,
     /// Last part of the name; generated if not given
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     id: String,
     /// More about it
     #[arg(long)]

@@ -22,7 +22,7 @@ pub struct Delete {
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
     /// Delete it only if its etag is this one; for one todo
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     etag: String,
     /// Succeed if there is none
     #[arg(long)]

@@ -32,13 +32,13 @@ pub struct List {
     #[command(subcommand)]
     command: Option<ListCommand>,
     /// The list: lists/home, or home
-    #[arg(value_name = "LIST", default_value = "")]
+    #[arg(value_name = "LIST", default_value = "", hide_default_value = true)]
     parent: String,
     /// Which todos, as in 'state = active AND priority >= high'; see below
-    #[arg(long, short, default_value = "")]
+    #[arg(long, short, default_value = "", hide_default_value = true)]
     filter: String,
     /// create_time desc, create_time, due_time or priority desc
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     order_by: String,
     #[command(flatten)]
     paging: Paging,

@@ -52,10 +52,10 @@ pub struct CreateList {
     #[arg(value_name = "LIST")]
     name: String,
     /// Its title
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     title: String,
     /// A UUID: a repeated call with it writes nothing
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     request_id: String,
     #[command(flatten)]
     client: Client,
@@ -83,7 +83,7 @@ pub struct DeleteList {
     #[arg(long)]
     force: bool,
     /// Only if the list still has this etag
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     etag: String,
     #[command(flatten)]
     client: Client,

@@ -28,13 +28,13 @@ pub struct Update {
     /// The todo: lists/home/todos/milk, or home/milk
     name: String,
     /// Change it only if its etag is this one
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     etag: String,
     /// Create it if there is none
     #[arg(long)]
     allow_missing: bool,
     /// A UUID: a repeated call with it writes nothing
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     request_id: String,
     /// Clear a field; may be given several times
     #[arg(long, value_enum, ignore_case = true, value_name = "FIELD")]

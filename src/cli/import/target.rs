@@ -1,6 +1,13 @@
 //! Where an import goes: the store itself, or a running service.
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::{StreamExt as _, stream};
 use tonic::{Code, Status};
@@ -54,6 +61,8 @@ pub(super) enum Target {
         server: Box<Server>,
         client: Box<TodoClient>,
         replace: bool,
+        /// Whether it was printed that a call is repeated: once says it for all.
+        waits: AtomicBool,
     },
 }
 
@@ -112,6 +121,7 @@ impl Target {
             server: Box::new(server),
             client: Box::new(client),
             replace,
+            waits: AtomicBool::new(false),
         })
     }
 
@@ -156,7 +166,8 @@ impl Target {
                 server,
                 client,
                 replace,
-            } => send(server, (**client).clone(), todo, *replace).await,
+                waits,
+            } => send(server, (**client).clone(), todo, *replace, waits).await,
         }
     }
 }
@@ -256,6 +267,7 @@ async fn send(
     mut client: TodoClient,
     todo: Todo,
     replace: bool,
+    waits: &AtomicBool,
 ) -> Result<Fate, String> {
     let name = todo.name.clone();
     let mut tries = Tries::new();
@@ -289,8 +301,12 @@ async fn send(
             Ok(fate) => return Ok(fate),
             Err(status) if status.code() == Code::AlreadyExists => return Ok(Fate::Existed),
             Err(status) if is_transient(&status) => {
+                let error = CommandError::from(status).to_string();
+                if !waits.swap(true, Ordering::Relaxed) {
+                    let first = error.lines().next().unwrap_or_default();
+                    note(&format!("the import waits: {first}; trying again"));
+                }
                 if !tries.wait().await {
-                    let error = CommandError::from(status);
                     return Err(format!("{error}\nimport again to continue"));
                 }
             }

@@ -38,7 +38,7 @@ impl CallerKey {
         }))
     }
 
-    /// Whoever has proved to be this principal, from whatever address.
+    /// All callers authenticated as this principal, from any address.
     #[must_use]
     pub fn principal(name: &str) -> Self {
         Self(Identity::Principal(name.into()))

@@ -27,7 +27,7 @@ pub const DEFAULT_SERVER: &str = "127.0.0.1:50051";
 /// Largest reply, in bytes: a page of a thousand of the largest todos.
 const MAX_REPLY_BYTES: usize = 64 << 20;
 
-/// A time to wait for a reply: none is no time.
+/// A time to wait for a reply, above zero.
 fn parse_timeout(text: &str) -> Result<Duration, String> {
     let timeout = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if timeout.is_zero() {
@@ -58,7 +58,7 @@ pub struct Server {
     pub key: Option<PathBuf>,
     #[command(flatten)]
     pub credential: CredentialArgs,
-    /// Longest wait for a reply; the service is told, and gives up in time to say why
+    /// Deadline of the call. It is sent to the service, whose error names what it waited for
     #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = parse_timeout)]
     pub timeout: Duration,
 }
@@ -75,7 +75,7 @@ pub struct Client {
 /// How to print.
 #[derive(Args, Clone)]
 pub struct Format {
-    /// Format of what is printed on stdout: table, json or yaml
+    /// Output format: table, json, yaml or name
     #[arg(
         long,
         short,

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::pb::{self, consistency::Requirement, todo::State};
 
-/// Tries of a change of labels: each but the first follows a write of somebody
-/// else between this command's read and its write.
+/// Tries of a change of labels: each but the first follows a write of another
+/// caller between this command's read and its write.
 const LABEL_TRIES: u32 = 5;
 
 /// The arguments of `update`.

@@ -263,7 +263,7 @@ impl Connection {
         &self.budgets
     }
 
-    /// Whether its calls are served whatever is used up.
+    /// Whether its calls are served even if budgets are used up.
     pub(super) const fn is_exempt(&self) -> bool {
         self.exempt
     }
@@ -413,7 +413,7 @@ pub struct ConnectionServer {
 }
 
 impl ConnectionServer {
-    /// `exempt`: calls are served whatever is used up.
+    /// `exempt`: calls are served even if budgets are used up.
     pub fn new(
         tls: Option<watch::Receiver<Arc<ServerConfig>>>,
         max_age: Option<Duration>,

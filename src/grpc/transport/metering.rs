@@ -151,7 +151,7 @@ impl Call {
         }
     }
 
-    /// What its handler tells the audit log.
+    /// What its handler adds to its line of the audit log.
     #[must_use]
     pub const fn record(&self) -> &Record {
         &self.record

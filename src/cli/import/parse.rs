@@ -296,7 +296,7 @@ mod tests {
             (r#"{"_id": {"$oid": "1"}, "title": "x"}"#, "_id"),
             (
                 r#"{"name":"lists/a/todos/b","title":"x","state":"DONE"}"#,
-                "STATE_DONE",
+                "use active or completed",
             ),
             (
                 r#"{"name":"lists/a/todos/b","title":"x","due_time":"soon"}"#,

@@ -439,8 +439,9 @@ fn uuid(n: u128) -> String {
     )
 }
 
-/// A call without its answer so far. UNAVAILABLE says that nothing was done, so that any call may
-/// be repeated: on a busy machine a load may miss its time limit, of 50 ms at least.
+/// Repeats a call until it is answered. UNAVAILABLE says that nothing was done. It comes when two
+/// heartbeats in a row are a second late, behind commits that a busy machine is slow to do: that counts
+/// as an outage.
 async fn until_available<T>(call: impl AsyncFn() -> Result<T, tonic::Status>) -> T {
     eventually("an answer", Duration::from_secs(30), async || {
         match call().await {

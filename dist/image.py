@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """image.py PROGRAM TARGET VERSION FOLDER: writes the image with this static program
-as an OCI archive, without a container engine. The same as the Dockerfile builds, on an
-empty base: the program, certificate authorities of this machine, a user, and /data.
+as an OCI archive, without a container engine. The same files as by the Dockerfile: the
+program, certificate authorities (of this machine), a user, /data and /tmp.
 """
 
 import gzip

@@ -41,8 +41,8 @@ pub enum Count {
     /// Watches of all lists. Each takes every change, some 4 us: so many take a
     /// core 16 ms a change.
     AllListWatches,
-    /// Watches that catch up from before the recent changes. Each is a change
-    /// separate stream at the database.
+    /// Watches that catch up from before the recent changes. Each has a change
+    /// stream of its own.
     CatchUpFeeds,
     /// Writes that wait or are at the database: more than the database
     /// completes in a second would only wait.

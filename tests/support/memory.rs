@@ -140,6 +140,8 @@ fn make_group(files: &Files, bytes: u64) -> Option<PathBuf> {
 }
 
 /// The most memory that a process had resident so far, in bytes; `None`: it has ended.
+/// The kernel adds up counts of its CPUs that lag: a later figure may be some hundred KiB
+/// less.
 pub fn peak_resident(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status

@@ -75,7 +75,7 @@ async fn unread_watches_share_what_is_pending() {
         title(&mut client, "lists/home/todos/t4199", strong()).await,
         "x"
     );
-    let more = service.peak() - before;
+    let more = service.peak().saturating_sub(before);
     assert!(more < LITTLE, "{more} bytes more");
     drop((calls, peer));
     no_watchers(&service).await;
@@ -119,7 +119,7 @@ async fn watches_of_many_names_are_bounded() {
         .expect("open")
         .into_inner();
     messages.message().await.expect("alive").expect("progress");
-    let more = service.peak() - before;
+    let more = service.peak().saturating_sub(before);
     assert!(more < LITTLE, "{more} bytes more");
     drop((open, peer, messages));
     no_watchers(&service).await;
@@ -197,7 +197,7 @@ async fn silent_connections_take_little_and_make_room() {
     let mut another = connect(&service).await;
     create(&mut another, "milk", "x").await;
     assert_eq!(title(&mut client, "lists/home/todos/milk", None).await, "x");
-    let more = service.peak() - before;
+    let more = service.peak().saturating_sub(before);
     assert!(more < LITTLE, "{more} bytes more");
     eventually("their ends", Duration::from_secs(20), async || {
         (service.metric("tidemark_connections ") < 10).then_some(())

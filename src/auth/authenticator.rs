@@ -239,7 +239,8 @@ impl Authenticator {
                 Ok(Some(caller)) => Ok(caller),
                 Ok(None) => {
                     turn.await;
-                    self.verify(header, connection)
+                    // Another call may have had the same credential verified meanwhile.
+                    self.check(header, connection)
                 }
                 Err(problem) => Err(problem),
             },
@@ -252,6 +253,17 @@ impl Authenticator {
             kind: problem.name(),
         };
         self.metrics.auth_refusals.get_or_create(&kind).inc();
+    }
+
+    fn check(
+        &self,
+        header: Option<&HeaderValue>,
+        connection: &ConnectionIdentity,
+    ) -> Result<Caller, CallerProblem> {
+        match self.recall(header, connection)? {
+            Some(caller) => Ok(caller),
+            None => self.verify(header, connection),
+        }
     }
 
     /// The caller if little work shows it; `None`: see `verify`.
@@ -379,12 +391,7 @@ impl Authenticator {
     ) -> CallerProblem {
         let mut generation = self.generation.subscribe();
         loop {
-            let header = header.as_ref();
-            let found = match self.recall(header, connection) {
-                Ok(None) => self.verify(header, connection).map(drop),
-                found => found.map(drop),
-            };
-            if let Err(problem) = found {
+            if let Err(problem) = self.check(header.as_ref(), connection) {
                 return problem;
             }
             let left = match caller

@@ -11,10 +11,10 @@ use mongodb::{
 };
 use tidemark::{
     model::{
-        Filter, ListName, ListPatch, Order, OriginTime, PageQuery, Patch, RequestId, TodoName,
-        Write,
+        Filter, ListName, ListPatch, ListsQuery, Order, OriginTime, PageQuery, Patch, RequestId,
+        TodoName, Write,
     },
-    origin::{Origin, Rule, WriteError, mongo::MongoDb},
+    origin::{Origin, OriginError, Rule, WriteError, mongo::MongoDb},
     pb::TodoList,
 };
 use tokio::{
@@ -315,7 +315,6 @@ async fn a_document_that_cannot_be_sent_back_is_reported_as_damaged() {
     }
 }
 
-/// The server may forget a snapshot between two segments of a page.
 /// What the server or the network says once in passing is no error of a read.
 #[tokio::test]
 async fn a_read_is_repeated_once() {
@@ -356,19 +355,52 @@ async fn a_read_is_repeated_once() {
     fail("repeated", "off", doc! {}).await;
 }
 
+/// A snapshot that the server does not have ends a read only with its limit.
+#[tokio::test]
+async fn a_read_asks_for_a_later_snapshot_until_its_limit() {
+    let _one = FAIL_POINT.lock().await;
+    let origin = connect(&uri("snapshots")).await;
+    let written = origin.write(create("a", "x"), None, None).await;
+    let after = written.expect("written").time;
+    let limit = Duration::from_secs(30);
+    let lists = ListsQuery {
+        members: None,
+        size: 5,
+        after: None,
+    };
+    for code in [239, 246] {
+        let refused = || doc! { "failCommands": ["find"], "errorCode": code };
+        fail("snapshots", doc! { "times": 20 }, refused()).await;
+        let loaded = origin.load_todos(&[name("a")], after, limit).await;
+        assert!(loaded.is_ok(), "{code}: {loaded:?}");
+        fail("snapshots", doc! { "times": 20 }, refused()).await;
+        let page = origin.load_lists(&lists, after, limit).await;
+        assert_eq!(page.expect("a page").1.names.len(), 1, "{code}");
+        fail("snapshots", "alwaysOn", refused()).await;
+        let limit = Duration::from_millis(300);
+        let refused = origin.load_todos(&[name("a")], after, limit).await;
+        assert!(
+            matches!(&refused, Err(OriginError::Unavailable(cause)) if cause.code() == Some(code)),
+            "{refused:?}"
+        );
+        fail("snapshots", "off", doc! {}).await;
+    }
+}
+
+/// The server may forget a snapshot between two segments of a page.
 #[tokio::test]
 async fn a_page_is_read_again_when_its_snapshot_is_forgotten() {
-    let origin = connect(&uri("forgotten")).await;
-    let admin = admin().await.database("admin");
-    let window =
-        |seconds: i32| doc! { "setParameter": 1, "minSnapshotHistoryWindowInSeconds": seconds };
+    let set = Mongo::start(1, 100);
+    let origin = connect(&set.uri("forgotten")).await;
     for n in 0..8 {
         origin
             .write(create(&format!("t{n}"), "x"), None, None)
             .await
             .expect("created");
     }
-    admin.run_command(window(0)).await.expect("set");
+    let no_history = doc! { "setParameter": 1, "minSnapshotHistoryWindowInSeconds": 0 };
+    let admin = set.client().await.database("admin");
+    admin.run_command(no_history).await.expect("set");
     let writer = Arc::clone(&origin);
     let writing = tokio::spawn(async move {
         for n in 0.. {
@@ -378,14 +410,13 @@ async fn a_page_is_read_again_when_its_snapshot_is_forgotten() {
     });
     for _ in 0..100 {
         let after = OriginTime::ZERO.next();
-        let loaded = origin
-            .load_page(&page(50), after, Duration::from_secs(5))
-            .await;
+        // The server keeps no history at all; only the limit ends the tries.
+        let limit = Duration::from_secs(60);
+        let loaded = origin.load_page(&page(50), after, limit).await;
         let (_, page) = loaded.expect("loaded");
         assert_eq!(page.names.len(), 8);
     }
     writing.abort();
-    admin.run_command(window(300)).await.expect("set back");
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use super::{
     codes::{INVALID_OPTIONS, cause, code, is_stale_snapshot},
     list_document,
     page::{no_array, of_list},
-    read::{At, MAX_SNAPSHOT_TRIES},
+    read::{At, snapshot_pauses},
 };
 use crate::{
     model::{ListName, ListsPage, ListsQuery, OriginTime, TodoName, Value},
@@ -86,14 +86,14 @@ impl Inner {
         let left = || ends.saturating_duration_since(Instant::now());
         // `todos` did not exist at this time.
         let mut no_todos = false;
-        let mut last = OriginError::unavailable("the collections kept changing");
-        for _ in 0..MAX_SNAPSHOT_TRIES {
+        let mut pauses = snapshot_pauses();
+        loop {
             let (time, documents) = self
                 .find(find_lists(query), At::After(after), left())
                 .await?;
             let stored = names_of(&documents.unwrap_or_default());
             let mut names = stored.clone();
-            match self.add_parents(query, &mut names, time, ends).await {
+            let failed = match self.add_parents(query, &mut names, time, ends).await {
                 Ok(()) => return Ok((time, page_of(names, wanted(query)))),
                 // No collection before `time` and after it is none at it.
                 Err(StepError::NoCollection(_)) if no_todos && names == stored => {
@@ -101,17 +101,20 @@ impl Inner {
                 }
                 Err(StepError::NoCollection(at)) => {
                     (no_todos, after) = (true, after.max(at));
+                    OriginError::unavailable("the collections kept changing")
+                }
+                Err(StepError::Failed(error)) if is_stale_snapshot(&error) => {
+                    OriginError::unavailable(cause(error))
                 }
                 Err(StepError::Failed(error)) => {
-                    let retry = is_stale_snapshot(&error);
-                    last = OriginError::unavailable(cause(error));
-                    if !retry {
-                        return Err(last);
-                    }
+                    return Err(OriginError::unavailable(cause(error)));
                 }
+            };
+            if left().is_zero() {
+                return Err(failed);
             }
+            pauses.wait().await;
         }
-        Err(last)
     }
 
     /// Adds the lists that contain todos at this time, as far as the page may need

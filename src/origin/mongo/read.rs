@@ -5,6 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use bson::{Document, RawDocumentBuf, doc};
 use futures::StreamExt;
 use mongodb::error::Error;
+use tokio::time::Instant;
 
 use super::{
     HEARTBEATS, Inner, TODOS,
@@ -12,13 +13,22 @@ use super::{
     collections, document, origin_time, timestamp,
 };
 use crate::{
+    backoff::Backoff,
     model::{OriginTime, TodoName, Value},
     origin::OriginError,
 };
 
-/// Tries of a find whose snapshot the server does not have: it may choose a
-/// later one.
-pub(super) const MAX_SNAPSHOT_TRIES: usize = 5;
+/// The first and the longest pause before a read is done again whose snapshot the
+/// server does not have: it may choose a later one. A server that keeps no history
+/// (`minSnapshotHistoryWindowInSeconds: 0`) forgets a snapshot with the next write, and
+/// under load refuses many reads in a row; the read's own limit ends the tries.
+const FIRST_SNAPSHOT_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_SNAPSHOT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The pauses between such reads.
+pub(super) fn snapshot_pauses() -> Backoff {
+    Backoff::new(FIRST_SNAPSHOT_PAUSE, LONGEST_SNAPSHOT_PAUSE)
+}
 
 /// Which state is to be read.
 #[derive(Clone, Copy)]
@@ -74,21 +84,24 @@ impl Inner {
         at: At,
         limit: Duration,
     ) -> Result<(OriginTime, Option<Vec<RawDocumentBuf>>), OriginError> {
-        let mut tries = 0;
+        let ends = Instant::now() + limit;
+        let mut pauses = snapshot_pauses();
+        let mut was_ahead = false;
         loop {
-            let error = match self.find_or_nothing(&find, at, limit).await {
+            let left = ends.saturating_duration_since(Instant::now());
+            let error = match self.find_or_nothing(&find, at, left).await {
                 Ok(found) => return Ok(found),
                 Err(error) => error,
             };
-            tries += 1;
             let ahead = code(&error) == Some(INVALID_OPTIONS);
-            let tries_left = match at {
-                // At another time the page would be another one.
-                At::Exactly(_) => tries < 2 && ahead,
-                At::After(_) if ahead => tries < 2,
-                At::After(_) => tries < MAX_SNAPSHOT_TRIES && is_stale_snapshot(&error),
-            };
-            if tries_left {
+            if ahead && !was_ahead {
+                was_ahead = true;
+                continue;
+            }
+            // At another time than exactly this the page would be another one.
+            let may_be_later = matches!(at, At::After(_)) && is_stale_snapshot(&error);
+            if may_be_later && Instant::now() < ends {
+                pauses.wait().await;
                 continue;
             }
             return Err(match at {

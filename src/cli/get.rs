@@ -5,10 +5,10 @@ use clap::Args;
 use super::{
     client::{Client, Consistency},
     error::CommandError,
-    names::todo_name,
+    names::{short_name, todo_name},
     output::{note_freshness, print_details, print_reply, print_todos},
 };
-use crate::pb;
+use crate::{pb, text::escape};
 
 /// The arguments of `get`.
 #[derive(Args)]
@@ -25,7 +25,8 @@ pub struct Get {
     client: Client,
 }
 
-/// Reads one todo with all its fields, or several as a table.
+/// Reads one todo with all its fields, or several as a table. Fails if one of several
+/// was not found, after it printed the others.
 pub async fn run(args: Get) -> Result<(), CommandError> {
     let (server, output) = (&args.client.server, args.client.format.output);
     let consistency = args.consistency.message();
@@ -51,8 +52,25 @@ pub async fn run(args: Get) -> Result<(), CommandError> {
     let reply = service.batch_get_todos(request).await?.into_inner();
     let found: Vec<_> = reply.todos.iter().map(|todo| todo.name.as_str()).collect();
     if !print_reply(output, "todo.v1.BatchGetTodosResponse", &reply, &found)? {
-        print_todos(&reply.todos, &reply.missing, &reply.unreadable);
+        print_todos(&reply.todos, &[]);
         note_freshness(reply.read.as_ref());
     }
-    Ok(())
+    all_read(&reply)
+}
+
+/// A script that asked for several todos must not go on as if it had them all.
+fn all_read(reply: &pb::BatchGetTodosResponse) -> Result<(), CommandError> {
+    let missing = reply.missing.iter().map(|name| (name, "does not exist"));
+    let unreadable = reply.unreadable.iter().map(|name| (name, "cannot be read"));
+    let failed: Vec<_> = missing
+        .chain(unreadable)
+        .map(|(name, problem)| format!("  {}: {problem}", escape(&short_name(name))))
+        .collect();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let (count, all) = (failed.len(), failed.len() + reply.todos.len());
+    let lines = failed.join("\n");
+    let text = format!("{count} of {all} todos were not read\n{lines}");
+    Err(CommandError::Other(text))
 }

@@ -79,7 +79,7 @@ pub async fn run(args: List) -> Result<(), CommandError> {
             if reply.todos.is_empty() && reply.unreadable.is_empty() {
                 note("no todos");
             } else {
-                print_todos(&reply.todos, &[], &reply.unreadable);
+                print_todos(&reply.todos, &reply.unreadable);
             }
             note_freshness(reply.read.as_ref());
         }

@@ -276,22 +276,16 @@ fn priority_name(todo: &pb::Todo) -> String {
     }
 }
 
-/// Prints todos as a table. A todo that does not exist, or cannot be read, has
-/// a row that says so.
-pub fn print_todos(todos: &[pb::Todo], missing: &[String], unreadable: &[String]) {
+/// Prints todos as a table. A todo that cannot be read has a row that says so.
+pub fn print_todos(todos: &[pb::Todo], unreadable: &[String]) {
     let mut rows: Vec<_> = todos.iter().map(row).collect();
-    for (names, state, text) in [
-        (missing, "missing", "(does not exist)"),
-        (unreadable, "unreadable", "(cannot be read as a todo)"),
-    ] {
-        rows.extend(names.iter().map(|name| {
-            let mut row = vec![(String::new(), None); HEADER.len()];
-            row[0].0 = short_name(name);
-            row[1] = (state.into(), Some(Colour::Red));
-            row[HEADER.len() - 1] = (text.into(), Some(Colour::Dim));
-            row
-        }));
-    }
+    rows.extend(unreadable.iter().map(|name| {
+        let mut row = vec![(String::new(), None); HEADER.len()];
+        row[0].0 = short_name(name);
+        row[1] = ("unreadable".into(), Some(Colour::Red));
+        row[HEADER.len() - 1] = ("(cannot be read as a todo)".into(), Some(Colour::Dim));
+        row
+    }));
     print(&table(&HEADER, &rows));
 }
 
@@ -380,7 +374,7 @@ pub fn print_written(
         return Ok(());
     }
     if let Some(todo) = todo {
-        print_todos(std::slice::from_ref(todo), &[], &[]);
+        print_todos(std::slice::from_ref(todo), &[]);
     }
     note(&format!("token {token}"));
     Ok(())

@@ -216,7 +216,7 @@ pub async fn done(args: Done) -> Result<(), CommandError> {
         }
     }
     if let Some(last) = replies.last().filter(|_| !todos.is_empty()) {
-        print_todos(&todos, &[], &[]);
+        print_todos(&todos, &[]);
         note(&format!("token {}", last.token));
     }
     outcome.result

@@ -201,7 +201,7 @@ async fn control_characters_are_escaped_but_in_json() {
     for args in [
         &["list", "home"][..],
         &["get", "home/odd"],
-        &["get", "home/odd", "home/none"],
+        &["get", "home/odd", "home/odd"],
         &["list", "home", "-o", "yaml"],
         &["update", "home/odd", "--state", "active"],
     ] {
@@ -228,6 +228,23 @@ async fn control_characters_are_escaped_but_in_json() {
     assert_eq!(json["todo"]["title"], TITLE);
     let out = run(&["get", "home/\u{1b}[2J", "--server", &service.address]);
     assert!(!stderr(&out).contains('\u{1b}'), "{}", stderr(&out));
+}
+
+#[tokio::test]
+async fn a_get_of_several_fails_if_one_does_not_exist() {
+    let (service, _client) = embedded().await;
+    done(&service, &["add", "home", "Milk", "--id", "milk"]);
+    done(&service, &["add", "home", "Bread", "--id", "bread"]);
+    let get = |args: &[&str]| run(&[&["get"], args, &["--server", &service.address]].concat());
+    for output in ["table", "name", "json", "yaml"] {
+        let both = get(&["home/milk", "home/bread", "-o", output]);
+        assert_eq!(both.status.code(), Some(0), "{}", stderr(&both));
+        let one = get(&["home/none", "home/milk", "-o", output]);
+        assert_eq!(one.status.code(), Some(1), "{output}");
+        assert!(stdout(&one).contains("home/todos/milk") || stdout(&one).contains("home/milk"));
+        let error = "error: 1 of 2 todos were not read\n  home/none: does not exist\n";
+        assert!(stderr(&one).ends_with(error), "{}", stderr(&one));
+    }
 }
 
 #[tokio::test]

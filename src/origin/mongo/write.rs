@@ -55,11 +55,14 @@ const SHARE_WITHOUT_PRIMARY: f64 = 0.75;
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 /// How often those three are looked at.
 const SEND_POLL: Duration = Duration::from_millis(25);
-/// Tries of a compare-and-swap, and of a transaction that met another one.
-pub(super) const MAX_TRIES: usize = 16;
+/// A compare-and-swap, or a transaction, that met another one is tried again for so long,
+/// and at least so often: the other one takes as long as the server and its disk do. Less
+/// than `SEND_WITHIN`, so that the caller hears why.
+const TRY_FOR: Duration = Duration::from_secs(3);
+const MIN_TRIES: usize = 16;
 /// Pauses between tries.
-pub(super) const TRY_PAUSE: Duration = Duration::from_millis(2);
-pub(super) const MAX_TRY_PAUSE: Duration = Duration::from_millis(32);
+const TRY_PAUSE: Duration = Duration::from_millis(2);
+const MAX_TRY_PAUSE: Duration = Duration::from_millis(32);
 
 tokio::task_local! {
     /// Of the write that runs in this task.
@@ -116,6 +119,44 @@ pub(super) async fn without_effect<T>(work: impl Future<Output = T>) -> T {
     done
 }
 
+/// The tries of one write.
+pub(super) struct Tries {
+    begun: Instant,
+    count: usize,
+    backoff: Backoff,
+    send_by: Option<Instant>,
+}
+
+impl Tries {
+    /// `send_by`: no try begins after this time.
+    pub(super) fn new(send_by: Option<Instant>) -> Self {
+        Self {
+            begun: Instant::now(),
+            count: 0,
+            backoff: Backoff::new(TRY_PAUSE, MAX_TRY_PAUSE),
+            send_by,
+        }
+    }
+
+    /// After a try that failed: waits and returns whether another one is due.
+    pub(super) async fn again(&mut self) -> bool {
+        self.count += 1;
+        let now = Instant::now();
+        let is_late = self.send_by.is_some_and(|by| now >= by);
+        if is_late || (self.count >= MIN_TRIES && now - self.begun >= TRY_FOR) {
+            return false;
+        }
+        self.backoff.wait().await;
+        true
+    }
+
+    /// Some of the work is done: the tries begin again.
+    pub(super) fn reset(&mut self) {
+        (self.begun, self.count) = (Instant::now(), 0);
+        self.backoff.reset();
+    }
+}
+
 /// Why a try ended without an answer.
 pub(super) enum Failed {
     /// The document changed meanwhile.
@@ -160,7 +201,8 @@ impl Inner {
         send_by: Option<Instant>,
     ) -> Result<WriteDone, WriteError> {
         let sent = Arc::<Sent>::default();
-        let work = self.write_with_retries(&write, request, &sent);
+        let tries = Tries::new(send_by);
+        let work = self.write_with_retries(&write, request, &sent, tries);
         let work = SENT.scope(Arc::clone(&sent), timeout(WRITE_TIMEOUT, work));
         tokio::select! {
             biased;
@@ -202,15 +244,16 @@ impl Inner {
         write: &Write,
         request: Option<RequestId>,
         sent: &Sent,
+        mut tries: Tries,
     ) -> Result<WriteDone, WriteError> {
         let session = self.writes_client.start_session().await;
         let mut session = session.map_err(|error| WriteError::Unavailable(cause(error)))?;
         if matches!(write, Write::DeleteList { force: true, .. }) {
-            return self.delete_list_with_todos(&mut session, write, sent).await;
+            return self
+                .delete_list_with_todos(&mut session, write, sent, tries)
+                .await;
         }
-        let mut backoff = Backoff::new(TRY_PAUSE, MAX_TRY_PAUSE);
-        let mut last: Cause = "it kept changing while it was written".into();
-        for _ in 0..MAX_TRIES {
+        loop {
             // Each try that is followed by another one had no effect.
             sent.set(false);
             let outcome = match request {
@@ -221,21 +264,22 @@ impl Inner {
                 None => self.try_write(&mut session, write).await,
             };
             let at = session.operation_time().map(origin_time);
-            match outcome {
+            let last: Cause = match outcome {
                 Ok(outcome) => return answered(outcome, at),
-                Err(Failed::Raced) => {}
+                Err(Failed::Raced) => "it kept changing while it was written".into(),
                 Err(Failed::Error(error)) => {
                     let effect = write_effect(&error, sent.get());
-                    last = given_up(effect, cause(error), at)?;
+                    given_up(effect, cause(error), at)?
                 }
-            }
+            };
             sent.set(false);
-            backoff.wait().await;
+            if !tries.again().await {
+                // The other write may be of a replica that died.
+                self.orphans.look_soon();
+                let text = format!("{last} ({} tries)", tries.count);
+                return Err(WriteError::Unavailable(last.with_text(text)));
+            }
         }
-        // The other write may be of a replica that died.
-        self.orphans.look_soon();
-        let text = format!("{last} ({MAX_TRIES} tries)");
-        Err(WriteError::Unavailable(last.with_text(text)))
     }
 
     pub(super) fn todos(&self) -> Collection<RawDocumentBuf> {

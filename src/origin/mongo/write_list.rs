@@ -6,7 +6,6 @@ use bson::{Bson, Document, RawDocumentBuf, doc};
 use bytes::Bytes;
 use mongodb::{ClientSession, Collection, error::Error, options::ReturnDocument};
 use prost::Message;
-use tokio::time::sleep;
 
 use super::{
     Inner, LISTS,
@@ -14,8 +13,8 @@ use super::{
     list_document, origin_time,
     page::of_list,
     write::{
-        Failed, MAX_TRIES, Outcome, Refusal, Sent, TRY_PAUSE, answered, given_up, mismatch,
-        unchanged, without_effect,
+        Failed, Outcome, Refusal, Sent, Tries, answered, given_up, mismatch, unchanged,
+        without_effect,
     },
 };
 use crate::{
@@ -178,17 +177,18 @@ impl Inner {
         session: &mut ClientSession,
         write: &Write,
         sent: &Sent,
+        mut tries: Tries,
     ) -> Result<WriteDone, WriteError> {
         let Write::DeleteList { name, etag, .. } = write else {
             return Err(WriteError::unavailable("only a list has todos"));
         };
         let mut emptied = false;
-        let (mut tries, mut pause) = (0, TRY_PAUSE);
         loop {
             let done = match self.delete_batch(session, name, etag.as_deref()).await {
                 Ok(Ok(0)) => self.delete_in_transaction(session, write, emptied).await,
                 Ok(Ok(_)) => {
-                    (emptied, tries, pause) = (true, 0, TRY_PAUSE);
+                    emptied = true;
+                    tries.reset();
                     continue;
                 }
                 Ok(Err(refusal)) => Ok(Err(refusal)),
@@ -205,14 +205,11 @@ impl Inner {
                     given_up.map_err(|error| partly_done(error, emptied))?
                 }
             };
-            tries += 1;
-            if tries == MAX_TRIES {
-                return Err(partly_done(WriteError::Unavailable(last), emptied));
-            }
             // What a batch has deleted stays deleted: the write was sent.
             sent.set(emptied);
-            sleep(pause).await;
-            pause = (pause * 2).min(TRY_PAUSE * 16);
+            if !tries.again().await {
+                return Err(partly_done(WriteError::Unavailable(last), emptied));
+            }
         }
     }
 

@@ -45,8 +45,8 @@ use crate::{
 
 /// Commands that may wait for the writer: a second or so of its work.
 const MAX_QUEUED: usize = 4096;
-/// Tries of a read while the store is opened again, and the pause between two.
-const MAX_REOPEN_TRIES: usize = 10;
+/// Pause between two tries of a read while the store is opened again. How long that takes
+/// depends on the disk, so the read's own limit bounds the tries.
 const REOPEN_PAUSE: Duration = Duration::from_millis(50);
 /// A process that starts with a full disk begins one number further for so
 /// many milliseconds since 1970: faster than heartbeats use numbers up.
@@ -183,9 +183,10 @@ impl Embedded {
     async fn read_blocking<T: Send + 'static>(
         &self,
         after: OriginTime,
+        limit: Duration,
         read: impl Fn(&store::Reader) -> Result<T, redb::Error> + Clone + Send + 'static,
     ) -> Result<(OriginTime, T), OriginError> {
-        let mut tries = 1;
+        let ends = Instant::now() + limit;
         loop {
             let read = read.clone();
             let attempt = async {
@@ -196,7 +197,7 @@ impl Embedded {
                 Ok((time, value.map_err(OriginError::unavailable)?))
             };
             match attempt.await {
-                Err(OriginError::Unavailable(_)) if tries < MAX_REOPEN_TRIES => tries += 1,
+                Err(OriginError::Unavailable(_)) if Instant::now() + REOPEN_PAUSE < ends => {}
                 done => return done,
             }
             sleep(REOPEN_PAUSE).await;
@@ -264,13 +265,13 @@ impl Origin for Embedded {
         &self,
         names: &[TodoName],
         after: OriginTime,
-        _limit: Duration,
+        limit: Duration,
     ) -> Result<(OriginTime, Vec<Value>), OriginError> {
         // The store is opened again when its disk is full.
-        let mut tries = 1;
+        let ends = Instant::now() + limit;
         loop {
             match self.read_todos(names, after) {
-                Err(OriginError::Unavailable(_)) if tries < MAX_REOPEN_TRIES => tries += 1,
+                Err(OriginError::Unavailable(_)) if Instant::now() + REOPEN_PAUSE < ends => {}
                 read => return read,
             }
             sleep(REOPEN_PAUSE).await;
@@ -287,11 +288,11 @@ impl Origin for Embedded {
         &self,
         query: &PageQuery,
         after: OriginTime,
-        _limit: Duration,
+        limit: Duration,
     ) -> Result<(OriginTime, Page), OriginError> {
         let query = query.clone();
         // A filter that few todos match walks through the whole list.
-        self.read_blocking(after, move |reader| reader.page(&query))
+        self.read_blocking(after, limit, move |reader| reader.page(&query))
             .await
     }
 
@@ -299,10 +300,10 @@ impl Origin for Embedded {
         &self,
         name: &ListName,
         after: OriginTime,
-        _limit: Duration,
+        limit: Duration,
     ) -> Result<(OriginTime, Value), OriginError> {
         let name = name.clone();
-        self.read_blocking(after, move |reader| reader.list(&name))
+        self.read_blocking(after, limit, move |reader| reader.list(&name))
             .await
     }
 
@@ -310,10 +311,10 @@ impl Origin for Embedded {
         &self,
         query: &ListsQuery,
         after: OriginTime,
-        _limit: Duration,
+        limit: Duration,
     ) -> Result<(OriginTime, ListsPage), OriginError> {
         let query = query.clone();
-        self.read_blocking(after, move |reader| reader.lists(&query))
+        self.read_blocking(after, limit, move |reader| reader.lists(&query))
             .await
     }
 

@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use crate::support::folder;
 
 const REPLICAS: usize = 20;
-const CHANGES: usize = 9;
+const CHANGES: usize = 20;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// A shared tier that takes its time to store an entry, as a load and a
@@ -153,7 +153,7 @@ async fn loads(leases: bool) -> Vec<u64> {
                 sleep(Duration::from_millis(1)).await;
             }
         }));
-        timeout(Duration::from_secs(60), all)
+        timeout(Duration::from_secs(120), all)
             .await
             .expect("every replica answers with the change");
         costs.push(loaded() - before);
@@ -167,12 +167,14 @@ async fn loads(leases: bool) -> Vec<u64> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_of_a_hot_todo_costs_the_origin_few_loads() {
     let costs = loads(true).await;
-    assert!(costs[CHANGES / 2] <= 3, "{costs:?} loads");
+    // Who waits for a lease waits some ten milliseconds, and then loads. Other work on the
+    // machine may take longer than that, and not at each change.
+    assert!(costs[CHANGES / 4] <= 3, "{costs:?} loads");
 }
 
 /// What the lease is for, and that the test above sees it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_lease_it_costs_many() {
     let costs = loads(false).await;
-    assert!(costs[CHANGES / 2] > 3, "{costs:?} loads");
+    assert!(costs[CHANGES / 4] > 3, "{costs:?} loads");
 }

@@ -8,16 +8,14 @@ use tidemark::{
     model::{
         ListName, ListPatch, ListsQuery, OriginTime, RequestId, TodoName, Value, Write, WriteDone,
     },
-    origin::{
-        Feed, FeedEvent, FeedItem, FeedStart, WriteError, embedded::Embedded, mongo::MongoDb,
-    },
+    origin::{Feed, FeedEvent, FeedItem, FeedStart, WriteError, embedded::Embedded},
     pb::{Role, Todo, TodoList},
 };
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::{
-    origin::{Any, LIMIT, done, patch},
+    origin::{Any, LIMIT, WAIT, connect, done, patch},
     support::{folder, mongo},
 };
 
@@ -206,7 +204,7 @@ async fn a_request_id_creates_one_list(origin: &Any) {
 async fn events_until(feed: &mut dyn Feed, name: &ListName) -> Vec<FeedItem> {
     let mut found = Vec::new();
     loop {
-        let items = timeout(Duration::from_secs(20), feed.next()).await;
+        let items = timeout(WAIT, feed.next()).await;
         for item in items.expect("in time").expect("a feed") {
             if matches!(&item.event, FeedEvent::Change(_) | FeedEvent::List(_)) {
                 found.push(item);
@@ -411,8 +409,7 @@ async fn lists_of_the_embedded_store_conform() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lists_of_mongodb_conform() {
     let uri = mongo().uri("conformance_lists");
-    let origin = MongoDb::connect(&uri, 0, 64).await.expect("connected");
-    all(Arc::new(origin)).await;
+    all(connect(&uri).await).await;
 }
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");

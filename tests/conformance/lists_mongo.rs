@@ -5,21 +5,21 @@ use std::{sync::Arc, time::Duration};
 use mongodb::bson::{Document, doc};
 use tidemark::{
     model::{ListPatch, ListsQuery, OriginTime, Value},
-    origin::{FeedEvent, FeedStart, WriteError, mongo::MongoDb},
+    origin::{FeedEvent, FeedStart, WriteError},
     pb::Role,
 };
 use tokio::time::timeout;
 
 use crate::{
     lists::{create, delete, import, list, load, names, update},
-    origin::{Any, LIMIT, done},
+    origin::{self, Any, LIMIT, WAIT, done},
     support::{eventually, mongo},
 };
 
 async fn connect(database: &str) -> (Any, mongodb::Database) {
-    let origin = MongoDb::connect(&mongo().uri(database), 0, 64).await;
+    let origin = origin::connect(&mongo().uri(database)).await;
     let database = mongo().client().await.database(database);
-    (Arc::new(origin.expect("connected")), database)
+    (origin, database)
 }
 
 async fn insert_many(database: &mongodb::Database, collection: &str, documents: Vec<Document>) {
@@ -123,9 +123,7 @@ async fn lists_are_dropped() {
             }
         }
     };
-    timeout(Duration::from_secs(20), reset)
-        .await
-        .expect("a reset");
+    timeout(WAIT, reset).await.expect("a reset");
     assert_ne!(origin.entry_scope(), scope);
     assert_eq!(load(&origin, "a", OriginTime(1)).await, Value::Absent);
     assert_eq!(names(&origin, None, 10).await, ["lists/b"]);
@@ -161,6 +159,14 @@ async fn a_page_of_lists_reads_little() {
     };
     insert_many(&database, "lists", (0..300).map(document).collect()).await;
     import(&origin, &list("todos"), 900).await;
+    // A busy server builds them in the background after the start.
+    for (collection, count) in [("lists", 2), ("todos", 5)] {
+        let collection = database.collection::<Document>(collection);
+        eventually("the indexes", Duration::from_secs(60), async || {
+            (collection.list_index_names().await.ok()?.len() == count).then_some(())
+        })
+        .await;
+    }
     let profile = database.run_command(doc! { "profile": 2 });
     profile.await.expect("profiled");
     let query = |members: Option<&[&str]>| ListsQuery {

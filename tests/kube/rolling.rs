@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tidemark::{
@@ -21,6 +21,7 @@ use tonic::{Code, Status, transport::Channel};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
+use tonic_types::StatusExt as _;
 
 use crate::support::{Tidemark, eventually, free_port, mongo, redis_cluster};
 
@@ -33,7 +34,7 @@ const ATTEMPTS: usize = 4;
 const BACKOFF: Duration = Duration::from_millis(50);
 /// preStop: longer than callers need to learn that a replica is terminating.
 const PRE_STOP: Duration = Duration::from_secs(1);
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// A replica from the view of a balancer: its connection and its readiness.
 struct Endpoint {
@@ -115,17 +116,24 @@ impl Balancer {
         F: Future<Output = Result<T, Status>>,
     {
         let mut last = Status::unavailable("no replica is ready");
-        for attempt in 0..ATTEMPTS {
+        let (mut attempt, patient_until) = (0, Instant::now() + LIMIT);
+        while attempt < ATTEMPTS {
             if attempt > 0 {
-                self.retried.fetch_add(1, Ordering::Relaxed);
                 sleep(BACKOFF * 3_u32.pow(u32::try_from(attempt).expect("small") - 1)).await;
             }
+            attempt += 1;
             let Some(endpoint) = self.pick() else {
                 continue;
             };
             match attempt_on(endpoint.client.clone()).await {
+                // All replicas say so while a busy machine stops the database.
+                Err(status) if is_of_the_database(&status) && Instant::now() < patient_until => {
+                    attempt -= 1;
+                    sleep(BACKOFF).await;
+                }
                 // By the contract, UNAVAILABLE means no effect, also for a write.
                 Err(status) if status.code() == Code::Unavailable || never_sent(&status) => {
+                    self.retried.fetch_add(1, Ordering::Relaxed);
                     last = status;
                 }
                 answer => {
@@ -136,6 +144,13 @@ impl Balancer {
         }
         Err(last)
     }
+}
+
+/// Whether a replica reports that the database does not answer.
+fn is_of_the_database(status: &Status) -> bool {
+    let details = status.get_error_details();
+    let info = details.error_info();
+    info.is_some_and(|info| info.reason == "ORIGIN_UNAVAILABLE")
 }
 
 /// Whether the server cannot have seen the call. Either the connection closed

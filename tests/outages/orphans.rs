@@ -9,13 +9,14 @@ use tidemark::pb;
 use crate::{
     client::{create, ready},
     mongo::{FAIL_POINT, admin, fail, one_node},
-    support::Tidemark,
+    support::{Tidemark, at_some_try},
 };
 
 /// Within this a write by the service succeeds, and an edit in the database: the age of
-/// an orphan, the pauses between looks, and a busy machine.
-const SERVICE_LIMIT: Duration = Duration::from_secs(8);
-const EDIT_LIMIT: Duration = Duration::from_secs(20);
+/// an orphan, the pauses between looks, and a busy machine. The server gives a transaction
+/// up after 60 s.
+const SERVICE_LIMIT: Duration = Duration::from_secs(18);
+const EDIT_LIMIT: Duration = Duration::from_secs(40);
 const TODO: &str = "lists/home/todos/a";
 /// Name of the application that is killed.
 const KILLED: &str = "orphaned";
@@ -35,13 +36,12 @@ fn update(title: &str, request_id: String) -> pb::UpdateTodoRequest {
 /// A replica leaves a transaction open that has changed the todo.
 async fn leave_one_open(uri: &str) {
     // On a busy machine a replica may find and end it before it is killed.
-    for _ in 0..5 {
+    at_some_try("a transaction that was left open", async || {
         kill_in_transaction(uri).await;
-        if open_transactions().await > 0 {
-            return;
-        }
-    }
-    panic!("nothing was left open");
+        let open = open_transactions().await;
+        (open > 0).then_some(()).ok_or(open)
+    })
+    .await;
 }
 
 /// A replica changes the todo in a transaction, can neither end nor abort it, and is
@@ -86,7 +86,7 @@ async fn a_transaction_of_a_killed_replica_holds_nobody_up() {
     written.expect("written");
     assert!(began.elapsed() < SERVICE_LIMIT, "{:?}", began.elapsed());
 
-    // A transaction meets the same conflict at once, and is told to come again.
+    // A transaction meets the same conflict at once, and may be told to come again.
     leave_one_open(&uri).await;
     let began = Instant::now();
     loop {

@@ -34,7 +34,7 @@ async fn secured() -> (Server, Client) {
     // The first user may be made without a login, from this machine.
     let nobody = Client::with_uri_str(&uri).await.expect("a client");
     let root = doc! { "createUser": "root", "pwd": "root", "roles": ["root"] };
-    eventually("the first user", Duration::from_secs(20), async || {
+    eventually("the first user", Duration::from_secs(60), async || {
         nobody
             .database("admin")
             .run_command(root.clone())
@@ -118,7 +118,7 @@ async fn the_least_role_is_enough_and_less_is_named() {
         .await
         .expect("connected");
     let h0 = origin
-        .heartbeat(0, Duration::from_secs(5))
+        .heartbeat(0, Duration::from_secs(20))
         .await
         .expect("a heartbeat");
     let mut feed = origin
@@ -142,7 +142,7 @@ async fn the_least_role_is_enough_and_less_is_named() {
         .load_todos(
             &[crate::mongo::name("a")],
             OriginTime::ZERO.next(),
-            Duration::from_secs(5),
+            Duration::from_secs(20),
         )
         .await
         .expect("loaded");
@@ -150,10 +150,17 @@ async fn the_least_role_is_enough_and_less_is_named() {
     let began = Instant::now();
     let written = origin.write(update("a", "z"), None, None).await;
     written.expect("written");
-    assert!(began.elapsed() < Duration::from_secs(8), "it was ended");
-    let findings = check(&uri("least"), Duration::from_secs(600)).await;
-    let worst = findings.iter().map(|finding| finding.status).max();
-    assert_eq!(worst, Some(Status::Ok), "{findings:#?}");
+    assert!(began.elapsed() < Duration::from_secs(18), "it was ended");
+    // A busy server builds indexes in the background after the start.
+    eventually("a good check", Duration::from_secs(60), async || {
+        let findings = check(&uri("least"), Duration::from_secs(600)).await;
+        let worst = findings.iter().map(|finding| finding.status).max();
+        if worst != Some(Status::Ok) {
+            eprintln!("{findings:#?}");
+        }
+        (worst == Some(Status::Ok)).then_some(())
+    })
+    .await;
 
     let mut fewer = privileges("app");
     fewer.remove(0);

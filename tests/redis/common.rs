@@ -20,8 +20,9 @@ use crate::support::eventually;
 
 /// Lifetime of entries, longer than any test.
 pub const LONG: Duration = Duration::from_secs(600);
-/// Within this the tier must be in use again once its servers are right.
-pub const RECOVERY: Duration = Duration::from_secs(10);
+/// Within this the tier must be in use again once its servers are right: 10 s, and three
+/// times that on a busy machine.
+pub const RECOVERY: Duration = Duration::from_secs(30);
 
 /// A tier and its metrics.
 pub struct Tier {
@@ -62,17 +63,87 @@ impl Tier {
         self.tier.put(vec![(key.clone(), value)], LONG);
     }
 
-    /// Writes each of these keys until it can be read.
+    /// Writes each of these keys until it was read once.
     pub async fn store(&self, keys: &[SharedKey], limit: Duration) {
+        let mut missing = keys.to_vec();
         eventually("all entries in Redis", limit, async || {
-            let mut missing = 0;
-            for key in keys {
-                if self.get(key).await.is_none() {
-                    missing += 1;
-                    self.put(key);
+            let mut left = Vec::new();
+            for key in missing.drain(..) {
+                if self.get(&key).await.is_none() {
+                    self.put(&key);
+                    left.push(key);
                 }
             }
-            (missing == 0).then_some(())
+            missing = left;
+            missing.is_empty().then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until so many of these keys were hits, each at some time: on a busy machine
+    /// one answer of many takes longer than a read waits.
+    pub async fn has(&self, keys: &[SharedKey], count: usize) {
+        let mut missing = keys.to_vec();
+        let what = format!("{count} hits of {} keys", keys.len());
+        eventually(&what, RECOVERY, async || {
+            let mut left = Vec::new();
+            for key in missing.drain(..) {
+                if self.hits(std::slice::from_ref(&key)).await == 0 {
+                    left.push(key);
+                }
+            }
+            missing = left;
+            (keys.len() - missing.len() == count).then_some(())
+        })
+        .await;
+    }
+
+    /// The same by reads of all keys together.
+    pub async fn has_together(&self, keys: &[SharedKey], count: usize) {
+        let mut found = vec![false; keys.len()];
+        let what = format!("{count} hits of {} keys together", keys.len());
+        eventually(&what, RECOVERY, async || {
+            let values = self.tier.get(keys).await;
+            assert_eq!(values.len(), keys.len());
+            for ((key, value), found) in keys.iter().zip(values).zip(&mut found) {
+                if let Some(value) = value {
+                    assert_eq!(value, key.key, "the value of another key");
+                    *found = true;
+                }
+            }
+            (found.iter().filter(|found| **found).count() == count).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until so many nodes answer reads, and accept writes.
+    pub async fn uses(&self, reads: i64, writes: i64) {
+        let what = format!("{reads} nodes for reads and {writes} for writes");
+        eventually(&what, RECOVERY, async || {
+            let now = (self.nodes("reads"), self.nodes("writes"));
+            (now == (reads, writes)).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until the tier is in use, or is not.
+    pub async fn becomes_up(&self, up: bool) {
+        let what = if up {
+            "the tier"
+        } else {
+            "a tier that is down"
+        };
+        eventually(what, RECOVERY, async || {
+            (self.tier.is_up() == up).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits for more than so many errors of this kind.
+    pub async fn errors_above(&self, kind: &'static str, count: u64) {
+        let what = format!("more than {count} errors {kind}");
+        eventually(&what, RECOVERY, async || {
+            (self.errors(kind) > count).then_some(())
         })
         .await;
     }
@@ -177,6 +248,14 @@ impl Log {
         warnings.map(ToOwned::to_owned).collect()
     }
 
+    /// The warnings but for those of answers that were late: on a busy machine a healthy
+    /// server gives them reason.
+    pub fn warnings_of_faults(&self) -> Vec<String> {
+        let mut warnings = self.warnings();
+        warnings.retain(|line| !line.contains("kind=\"timeout\""));
+        warnings
+    }
+
     /// Waits for a warning with these words.
     pub async fn warned(&self, words: &str) {
         let found = async || {
@@ -186,8 +265,7 @@ impl Log {
                 .any(|line| line.contains(words))
                 .then_some(())
         };
-        let limit = Duration::from_secs(5);
-        if tokio::time::timeout(limit, eventually("", limit * 2, found))
+        if tokio::time::timeout(RECOVERY, eventually("", RECOVERY * 2, found))
             .await
             .is_err()
         {

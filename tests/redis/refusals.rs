@@ -37,17 +37,25 @@ async fn is_refused(url: &str, words: &str, kind: &'static str) {
     let tier = Tier::start_with(url, trusting());
     log.warned(words).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
+    // Tried again and counted.
+    tier.errors_above(kind, 1).await;
     let text = log.text();
-    assert_eq!(log.warnings().len(), 1, "{text}");
+    let of_kind = format!("kind=\"{kind}\"");
+    let (expected, others): (Vec<_>, Vec<_>) = log
+        .warnings()
+        .into_iter()
+        .partition(|line| line.contains(&of_kind));
+    assert_eq!(expected.len(), 1, "{text}");
+    // On a busy machine a connection may take too long.
+    assert!(
+        others.iter().all(|line| line.contains("kind=\"timeout\"")),
+        "{text}"
+    );
     assert!(
         !text.contains(PASSWORD) && !text.contains("wrong-one"),
         "{text}"
     );
     assert!(!tier.tier.is_up());
-    assert!(
-        tier.errors(kind) > 1,
-        "tried again and counted as {kind}:\n{text}"
-    );
 }
 
 fn with_password(more: &[&str]) -> Server {
@@ -112,7 +120,7 @@ async fn a_server_without_hello_is_spoken_to_in_resp2() {
     let log = Log::start();
     let right = Tier::ready(&format!("redis://:{IN_URL}@127.0.0.1:{}", node.port)).await;
     right.store(&keys(3), RECOVERY).await;
-    assert_eq!(right.tier.get(&keys(3)).await.iter().flatten().count(), 3);
+    right.has_together(&keys(3), 3).await;
     let url = format!("redis://:wrong-one@127.0.0.1:{}", node.port);
     is_refused(&url, "WRONGPASS", "auth").await;
     assert!(!log.text().contains(PASSWORD));
@@ -134,13 +142,11 @@ async fn a_full_redis_is_still_read() {
         (tier.nodes("writes") == 0).then_some(())
     })
     .await;
-    assert_eq!(tier.hits(&keys(5)).await, 5);
-    assert_eq!(tier.nodes("reads"), 1);
+    tier.has(&keys(5), 5).await;
+    tier.uses(1, 0).await;
     // An alert needs errors for as long as it lasts, also without traffic.
-    let so_far = tier.errors("oom");
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    assert!(tier.errors("oom") > so_far);
-    assert_eq!(log.warnings().len(), 1, "{}", log.text());
+    tier.errors_above("oom", tier.errors("oom")).await;
+    assert_eq!(log.warnings_of_faults().len(), 1, "{}", log.text());
     redis_cli(node.port, &["config", "set", "maxmemory", "0"]);
     tier.store(&keys(50), RECOVERY).await;
 }
@@ -162,8 +168,8 @@ async fn rights_to_read_and_to_write_are_judged_apart() {
     let log = Log::start();
     let tier = Tier::ready(&url).await;
     log.warned("NOPERM").await;
-    assert_eq!(tier.hits(&keys(3)).await, 3);
-    assert_eq!((tier.nodes("reads"), tier.nodes("writes")), (1, 0));
+    tier.has(&keys(3), 3).await;
+    tier.uses(1, 0).await;
     user(&["+get", "+mget", "+set"]);
     tier.store(&keys(6), RECOVERY).await;
 
@@ -173,8 +179,8 @@ async fn rights_to_read_and_to_write_are_judged_apart() {
         (tier.nodes("reads") == 0).then_some(())
     })
     .await;
-    assert_eq!(tier.nodes("writes"), 1);
-    assert!(tier.errors("noperm") > 1);
+    tier.uses(0, 1).await;
+    tier.errors_above("noperm", 1).await;
     user(&["+get", "+mget", "+set"]);
     tier.store(&keys(6), RECOVERY).await;
 }
@@ -192,7 +198,7 @@ async fn a_rotated_password_works_again_when_it_is_right_again() {
     admin(PASSWORD, &["config", "set", "requirepass", "another"]);
     admin("another", &["client", "kill", "type", "normal"]);
     log.warned("WRONGPASS").await;
-    assert!(!tier.tier.is_up());
+    tier.becomes_up(false).await;
     admin("another", &["config", "set", "requirepass", PASSWORD]);
     tier.store(&keys(1), RECOVERY).await;
     assert!(!log.text().contains(PASSWORD), "{}", log.text());

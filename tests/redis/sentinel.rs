@@ -15,6 +15,11 @@ use crate::{
 const PASSWORD: &str = "of/the@servers%";
 const SENTINEL_PASSWORD: &str = "of/the+sentinels";
 const SERVICE: &str = "todos";
+/// Time until all sentinels know each other.
+const START: Duration = Duration::from_secs(120);
+/// Time for a failover. A sentinel that a busy machine stopped for two seconds trusts its
+/// clock no more, and waits half a minute.
+const FAILOVER: Duration = Duration::from_secs(180);
 
 struct Sentinels {
     nodes: Vec<Server>,
@@ -50,7 +55,7 @@ impl Sentinels {
             nodes: vec![master, replica],
             sentinels,
         };
-        eventually("the sentinels", Duration::from_secs(30), async || {
+        eventually("the sentinels", START, async || {
             let known = all.sentinels.iter().all(|sentinel| {
                 let about = all.ask(sentinel, &["sentinel", "master", SERVICE]);
                 about.contains("num-slaves\n1\n") && about.contains("num-other-sentinels\n2\n")
@@ -87,7 +92,7 @@ impl Sentinels {
     }
 
     async fn new_master(&self, old: u16) {
-        eventually("another master", Duration::from_secs(40), async || {
+        eventually("another master", FAILOVER, async || {
             let master = self.master();
             (master != 0 && master != old).then_some(())
         })
@@ -106,7 +111,7 @@ async fn a_failover_by_sentinels_under_load_with_one_of_them_gone() {
     // The first in the URL is gone.
     set.sentinels[0].kill();
     let tier = Tier::start(&set.url(SENTINEL_PASSWORD));
-    assert!(tier.tier.wait_ready(RECOVERY).await, "{}", log.text());
+    assert!(tier.tier.wait_ready(RECOVERY * 2).await, "{}", log.text());
     let all = keys(20);
     tier.store(&all, RECOVERY).await;
 
@@ -120,35 +125,29 @@ async fn a_failover_by_sentinels_under_load_with_one_of_them_gone() {
     };
     let failovers = async {
         // The master dies.
-        let first = set.master();
-        let master = set
-            .nodes
-            .iter()
-            .find(|node| node.port == first)
-            .expect("the master");
+        let master = eventually("the master", START, async || {
+            let port = set.master();
+            set.nodes.iter().find(|node| node.port == port)
+        })
+        .await;
+        let first = master.port;
         master.kill();
         set.new_master(first).await;
         tier.store(&all, RECOVERY).await;
         // It comes back as a replica, and an operator makes it the master again:
         // the connections stay with the one that is a replica then.
         master.restart();
-        let second = set.master();
-        eventually(
-            "a failover is accepted",
-            Duration::from_secs(60),
-            async || {
-                set.ask(&set.sentinels[2], &["sentinel", "failover", SERVICE]);
-                tokio::time::sleep(Duration::from_millis(500)).await;
-                (set.master() == first).then_some(())
-            },
-        )
+        eventually("a failover is accepted", FAILOVER, async || {
+            set.ask(&set.sentinels[2], &["sentinel", "failover", SERVICE]);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            (set.master() == first).then_some(())
+        })
         .await;
-        assert_ne!(first, second);
         tier.store(&keys(40), RECOVERY).await;
         done.store(true, Ordering::Relaxed);
     };
     tokio::join!(load, failovers);
-    assert!(tier.tier.is_up());
+    tier.becomes_up(true).await;
     let text = log.text();
     assert!(
         !text.contains(PASSWORD) && !text.contains(SENTINEL_PASSWORD),
@@ -160,7 +159,7 @@ async fn a_failover_by_sentinels_under_load_with_one_of_them_gone() {
 async fn a_service_that_the_sentinels_do_not_know_is_named() {
     let node = redis_with(free_port(), &["--requirepass", PASSWORD]);
     let sentinel = sentinel(node.port);
-    eventually("the sentinel", Duration::from_secs(10), async || {
+    eventually("the sentinel", START, async || {
         redis_cli(sentinel.port, &["ping"])
             .contains("NOAUTH")
             .then_some(())

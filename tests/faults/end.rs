@@ -11,6 +11,7 @@ use crate::{
     api,
     history::Shown,
     readers::Shift,
+    support::eventually,
     watchers::Watcher,
     world::{DATABASE, World},
 };
@@ -64,6 +65,18 @@ pub async fn check(
         last.len(),
         shift.history.names().len()
     );
+}
+
+/// At the end nobody asks and nobody watches: a replica has no more tasks than with all
+/// clients at work. `first`: its memory and tasks then.
+pub async fn no_more_tasks(world: &World, first: &[(u64, u64)]) {
+    for (replica, (_, first)) in world.replicas.iter().zip(first) {
+        let what = format!("a replica with no more than the {first} tasks of all clients");
+        eventually(&what, Duration::from_secs(60), async || {
+            (replica.tasks() <= *first).then_some(())
+        })
+        .await;
+    }
 }
 
 /// All todos with their version, and a time after all that is in them.

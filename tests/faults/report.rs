@@ -195,9 +195,12 @@ pub fn percentiles(micros: &mut [u32]) -> [f64; 3] {
     [at(50), at(99), at(100)]
 }
 
-/// The 99th of 100 among what failed, whatever the reason.
-pub fn p99_of_failures(cell: &Cell) -> Duration {
+/// What nine of ten among those that failed took at most, whatever the reason. The slowest
+/// say more about other work on the machine.
+pub fn p90_of_failures(cell: &Cell) -> Duration {
     let mut all: Vec<u32> = cell.failed.values().flatten().copied().collect();
-    let [_, p99, _] = percentiles(&mut all);
-    Duration::from_secs_f64(p99 / 1000.0)
+    all.sort_unstable();
+    let place = all.len() * 9 / 10;
+    let micros = all.get(place).copied().unwrap_or(0);
+    Duration::from_micros(micros.into())
 }

@@ -18,7 +18,7 @@ use tonic::{Code, codec::CompressionEncoding};
 use crate::{
     client::*,
     pod::{self, Pod},
-    support::{Mongo, eventually},
+    support::{Mongo, at_some_try, eventually, quickly},
 };
 
 fn name(n: u32) -> String {
@@ -49,14 +49,19 @@ async fn a_frozen_database_is_told_by_its_reasons() {
         name: name(0),
         consistency: None,
     };
-    let post = raw::post(&format!("{}GetTodo", raw::TODOS)).header("grpc-timeout", "300m");
-    let reply = raw::send(&service, post, raw::frame(&request)).await;
-    let (code, reason, metadata) = refused(Err::<(), _>(reply.status.expect("a status")));
-    assert_eq!(
-        (code, reason.as_str()),
-        (Code::DeadlineExceeded, "DEADLINE_EXCEEDED")
-    );
-    assert_eq!(metadata["tier"], "origin");
+    // On a busy machine the time may be over before the request is at the database.
+    at_some_try("a deadline at the origin", async || {
+        let post = raw::post(&format!("{}GetTodo", raw::TODOS)).header("grpc-timeout", "300m");
+        let reply = raw::send(&service, post, raw::frame(&request)).await;
+        let (code, reason, metadata) = refused(Err::<(), _>(reply.status.expect("a status")));
+        assert_eq!(
+            (code, reason.as_str()),
+            (Code::DeadlineExceeded, "DEADLINE_EXCEEDED")
+        );
+        let tier = metadata["tier"].clone();
+        (tier == "origin").then_some(()).ok_or(tier)
+    })
+    .await;
 
     let writing = {
         let mut client = client.clone();
@@ -91,13 +96,11 @@ async fn a_frozen_database_is_told_by_its_reasons() {
     })
     .await;
     assert_eq!(refused(Err::<(), _>(unavailable)).1, "ORIGIN_UNAVAILABLE");
-    let began = Instant::now();
-    let again = get(&mut client, "lists/home/todos/milk", None).await;
-    assert_eq!(refused(again).0, Code::Unavailable);
-    assert!(
-        began.elapsed() < Duration::from_secs(1),
-        "it is told at once"
-    );
+    quickly("the refusal", Duration::from_secs(1), async || {
+        let again = get(&mut client, "lists/home/todos/milk", None).await;
+        assert_eq!(refused(again).0, Code::Unavailable);
+    })
+    .await;
     assert_ne!(health(&service, "readiness").await.expect("known"), SERVING);
 
     let (code, reason, _) = refused(writing.await.expect("no panic"));

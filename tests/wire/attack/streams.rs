@@ -97,7 +97,9 @@ async fn health_watches_are_bounded() {
 async fn unfinished_health_checks_are_bounded() {
     let (service, mut client) = pod::embedded().await;
     let before = service.peak();
-    let (mut peers, mut calls) = (Vec::new(), Vec::new());
+    const KIND: &str = "{kind=\"health checks and metrics\"}";
+    let bound_used = || service.metric(&format!("tidemark_bound_used{KIND}"));
+    let (mut peers, mut calls, mut most_used) = (Vec::new(), Vec::new(), 0);
     for connection in 0..3 {
         let mut peer = Peer::connect(&service, ATTACKER, &Builder::new()).await;
         for n in 0..100 {
@@ -109,15 +111,16 @@ async fn unfinished_health_checks_are_bounded() {
             calls.push(peer.begin_with(request, false).await.expect("sent"));
         }
         peers.push(peer);
+        most_used = bound_used().max(most_used);
     }
-    const KIND: &str = "{kind=\"health checks and metrics\"}";
-    eventually("refusals", Duration::from_secs(9), async || {
+    // They are given up after ten seconds: on a busy machine some before the last is sent.
+    eventually("refusals and calls", Duration::from_secs(20), async || {
+        most_used = bound_used().max(most_used);
+        assert!(most_used <= 64, "{most_used}");
         let refused = service.metric(&format!("tidemark_overloaded_total{KIND}"));
-        (refused >= 300 - 64).then_some(())
+        (refused >= 100 && most_used >= 40).then_some(())
     })
     .await;
-    let used = service.metric(&format!("tidemark_bound_used{KIND}"));
-    assert!((40..=64).contains(&used), "{used}");
     others_are_served(&service, &mut client, before).await;
 }
 
@@ -188,13 +191,13 @@ async fn a_peer_that_does_not_read_its_errors_is_closed() {
         }
         sent += 100;
         stream.write_all(&calls).await.expect("sent");
-        eventually("the answers", Duration::from_secs(20), async || {
+        eventually("the answers", Duration::from_secs(60), async || {
             (wrong_batches(&service) >= u64::from(sent)).then_some(())
         })
         .await;
     }
     others_are_served(&service, &mut client, before).await;
-    eventually("the end", Duration::from_secs(50), async || {
+    eventually("the end", Duration::from_secs(120), async || {
         let closed = service.metric("tidemark_connections_closed_total{kind=\"unread\"}");
         (closed == 1).then_some(())
     })
@@ -371,12 +374,17 @@ async fn sockets_that_are_not_read_take_little() {
         (used > 10 << 20).then_some(())
     })
     .await;
+    eventually("full queues", Duration::from_secs(20), async || {
+        let queues = send_queues(address(&service).port());
+        assert!(queues.len() >= 10, "{queues:?}");
+        // The bound, and one piece of the kernel's, of 64 KiB.
+        assert!(queues.iter().all(|bytes| *bytes < 128 << 10), "{queues:?}");
+        queues.iter().any(|bytes| *bytes > 8 << 10).then_some(())
+    })
+    .await;
     sleep(Duration::from_millis(500)).await;
     let queues = send_queues(address(&service).port());
-    assert!(queues.len() >= 10, "{queues:?}");
-    // The bound, and one piece of the kernel's, of 64 KiB.
     assert!(queues.iter().all(|bytes| *bytes < 128 << 10), "{queues:?}");
-    assert!(queues.iter().any(|bytes| *bytes > 8 << 10), "{queues:?}");
     others_are_served(&service, &mut client, before).await;
 }
 

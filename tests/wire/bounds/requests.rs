@@ -28,10 +28,9 @@ async fn what_no_valid_request_needs_is_refused_at_its_head() {
     ] {
         // Five bytes, and the request stays open.
         let (_rest, response) = open(&service, post(path), announced(limit + 1, b"")).await;
-        let began = Instant::now();
+        // Not DEADLINE_EXCEEDED, after ten seconds.
         let reply = collect(response.await.expect("a response")).await;
         assert_eq!(reply.code(), Code::ResourceExhausted, "{path}");
-        assert!(began.elapsed() < Duration::from_secs(5), "{path}");
         if path.contains("reflection") {
             continue;
         }
@@ -122,7 +121,7 @@ async fn a_request_that_does_not_end_is_given_up() {
         assert_eq!(metadata["tier"], "request");
     }
     let took = began.elapsed();
-    assert!((9..20).contains(&took.as_secs()), "{took:?}");
+    assert!((9..40).contains(&took.as_secs()), "{took:?}");
 }
 
 #[tokio::test]

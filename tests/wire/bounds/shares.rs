@@ -46,7 +46,7 @@ async fn flood<M: prost::Message>(
 
 async fn overloaded(service: &Tidemark, kind: &str) {
     let series = format!("tidemark_overloaded_total{{kind=\"{kind}\"}}");
-    eventually(kind, Duration::from_secs(20), async || {
+    eventually(kind, Duration::from_secs(60), async || {
         let text = service.metrics_text();
         text.lines()
             .any(|line| line.starts_with(&series) && !line.ends_with(" 0"))
@@ -88,17 +88,19 @@ async fn one_caller_cannot_fill_what_waits_for_the_database() {
     if let Ok(ended) = write {
         assert_ne!(refused(ended).1, "OVERLOADED");
     }
-    let refusals = async |codes: &mut Codes| {
+    let refusals = async |codes: &mut Codes, wanted: usize| {
         let mut refusals = 0;
-        while let Ok(Some(code)) = timeout(Duration::from_millis(500), codes.join_next()).await {
+        while refusals < wanted {
+            let code = timeout(Duration::from_secs(30), codes.join_next()).await;
+            let Ok(Some(code)) = code else {
+                panic!("{refusals} refusals, not {wanted}");
+            };
             refusals += usize::from(code.expect("no panic") == Some(EXHAUSTED));
         }
-        refusals
     };
     // 16 keys for each of 16 loads, 1024 writes: three quarters are one caller's.
-    let (reads, writes) = (refusals(&mut got).await, refusals(&mut created).await);
-    assert!(reads >= 600 - 192 - 16, "{reads}");
-    assert!(writes >= 1100 - 768, "{writes}");
+    refusals(&mut got, 600 - 192 - 16).await;
+    refusals(&mut created, 1100 - 768).await;
     mongo.nodes[0].thaw();
 }
 

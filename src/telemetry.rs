@@ -174,6 +174,8 @@ metrics! {
     tls_reloads: Family<Kind, Counter> = "tls_reloads" => ["loaded", "failed"];
     /// Calls refused because the caller is not known, by reason
     auth_refusals: Family<Kind, Counter> = "auth_refusals" => ["missing", "malformed", "expired", "not_yet_valid", "audience", "issuer", "key", "signature", "certificate"];
+    /// Tokens whose signature was checked
+    auth_verifications: Counter = "auth_verifications";
     /// Times that changed files of keys (--keys-file, --jwt-jwks-file) were read, by outcome (loaded, failed)
     auth_reloads: Family<Kind, Counter> = "auth_reloads" => ["loaded", "failed"];
     /// Lines of the audit log, by outcome (written; dropped: the queue was full; limited: too many refusals of unknown callers; failed: the disk)

@@ -143,26 +143,30 @@ impl ConnectionIdentity {
     }
 }
 
-/// A token that was verified, by the hash of its header.
-#[derive(Clone)]
-struct Verified {
-    generation: u64,
-    caller: Caller,
+/// Of a token that was verified: its hash, with the number of the files' contents that it was
+/// checked with.
+type VerifiedKey = [u8; 32];
+
+fn verified_key(token: &str, generation: u64) -> VerifiedKey {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&generation.to_le_bytes());
+    hasher.update(token.as_bytes());
+    *hasher.finalize().as_bytes()
 }
 
 #[derive(Clone)]
 struct VerifiedBytes;
 
-impl Weighter<[u8; 32], Verified> for VerifiedBytes {
-    fn weight(&self, _: &[u8; 32], verified: &Verified) -> u64 {
-        let groups: usize = verified
-            .caller
-            .groups()
-            .iter()
-            .map(|it| it.len() + 16)
-            .sum();
-        VERIFIED_OVERHEAD + (verified.caller.principal().len() + groups) as u64
+impl Weighter<VerifiedKey, Caller> for VerifiedBytes {
+    fn weight(&self, _: &VerifiedKey, caller: &Caller) -> u64 {
+        let groups: usize = caller.groups().iter().map(|it| it.len() + 16).sum();
+        VERIFIED_OVERHEAD + (caller.principal().len() + groups) as u64
     }
+}
+
+fn lives(caller: &Caller) -> bool {
+    let now = SystemTime::now();
+    caller.expires().is_none_or(|expires| now < expires)
 }
 
 /// A credential of a header, and what it is checked with.
@@ -178,7 +182,7 @@ pub struct Authenticator {
     client_names: Vec<String>,
     keys: Option<Followed<Keys>>,
     jwt: Option<(JwtRules, Followed<KeySet>)>,
-    verified: Cache<[u8; 32], Verified, VerifiedBytes>,
+    verified: Cache<VerifiedKey, Caller, VerifiedBytes>,
     /// Grows when the contents of a file have changed: what was remembered with
     /// a smaller one is checked again.
     generation: watch::Sender<u64>,
@@ -272,10 +276,8 @@ impl Authenticator {
         header: Option<&HeaderValue>,
         connection: &ConnectionIdentity,
     ) -> Result<Option<Caller>, CallerProblem> {
-        let now = SystemTime::now();
         let header = header.map_or(&b""[..], HeaderValue::as_bytes);
         let generation = *self.generation.borrow();
-        let lives = |caller: &Caller| caller.expires().is_none_or(|expires| now < expires);
         let remembered = connection.recall(header, generation);
         if let Some(caller) = remembered.filter(lives) {
             return Ok(Some(caller));
@@ -290,10 +292,8 @@ impl Authenticator {
                 }
                 Credential::Key(..) => None,
                 Credential::Token(token, ..) => {
-                    let verified = self.verified.get(blake3::hash(token.as_bytes()).as_bytes());
-                    verified
-                        .filter(|it| it.generation == generation && lives(&it.caller))
-                        .map(|it| it.caller)
+                    let verified = self.verified.get(&verified_key(token, generation));
+                    verified.filter(lives)
                 }
             }
         };
@@ -314,15 +314,17 @@ impl Authenticator {
         let caller = match self.credential(header)? {
             Credential::Key(key, keys) => keys.find(key).cloned().ok_or(CallerProblem::Key)?,
             Credential::Token(token, rules, keys) => {
-                let caller = jwt::verify(token, &keys, rules, SystemTime::now())?;
-                let caller = caller.with_admins(&self.admins);
-                let verified = Verified {
-                    generation,
-                    caller: caller.clone(),
+                let check = || {
+                    self.metrics.auth_verifications.inc();
+                    let caller = jwt::verify(token, &keys, rules, SystemTime::now())?;
+                    Ok(caller.with_admins(&self.admins))
                 };
-                let hash = *blake3::hash(token.as_bytes()).as_bytes();
-                self.verified.insert(hash, verified);
-                caller
+                // Calls with the same new token wait for the first of them, some 50 us: one
+                // signature is checked, and not one for each worker.
+                let key = verified_key(token, generation);
+                let caller = self.verified.get_or_insert_with(&key, check)?;
+                // Within the leeway behind its end it is checked each time.
+                if lives(&caller) { caller } else { check()? }
             }
         };
         connection.remember(header, generation, &caller);

@@ -252,3 +252,37 @@ async fn keys_and_tokens_together_are_told_by_their_form() {
     let both: Vec<_> = both.iter().map(String::as_bytes).collect();
     assert_eq!(judged(&mut client, &both).await, why("malformed"));
 }
+
+/// Many calls at once with one new token: its signature is checked once, whatever connections
+/// they come on. A wrong one is checked at each call.
+#[tokio::test]
+async fn a_new_token_of_many_calls_is_checked_once() {
+    let files = Folder::new();
+    let (issuer, stranger) = (Issuer::p256("e"), Issuer::p256("e"));
+    let path = files.write("jwks.json", &key_set(&[issuer.jwk()]));
+    let (service, _client) = serving_tokens(&path, &[]).await;
+    let checked = || service.metric("tidemark_auth_verifications_total");
+    let calls = async |token: &str, right: bool| {
+        let mut all = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let client = connect(&service).await;
+            for _ in 0..40 {
+                let (mut client, token) = (client.clone(), token.to_owned());
+                all.spawn(async move { judged_bearer(&mut client, &token).await.is_ok() });
+            }
+        }
+        assert!(all.join_all().await.iter().all(|known| *known == right));
+    };
+    let before = checked();
+    calls(&issuer.token(&claims()), true).await;
+    assert_eq!(checked(), before + 1);
+    calls(&issuer.token(&claims_with(json!({"jti": "another"}))), true).await;
+    assert_eq!(checked(), before + 2);
+    calls(&stranger.token(&claims()), false).await;
+    assert!(checked() > before + 2);
+    // 8 KiB are too much for a header; nothing is checked.
+    let before = checked();
+    let long = claims_with(json!({"jti": "x".repeat(8 << 10)}));
+    calls(&issuer.token(&long), false).await;
+    assert_eq!(checked(), before);
+}

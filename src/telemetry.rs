@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 pub use log_writer::{exit, print_line};
 pub use logs::{Guard, LogFormat, init};
+pub use process::resident_bytes;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -196,8 +197,8 @@ metrics! {
     budget_refusals: Family<Kind, Counter> = "budget_refusals";
     /// Open connections for gRPC
     connections: IntGauge = "connections";
-    /// Connections for gRPC that ended, by reason (client, age, drain, silent, unread, limit, address_limit)
-    connections_closed: Family<Kind, Counter> = "connections_closed" => ["client", "age", "drain", "silent", "unread", "limit", "address_limit"];
+    /// Connections for gRPC that ended, by reason (client, age, drain, silent, unread, limit, address_limit, memory)
+    connections_closed: Family<Kind, Counter> = "connections_closed" => ["client", "age", "drain", "silent", "unread", "limit", "address_limit", "memory"];
     /// Times that accepting connections paused because the process had no more open files
     accept_pauses: Counter = "accept_pauses";
     /// Tasks alive in the runtime: connections, calls, loads, and the few that run always

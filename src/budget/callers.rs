@@ -8,6 +8,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     net::{IpAddr, Ipv6Addr},
     sync::{
         Arc, Mutex, PoisonError, Weak,
@@ -42,6 +43,15 @@ impl CallerKey {
     #[must_use]
     pub fn principal(name: &str) -> Self {
         Self(Identity::Principal(name.into()))
+    }
+}
+
+impl fmt::Display for CallerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Identity::Address(address) => address.fmt(f),
+            Identity::Principal(name) => name.fmt(f),
+        }
     }
 }
 

@@ -255,6 +255,12 @@ impl Plan {
         })
     }
 
+    /// The most memory that the process may take, in bytes; `None`: there is no limit.
+    #[must_use]
+    pub const fn limit(&self) -> Option<u64> {
+        self.limit
+    }
+
     /// Without a limit: for tests and simulations.
     #[must_use]
     pub fn unlimited() -> Self {

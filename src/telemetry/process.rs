@@ -13,6 +13,14 @@ use prometheus_client::{
 #[derive(Debug)]
 pub(super) struct Process;
 
+/// Resident memory of this process, in bytes; `None`: the system does not tell.
+#[must_use]
+pub fn resident_bytes() -> Option<u64> {
+    let sizes = fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = sizes.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
 /// What `/proc/self` shows.
 struct Snapshot {
     cpu_seconds: f64,

@@ -1,5 +1,6 @@
 //! Attacks on the memory of the service, one by one and all at once.
 
+mod connections;
 mod floods;
 mod streams;
 mod watches;

@@ -15,7 +15,10 @@ use std::{
     future::Future,
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -35,11 +38,19 @@ use crate::{
 /// Connections that the kernel completes before they are accepted: a burst of
 /// reconnecting clients after a rollout. The kernel caps it by `somaxconn`.
 const BACKLOG: u32 = 1024;
+/// Bytes of one connection that the kernel holds until they are read here; it counts twice as
+/// much memory. Without a bound it adapts, up to 6 MB: a peer that sends fast at first, and then
+/// neither reads nor stops, would fill that of the pod. The windows of HTTP/2 are as small.
+const RECEIVE_BYTES: u32 = 64 << 10;
 /// Pause when no file descriptor is left: ten tries a second.
 const NO_FILES_PAUSE: Duration = Duration::from_millis(100);
 /// Pause after a connection was refused because there are too many: 40 a second
 /// at most.
 const FULL_PAUSE: Duration = Duration::from_millis(25);
+/// Bytes that an open connection can hold beside all that is charged, however few of its calls
+/// are under way: h2 keeps the paths and authorities of the peer's table of headers (4 KiB, at
+/// least 38 bytes each) as parts of its read buffers of 8 KiB. A peer must have sent as much.
+const MAX_HELD_BYTES: u64 = 1 << 20;
 /// A warning is repeated this often at most.
 const WARN_INTERVAL: Duration = Duration::from_mins(1);
 /// Open files that are not connections of callers: listeners, the runtime,
@@ -61,6 +72,8 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     }?;
     // A restart may bind while old connections are in TIME_WAIT.
     socket.set_reuseaddr(true)?;
+    // Connections have the size of their listener.
+    socket.set_recv_buffer_size(RECEIVE_BYTES)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
@@ -156,6 +169,8 @@ struct Table {
     by_address: HashMap<CallerKey, usize>,
     /// Those that have sent nothing yet, the oldest first.
     silent: VecDeque<Silent>,
+    /// Those that are open, by id.
+    all: HashMap<u64, OpenConnection>,
     next_id: u64,
 }
 
@@ -165,9 +180,33 @@ struct Silent {
     evicted: CancellationToken,
 }
 
+struct OpenConnection {
+    address: CallerKey,
+    /// Bytes that it has sent.
+    received: Arc<AtomicU64>,
+    evicted: CancellationToken,
+}
+
+impl OpenConnection {
+    /// The most that it may hold beside what is charged.
+    fn held(&self) -> u64 {
+        self.received.load(Relaxed).min(MAX_HELD_BYTES)
+    }
+}
+
+/// Connections that were closed because the process takes too much memory.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Shed {
+    /// Whose they were.
+    pub address: CallerKey,
+    /// How many.
+    pub connections: usize,
+}
+
 impl Table {
-    fn remove(&mut self, address: &CallerKey) {
+    fn remove(&mut self, id: u64, address: &CallerKey) {
         self.open -= 1;
+        self.all.remove(&id);
         if let Some(count) = self.by_address.get_mut(address) {
             *count -= 1;
             if *count == 0 {
@@ -186,8 +225,42 @@ impl Table {
             return false;
         };
         silent.evicted.cancel();
-        self.remove(&silent.address);
+        self.remove(silent.id, &silent.address);
         true
+    }
+
+    /// The address whose connections may hold most.
+    fn largest(&self) -> Option<CallerKey> {
+        let mut held: HashMap<&CallerKey, u64> = HashMap::new();
+        for connection in self.all.values() {
+            *held.entry(&connection.address).or_default() += connection.held();
+        }
+        let (address, _) = held.into_iter().max_by_key(|(_, held)| *held)?;
+        Some(address.clone())
+    }
+
+    /// Ends those connections of the address whose connections may hold most that may hold
+    /// most themselves, a quarter of them.
+    fn shed(&mut self) -> Option<Shed> {
+        let address = self.largest()?;
+        let connections = self.all.iter();
+        let of_address = connections.filter(|(_, connection)| connection.address == address);
+        let mut by_held: Vec<_> = of_address
+            .map(|(id, connection)| (connection.held(), *id))
+            .collect();
+        by_held.sort_unstable();
+        let connections = by_held.len().div_ceil(4);
+        for (_, id) in by_held.iter().rev().take(connections) {
+            if let Some(connection) = self.all.get(id) {
+                connection.evicted.cancel();
+                self.silent.retain(|silent| silent.id != *id);
+                self.remove(*id, &address);
+            }
+        }
+        Some(Shed {
+            address,
+            connections,
+        })
     }
 }
 
@@ -227,9 +300,18 @@ impl Connections {
         table.next_id += 1;
         table.silent.push_back(Silent {
             id,
-            address,
+            address: address.clone(),
             evicted: evicted.clone(),
         });
+        let received = Arc::default();
+        table.all.insert(
+            id,
+            OpenConnection {
+                address,
+                received: Arc::clone(&received),
+                evicted: evicted.clone(),
+            },
+        );
         drop(table);
         let bytes = self.budgets.of(Part::Connections);
         let memory = bytes.force(Some(&caller), self.limits.bytes_each);
@@ -237,12 +319,19 @@ impl Connections {
             connections: Arc::clone(self),
             caller,
             id,
+            received,
             evicted,
             _memory: memory,
         })
     }
 
-    fn count_closed(&self, kind: &'static str) {
+    /// Closes some connections, those of the address that may hold most first; `None`: there
+    /// are none.
+    pub fn shed(&self) -> Option<Shed> {
+        self.table().shed()
+    }
+
+    pub(super) fn count_closed(&self, kind: &'static str) {
         let closed = self
             .metrics
             .connections_closed
@@ -256,6 +345,7 @@ pub struct Slot {
     connections: Arc<Connections>,
     caller: Arc<Caller>,
     id: u64,
+    received: Arc<AtomicU64>,
     evicted: CancellationToken,
     _memory: Reservation,
 }
@@ -266,7 +356,12 @@ impl Slot {
         &self.caller
     }
 
-    /// Cancelled when the connection has to make room for another one.
+    /// Where bytes that the connection has sent are counted.
+    pub const fn received(&self) -> &Arc<AtomicU64> {
+        &self.received
+    }
+
+    /// Cancelled when the connection has to make room for another one, or memory is short.
     pub const fn evicted(&self) -> &CancellationToken {
         &self.evicted
     }
@@ -284,17 +379,17 @@ impl Drop for Slot {
         table.silent.retain(|silent| silent.id != self.id);
         // An evicted one gave its place back already.
         if !self.evicted.is_cancelled() {
-            table.remove(self.caller.key());
+            table.remove(self.id, self.caller.key());
         }
     }
 }
 
 /// A warning that is logged once a minute at most.
 #[derive(Default)]
-struct Warning(Option<Instant>);
+pub(super) struct Warning(Option<Instant>);
 
 impl Warning {
-    fn is_due(&mut self) -> bool {
+    pub(super) fn is_due(&mut self) -> bool {
         let now = Instant::now();
         let due = self.0.is_none_or(|last| now - last >= WARN_INTERVAL);
         if due {
@@ -465,5 +560,41 @@ mod tests {
         drop((silent, speaking, next));
         let table = all.table();
         assert!(table.open == 0 && table.by_address.is_empty() && table.silent.is_empty());
+        assert!(table.all.is_empty());
+    }
+
+    #[test]
+    fn what_may_hold_most_is_closed_first() {
+        let all = connections(100, 100);
+        assert_eq!(all.shed(), None);
+        let open = |last: u8, count: usize, sent: u64| {
+            let slots = (0..count).map(|_| all.admit(address(last)).expect("a place"));
+            let slots: Vec<_> = slots.collect();
+            for slot in &slots {
+                slot.received().store(sent, Relaxed);
+                slot.has_spoken();
+            }
+            slots
+        };
+        // Much on one connection is not held, it passes through.
+        let busy = open(1, 2, 1 << 40);
+        let few = open(2, 30, 1000);
+        let greedy = open(3, 8, MAX_HELD_BYTES);
+        greedy[0].received().store(10, Relaxed);
+        let shed = all.shed().expect("the greedy");
+        assert_eq!(
+            (shed.address, shed.connections),
+            (CallerKey::address(address(3)), 2)
+        );
+        assert!(!greedy[0].evicted().is_cancelled());
+        let closed = |slots: &[Slot]| {
+            let closed = slots.iter().filter(|slot| slot.evicted().is_cancelled());
+            closed.count()
+        };
+        assert_eq!((closed(&busy), closed(&few), closed(&greedy)), (0, 0, 2));
+        assert_eq!(all.table().open, 38);
+        drop((busy, few, greedy));
+        let table = all.table();
+        assert!(table.open == 0 && table.by_address.is_empty() && table.all.is_empty());
     }
 }

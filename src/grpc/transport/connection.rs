@@ -29,7 +29,10 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tokio_util::sync::CancellationToken;
 
-use super::{accept::Slot, metering::ReplyBody, write_coalescing::CoalescedWrites};
+use super::{
+    accept::Slot, handshake::HandshakeStream, metering::ReplyBody,
+    write_coalescing::CoalescedWrites,
+};
 use crate::{
     auth::{Certificate, ConnectionIdentity},
     budget::{Budgets, Caller, CallerKey, Part},
@@ -66,8 +69,9 @@ const MAX_PENDING_RESETS: usize = 2048;
 /// Streams that were reset because the peer broke the rules of HTTP/2, in the
 /// life of one connection. More ends it (CVE-2025-8671 and RUSTSEC-2024-0003).
 const MAX_ERROR_RESETS: usize = 1024;
-/// Buffer of one HTTP/1.1 connection.
-const HTTP1_BUFFER_BYTES: usize = 64 << 10;
+/// Head of one request of HTTP/1.1 in bytes, and how much of a body is read at a time. A peer
+/// that never ends its head holds as much, which is less than an HTTP/2 connection takes.
+const HTTP1_BUFFER_BYTES: usize = 16 << 10;
 /// How often a quiet connection is pinged, and how long the answer may take.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -142,8 +146,8 @@ pub struct Connection {
     shutdown: CancellationToken,
     exempt: bool,
     started: Instant,
-    /// Bytes read so far, up to the size of the preface.
-    heard: AtomicU64,
+    /// Bytes read so far.
+    received: Arc<AtomicU64>,
     /// Calls that are not finished, their replies included.
     open: AtomicU32,
     /// Calls whose handler works.
@@ -170,7 +174,7 @@ impl Drop for Connection {
 
 impl Connection {
     fn of(
-        caller: Arc<Caller>,
+        (caller, received): (Arc<Caller>, Arc<AtomicU64>),
         (peer, certificate): (Option<SocketAddr>, Certificate),
         turns: &Arc<Turns>,
         budgets: &Arc<Budgets>,
@@ -190,7 +194,7 @@ impl Connection {
             shutdown: shutdown.clone(),
             exempt,
             started: Instant::now(),
-            heard: AtomicU64::new(0),
+            received,
             open: AtomicU32::new(0),
             handling: AtomicU32::new(0),
             progress: AtomicU64::new(0),
@@ -205,10 +209,9 @@ impl Connection {
     #[cfg(test)]
     pub(super) fn for_tests() -> Arc<Self> {
         let budgets = Budgets::unlimited(256);
+        let key = CallerKey::address([10, 0, 0, 1].into());
         Arc::new(Self::of(
-            budgets
-                .callers()
-                .of(CallerKey::address([10, 0, 0, 1].into())),
+            (budgets.callers().of(key), Arc::default()),
             (None, Certificate::None),
             &Arc::new(Turns::new(1)),
             &budgets,
@@ -376,14 +379,12 @@ impl Connection {
 
     pub(super) fn heard(&self, bytes: usize) {
         // Only the connection's own task writes it.
-        let heard = self.heard.load(Relaxed);
-        if heard < PREFACE_BYTES {
-            self.heard.store(heard + bytes as u64, Relaxed);
-        }
+        let received = self.received.load(Relaxed);
+        self.received.store(received + bytes as u64, Relaxed);
     }
 
     fn has_spoken(&self) -> bool {
-        self.heard.load(Relaxed) >= PREFACE_BYTES
+        self.received.load(Relaxed) >= PREFACE_BYTES
     }
 
     fn waits_for_peer(&self) -> bool {
@@ -452,7 +453,7 @@ impl ConnectionServer {
         let peer = stream.peer_addr().ok();
         let connection = |certificate| {
             Arc::new(Connection::of(
-                Arc::clone(slot.caller()),
+                (Arc::clone(slot.caller()), Arc::clone(slot.received())),
                 (peer, certificate),
                 &self.turns,
                 &self.budgets,
@@ -493,15 +494,18 @@ impl ConnectionServer {
         tls: &watch::Receiver<Arc<ServerConfig>>,
         stream: TcpStream,
         slot: &Slot,
-    ) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
+    ) -> Option<tokio_rustls::server::TlsStream<HandshakeStream<TcpStream>>> {
         let acceptor = TlsAcceptor::from(Arc::clone(&tls.borrow()));
         // Always in turns: there is no other bound on what handshakes of one caller take.
         let ask = || self.turns.ask(Some(slot.caller()), HANDSHAKE_MICROS);
-        let accepted = InTurns::new(ask, acceptor.accept(stream));
+        let accepted = InTurns::new(ask, acceptor.accept(HandshakeStream::new(stream)));
         let accepted = timeout(HELLO_TIMEOUT, accepted);
         let (outcome, stream) = tokio::select! {
             accepted = accepted => match accepted {
-                Ok(Ok(stream)) => ("done", Some(stream)),
+                Ok(Ok(mut stream)) => {
+                    stream.get_mut().0.end_handshake();
+                    ("done", Some(stream))
+                }
                 Ok(Err(problem)) => {
                     tracing::debug!(%problem, "a TLS handshake failed");
                     ("failed", None)
@@ -572,7 +576,7 @@ impl ConnectionServer {
         tokio::select! {
             biased;
             () = self.shutdown.cancelled() => Ok(Closing::Drain),
-            () = slot.evicted().cancelled() => Err("limit"),
+            () = slot.evicted().cancelled() => Err(eviction(connection)),
             () = connection.given_up.cancelled() => Err("unread"),
             reason = watch_peer(connection, slot) => Err(reason),
             () = age => Ok(Closing::Age),
@@ -611,6 +615,15 @@ fn bound_unsent(stream: &TcpStream) {
     let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES);
     #[cfg(not(target_os = "linux"))]
     let _ = (stream, UNSENT_BYTES);
+}
+
+/// Why a connection was evicted: one that has sent nothing made room for another.
+fn eviction(connection: &Connection) -> &'static str {
+    if connection.has_spoken() {
+        "memory"
+    } else {
+        "limit"
+    }
 }
 
 fn jittered(age: Duration) -> Duration {

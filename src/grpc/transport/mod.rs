@@ -9,7 +9,9 @@
 mod accept;
 mod codec;
 mod connection;
+mod handshake;
 mod metering;
+mod pressure;
 pub(super) mod protocol;
 mod tls;
 mod web;
@@ -79,8 +81,8 @@ impl Port {
         let turns = Arc::new(Turns::new(ROUND_MICROS * cores));
         // Ends with this function, when there are no calls any more. If it ended before,
         // calls would go on without turns.
-        let mut giving = JoinSet::new();
-        giving.spawn({
+        let mut background = JoinSet::new();
+        background.spawn({
             let turns = Arc::clone(&turns);
             async move { turns.give().await }
         });
@@ -93,9 +95,15 @@ impl Port {
             Arc::clone(&metrics),
             shutdown.clone(),
         ));
+        let limit = budgets.plan().limit().filter(|_| self.spare.is_none());
+        let connections = Connections::new(self.limits, budgets, metrics);
+        if let Some(limit) = limit {
+            let connections = Arc::clone(&connections);
+            background.spawn(async move { pressure::relieve(&connections, limit).await });
+        }
         let accept = Accept {
             port: self.name,
-            connections: Connections::new(self.limits, budgets, metrics),
+            connections,
             spare: self.spare,
             shutdown,
         };

@@ -12,6 +12,7 @@ use std::{
 
 use futures::StreamExt as _;
 use h2::client::Builder;
+use prost::Message as _;
 use tidemark::pb::{self, Role};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -31,7 +32,7 @@ use super::{GET, is_busy, streams::others_are_served};
 use crate::{
     client::*,
     pod::{self, Pod},
-    raw::{ATTACKER, PREFACE, Peer, frame, head, status, tcp},
+    raw::{ATTACKER, PREFACE, Peer, frame, framed, head, status, tcp},
     support::{Tidemark, eventually, folder},
     tls::{Authority, Files},
 };
@@ -120,6 +121,16 @@ async fn floods_of_frames_take_little() {
     let largest = 0x7fff_ffff_u32.to_be_bytes();
     let settings = [0, 4, 0, 0, 0xff, 0xff].repeat(20);
     let once = Vec::new();
+    // Replies of 1.8 MB, taken a byte at a time.
+    let batch = super::large_batch(&mut client, 40).await;
+    let batch = framed(&batch.encode_to_vec(), false);
+    let mut small_windows = frame(4, 0, 0, &[0, 4, 0, 0, 0, 1]);
+    let mut bytewise = Vec::new();
+    for n in 1..20 {
+        small_windows.extend(head(2 * n + 1, "/todo.v1.TodoService/BatchGetTodos"));
+        small_windows.extend(frame(0, 1, 2 * n + 1, &batch));
+        bytewise.extend(frame(8, 0, 2 * n + 1, &1_u32.to_be_bytes()));
+    }
     let floods = [
         ("PING", once.clone(), many(&frame(6, 0, 0, &[7; 8]))),
         ("PING answers", once.clone(), many(&frame(6, 1, 0, &[7; 8]))),
@@ -178,6 +189,7 @@ async fn floods_of_frames_take_little() {
             many(&frame(5, 4, 1, &[0, 0, 0, 2])),
         ),
         ("farewells", once.clone(), many(&frame(7, 0, 0, &[0; 8]))),
+        ("a byte at a time", small_windows, many(&bytewise)),
         ("a large frame", once, vec![0xff; 32 << 10]),
     ];
     for (what, first, bytes) in floods {
@@ -205,8 +217,68 @@ async fn floods_of_frames_take_little() {
     .await;
 }
 
+/// Sends such requests as fast as they are answered; `reads`: and reads the answers.
+async fn flood_requests(
+    peer: &mut Peer,
+    (method, path): (&str, &str),
+    reads: bool,
+) -> Result<std::convert::Infallible, h2::Error> {
+    loop {
+        let mut answers = Vec::new();
+        for _ in 0..500 {
+            let request = http::Request::builder()
+                .method(method)
+                .uri(format!("http://127.0.0.1{path}"))
+                .header("origin", "https://todos.example")
+                .header("access-control-request-method", "POST");
+            answers.push(peer.begin_with(request, true).await?.0);
+        }
+        if !reads {
+            sleep(FLOOD).await;
+        }
+        for answer in answers {
+            status(answer).await?;
+        }
+    }
+}
+
+/// Requests that are no calls, each kind from four connections, of which two read the answers.
+#[tokio::test]
+async fn floods_of_requests_that_are_no_calls_take_little() {
+    let (service, mut client) = pod::embedded_with(&["--cors-allow-origins", "*"]).await;
+    let before = service.peak();
+    for kind in [
+        ("GET", "/"),
+        ("GET", "/ui/page.js"),
+        ("GET", "/ui/status"),
+        ("GET", "/healthz"),
+        ("HEAD", "/readyz"),
+        ("OPTIONS", "/todo.v1.TodoService/GetTodo"),
+        ("PUT", "/todo.v1.TodoService/GetTodo"),
+        ("POST", "/"),
+        ("DELETE", "/no/such/page"),
+    ] {
+        let mut attackers = JoinSet::new();
+        for n in 0..4 {
+            let mut peer = Peer::connect(&service, ATTACKER, &Builder::new()).await;
+            attackers.spawn(async move {
+                // It may go on for ever.
+                let _ = timeout(FLOOD, flood_requests(&mut peer, kind, n % 2 == 0)).await;
+            });
+        }
+        sleep(Duration::from_millis(300)).await;
+        let began = Instant::now();
+        for _ in 0..5 {
+            others_are_served(&service, &mut client, before).await;
+        }
+        let took = began.elapsed();
+        assert!(is_busy() || took < slack(5), "{kind:?}: {took:?}");
+        attackers.join_all().await;
+    }
+}
+
 /// A service with TLS in its pod, and a client.
-async fn with_tls() -> (Pod, Authority, Client) {
+pub(super) async fn with_tls() -> (Pod, Authority, Client) {
     let authority = Authority::new("ours");
     let files = Files::new(&authority.sign());
     let (cert, key) = (files.path("cert.pem"), files.path("key.pem"));
@@ -233,7 +305,7 @@ async fn tls_client(service: &Tidemark, authority: &Authority) -> Option<Client>
 }
 
 /// A client's TLS over this connection.
-async fn handshake(
+pub(super) async fn handshake(
     authority: &Authority,
     stream: TcpStream,
 ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
@@ -249,7 +321,7 @@ async fn handshake(
     connector.connect(name, stream).await
 }
 
-fn tls_tcp_address(service: &Tidemark) -> std::net::SocketAddr {
+pub(super) fn tls_tcp_address(service: &Tidemark) -> std::net::SocketAddr {
     let address = service.address.trim_start_matches("https://");
     address.parse().expect("an address")
 }

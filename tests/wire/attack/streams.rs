@@ -390,13 +390,19 @@ async fn sockets_that_are_not_read_take_little() {
 
 /// Bytes that the kernel holds to be sent from this port, by connection.
 fn send_queues(port: u16) -> Vec<u64> {
+    queues(port).into_iter().map(|(send, _)| send).collect()
+}
+
+/// Bytes that the kernel holds for this port, by connection: to be sent, and to be read.
+pub(super) fn queues(port: u16) -> Vec<(u64, u64)> {
     let table = std::fs::read_to_string("/proc/net/tcp").expect("readable");
     let local = format!(":{port:04X}");
     let fields = table.lines().map(|line| line.split_whitespace().collect());
     let of_port = |fields: &Vec<&str>| fields.len() > 4 && fields[1].ends_with(&local);
-    let queue = |fields: Vec<&str>| {
-        let (send, _) = fields[4].split_once(':').expect("two queues");
-        u64::from_str_radix(send, 16).expect("a number")
+    let number = |text: &str| u64::from_str_radix(text, 16).expect("a number");
+    let both = |fields: Vec<&str>| {
+        let (send, receive) = fields[4].split_once(':').expect("two queues");
+        (number(send), number(receive))
     };
-    fields.filter(of_port).map(queue).collect()
+    fields.filter(of_port).map(both).collect()
 }

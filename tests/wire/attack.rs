@@ -2,6 +2,7 @@
 
 mod connections;
 mod floods;
+mod requests;
 mod streams;
 mod watches;
 

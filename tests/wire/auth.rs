@@ -181,7 +181,7 @@ async fn end_of(mut stream: tonic::Streaming<pb::WatchTodosResponse>) -> Result<
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), ended)
+    tokio::time::timeout(Duration::from_secs(60), ended)
         .await
         .expect("the stream ends")
 }
@@ -189,7 +189,7 @@ async fn end_of(mut stream: tonic::Streaming<pb::WatchTodosResponse>) -> Result<
 /// Waits for another count of reloads of this kind.
 async fn reloaded(service: &Tidemark, kind: &str, before: u64) {
     let name = format!("tidemark_auth_reloads_total{{kind=\"{kind}\"}}");
-    eventually("a reload", Duration::from_secs(20), async || {
+    eventually("a reload", Duration::from_secs(60), async || {
         (service.metric(&name) > before).then_some(())
     })
     .await;

@@ -412,12 +412,15 @@ async fn a_watch_goes_on_by_itself_when_the_service_was_killed() {
     );
     let serve = || Tidemark::start(&["--data-dir", &dir, "--listen", &listen]);
     let (service, mut client) = ready(serve()).await;
-    create(&mut client, "before", "not seen: the watch begins later").await;
+    let before = create(&mut client, "before", "not seen: the watch begins later").await;
     let args = [
         "watch",
         "lists/home",
         "--include-todo",
         "--progress",
+        // Without a token it may begin before a write that the feed has not returned yet.
+        "--after",
+        &before.token,
         "--server",
         &service.address,
     ];
@@ -433,7 +436,7 @@ async fn a_watch_goes_on_by_itself_when_the_service_was_killed() {
             .try_for_each(|line| lines.send(line))
     });
     let next = |word: &str| loop {
-        let line = told.recv_timeout(Duration::from_secs(30)).expect("a line");
+        let line = told.recv_timeout(Duration::from_secs(120)).expect("a line");
         if line.contains(word) {
             break line;
         }

@@ -20,6 +20,7 @@ use tokio::{
 
 use crate::{
     client::*,
+    raw::request_begun,
     support::{Tidemark, eventually, folder, free_port},
     tls::{Authority, Files, ready_by_tls, serve, trusting},
 };
@@ -282,7 +283,7 @@ fn curl(args: &[&str]) -> (String, String) {
     command.args([
         "-sS",
         "--max-time",
-        "20",
+        "120",
         "-w",
         "\n%{http_version} %{http_code}",
     ]);
@@ -383,11 +384,11 @@ async fn readiness_ends_with_the_drain() {
     let head = "POST /todo.v1.TodoService/GetTodo HTTP/1.1\r\nHost: x\r\n\
         Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{";
     slow.write_all(head.as_bytes()).await.expect("sent");
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    request_begun(&service).await;
     service.terminate();
     let url = format!("http://{health}/readyz");
     let mut said = String::new();
-    eventually("not ready any more", Duration::from_secs(4), async || {
+    eventually("not ready any more", Duration::from_secs(60), async || {
         let output = Command::new("curl").args(["-s", &url]).output().ok()?;
         said = String::from_utf8_lossy(&output.stdout).into_owned();
         said.contains("shutting down").then_some(())
@@ -399,7 +400,7 @@ async fn readiness_ends_with_the_drain() {
         reply.contains("503") && reply.contains("DRAINING"),
         "{reply}"
     );
-    assert_eq!(service.exit_code(Duration::from_secs(30)).await, Some(0));
+    assert_eq!(service.exit_code(Duration::from_secs(60)).await, Some(0));
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::support::Tidemark;
+use crate::support::{Tidemark, eventually};
 
 /// The address of the attackers: another caller than the other tests are.
 pub const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -184,6 +184,15 @@ fn code(value: &http::HeaderValue) -> i32 {
         .ok()
         .and_then(|code| code.parse().ok())
         .unwrap_or(-1)
+}
+
+/// Waits until the service has the begin of a request that is not there in full.
+pub async fn request_begun(service: &Tidemark) {
+    eventually("a request", Duration::from_secs(60), async || {
+        let used = service.metric("tidemark_budget_used_bytes{kind=\"unfinished requests\"}");
+        (used > 0).then_some(())
+    })
+    .await;
 }
 
 /// The next piece of a stream.

@@ -84,7 +84,7 @@ impl Collector {
                 lines.lock().expect("the lines").push(line);
             }
         });
-        eventually("the collector", Duration::from_secs(30), async || {
+        eventually("the collector", Duration::from_secs(120), async || {
             TcpStream::connect(("127.0.0.1", port)).await.ok()
         })
         .await;
@@ -125,7 +125,7 @@ impl Collector {
 
     /// The spans of a trace once this many are there.
     async fn trace(&self, trace: &str, count: usize) -> Vec<Span> {
-        eventually("the spans", Duration::from_secs(20), async || {
+        eventually("the spans", Duration::from_secs(60), async || {
             Some(self.spans(trace)).filter(|spans| spans.len() >= count)
         })
         .await
@@ -204,7 +204,7 @@ async fn a_call_is_one_trace_with_its_tiers() {
     ];
     let args = ["--mongodb-uri", &uri, "--redis-url", &url];
     let (service, mut client) = ready(Tidemark::start_with(&args, &envs)).await;
-    eventually("Redis", Duration::from_secs(20), async || {
+    eventually("Redis", Duration::from_secs(60), async || {
         (health(&service, "shared").await.ok()? == SERVING).then_some(())
     })
     .await;
@@ -299,7 +299,7 @@ async fn a_call_is_one_trace_with_its_tiers() {
         .await
         .expect("listed");
     service.terminate();
-    assert_eq!(service.exit_code(Duration::from_secs(30)).await, Some(0));
+    assert_eq!(service.exit_code(Duration::from_secs(60)).await, Some(0));
     let list = collector.trace(&fourth, 4).await;
     eprintln!("{}", drawn(&list));
     assert_eq!(list[0].attribute("rpc.method"), "ListTodos");

@@ -5,7 +5,7 @@ use std::{
     io::Write as _,
     process::{Command, Stdio},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -193,7 +193,7 @@ async fn every_planted_fault_is_found_and_dropped() {
             (verified(&service, "inconsistent") > found as u64).then_some(())
         })
         .await;
-        let line = eventually("its line in the log", Duration::from_secs(10), async || {
+        let line = eventually("its line in the log", Duration::from_secs(60), async || {
             service
                 .log("ERROR")
                 .into_iter()
@@ -204,7 +204,7 @@ async fn every_planted_fault_is_found_and_dropped() {
             line.contains("\"served\"") && line.contains("\"database\""),
             "both versions: {line}"
         );
-        eventually("the right answer", Duration::from_secs(20), async || {
+        eventually("the right answer", Duration::from_secs(60), async || {
             let reply = get(&mut client, &name, None).await;
             (reply.ok().and_then(|reply| reply.todo).as_ref() == Some(&right)).then_some(())
         })
@@ -212,7 +212,7 @@ async fn every_planted_fault_is_found_and_dropped() {
         // In Redis too: another replica is not fooled any more.
         eventually(
             "the right entry in Redis",
-            Duration::from_secs(20),
+            Duration::from_secs(60),
             async || {
                 (forger.held(&forger.key(LIST, &name), &name) == Some(raw(&right))).then_some(())
             },
@@ -232,15 +232,13 @@ async fn every_planted_fault_is_found_and_dropped() {
     }
     // What is right is not suspected: a line for each lie that was told (and
     // one may be told again until it is dropped), but nothing else.
-    let told = service.log("ERROR");
-    let lies = told
-        .iter()
-        .filter(|line| line.contains("a cached value differs from the database"));
-    assert_eq!(
-        lies.count() as u64,
-        verified(&service, "inconsistent"),
-        "{told:#?}"
-    );
+    // The log is written by a thread, and read by another one.
+    eventually("a line for each lie", Duration::from_secs(60), async || {
+        let told = service.log("ERROR").into_iter();
+        let lies = told.filter(|line| line.contains("a cached value differs from the database"));
+        (lies.count() as u64 == verified(&service, "inconsistent")).then_some(())
+    })
+    .await;
 }
 
 /// Entries that no replica can have written: a stamp that the database has not
@@ -324,14 +322,10 @@ async fn a_forged_page_is_found_and_dropped() {
         assert_eq!(right.todos.len(), 5);
         // The key has a hash of the query in it; the entry has the query.
         let begin = forger.key(&parent, "page:");
-        let key = eventually("the page in Redis", Duration::from_secs(10), async || {
-            redis_cluster()
-                .keys()
-                .into_iter()
-                .map(|(_, key)| key)
-                .find(|key| key.starts_with(&begin))
-        })
-        .await;
+        let Some(key) = key_with(&begin).await else {
+            // Redis was too slow to take it.
+            continue;
+        };
         let entry = redis_cli(b"", &["--raw", "get", &key]);
         let length = usize::from(entry[20]) | usize::from(entry[19]) << 8;
         let query = String::from_utf8(entry[21..21 + length].to_vec()).expect("text");
@@ -356,13 +350,13 @@ async fn a_forged_page_is_found_and_dropped() {
         (verified(&service, "inconsistent") > 0).then_some(())
     })
     .await;
-    eventually("the right page", Duration::from_secs(20), async || {
+    eventually("the right page", Duration::from_secs(60), async || {
         (names(&list(&mut client, page_of(&list_name)).await).len() == 5).then_some(())
     })
     .await;
     eventually(
         "the right page in Redis",
-        Duration::from_secs(20),
+        Duration::from_secs(60),
         async || {
             let wanted = Value::Page(Arc::new(Page {
                 names: right.clone(),
@@ -372,11 +366,24 @@ async fn a_forged_page_is_found_and_dropped() {
         },
     )
     .await;
-    assert!(
-        service.log("ERROR")[0].contains(&query),
-        "{:?}",
-        service.log("ERROR")
-    );
+    eventually("its line in the log", Duration::from_secs(60), async || {
+        let told = service.log("ERROR");
+        told.iter().any(|line| line.contains(&query)).then_some(())
+    })
+    .await;
+}
+
+/// A key in Redis that begins so, once it is there.
+async fn key_with(begin: &str) -> Option<String> {
+    for _ in 0..20 {
+        let keys = redis_cluster().keys().into_iter().map(|(_, key)| key);
+        let found = keys.into_iter().find(|key| key.starts_with(begin));
+        if found.is_some() {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    None
 }
 
 fn names_of(reply: &pb::ListTodosResponse) -> Vec<TodoName> {
@@ -458,7 +465,7 @@ async fn verify_until(services: &[&Tidemark], wanted: u64, stop: &CancellationTo
         }
         sum
     };
-    let enough = eventually("enough verdicts", Duration::from_secs(180), async || {
+    let enough = eventually("enough verdicts", Duration::from_secs(600), async || {
         tokio::time::sleep(Duration::from_millis(200)).await;
         let alarm = count("inconsistent").await > 0;
         (alarm || count("consistent").await >= wanted).then_some(())
@@ -483,6 +490,7 @@ fn id(n: usize) -> String {
 }
 
 async fn write_by_the_service(mut client: Client, stop: CancellationToken) {
+    let began = Instant::now();
     for n in 0.. {
         if stop.is_cancelled() {
             return;
@@ -508,13 +516,21 @@ async fn write_by_the_service(mut client: Client, stop: CancellationToken) {
             };
             drop(client.update_todo(request).await);
         }
-        tokio::time::sleep(Duration::from_millis(15)).await;
+        pause(Duration::from_millis(15), began).await;
     }
+}
+
+/// Waits between two changes, longer from second to second: where the machine is so slow
+/// that all is changed before it is verified, no verdict could be given.
+async fn pause(first: Duration, began: Instant) {
+    let times = 1.0 + began.elapsed().as_secs_f64() / 10.0;
+    tokio::time::sleep(first.mul_f64(times)).await;
 }
 
 /// Updates, replaces, deletes, inserts and transactions behind the service's
 /// back.
 async fn edit_by_hand(database: &'static str, hand: usize, stop: CancellationToken) {
+    let began = Instant::now();
     let client = mongo().client().await;
     let todos = client
         .database(database)
@@ -548,7 +564,7 @@ async fn edit_by_hand(database: &'static str, hand: usize, stop: CancellationTok
                 .await
                 .map(drop),
         };
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        pause(Duration::from_millis(20), began).await;
     }
 }
 

@@ -48,7 +48,7 @@ fn watch_home() -> pb::WatchTodosRequest {
 async fn no_watchers(service: &Pod) {
     eventually(
         "the ends of the watches",
-        Duration::from_secs(10),
+        Duration::from_secs(60),
         async || (service.metric("tidemark_watchers") == 0).then_some(()),
     )
     .await;
@@ -162,7 +162,7 @@ async fn catch_up_feeds_of_unread_watches_come_back() {
             calls.push(peer.call(WATCH, &request).await.expect("sent"));
         }
         // Most of what the memory is for is one caller's, and not all of it.
-        eventually("the feeds", Duration::from_secs(10), async || {
+        eventually("the feeds", Duration::from_secs(60), async || {
             (6..=12).contains(&service.metric(USED)).then_some(())
         })
         .await;
@@ -174,7 +174,7 @@ async fn catch_up_feeds_of_unread_watches_come_back() {
             .into_inner();
         messages.message().await.expect("alive").expect("a change");
         drop((messages, calls, peer));
-        eventually("the places", Duration::from_secs(3), async || {
+        eventually("the places", Duration::from_secs(60), async || {
             (service.metric(USED) == 0).then_some(())
         })
         .await;

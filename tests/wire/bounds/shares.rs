@@ -81,7 +81,7 @@ async fn one_caller_cannot_fill_what_waits_for_the_database() {
     overloaded(&service, "keys waiting to be loaded").await;
     overloaded(&service, "writes under way").await;
 
-    let read = refused(get(&mut client, "lists/home/todos/bread", None).await);
+    let read = refused(get_once(&mut client, "lists/home/todos/bread", None).await);
     assert_eq!(read.1, "ORIGIN_UNAVAILABLE", "{read:?}");
     let write = create_in(&mut client, "lists/home", "bread", titled("x"));
     let write = timeout(Duration::from_secs(1), write).await;

@@ -69,7 +69,7 @@ async fn the_right_on_a_batch_comes_before_its_size() {
         .await
         .expect("created");
     service.terminate();
-    assert_eq!(service.exit_code(Duration::from_secs(20)).await, Some(0));
+    assert_eq!(service.exit_code(Duration::from_secs(60)).await, Some(0));
 
     // The first round of a new process finds nothing near.
     let (_service, mut client) = ready(Tidemark::start(&args)).await;

@@ -1,7 +1,7 @@
 //! What all callers share has a share for each: one that takes all it can get leaves
 //! room for another.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use h2::client::Builder;
@@ -70,6 +70,7 @@ async fn one_caller_cannot_fill_what_waits_for_the_database() {
         name: format!("lists/flood/todos/{n}"),
         consistency: None,
     });
+    let began = Instant::now();
     let (_gets, mut got) = flood(&service, GET, gets).await;
     let creates = (0..1100).map(|n| pb::CreateTodoRequest {
         parent: "lists/flood".into(),
@@ -80,6 +81,13 @@ async fn one_caller_cannot_fill_what_waits_for_the_database() {
     let (_creates, mut created) = flood(&service, CREATE, creates).await;
     overloaded(&service, "keys waiting to be loaded").await;
     overloaded(&service, "writes under way").await;
+    // Three quarters of 16 keys for each of 16 loads and of 1024 writes are one caller's.
+    let used = |kind: &str| service.metric(&format!("tidemark_bound_used{{kind=\"{kind}\"}}"));
+    let (keys, writes) = (used("keys waiting to be loaded"), used("writes under way"));
+    assert!(keys <= 192 && writes <= 768, "{keys}, {writes}");
+    // What is given up makes room again, after two seconds at the earliest: on a machine that
+    // takes as long for the flood, more of it is admitted by and by.
+    let is_quick = began.elapsed() < Duration::from_secs(2);
 
     let read = refused(get_once(&mut client, "lists/home/todos/bread", None).await);
     assert_eq!(read.1, "ORIGIN_UNAVAILABLE", "{read:?}");
@@ -98,9 +106,8 @@ async fn one_caller_cannot_fill_what_waits_for_the_database() {
             refusals += usize::from(code.expect("no panic") == Some(EXHAUSTED));
         }
     };
-    // 16 keys for each of 16 loads, 1024 writes: three quarters are one caller's.
-    refusals(&mut got, 600 - 192 - 16).await;
-    refusals(&mut created, 1100 - 768).await;
+    refusals(&mut got, if is_quick { 600 - 192 - 16 } else { 1 }).await;
+    refusals(&mut created, if is_quick { 1100 - 768 } else { 1 }).await;
     mongo.nodes[0].thaw();
 }
 
@@ -138,7 +145,7 @@ async fn watches_of_all_lists_are_shared() {
     let mut messages = client.watch_todos(all).await.expect("open").into_inner();
     messages.message().await.expect("alive").expect("progress");
     drop((open, peers));
-    eventually("the places back", Duration::from_secs(10), async || {
+    eventually("the places back", Duration::from_secs(60), async || {
         let used = service.metric("tidemark_bound_used{kind=\"watches of all lists\"}");
         (used == 1).then_some(())
     })
@@ -201,7 +208,7 @@ async fn large_batches_that_miss_take_bounded_memory() {
     while codes.join_next().await.is_some() {}
     for kind in ["loads in flight", "decoded requests"] {
         let used = format!("tidemark_budget_used_bytes{{kind=\"{kind}\"}}");
-        eventually("the memory back", Duration::from_secs(5), async || {
+        eventually("the memory back", Duration::from_secs(60), async || {
             (service.metric(&used) == 0).then_some(())
         })
         .await;

@@ -21,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::{BoxFuture, Either};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
@@ -292,13 +293,20 @@ impl<S> MeteredService<S> {
     }
 }
 
+/// What the service does with a request, in turns or at once.
+type Work<F> = Either<F, BoxFuture<'static, Result<Response<Body>, Infallible>>>;
+
 impl<S> hyper::service::Service<Request<Incoming>> for MeteredService<S>
 where
-    S: tower::Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
+    S: tower::Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send + 'static,
 {
     type Response = Response<ReplyBody>;
     type Error = Infallible;
-    type Future = CallFuture<S::Future>;
+    type Future = CallFuture<Work<S::Future>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let call = match Call::begin(&self.connection, &request) {
@@ -315,7 +323,21 @@ where
         let mut request = request.map(|body| Body::new(RequestBody::new(body, &call, is_stream)));
         request.extensions_mut().insert(Arc::clone(&call));
         // All of our layers, and the router, are ready always.
-        let work = self.inner.clone().call(request);
+        let mut inner = self.inner.clone();
+        // Calls wait for their turns once they are here in full.
+        let turn = if protocol::is_call(&request) {
+            None
+        } else {
+            call.ask_turn(0)
+        };
+        let work = match turn {
+            None => Either::Left(inner.call(request)),
+            Some(turn) => Either::Right(Box::pin(async move {
+                // Fails only if the port is not served any more.
+                let _ = turn.await;
+                inner.call(request).await
+            }) as BoxFuture<'static, _>),
+        };
         CallFuture::Working { work, call }
     }
 }

@@ -54,6 +54,14 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
     rest.is_empty() || rest[0] == b';'
 }
 
+/// Whether a request is a call: gRPC, grpc-web or JSON. Others are pages, probes, preflights,
+/// and what is refused.
+pub fn is_call<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
+    let is_post = request.method() == Method::POST;
+    is_post && (is_grpc(headers) || is_grpc_web(headers) || is_json(request))
+}
+
 /// A call in JSON: POST, and `application/json` with UTF-8 or no charset.
 pub fn is_json<B>(request: &Request<B>) -> bool {
     let Some(value) = content_type(request.headers()) else {

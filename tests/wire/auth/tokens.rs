@@ -287,3 +287,47 @@ async fn a_new_token_of_many_calls_is_checked_once() {
     calls(&issuer.token(&long), false).await;
     assert_eq!(checked(), before);
 }
+
+/// Files of keys that are too large, or have too many: they are not used, the one before
+/// stays in force, and the memory is little. A token of an unknown key asks nobody.
+#[tokio::test]
+async fn huge_files_of_keys_change_nothing() {
+    let files = Folder::new();
+    let issuer = Issuer::p256("e");
+    let right = key_set(&[issuer.jwk()]);
+    let path = files.write("jwks.json", &right);
+    let (service, mut client) = serving_tokens(&path, &[]).await;
+    let before = service.peak_memory().expect("alive");
+    let failed = || service.metric("tidemark_auth_reloads_total{kind=\"failed\"}");
+    let jwk = |kid: usize| {
+        let mut jwk = issuer.jwk();
+        jwk["kid"] = json!(kid.to_string());
+        jwk
+    };
+    let many: Vec<_> = (0..10_000).map(jwk).collect();
+    let some: Vec<_> = many[..1000].to_vec();
+    let large = format!("{right}{}", " ".repeat(8 << 20));
+    for (n, wrong) in [key_set(&many), key_set(&some), large]
+        .into_iter()
+        .enumerate()
+    {
+        files.write("jwks.json", &wrong);
+        eventually("the failure", Duration::from_secs(60), async || {
+            (failed() > n as u64).then_some(())
+        })
+        .await;
+        for m in 0..50 {
+            let stranger = issuer.token_with(
+                &json!({"alg": "ES256", "kid": format!("{n}-{m}")}),
+                &claims(),
+            );
+            assert_eq!(judged_bearer(&mut client, &stranger).await, why("key"));
+        }
+        assert_eq!(
+            judged_bearer(&mut client, &issuer.token(&claims())).await,
+            Ok(())
+        );
+    }
+    let more = service.peak_memory().expect("alive").saturating_sub(before);
+    assert!(more < 32 << 20, "{more} bytes more");
+}

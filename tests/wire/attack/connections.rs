@@ -138,11 +138,14 @@ async fn large_hellos_take_little() {
             stream
         });
     }
-    let failed = "tidemark_tls_handshakes_total{kind=\"failed\"}";
-    eventually("refusals", Duration::from_secs(60), async || {
-        (service.metric(failed) >= 2 * EACH as u64).then_some(())
+    let ended = |kind| service.metric(&format!("tidemark_tls_handshakes_total{{kind=\"{kind}\"}}"));
+    // On a busy machine the time is over for some that are too large before they are read.
+    eventually("refusals", Duration::from_secs(120), async || {
+        let (failed, each) = (ended("failed"), EACH as u64);
+        (failed >= 2 * each || failed + ended("slow") >= 3 * each).then_some(())
     })
     .await;
+    assert!(ended("failed") >= EACH as u64, "{}", ended("failed"));
     let held = sending.join_all().await;
     let more = service.peak().saturating_sub(before);
     assert!(more < 40 << 20, "{more} bytes more");

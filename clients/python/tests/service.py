@@ -1,6 +1,8 @@
 """Replicas of the service for the tests."""
 
+import contextlib
 import os
+import random
 import shlex
 import signal
 import socket
@@ -38,15 +40,22 @@ def eventually(what: str, happened: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
+def free_port() -> int:
+    """Below the ports of outgoing connections, one of which could take it while the replica is down."""
+    while True:
+        port = random.randrange(12_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
 class Replica:
     """A replica at an address that it keeps."""
 
     def __init__(self, database: str, *args: str, **probe) -> None:
         """`args` are more arguments; `probe` are the options that let a client in."""
         self.args, self.probe = args, probe
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
+        self.address = f"127.0.0.1:{free_port()}"
         self.uri = database_uri(database)
         self.start()
 

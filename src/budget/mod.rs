@@ -405,6 +405,14 @@ impl Budgets {
         self.parts.iter().chain(&self.counts)
     }
 
+    /// Bytes that the process may take now: base, a full near cache, and what is in use of
+    /// the parts. What it takes beyond them is charged to nobody.
+    #[must_use]
+    pub fn accounted(&self) -> u64 {
+        let parts = self.parts.iter().map(|part| part.used());
+        self.plan.fixed().saturating_add(parts.sum())
+    }
+
     /// Who calls now.
     #[must_use]
     pub const fn callers(&self) -> &Arc<Callers> {

@@ -277,10 +277,16 @@ impl Plan {
         self.sizes[part as usize]
     }
 
+    /// What is set aside beside the parts: base, and a full near cache.
+    #[must_use]
+    pub const fn fixed(&self) -> u64 {
+        near_bytes(self.near_capacity).saturating_add(BASE_BYTES)
+    }
+
     /// The most memory of the process: all parts, near and base.
     #[must_use]
     pub fn total(&self) -> u64 {
-        BASE_BYTES + near_bytes(self.near_capacity) + self.sizes.iter().sum::<u64>()
+        self.fixed() + self.sizes.iter().sum::<u64>()
     }
 
     /// How many connections of these bytes the budget for them allows.

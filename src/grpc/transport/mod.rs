@@ -96,10 +96,10 @@ impl Port {
             shutdown.clone(),
         ));
         let limit = budgets.plan().limit().filter(|_| self.spare.is_none());
-        let connections = Connections::new(self.limits, budgets, metrics);
+        let connections = Connections::new(self.limits, Arc::clone(&budgets), metrics);
         if let Some(limit) = limit {
             let connections = Arc::clone(&connections);
-            background.spawn(async move { pressure::relieve(&connections, limit).await });
+            background.spawn(async move { pressure::relieve(&connections, &budgets, limit).await });
         }
         let accept = Accept {
             port: self.name,

@@ -9,23 +9,35 @@ use std::{convert::Infallible, time::Duration};
 use tokio::time::sleep;
 
 use super::accept::{Connections, Shed, Warning};
-use crate::telemetry;
+use crate::{budget::Budgets, telemetry};
 
 /// How often the memory is looked at: over a network of 1 Gbit/s, 12 MB may come meanwhile.
 const TICK: Duration = Duration::from_millis(100);
-/// Eighths of the memory limit above which connections are closed. All budgets, near and base
-/// are the limit itself; that all of them are used up at once does not happen.
-const MOST_EIGHTHS: u64 = 7;
+/// Parts of the memory limit, in percent, above which connections are closed if the process
+/// takes more than near, base and budgets account for, and above which they are closed
+/// whatever it takes.
+const MOST_PERCENT: u64 = 87;
+const LAST_PERCENT: u64 = 95;
+/// Rounds of closing in a row, 2 s. Hardly a connection of that address is left then: the
+/// memory is held by something else, and to close more would only end the service.
+const MAX_ROUNDS: u32 = 20;
+/// Pause after as many rounds.
+const FUTILE_PAUSE: Duration = Duration::from_mins(1);
 
 /// Closes connections while the process takes nearly as much as this limit, in bytes. Never
 /// returns.
-pub(super) async fn relieve(connections: &Connections, limit: u64) -> Infallible {
-    let most = limit / 8 * MOST_EIGHTHS;
+pub(super) async fn relieve(
+    connections: &Connections,
+    budgets: &Budgets,
+    limit: u64,
+) -> Infallible {
     let mut warning = Warning::default();
+    let mut rounds = 0;
     loop {
         sleep(TICK).await;
         let resident = telemetry::resident_bytes().unwrap_or_default();
-        if resident < most {
+        if !is_short(resident, limit, budgets.accounted()) {
+            rounds = 0;
             continue;
         }
         if let Some(shed) = connections.shed()
@@ -43,5 +55,34 @@ pub(super) async fn relieve(connections: &Connections, limit: u64) -> Infallible
                 "connections were closed: the process takes nearly as much memory as it may (--memory-limit)"
             );
         }
+        rounds += 1;
+        if rounds == MAX_ROUNDS {
+            rounds = 0;
+            sleep(FUTILE_PAUSE).await;
+        }
+    }
+}
+
+/// Whether connections have to be closed. `accounted`: bytes that somebody is charged for, or
+/// that are set aside.
+const fn is_short(resident: u64, limit: u64, accounted: u64) -> bool {
+    let percent = limit / 100;
+    resident >= percent * LAST_PERCENT
+        || (resident >= percent * MOST_PERCENT && resident > accounted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_is_accounted_for_closes_no_connection_before_the_last_percents() {
+        assert!(!is_short(860, 1000, 100), "below the limit's share");
+        assert!(is_short(880, 1000, 500), "held by nobody who is charged");
+        assert!(
+            !is_short(880, 1000, 900),
+            "a full near cache and budgets in use"
+        );
+        assert!(is_short(950, 1000, 1000), "the process is about to end");
     }
 }

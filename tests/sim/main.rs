@@ -194,15 +194,6 @@ fn seeds_that_found_something() {
     }
 }
 
-/// A watcher resumed after it had been given its right, at a replica whose feed hung: a
-/// document from before what its token had seen refused it.
-#[test]
-fn a_watch_that_is_resumed_is_not_refused_by_an_older_right() {
-    let seed = 442;
-    let (report, _) = run(seed, None);
-    assert!(report.violations.is_empty(), "{}", again(seed));
-}
-
 #[test]
 fn one_seed() {
     let seed = std::env::var("TIDEMARK_SEED")

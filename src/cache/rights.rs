@@ -312,10 +312,10 @@ impl Cache {
         if !has_names(&page) {
             return Ok(());
         }
-        Err(Error::AlreadyExists {
-            name: list.clone().into(),
-            token: Token::at(self.origin.id(), page.admitted.fresh_to),
-        })
+        // Like a refusal of the origin: this replica shows no older document of the list.
+        let name = list.clone().into();
+        let token = self.invalidate_own(&name, true, page.admitted.fresh_to);
+        Err(Error::AlreadyExists { name, token })
     }
 
     /// Whether a watch may go on after what was committed at `time`.

@@ -64,8 +64,18 @@ impl Cache {
             request.right_on = Arc::clone(lists);
             // Read before the right, so that no change of it is missed.
             let start = self.tracker.watermarks.frontier();
+            // Who resumes is not refused by a document from before what the token has seen.
+            let consistency = match request.after {
+                Some(after) => {
+                    let caller = request.caller.as_ref();
+                    self.check_not_future("after", after, deadline, caller)
+                        .await?;
+                    Consistency::AtLeastAsFresh(after)
+                }
+                None => Consistency::MinimizeLatency,
+            };
             let options = ReadOptions {
-                consistency: Consistency::MinimizeLatency,
+                consistency,
                 deadline,
                 caller: request.caller.clone(),
                 identity: Some(caller.clone()),

@@ -95,7 +95,7 @@ impl Cache {
 
     /// Raises the fences for a write of this replica, before the caller hears of
     /// it, and returns the write's token.
-    fn invalidate_own(&self, name: &Resource, moves: bool, time: OriginTime) -> Token {
+    pub(super) fn invalidate_own(&self, name: &Resource, moves: bool, time: OriginTime) -> Token {
         self.tracker.record_own_write(name, moves, time);
         Token::at(self.origin.id(), time)
     }

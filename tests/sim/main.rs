@@ -194,6 +194,17 @@ fn seeds_that_found_something() {
     }
 }
 
+/// A watcher resumed after it had been given its right, at a replica whose feed hung: a
+/// document from before what its token had seen refused it. A caller who was refused to
+/// create a list, because it has todos, read an older document of it at the same replica.
+#[test]
+fn seeds_with_rights_that_found_something() {
+    for seed in [442, 255] {
+        let (report, _) = run(seed, None);
+        assert!(report.violations.is_empty(), "{}", again(seed));
+    }
+}
+
 #[test]
 fn one_seed() {
     let seed = std::env::var("TIDEMARK_SEED")

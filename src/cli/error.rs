@@ -257,9 +257,10 @@ fn foreign_text(status: &Status) -> String {
             return "no answer within --timeout; if this was a write, it may have taken place"
                 .into();
         }
-        // A peer that speaks TLS, and gets something else, may just close.
+        // A peer that speaks TLS, and gets something else, may just close. A line by itself: a
+        // watch that was connected before shows only the first one.
         let hint = if is_of_the_scheme(&cause) || is_of_certificates(&cause) {
-            "; if the server speaks TLS, use https:// in --server, and see --ca, --cert and --key"
+            "\n  if the server speaks TLS, use https:// in --server, and see --ca, --cert and --key"
         } else {
             ""
         };

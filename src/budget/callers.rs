@@ -3,7 +3,7 @@
 //!
 //! The rule is work-conserving up to three quarters of a budget: so much one
 //! caller may use alone. The last quarter is for callers that have less than
-//! their share. A fixed quota for each caller was the alternative; it leaves
+//! their share, and its second half is divided equally among all. A fixed quota for each caller was the alternative; it leaves
 //! most of a budget unused with few callers.
 
 use std::{
@@ -157,11 +157,18 @@ impl Callers {
         self.count.load(Relaxed)
     }
 
-    /// What one caller may have of a nearly used up budget of this limit: a
-    /// quarter, divided among more than a few callers, and at least one.
+    /// What one caller may have of a budget of this limit of which three quarters are in
+    /// use: a quarter, divided among more than a few callers, and at least one.
     #[must_use]
     pub fn share(&self, limit: u64) -> u64 {
         (limit / (self.count() as u64 + 3)).max(1)
+    }
+
+    /// What one caller may have of the last eighth of this limit. All callers together have
+    /// no more than that, so the eighth is not used up by others.
+    #[must_use]
+    pub fn last_share(&self, limit: u64) -> u64 {
+        (limit / 8 / self.count().max(1) as u64).max(1)
     }
 
     fn forget(&self, key: &CallerKey) {

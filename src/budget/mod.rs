@@ -245,7 +245,13 @@ impl Budget {
         let Some(caller) = caller.filter(|_| after > self.limit - self.limit / 4) else {
             return true;
         };
-        caller.used(self.slot).saturating_add(amount) <= self.callers.share(self.limit)
+        let of_caller = caller.used(self.slot).saturating_add(amount);
+        let share = if after > self.limit - self.limit / 8 {
+            self.callers.last_share(self.limit)
+        } else {
+            self.callers.share(self.limit)
+        };
+        of_caller <= share
     }
 
     /// Charges without a guard, for the hot path; given back by `sub`.
@@ -464,6 +470,25 @@ mod tests {
         drop((held, one));
         assert_eq!(replies.used(), 0);
         assert!(replies.try_reserve_for(&greedy, piece).is_some());
+    }
+
+    /// However many callers take their shares, none takes that of one who has little.
+    #[test]
+    fn several_greedy_callers_leave_a_share_to_another() {
+        let budgets = Budgets::unlimited(256);
+        let replies = budgets.of(Part::Replies);
+        let piece = replies.limit() / 1024;
+        let all: Vec<_> = (0..9).map(|last| caller(&budgets, last)).collect();
+        let (modest, greedy) = all.split_last().expect("some");
+        let mut held = Vec::new();
+        for greedy in greedy {
+            while let Some(reservation) = replies.try_reserve_for(greedy, piece) {
+                held.push(reservation);
+            }
+        }
+        assert!(held.len() > 1024 * 7 / 8, "{}", held.len());
+        let share = replies.limit() / 8 / 9;
+        assert!(replies.try_reserve_for(modest, share).is_some());
     }
 
     /// A bound of a few things is not used up as long as a caller without any comes.

@@ -17,7 +17,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -185,6 +185,7 @@ struct OpenConnection {
     /// Bytes that it has sent.
     received: Arc<AtomicU64>,
     evicted: CancellationToken,
+    for_memory: Arc<AtomicBool>,
 }
 
 impl OpenConnection {
@@ -252,6 +253,7 @@ impl Table {
         let connections = by_held.len().div_ceil(4);
         for (_, id) in by_held.iter().rev().take(connections) {
             if let Some(connection) = self.all.get(id) {
+                connection.for_memory.store(true, Relaxed);
                 connection.evicted.cancel();
                 self.silent.retain(|silent| silent.id != *id);
                 self.remove(*id, &address);
@@ -303,13 +305,14 @@ impl Connections {
             address: address.clone(),
             evicted: evicted.clone(),
         });
-        let received = Arc::default();
+        let (received, for_memory) = (Arc::default(), Arc::default());
         table.all.insert(
             id,
             OpenConnection {
                 address,
                 received: Arc::clone(&received),
                 evicted: evicted.clone(),
+                for_memory: Arc::clone(&for_memory),
             },
         );
         drop(table);
@@ -321,6 +324,7 @@ impl Connections {
             id,
             received,
             evicted,
+            for_memory,
             _memory: memory,
         })
     }
@@ -347,6 +351,7 @@ pub struct Slot {
     id: u64,
     received: Arc<AtomicU64>,
     evicted: CancellationToken,
+    for_memory: Arc<AtomicBool>,
     _memory: Reservation,
 }
 
@@ -359,6 +364,15 @@ impl Slot {
     /// Where bytes that the connection has sent are counted.
     pub const fn received(&self) -> &Arc<AtomicU64> {
         &self.received
+    }
+
+    /// Why it was evicted, for the metric of closed connections.
+    pub fn eviction(&self) -> &'static str {
+        if self.for_memory.load(Relaxed) {
+            "memory"
+        } else {
+            "limit"
+        }
     }
 
     /// Cancelled when the connection has to make room for another one, or memory is short.
@@ -592,6 +606,7 @@ mod tests {
             closed.count()
         };
         assert_eq!((closed(&busy), closed(&few), closed(&greedy)), (0, 0, 2));
+        assert_eq!(greedy[7].eviction(), "memory");
         assert_eq!(all.table().open, 38);
         drop((busy, few, greedy));
         let table = all.table();

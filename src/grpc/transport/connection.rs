@@ -576,7 +576,7 @@ impl ConnectionServer {
         tokio::select! {
             biased;
             () = self.shutdown.cancelled() => Ok(Closing::Drain),
-            () = slot.evicted().cancelled() => Err(eviction(connection)),
+            () = slot.evicted().cancelled() => Err(slot.eviction()),
             () = connection.given_up.cancelled() => Err("unread"),
             reason = watch_peer(connection, slot) => Err(reason),
             () = age => Ok(Closing::Age),
@@ -615,15 +615,6 @@ fn bound_unsent(stream: &TcpStream) {
     let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES);
     #[cfg(not(target_os = "linux"))]
     let _ = (stream, UNSENT_BYTES);
-}
-
-/// Why a connection was evicted: one that has sent nothing made room for another.
-fn eviction(connection: &Connection) -> &'static str {
-    if connection.has_spoken() {
-        "memory"
-    } else {
-        "limit"
-    }
 }
 
 fn jittered(age: Duration) -> Duration {

@@ -10,7 +10,7 @@
 //! health hold a few descriptors in reserve.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap},
     fs::File,
     future::Future,
     io,
@@ -165,19 +165,12 @@ pub struct Connections {
 
 #[derive(Default)]
 struct Table {
-    open: usize,
     by_address: HashMap<CallerKey, usize>,
-    /// Those that have sent nothing yet, the oldest first.
-    silent: VecDeque<Silent>,
-    /// Those that are open, by id.
+    /// Those that are open, by id: the older, the smaller.
     all: HashMap<u64, OpenConnection>,
+    /// The ids of those that have sent nothing yet.
+    silent: BTreeSet<u64>,
     next_id: u64,
-}
-
-struct Silent {
-    id: u64,
-    address: CallerKey,
-    evicted: CancellationToken,
 }
 
 struct OpenConnection {
@@ -205,29 +198,30 @@ pub struct Shed {
 }
 
 impl Table {
-    fn remove(&mut self, id: u64, address: &CallerKey) {
-        self.open -= 1;
-        self.all.remove(&id);
-        if let Some(count) = self.by_address.get_mut(address) {
+    /// Takes out a connection; `None`: it has been evicted.
+    fn remove(&mut self, id: u64) -> Option<OpenConnection> {
+        let connection = self.all.remove(&id)?;
+        self.silent.remove(&id);
+        if let Some(count) = self.by_address.get_mut(&connection.address) {
             *count -= 1;
             if *count == 0 {
-                self.by_address.remove(address);
+                self.by_address.remove(&connection.address);
             }
         }
+        Some(connection)
     }
 
     /// Ends the oldest silent connection, of this address if one is given.
     fn evict(&mut self, address: Option<&CallerKey>) -> bool {
-        let position = self
-            .silent
-            .iter()
-            .position(|silent| address.is_none_or(|address| silent.address == *address));
-        let Some(silent) = position.and_then(|position| self.silent.remove(position)) else {
-            return false;
-        };
-        silent.evicted.cancel();
-        self.remove(silent.id, &silent.address);
-        true
+        let oldest = self.silent.iter().find(|id| {
+            let connection = self.all.get(id);
+            connection.is_some_and(|silent| address.is_none_or(|of| silent.address == *of))
+        });
+        let evicted = oldest.copied().and_then(|id| self.remove(id));
+        if let Some(silent) = &evicted {
+            silent.evicted.cancel();
+        }
+        evicted.is_some()
     }
 
     /// The address whose connections may hold most.
@@ -252,11 +246,9 @@ impl Table {
         by_held.sort_unstable();
         let connections = by_held.len().div_ceil(4);
         for (_, id) in by_held.iter().rev().take(connections) {
-            if let Some(connection) = self.all.get(id) {
+            if let Some(connection) = self.remove(*id) {
                 connection.for_memory.store(true, Relaxed);
                 connection.evicted.cancel();
-                self.silent.retain(|silent| silent.id != *id);
-                self.remove(*id, &address);
             }
         }
         Some(Shed {
@@ -293,18 +285,13 @@ impl Connections {
         if of_address >= self.limits.per_address && !table.evict(Some(&address)) {
             return Err("address_limit");
         }
-        if table.open >= self.limits.connections && !table.evict(None) {
+        if table.all.len() >= self.limits.connections && !table.evict(None) {
             return Err("limit");
         }
-        table.open += 1;
         *table.by_address.entry(address.clone()).or_default() += 1;
         let (id, evicted) = (table.next_id, CancellationToken::new());
         table.next_id += 1;
-        table.silent.push_back(Silent {
-            id,
-            address: address.clone(),
-            evicted: evicted.clone(),
-        });
+        table.silent.insert(id);
         let (received, for_memory) = (Arc::default(), Arc::default());
         table.all.insert(
             id,
@@ -382,19 +369,14 @@ impl Slot {
 
     /// The peer has sent something: it is not evicted any more.
     pub fn has_spoken(&self) {
-        let mut table = self.connections.table();
-        table.silent.retain(|silent| silent.id != self.id);
+        self.connections.table().silent.remove(&self.id);
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut table = self.connections.table();
-        table.silent.retain(|silent| silent.id != self.id);
         // An evicted one gave its place back already.
-        if !self.evicted.is_cancelled() {
-            table.remove(self.id, self.caller.key());
-        }
+        let _evicted = self.connections.table().remove(self.id);
     }
 }
 
@@ -557,7 +539,7 @@ mod tests {
         assert_eq!(all.admit(address(1)).err(), Some("address_limit"));
         let second = all.admit(address(2)).expect("a place");
         drop((first, second));
-        assert_eq!(all.table().open, 0);
+        assert!(all.table().all.is_empty());
         assert!(all.table().by_address.is_empty());
     }
 
@@ -573,8 +555,7 @@ mod tests {
         assert_eq!(all.admit(address(3)).err(), Some("limit"));
         drop((silent, speaking, next));
         let table = all.table();
-        assert!(table.open == 0 && table.by_address.is_empty() && table.silent.is_empty());
-        assert!(table.all.is_empty());
+        assert!(table.all.is_empty() && table.by_address.is_empty() && table.silent.is_empty());
     }
 
     #[test]
@@ -607,9 +588,9 @@ mod tests {
         };
         assert_eq!((closed(&busy), closed(&few), closed(&greedy)), (0, 0, 2));
         assert_eq!(greedy[7].eviction(), "memory");
-        assert_eq!(all.table().open, 38);
+        assert_eq!(all.table().all.len(), 38);
         drop((busy, few, greedy));
         let table = all.table();
-        assert!(table.open == 0 && table.by_address.is_empty() && table.all.is_empty());
+        assert!(table.all.is_empty() && table.by_address.is_empty());
     }
 }

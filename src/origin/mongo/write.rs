@@ -6,33 +6,28 @@
 //! where a request id has to be stored together with the write, and to delete a
 //! list.
 
+mod sent;
 mod transaction;
+mod tries;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bson::{Document, RawDocumentBuf, doc};
 use bytes::Bytes;
-use mongodb::{
-    ClientSession, Collection,
-    error::Error,
-    event::{EventHandler, cmap::CmapEvent},
-    options::ReturnDocument,
-};
+use mongodb::{ClientSession, Collection, error::Error, options::ReturnDocument};
 use tokio::time::{Instant, sleep, timeout};
 
+use self::sent::SENT;
+pub(super) use self::{
+    sent::{Sent, note_sent, without_effect},
+    tries::Tries,
+};
 use super::{
     Inner, REQUESTS, TODOS,
     codes::{WriteEffect, cause, write_effect},
     document, origin_time,
 };
 use crate::{
-    backoff::Backoff,
     error::shorten,
     model::{OriginTime, Patch, RequestId, TodoName, Unreadable, Write, WriteDone, validate},
     origin::{Cause, WriteError},
@@ -55,108 +50,6 @@ const SHARE_WITHOUT_PRIMARY: f64 = 0.75;
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 /// How often those three are looked at.
 const SEND_POLL: Duration = Duration::from_millis(25);
-/// A compare-and-swap, or a transaction, that met another one is tried again for so long,
-/// and at least so often: the other one takes as long as the server and its disk do. Less
-/// than `SEND_WITHIN`, so that the caller hears why.
-const TRY_FOR: Duration = Duration::from_secs(3);
-const MIN_TRIES: usize = 16;
-/// Pauses between tries.
-const TRY_PAUSE: Duration = Duration::from_millis(2);
-const MAX_TRY_PAUSE: Duration = Duration::from_millis(32);
-
-tokio::task_local! {
-    /// Of the write that runs in this task.
-    static SENT: Arc<Sent>;
-}
-
-/// Whether a command that may have an effect has left this process, for one write.
-#[derive(Default)]
-pub(super) struct Sent {
-    sent: AtomicBool,
-    /// What is sent now has no effect.
-    reading: AtomicBool,
-}
-
-impl Sent {
-    pub(super) fn get(&self) -> bool {
-        self.sent.load(Ordering::Acquire)
-    }
-
-    pub(super) fn set(&self, sent: bool) {
-        self.sent.store(sent, Ordering::Release);
-    }
-}
-
-/// Notes for the write that runs in the current task that it was sent. The driver calls
-/// it in that task once it has a connection for a command, right before it sends it.
-///
-/// A handler of command events would also be given the command. But then the driver
-/// makes documents of each command and each reply: 8 % of the CPU of an update (row
-/// `builds` of the benchmarks, in turns).
-pub(super) fn note_sent() -> EventHandler<CmapEvent> {
-    EventHandler::callback(|event| {
-        if matches!(event, CmapEvent::ConnectionCheckedOut(_)) {
-            // Not set for the look at an outcome, which no write waits for.
-            let _ = SENT.try_with(|sent| {
-                if !sent.reading.load(Ordering::Relaxed) {
-                    sent.set(true);
-                }
-            });
-        }
-    })
-}
-
-/// Runs commands that have no effect by themselves: reads, and all of a transaction but
-/// its commit.
-pub(super) async fn without_effect<T>(work: impl Future<Output = T>) -> T {
-    let set = |reading| {
-        let swapped = SENT.try_with(|sent| sent.reading.swap(reading, Ordering::Relaxed));
-        swapped.unwrap_or_default()
-    };
-    let before = set(true);
-    let done = work.await;
-    set(before);
-    done
-}
-
-/// The tries of one write.
-pub(super) struct Tries {
-    begun: Instant,
-    count: usize,
-    backoff: Backoff,
-    send_by: Option<Instant>,
-}
-
-impl Tries {
-    /// `send_by`: no try begins after this time.
-    pub(super) fn new(send_by: Option<Instant>) -> Self {
-        Self {
-            begun: Instant::now(),
-            count: 0,
-            backoff: Backoff::new(TRY_PAUSE, MAX_TRY_PAUSE),
-            send_by,
-        }
-    }
-
-    /// After a try that failed: waits and returns whether another one is due.
-    pub(super) async fn again(&mut self) -> bool {
-        self.count += 1;
-        let now = Instant::now();
-        let is_late = self.send_by.is_some_and(|by| now >= by);
-        if is_late || (self.count >= MIN_TRIES && now - self.begun >= TRY_FOR) {
-            return false;
-        }
-        self.backoff.wait().await;
-        true
-    }
-
-    /// Some of the work is done: the tries begin again.
-    pub(super) fn reset(&mut self) {
-        (self.begun, self.count) = (Instant::now(), 0);
-        self.backoff.reset();
-    }
-}
-
 /// Why a try ended without an answer.
 pub(super) enum Failed {
     /// The document changed meanwhile.
@@ -276,7 +169,7 @@ impl Inner {
             if !tries.again().await {
                 // The other write may be of a replica that died.
                 self.orphans.look_soon();
-                let text = format!("{last} ({} tries)", tries.count);
+                let text = format!("{last} ({} tries)", tries.count());
                 return Err(WriteError::Unavailable(last.with_text(text)));
             }
         }

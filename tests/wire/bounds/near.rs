@@ -102,11 +102,13 @@ async fn names_that_no_todo_has_take_what_is_counted() {
     .await;
 }
 
-/// Pages of many names, each of another filter that all todos pass.
-#[tokio::test]
-async fn pages_of_many_names_take_what_is_counted() {
-    const TODOS: usize = 300;
-    let (service, client) = with_near().await;
+/// Todos of the list whose pages are read.
+const TODOS: usize = 300;
+
+/// A service with this near cache, and todos with long names.
+async fn with_many_names(capacity: u64) -> (Pod, Client) {
+    let capacity = capacity.to_string();
+    let (service, client) = pod::embedded_with(&["--near-capacity", &capacity]).await;
     for n in 0..TODOS {
         let todo = pb::Todo {
             due_time: Some(prost_types::Timestamp::default()),
@@ -116,15 +118,63 @@ async fn pages_of_many_names_take_what_is_counted() {
         let created = create_in(&mut client, "lists/home", &id, todo).await;
         created.expect("created");
     }
+    (service, client)
+}
+
+/// A page of all of them, of a filter for each number.
+async fn page_of_many_names(client: &Client, n: usize) {
+    let (hours, minutes, seconds) = (n / 3600, n / 60 % 60, n % 60);
+    let request = pb::ListTodosRequest {
+        page_size: 1000,
+        filter: format!("due_time < \"2030-01-01T{hours:02}:{minutes:02}:{seconds:02}Z\""),
+        ..page_of("lists/home")
+    };
+    let page = list(&mut client.clone(), request).await;
+    assert_eq!(page.todos.len(), TODOS);
+}
+
+#[tokio::test]
+async fn pages_of_many_names_take_what_is_counted() {
+    let (service, client) = with_many_names(CAPACITY).await;
     assert_counted(&service, "pages", async |n| {
-        let (minutes, seconds) = (n / 60 % 60, n % 60);
-        let request = pb::ListTodosRequest {
-            page_size: 1000,
-            filter: format!("due_time < \"2030-01-01T00:{minutes:02}:{seconds:02}Z\""),
-            ..page_of("lists/home")
-        };
-        let page = list(&mut client.clone(), request).await;
-        assert_eq!(page.todos.len(), TODOS);
+        page_of_many_names(&client, n).await;
     })
     .await;
+}
+
+/// A near cache of most of the pod, full of what takes most, while callers read on: it is not
+/// mistaken for memory that somebody holds without a budget.
+/// `cargo test --test wire -- --ignored --nocapture a_near_cache_of_most_of_the_pod`
+#[tokio::test]
+#[ignore = "minutes"]
+async fn a_near_cache_of_most_of_the_pod_closes_no_connection() {
+    const MOST: u64 = 420 << 20;
+    const ROUND: usize = 500;
+    let (mut service, _client) = with_many_names(MOST).await;
+    service.set_most(pod::POD_BYTES >> 20);
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        clients.push(connect(&service).await);
+    }
+    let (mut highest, mut full_rounds) = (0, 0);
+    for round in 0..100 {
+        let pages = (0..ROUND).map(|n| {
+            let client = &clients[n % clients.len()];
+            page_of_many_names(client, round * ROUND + n)
+        });
+        let pages = futures::stream::iter(pages).buffer_unordered(clients.len());
+        pages.for_each(|()| std::future::ready(())).await;
+        highest = highest.max(service.metric("process_resident_memory_bytes "));
+        if service.metric("tidemark_near_bytes ") > MOST / 100 * 95 {
+            full_rounds += 1;
+        }
+        if full_rounds == 5 {
+            break;
+        }
+    }
+    assert_eq!(full_rounds, 5, "never full");
+    let percent = highest * 100 / pod::POD_BYTES;
+    let closed = service.metric("tidemark_connections_closed_total{kind=\"memory\"}");
+    eprintln!("{highest} bytes resident, {percent} % of the limit, {closed} connections closed");
+    assert_eq!(closed, 0, "{highest} bytes resident");
 }

@@ -21,7 +21,7 @@ use tonic::{Code, Status, body::Body};
 use super::{
     method::{Method, REFLECTION_IDLE_TIMEOUT, REQUEST_TIMEOUT, Requests},
     status,
-    transport::Call,
+    transport::{BodyProblem, Call},
 };
 use crate::turns::Turn;
 
@@ -142,6 +142,20 @@ impl RequestBody {
         }
     }
 
+    /// What the body's error means. grpc-web turns the errors of the transport, and
+    /// refusals of ours, into texts of its own.
+    fn problem(&self, error: Status) -> BodyProblem {
+        let known = self.call.as_ref().and_then(|call| call.body_problem());
+        match known {
+            Some(problem) => problem.clone(),
+            None if is_transport_error(&error) => BodyProblem::CallerIsGone,
+            None if is_of_grpc_web(&error) => {
+                BodyProblem::Refused(status::malformed("its body in base64 is broken"))
+            }
+            None => BodyProblem::Refused(error),
+        }
+    }
+
     fn timeout(&self) -> Duration {
         match self.method.requests {
             Requests::One => REQUEST_TIMEOUT,
@@ -167,8 +181,10 @@ impl RequestBody {
             };
             match frame {
                 None => return Poll::Ready(self.finish()),
-                Some(Err(error)) if is_transport_error(&error) => self.caller_is_gone = true,
-                Some(Err(error)) => return Poll::Ready(Err(error)),
+                Some(Err(error)) => match self.problem(error) {
+                    BodyProblem::CallerIsGone => self.caller_is_gone = true,
+                    BodyProblem::Refused(status) => return Poll::Ready(Err(status)),
+                },
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
                         if let Err(refusal) = self.receive(data) {
@@ -192,6 +208,14 @@ impl RequestBody {
                 self.ended = true;
                 Poll::Ready(Some(Err(late)))
             }
+            Poll::Ready(Some(Err(error))) => {
+                self.ended = true;
+                let status = match self.problem(error.clone()) {
+                    BodyProblem::CallerIsGone => error,
+                    BodyProblem::Refused(status) => status,
+                };
+                Poll::Ready(Some(Err(status)))
+            }
             frame @ Poll::Ready(_) => {
                 let next = Instant::now() + self.timeout();
                 if let Some(timer) = &mut self.timer {
@@ -211,6 +235,11 @@ fn is_transport_error(error: &Status) -> bool {
             error.code(),
             Code::Cancelled | Code::Unknown | Code::Unavailable
         )
+}
+
+/// Whether the translation of grpc-web could not read the body.
+fn is_of_grpc_web(error: &Status) -> bool {
+    error.code() == Code::Internal && error.details().is_empty()
 }
 
 /// The length that a message's head announces, once it is here.

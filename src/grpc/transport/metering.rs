@@ -55,6 +55,15 @@ const HEALTH_WATCH_BYTES: u64 = 8 << 10;
 /// When a caller that was refused should try again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// Why the body of a request ended before its end.
+#[derive(Clone, Debug)]
+pub enum BodyProblem {
+    /// The caller reset the call, or lost its connection: it sees no answer.
+    CallerIsGone,
+    /// The answer to the call.
+    Refused(Status),
+}
+
 /// One call. Each request has it among its extensions as an `Arc<Call>`.
 pub struct Call {
     connection: Arc<Connection>,
@@ -70,6 +79,8 @@ pub struct Call {
     /// Charged to decoded requests.
     decoded: AtomicU64,
     answered: AtomicBool,
+    /// What is wrong with the body of its request; layers between may say it in other words.
+    body_problem: OnceLock<BodyProblem>,
     /// Its place, if it is served whatever else is used up: probes and metrics, which an
     /// attack must not silence.
     exempt: Option<Reservation>,
@@ -129,6 +140,7 @@ impl Call {
             until_end,
             decoded: AtomicU64::new(0),
             answered: AtomicBool::new(false),
+            body_problem: OnceLock::new(),
             exempt,
         })
     }
@@ -210,6 +222,11 @@ impl Call {
         budget
             .try_reserve_for(self.caller(), amount)
             .ok_or_else(|| overloaded(&self.connection, budget))
+    }
+
+    /// Why the body of the request ended before its end; `None`: it did not.
+    pub(crate) fn body_problem(&self) -> Option<&BodyProblem> {
+        self.body_problem.get()
     }
 
     fn charge_body(&self, bytes: u64) -> Result<(), Error> {
@@ -320,7 +337,9 @@ where
             }
         };
         let is_stream = is_stream(request.uri().path());
-        let mut request = request.map(|body| Body::new(RequestBody::new(body, &call, is_stream)));
+        let version = request.version();
+        let mut request =
+            request.map(|body| Body::new(RequestBody::new(body, &call, version, is_stream)));
         request.extensions_mut().insert(Arc::clone(&call));
         // All of our layers, and the router, are ready always.
         let mut inner = self.inner.clone();
@@ -464,7 +483,12 @@ mod tests {
             b"\0\0\x40\0\0",
         )))]);
         let endless = futures::StreamExt::chain(head, futures::stream::pending());
-        let mut body = RequestBody::new(StreamBody::new(Box::pin(endless)), &call, false);
+        let mut body = RequestBody::new(
+            StreamBody::new(Box::pin(endless)),
+            &call,
+            http::Version::HTTP_2,
+            false,
+        );
         body.frame().await.expect("a frame").expect("the head");
         connection.shutdown().cancel();
         let problem = body.frame().await.expect("a frame").expect_err("draining");

@@ -31,7 +31,7 @@ use self::{
 };
 pub use self::{
     accept::{Limits, SpareFiles, bind},
-    metering::Call,
+    metering::{BodyProblem, Call},
     tls::Tls,
 };
 pub(super) use self::{codec::SizedBufferCodec, web::WebLayer};

@@ -195,12 +195,12 @@ async fn odd_requests_of_http_1_do_no_harm() {
         (
             "an extension",
             format!("{chunked}2;{long}\r\n{{}}\r\n0\r\n\r\n"),
-            ["400", "504"],
+            ["400", "400"],
         ),
         (
             "trailers",
             format!("{chunked}2\r\n{{}}\r\n0\r\nx: {long}\r\n\r\n"),
-            ["400", "504"],
+            ["400", "400"],
         ),
         (
             "two lengths",
@@ -224,6 +224,64 @@ async fn odd_requests_of_http_1_do_no_harm() {
             answer.is_empty() || statuses.contains(&status),
             "{what}: {answer}"
         );
+    }
+    others_are_served(&service, &mut client, before).await;
+}
+
+/// Bodies that break the rules of HTTP/1.1, or of base64, in each kind of call: the peer
+/// waits for the answer, and gets one before a body's deadline of 10 s.
+#[tokio::test]
+async fn broken_bodies_of_http_1_are_refused_at_once() {
+    const AT_ONCE: Duration = Duration::from_secs(5);
+    let (service, mut client) = pod::embedded_with(&["--cors-allow-origins", "*"]).await;
+    let before = service.peak();
+    let call = |path: &str, kind: &str, rest: &str| {
+        format!(
+            "POST /{path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\
+            content-type: application/{kind}\r\n{rest}"
+        )
+    };
+    let chunks = |chunks: &str| format!("transfer-encoding: chunked\r\n\r\n{chunks}");
+    let base64 = |text: &str| format!("content-length: {}\r\n\r\n{text}", text.len());
+    let broken = [
+        chunks("zz\r\n{}\r\n0\r\n\r\n"),
+        chunks("-1\r\n{}"),
+        chunks("FFFFFFFFFFFFFFFFFF\r\n{}"),
+        chunks("2\r\n{}XX0\r\n\r\n"),
+        chunks(&format!(
+            "2\r\n{{}}\r\n0\r\n{}\r\n",
+            "x: y\r\n".repeat(3000)
+        )),
+    ];
+    let broken_text = ["!!!!", "AAA", "A===", "AAAA\r\nAAA="].map(base64);
+    const WATCH: &str = "todo.v1.TodoService/WatchTodos";
+    const REFLECTION: &str = "grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    let cases = [
+        (GET, "json", "HTTP/1.1 400", &broken[..]),
+        (GET, "grpc-web", "grpc-status: 3", &broken[..]),
+        (GET, "grpc-web-text", "grpc-status: 3", &broken[..]),
+        (WATCH, "grpc-web", "grpc-status: 3", &broken[..]),
+        (REFLECTION, "grpc-web", "grpc-status: 3", &broken[..]),
+        (GET, "grpc-web-text", "grpc-status: 3", &broken_text[..]),
+        (
+            REFLECTION,
+            "grpc-web-text",
+            "grpc-status: 3",
+            &broken_text[..],
+        ),
+    ];
+    for (path, kind, expected, bodies) in cases {
+        for body in bodies {
+            let request = call(path, kind, body);
+            let answer = exchange(&service, request.as_bytes());
+            let answer = timeout(AT_ONCE, answer).await.expect("at once");
+            // A call that fails before its head has its status there, else in its trailers.
+            assert!(
+                answer.contains(expected) || answer.contains("grpc-status:3"),
+                "{path} {kind} {body:?}: {answer}"
+            );
+            assert!(!answer.contains("tonic"), "{answer}");
+        }
     }
     others_are_served(&service, &mut client, before).await;
 }

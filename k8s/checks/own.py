@@ -77,8 +77,22 @@ def container(documents):
     return one(documents, "Deployment")["spec"]["template"]["spec"]["containers"][0]
 
 
+# Fields of the pod that variables may refer to.
+POD_FIELDS = {"metadata.namespace": lambda deployment: deployment["metadata"]["namespace"]}
+
+
 def environment(documents):
-    return {variable["name"]: variable["value"] for variable in container(documents)["env"]}
+    """The environment as the kubelet makes it: $(NAME) is a variable further up in the list."""
+    deployment, env = one(documents, "Deployment"), {}
+    for variable in container(documents)["env"]:
+        name = variable["name"]
+        if field := variable.get("valueFrom", {}).get("fieldRef"):
+            env[name] = POD_FIELDS[field["fieldPath"]](deployment)
+        if "value" not in variable:
+            continue
+        env[name] = re.sub(r"\$\((\w+)\)", lambda found: env.get(found[1], found[0]), variable["value"])
+        want("$(" not in env[name], f"{name} refers to a variable that is not further up: {variable['value']}")
+    return env
 
 
 def addresses(documents, overlay):

@@ -733,7 +733,7 @@ def auth():
         issuer = json.loads(kubectl("get", "--raw", "/.well-known/openid-configuration").stdout)["issuer"]
         apply_small("prod")
         container = get("deployment", "tidemark")["spec"]["template"]["spec"]["containers"][0]
-        env = {variable["name"]: variable["value"] for variable in container["env"]}
+        env = {variable["name"]: variable.get("value") for variable in container["env"]}
         expect(env["TIDEMARK_JWT_ISSUER"] == issuer, f"the cluster's issuer is {issuer}")
         with_token = [Load("auth", 20, "-ca", "-", *MOUNTED_TOKEN, "-watch", text=ca)]
         with_token.append(Load("auth-ip", 20, "-ca", "-", *MOUNTED_TOKEN, "-target", CLUSTER_IP, text=ca))

@@ -41,6 +41,8 @@ START_SECONDS = 60
 DNS_SECONDS = 30
 # A hung process must be replaced within this time.
 HANG_SECONDS = 45
+# preStop, where it is not measured.
+PAUSE_SECONDS = 5
 GRPC_CODES = {
     "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
     "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
@@ -226,6 +228,15 @@ def ports(documents, told, overlay):
             want(port["targetPort"] in named, f"{overlay}: Service {name}: no port {port['targetPort']}")
 
 
+def open_ports(documents, told, overlay):
+    """The NetworkPolicy opens the ports of calls and metrics, and not that of health checks."""
+    rules = one(documents, "NetworkPolicy")["spec"]["ingress"]
+    opened = {str(port["port"]) for rule in rules for port in rule["ports"]}
+    wanted = {told[name].rsplit(":", 1)[1] for name in ("listen", "metrics-listen")}
+    want(opened == wanted, f"{overlay}: the NetworkPolicy opens {opened}, but callers and Prometheus need {wanted}")
+    want(all(rule.get("from") for rule in rules), f"{overlay}: the NetworkPolicy opens a port to everyone")
+
+
 def monitored(documents):
     """The kinds of the Prometheus operator have no schema here, so this checks their fields."""
     monitor = one(documents, "ServiceMonitor")
@@ -317,6 +328,8 @@ def documented(documents):
         want(name in known, f"docs/operations.md names {name}, which is not an alert")
 
 
+# Where k8s/check renders the chart with all values set.
+CHART_NAMESPACE = "todos"
 # Labels that Helm adds.
 HELM_LABELS = ("app.kubernetes.io/instance", "app.kubernetes.io/managed-by", "app.kubernetes.io/version", "helm.sh/chart")
 
@@ -374,27 +387,41 @@ def chart_values(folder):
     scaler = one(documents, "HorizontalPodAutoscaler")["spec"]
     secret = one(documents, "Secret", "where")
     alert = alerts(documents)[0]
+    policy = one(documents, "NetworkPolicy")["spec"]
+    scraper = policy["ingress"][-1]["from"][0]["namespaceSelector"]["matchLabels"]
     effects = {
-        "image": main["image"] == "registry.example.org/todos:9.9.9" and main["imagePullPolicy"] == "IfNotPresent",
+        "image": main["image"] == f"registry.example.org/todos:9.9.9@{values['image']['digest']}" and main["imagePullPolicy"] == "IfNotPresent",
         "imagePullSecrets": spec["imagePullSecrets"] == values["imagePullSecrets"],
         "addresses": base64.b64decode(secret["data"]["tidemark.toml"]).decode() == values["addresses"]["toml"]
         and len(metadata["annotations"]["tidemark.dev/addresses"]) == 64,
         "settings": env["TIDEMARK_NEAR_CAPACITY"] == "1GiB" and env["TIDEMARK_MAX_ORIGIN_LOADS"] == "1000000",
+        "env": [main["env"].count(variable) for variable in values["env"]] == [1, 1],
+        "volumes": values["volumes"][0] in spec["volumes"],
+        "volumeMounts": values["volumeMounts"][0] in main["volumeMounts"],
+        "terminationGracePeriodSeconds": spec["terminationGracePeriodSeconds"]
+        > PAUSE_SECONDS + seconds(values["settings"]["drain-timeout"]),
         "resources": main["resources"]["limits"]["memory"] == "3Gi" and main["resources"]["limits"]["cpu"] == "2",
         "autoscaling": (scaler["minReplicas"], scaler["maxReplicas"]) == (4, 20),
-        "tls": secrets == ["where", "certificate"] and env["TIDEMARK_TLS_CLIENT_CA"] == "/etc/tidemark-tls/ca.crt",
-        "auth": maps == ["keys"] and env["TIDEMARK_AUTH"] == "jwt",
+        "tls": secrets == ["where", "certificate", "keys"] and env["TIDEMARK_TLS_CLIENT_CA"] == "/etc/tidemark-tls/ca.crt",
+        "auth": maps == ["keys"] and env["TIDEMARK_AUTH"] == "jwt"
+        and env["TIDEMARK_ADMIN"] == f"system:serviceaccount:{CHART_NAMESPACE}:tidemark-admin",
         "monitoring": alert["annotations"].get("runbook_url")
         == f"{values['monitoring']['runbookURL']}#{alert['alert'].lower()}",
-        "networkPolicy": one(documents, "NetworkPolicy")["spec"]["podSelector"] != {},
+        "networkPolicy": scraper == {"kubernetes.io/metadata.name": "observability"}
+        and {6380, 27016, 27017} <= {port["port"] for port in policy["egress"][-1]["ports"]},
+        "serviceAccount": one(documents, "ServiceAccount")["metadata"]["annotations"] == values["serviceAccount"]["annotations"],
         "podAnnotations": values["podAnnotations"].items() <= metadata["annotations"].items(),
         "podLabels": values["podLabels"].items() <= metadata["labels"].items(),
         "nodeSelector": spec["nodeSelector"] == values["nodeSelector"],
+        "affinity": spec["affinity"] == values["affinity"],
         "tolerations": spec["tolerations"] == values["tolerations"],
+        "priorityClassName": spec["priorityClassName"] == values["priorityClassName"],
     }
     want(set(effects) == set(defaults), "own.py does not check every value of the chart")
     for name, holds in effects.items():
         want(holds, f"chart: the value {name} has no effect")
+    elsewhere = {document["metadata"]["namespace"] for document in documents} - {CHART_NAMESPACE}
+    want(not elsewhere, f"chart: manifests for the namespaces {elsewhere}")
     names = [variable["name"] for variable in main["env"]]
     want(len(names) == len(set(names)), f"chart: a variable is set twice: {names}")
     version = crate()["version"]
@@ -555,6 +582,7 @@ def check(tidemark, folder):
         config_variable(tidemark, documents, overlay)
         grace(tidemark, documents, told, overlay)
         ports(documents, told, overlay)
+        open_ports(documents, told, overlay)
         default_protocols(documents, overlay)
     for overlay in ("prod", "prod-tls", "prod-monitoring"):
         certificate(all_documents[overlay], overlay)
@@ -565,6 +593,7 @@ def check(tidemark, folder):
     for overlay in OVERLAYS[1:]:
         chart_equals_overlay(folder, overlay)
     chart_values(folder)
+    rollout(rendered(folder, "chart-single"), PAUSE_SECONDS, "chart with one replica")
     monitored(all_documents["prod-monitoring"])
     versions(all_documents)
     composed(tidemark)

@@ -62,7 +62,8 @@ def main(name, folder, config, target):
         "schemaVersion": 2,
         "manifests": [described(oci + "manifest.v1+json", manifest_data, annotations=names)],
     }
-    with tarfile.open(target, "w") as tar:
+    # An archive that is there is used: one that a killed run began must not be.
+    with tarfile.open(target + ".part", "w") as tar:
 
         def put(path, data):
             entry = tarfile.TarInfo(path)
@@ -75,6 +76,7 @@ def main(name, folder, config, target):
             put("blobs/sha256/" + hashlib.sha256(data).hexdigest(), data)
         tar.add(layer, "blobs/sha256/" + packed.hash.hexdigest())
     os.remove(layer)
+    os.replace(target + ".part", target)
 
 
 main(*sys.argv[1:5])

@@ -37,6 +37,14 @@ export PATH=$bin:$PATH:/usr/sbin:/sbin
 
 # The programs run in namespaces whose first process is the holder. When it exits,
 # the kernel ends all of them and removes their mounts.
+# `holder` prints its pid, if it runs: after a restart of the machine the number in the
+# file may be that of another process.
+holder() {
+    local pid
+    pid=$(cat "$run/holder.pid" 2>/dev/null) || return 1
+    [ -n "$pid" ] && [ "/proc/$pid/exe" -ef "$bin/pause" ] && echo "$pid"
+}
+
 inside() {
     nsenter --target "$(cat "$run/holder.pid")" --net --mount --pid --wdns="$PWD" -- "$@"
 }
@@ -77,6 +85,13 @@ timed() {
     shift
     "$@"
     echo "k8s/cluster: $((SECONDS - began)) s: $what"
+}
+
+# mongod as `./test` installs it.
+mongod() {
+    local found
+    found=$(find "${XDG_CACHE_HOME:-$HOME/.cache}/tidemark" -path '*/mongod-*' -name mongod -type f 2>/dev/null || true)
+    echo "${found%%$'\n'*}"
 }
 
 # The mirror from which this machine installs Debian packages.

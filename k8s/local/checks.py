@@ -47,6 +47,9 @@ WAIT_SECONDS = 240
 project, kubectl_command, report_file = sys.argv[1:4]
 chosen = sys.argv[4:]
 cgroup = os.environ.get("TIDEMARK_CLUSTER_CGROUP", "")
+# cgroup v2 has one tree; v1 has one for each controller.
+CGROUPS = pathlib.Path("/sys/fs/cgroup")
+UNIFIED = (CGROUPS / "cgroup.controllers").exists()
 rows = []
 
 
@@ -180,12 +183,32 @@ def three_clients(label, seconds, old=True):
 def container_pid(pod):
     """The program's pid on this machine, by its cgroup."""
     uid = pod["metadata"]["uid"]
-    for found in pathlib.Path("/sys/fs/cgroup").glob(f"*/{cgroup}/kubepods/**/pod{uid}/*/cgroup.procs"):
+    tree = cgroup if UNIFIED else f"*/{cgroup}"
+    for found in CGROUPS.glob(f"{tree}/kubepods/**/pod{uid}/*/cgroup.procs"):
         for pid in found.read_text().split():
             program = pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
             if program != "pause":
                 return int(pid), found.parent
     raise Failed(f"no process of {pod['metadata']['name']} found")
+
+
+def beside(group, controller):
+    """The same group of another controller of cgroup v1."""
+    return CGROUPS / controller / pathlib.Path(*group.parts[len(CGROUPS.parts) + 1 :])
+
+
+def cpu_nanoseconds(group):
+    if UNIFIED:
+        return 1000 * int(re.search(r"^usage_usec (\d+)", (group / "cpu.stat").read_text(), re.M)[1])
+    return int((beside(group, "cpuacct") / "cpuacct.usage").read_text())
+
+
+def memory_mib(group):
+    """The most that was used, and the limit."""
+    files = [group / "memory.peak", group / "memory.max"]
+    if not UNIFIED:
+        files = [beside(group, "memory") / f"memory.{name}_in_bytes" for name in ("max_usage", "limit")]
+    return [int(file.read_text()) >> 20 for file in files]
 
 
 def is_local(what):
@@ -291,9 +314,55 @@ def probes():
     ]
     expect(not bad, f"liveness failed: {bad[:2]}")
     for pod in pods():
-        status = pod["status"]["containerStatuses"][0]
-        expect(status["started"] and status["ready"], f"{pod['metadata']['name']} is not ready")
-    return "started, then ready; no liveness failure, no restart"
+        name, status = pod["metadata"]["name"], pod["status"]["containerStatuses"][0]
+        expect(status["started"] and status["ready"], f"{name} is not ready")
+        caught_up = logged(name, "caught up with the database")
+        became = next(c for c in pod["status"]["conditions"] if c["type"] == "Ready")["lastTransitionTime"]
+        # Both in UTC. The API has seconds only.
+        expect(became[:19] >= caught_up[:19], f"{name} is ready at {became}, but has caught up at {caught_up}")
+    return "caught up, then started and ready; no liveness failure, no restart"
+
+
+def logged(name, message):
+    """The time of the first line of a pod's log with this message."""
+    for line in kubectl("-n", NAMESPACE, "logs", name).stdout.splitlines():
+        if f'"{message}"' in line:
+            return json.loads(line)["timestamp"]
+    raise Failed(f"the log of {name} has no line {message!r}")
+
+
+# Which connections a process may open, from within the network namespace of its pod.
+CONNECT = """
+import socket, sys
+for address in sys.argv[1:]:
+    host, port = address.rsplit(":", 1)
+    try:
+        socket.create_connection((host, int(port)), 3).close()
+        print(address, "open")
+    except OSError:
+        print(address, "blocked")
+"""
+
+
+def outgoing(api, dns, coredns):
+    """Connections of the pods of the overlay dev: a pod, and {address: expected}."""
+    mongodb, redis, (tidemark, other) = pods("mongodb")[0], pods("redis")[0], pods()[:2]
+    to_mongodb, to_redis, to_other = (
+        f"{pod['status']['podIP']}:{port}" for pod, port in ((mongodb, 27017), (redis, 6379), (other, 50051))
+    )
+    closed = {api: "blocked", coredns: "blocked"}
+    return [
+        (tidemark, {to_mongodb: "open", to_redis: "open", dns: "open", to_other: "blocked", **closed}),
+        (mongodb, {dns: "open", to_redis: "blocked", **closed}),
+        (redis, {dns: "blocked", to_mongodb: "blocked", **closed}),
+    ]
+
+
+def connections_of(pod, addresses):
+    pid, _ = container_pid(pod)
+    command = ["nsenter", "--target", str(pid), "--net", "--", sys.executable, "-c", CONNECT, *addresses]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    return dict(line.split() for line in done.stdout.splitlines())
 
 
 def policies():
@@ -301,11 +370,17 @@ def policies():
     mongodb = pods("mongodb")[0]["status"]["podIP"]
     redis = pods("redis")[0]["status"]["podIP"]
     service = get("service", "tidemark")["spec"]["clusterIP"]
+    api = json.loads(kubectl("get", "service", "kubernetes", "-o", "json").stdout)["spec"]["clusterIP"] + ":443"
+    dns = json.loads(kubectl("-n", "kube-system", "get", "service", "kube-dns", "-o", "json").stdout)["spec"]["clusterIP"] + ":53"
+    # Its metrics: a port that no policy closes but that of who connects.
+    coredns = json.loads(kubectl("-n", "kube-system", "get", "pods", "-l", "k8s-app=kube-dns", "-o", "json").stdout)
+    coredns = coredns["items"][0]["status"]["podIP"] + ":9153"
     expected = {
         ("clients", "client"): {f"{service}:50051": "open", f"{pod}:50051": "open", f"{pod}:9464": "blocked",
                                 f"{mongodb}:27017": "blocked", f"{redis}:6379": "blocked"},
         ("clients", "stranger"): {f"{service}:50051": "blocked", f"{pod}:50051": "blocked", f"{pod}:9464": "blocked",
-                                  f"{mongodb}:27017": "blocked", f"{redis}:6379": "blocked"},
+                                  f"{mongodb}:27017": "blocked", f"{redis}:6379": "blocked",
+                                  api: "open", coredns: "open"},
         ("monitoring", "prometheus"): {f"{pod}:9464": "open", f"{pod}:50051": "blocked",
                                        f"{mongodb}:27017": "blocked", f"{redis}:6379": "blocked"},
     }  # fmt: skip
@@ -317,7 +392,14 @@ def policies():
             got = "blocked" if seen[address] == "refused" else seen[address]
             expect(got == want, f"{name} to {address}: {seen[address]}, expected {want}")
             count += 1
-    return f"{count} pairs as written"
+    if not cgroup:
+        return f"{count} pairs as written; not run: those of the service's own pods, whose processes are not of this machine"
+    for source, pairs in outgoing(api, dns, coredns):
+        seen = connections_of(source, pairs)
+        for address, want in pairs.items():
+            expect(seen[address] == want, f"{source['metadata']['name']} to {address}: {seen[address]}, expected {want}")
+            count += 1
+    return f"{count} pairs as written, those from tidemark, MongoDB and Redis among them"
 
 
 def logs_are_json():
@@ -347,17 +429,16 @@ def mongod_cpu():
     is_local("this check")
     pod = pods("mongodb")[0]
     _, group = container_pid(pod)
-    usage = pathlib.Path(str(group).replace("/sys/fs/cgroup/" + group.parts[4], "/sys/fs/cgroup/cpuacct"), "cpuacct.usage")
     container = pod["spec"]["containers"][0]
     probes = [container["readinessProbe"], container["livenessProbe"]]
     expect(all("tcpSocket" in probe for probe in probes), f"the probes are {probes}")
     rate = sum(1 / probe["periodSeconds"] for probe in probes)
 
     def cores(during):
-        before, began = int(usage.read_text()), time.monotonic()
+        before, began = cpu_nanoseconds(group), time.monotonic()
         during()
         took = time.monotonic() - began
-        return (int(usage.read_text()) - before) / 1e9 / took, took
+        return (cpu_nanoseconds(group) - before) / 1e9 / took, took
 
     def connect():
         holder = pathlib.Path(kubectl_command).with_name("holder.pid").read_text().strip()
@@ -687,6 +768,8 @@ def apply_small(overlay, patch=None, mac_key=None):
     (small / "kustomization.yaml").write_text(text)
     kubectl("apply", "-k", f"k8s/overlays/small-{overlay}")
     rolled_out()
+    done = kubectl("diff", "-k", f"k8s/overlays/small-{overlay}", check=False)
+    expect(done.returncode == 0, f"kubectl diff after apply of {overlay} exits with {done.returncode}: {done.stdout[-300:]} {done.stderr[:200]}")
 
 
 def tls():
@@ -697,6 +780,9 @@ def tls():
         ca = pathlib.Path(old[0]).read_text()
         both = [Load("tls", 15, "-ca", "-", text=ca), Load("tls-ip", 15, "-ca", "-", "-target", CLUSTER_IP, text=ca)]
         detail = none_failed(both)
+        health = f"{pods()[0]['status']['podIP']}:50052"
+        seen = kubectl("exec", "-n", "clients", "client", "--", "/client", "connect", health).stdout.split()
+        expect(seen[0] == health and seen[1] != "open", "a client reaches the port of the health checks")
         before = names(pods())
         put_certificate(new)
         ca = pathlib.Path(new[0]).read_text()
@@ -909,8 +995,7 @@ def memory():
     expect(restarts() == before, "a replica was restarted")
     for pod in pods():
         _, group = container_pid(pod)
-        base = pathlib.Path(str(group).replace("/sys/fs/cgroup/" + group.parts[4], "/sys/fs/cgroup/memory"))
-        peak, limit = (int((base / f"memory.{name}_in_bytes").read_text()) >> 20 for name in ("max_usage", "limit"))
+        peak, limit = memory_mib(group)
         expect(peak < limit, f"{pod['metadata']['name']} reached its limit of {limit} MiB")
         parts.append(f"peak {peak} of {limit} MiB")
     return "; ".join(parts)
@@ -972,6 +1057,8 @@ def about():
 
 def write_report(facts):
     lines = ["# Checks on a real Kubernetes", "", "Written by `k8s/cluster`. Cases K1 to K8 are faults that an earlier run found.", ""]
+    if chosen:
+        lines += [f"Only these checks were chosen: {', '.join(chosen)}.", ""]
     lines += ["| | |", "| --- | --- |"] + [f"| {name} | {value} |" for name, value in facts.items()] + [""]
     lines += ["| check | case | result | seconds | seen |", "| --- | --- | --- | --- | --- |"]
     for name, case, result, took, seen in rows:
@@ -980,6 +1067,10 @@ def write_report(facts):
 
 
 def main():
+    unknown = set(chosen) - {key for key, *_ in CHECKS}
+    if unknown:
+        print(f"k8s/cluster: there are no checks {sorted(unknown)}", file=sys.stderr)
+        return 2
     facts = about()
     for key, case, name, check in CHECKS:
         if chosen and key != "apply" and key not in chosen:
@@ -996,9 +1087,9 @@ def main():
         rows.append((name, case, result, time.monotonic() - began, seen))
         print(f"k8s/cluster: {result}: {name}: {seen}", flush=True)
         write_report(facts)
-    failed = [row for row in rows if row[2] == "FAIL"]
-    print(f"k8s/cluster: {len(rows) - len(failed)} of {len(rows)} checks without failure; report: {report_file}")
-    return 1 if failed else 0
+    counts = {result: sum(row[2] == result for row in rows) for result in ("pass", "FAIL", "not run")}
+    print(f"k8s/cluster: {counts['pass']} of {len(rows)} checks passed, {counts['FAIL']} failed, {counts['not run']} not run; report: {report_file}")
+    return 1 if counts["FAIL"] else 0
 
 
 raise SystemExit(main())

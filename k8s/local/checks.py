@@ -170,9 +170,9 @@ def none_failed(loads):
 
 
 def three_clients(label, seconds, old=True):
-    """Clients of all kinds: through the ClusterIP, and balancing, old and young."""
+    """Clients of all kinds: through the ClusterIP, and balancing, old (unless all are young) and young."""
     loads = [Load(f"{label}-cluster-ip", seconds, "-mode", "plain", "-channels", "4", "-target", CLUSTER_IP)]
-    loads.append(Load(f"{label}-old", seconds, "-watch"))
+    loads.append(Load(f"{label}-{'old' if old else 'watching'}", seconds, "-watch"))
     if old:
         time.sleep(DNS_SECONDS + 5)
     loads.append(Load(f"{label}-young", seconds - (DNS_SECONDS + 5 if old else 0)))
@@ -597,6 +597,9 @@ def mongodb_deleted():
     result = load.result()
     expect(not watch_gaps(result), "; ".join(watch_gaps(result)))
     expect(restarts() == before, "a replica was restarted")
+    # Without a primary a write is refused; it does not wait until its caller gives up.
+    late = result["failures"].get("update DeadlineExceeded", 0)
+    expect(not late, f"{late} writes ended with the caller's deadline: {result['failures']} {result['errors'][:300]}")
     after = Load("mongodb-after", 10).result()
     expect(after["failed"] == 0, f"{after['failed']} calls still fail afterwards")
     return (

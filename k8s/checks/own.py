@@ -406,7 +406,8 @@ def chart_values(folder):
         "auth": maps == ["keys"] and env["TIDEMARK_AUTH"] == "jwt"
         and env["TIDEMARK_ADMIN"] == f"system:serviceaccount:{CHART_NAMESPACE}:tidemark-admin",
         "monitoring": alert["annotations"].get("runbook_url")
-        == f"{values['monitoring']['runbookURL']}#{alert['alert'].lower()}",
+        == f"{values['monitoring']['runbookURL']}#{alert['alert'].lower()}"
+        and all(one(documents, kind)["metadata"]["labels"]["release"] == "stack" for kind in ("ServiceMonitor", "PrometheusRule")),
         "networkPolicy": scraper == {"kubernetes.io/metadata.name": "observability"}
         and {6380, 27016, 27017} <= {port["port"] for port in policy["egress"][-1]["ports"]},
         "serviceAccount": one(documents, "ServiceAccount")["metadata"]["annotations"] == values["serviceAccount"]["annotations"],

@@ -12,10 +12,14 @@ use prost_reflect::MethodDescriptor;
 use tonic::{Code, Status, body::Body};
 
 use super::{error, lane::Lane, transcode};
-use crate::grpc::{
-    request_body::{MESSAGE_HEAD, Received},
-    status,
-    transport::Call,
+use crate::{
+    budget::{Part, Reservation},
+    error::Error,
+    grpc::{
+        request_body::{MESSAGE_HEAD, Received},
+        status,
+        transport::Call,
+    },
 };
 
 /// A reply that is complete when its head is made. Its status is in the head,
@@ -33,9 +37,11 @@ pub async fn translate(
     lane: &Arc<Lane>,
 ) -> Response<Body> {
     let (head, body) = response.into_parts();
+    // Held until the reply is translated: it may wait long for its turn.
+    let mut held = Held::new(call.as_ref());
     let (outcome, trailers) = match failure(&head.headers) {
         Some(status) => (Err(status), HeaderMap::new()),
-        None => collect(body).await,
+        None => collect(body, &mut held).await,
     };
     let output = method.output();
     let json = match outcome {
@@ -50,6 +56,7 @@ pub async fn translate(
             outcome.and_then(|message| transcode::to_json(&message, &output, call.as_deref()))
         }
     };
+    drop(held);
     let mut response = match json {
         Ok(json) => super::response(StatusCode::OK, json),
         Err(status) => error::respond(&status),
@@ -65,14 +72,57 @@ fn failure(headers: &HeaderMap) -> Option<Status> {
     Status::from_header_map(headers).filter(|status| status.code() != Code::Ok)
 }
 
+/// The part of a reply that is here, charged to the replies in flight.
+struct Held {
+    /// `None`: no caller is known, or its calls are served whatever is used up.
+    call: Option<Arc<Call>>,
+    /// `None`: nothing is here.
+    reserved: Option<Reservation>,
+}
+
+impl Held {
+    fn new(call: Option<&Arc<Call>>) -> Self {
+        let call = call.filter(|call| !call.is_exempt()).cloned();
+        Self {
+            call,
+            reserved: None,
+        }
+    }
+
+    /// More bytes are here.
+    ///
+    /// # Errors
+    /// There is no room for them, or not for their translation beside them: it would be
+    /// refused after it has waited for its turn.
+    fn add(&mut self, bytes: usize) -> Result<(), Error> {
+        let Some(call) = &self.call else {
+            return Ok(());
+        };
+        let translation = transcode::memory_of(bytes);
+        let needed = (bytes + translation) as u64;
+        let mut more = call.reserve_bytes(Part::Replies, needed)?;
+        more.shrink_to(bytes as u64);
+        match &mut self.reserved {
+            Some(reserved) => reserved.force_grow(bytes as u64),
+            None => self.reserved = Some(more),
+        }
+        Ok(())
+    }
+}
+
 /// The message of a reply, or the error that it ends with, and its trailers.
-async fn collect(mut body: Body) -> (Result<Bytes, Status>, HeaderMap) {
+async fn collect(mut body: Body, held: &mut Held) -> (Result<Bytes, Status>, HeaderMap) {
     let mut received = Received::default();
     let mut trailers = HeaderMap::new();
     while let Some(frame) = Pin::new(&mut body).frame().await {
         match frame.map(http_body::Frame::into_data) {
             Err(status) => return (Err(status), trailers),
-            Ok(Ok(data)) => received.push(data),
+            Ok(Ok(data)) => {
+                if let Err(error) = held.add(data.len()) {
+                    return (Err(error.into()), trailers);
+                }
+                received.push(data);
+            }
             Ok(Err(frame)) => trailers = frame.into_trailers().unwrap_or_default(),
         }
     }

@@ -113,6 +113,12 @@ fn wrong(path: String, problem: &serde_json::Error, expected: Option<String>) ->
     Error::from(FieldProblem::new(field, "", problem)).into()
 }
 
+/// What the translation of a reply of so many bytes takes beside it, in bytes.
+pub fn memory_of(encoded: usize) -> usize {
+    let values = (encoded * VALUES_FACTOR).min(MAX_VALUES_BYTES);
+    encoded * REPLY_FACTOR + values
+}
+
 /// The JSON of a reply.
 ///
 /// # Errors
@@ -122,8 +128,7 @@ pub fn to_json(
     message: &MessageDescriptor,
     call: Option<&Call>,
 ) -> Result<Vec<u8>, Status> {
-    let values = (encoded.len() * VALUES_FACTOR).min(MAX_VALUES_BYTES);
-    let memory = encoded.len() * REPLY_FACTOR + values;
+    let memory = memory_of(encoded.len());
     let _reserved = match call {
         Some(call) if memory > SMALL_BYTES => {
             Some(call.reserve_bytes(Part::Replies, memory as u64)?)

@@ -182,6 +182,12 @@ impl Call {
         self.connection.identity()
     }
 
+    /// Whether it is served whatever is used up.
+    #[must_use]
+    pub const fn is_exempt(&self) -> bool {
+        self.exempt.is_some()
+    }
+
     /// Cancelled when the connection is about to close: a stream should end.
     #[must_use]
     pub fn closing(&self) -> &CancellationToken {

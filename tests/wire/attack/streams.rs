@@ -361,6 +361,55 @@ async fn in_json(peer: &mut Peer) -> Result<(ResponseFuture, SendStream<Bytes>),
     Ok((response, stream))
 }
 
+/// A large reply waits for its translation to JSON, as all others of its caller do. Without
+/// a bound on what waits, four connections took 750 MiB.
+#[tokio::test]
+async fn large_replies_in_json_are_bounded() {
+    let (mut service, mut client) = pod::embedded().await;
+    service.set_most(320);
+    let batch = super::large_batch(&mut client, 80).await;
+    let body = serde_json::json!({ "names": batch.names }).to_string();
+    let (mut peers, mut calls) = (Vec::new(), JoinSet::new());
+    for host in 2..6 {
+        let from = std::net::Ipv4Addr::new(127, 0, 0, host);
+        let mut peer = Peer::connect(&service, from, &Builder::new()).await;
+        for _ in 0..100 {
+            let request = http::Request::post(format!("http://tidemark/{}", super::BATCH))
+                .header("content-type", "application/json");
+            let (response, mut stream) = peer.begin_with(request, false).await.expect("sent");
+            stream.send_data(body.clone().into(), true).expect("sent");
+            calls.spawn(response);
+        }
+        peers.push(peer);
+    }
+    let mut read = JoinSet::new();
+    let (mut done, mut refused) = (0, 0);
+    while let Some(response) = calls.join_next().await {
+        let response = response.expect("no panic").expect("a response");
+        match response.status().as_u16() {
+            200 => done += 1,
+            429 => refused += 1,
+            other => panic!("{other}"),
+        }
+        read.spawn(async move {
+            let mut body = response.into_body();
+            while let Some(Ok(data)) = body.data().await {
+                let _ = body.flow_control().release_capacity(data.len());
+            }
+        });
+        let got = get(&mut client, "lists/home/todos/large", None).await;
+        got.expect("another caller is served");
+    }
+    assert!(done > 0 && refused > 0, "{done} done, {refused} refused");
+    eventually("the memory back", Duration::from_secs(60), async || {
+        let used = service.metric("tidemark_budget_used_bytes{kind=\"replies in flight\"}");
+        (used == 0).then_some(())
+    })
+    .await;
+    let closed = service.metric("tidemark_connections_closed_total{kind=\"memory\"}");
+    assert_eq!(closed, 0);
+}
+
 /// What is written to the sockets of peers that do not read them is the kernel's memory,
 /// which counts as the pod's.
 #[tokio::test]

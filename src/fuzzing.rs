@@ -91,5 +91,5 @@ pub fn from_json(name: &str, json: &[u8]) -> Option<Result<Bytes, String>> {
 
 /// The JSON of an encoded message.
 pub fn to_json(name: &str, encoded: &Bytes) -> Option<Vec<u8>> {
-    transcode::to_json(encoded, &message(name)?, None).ok()
+    transcode::to_json(encoded.clone(), &message(name)?, None).ok()
 }

@@ -160,6 +160,12 @@ impl Budget {
         self.limit
     }
 
+    /// The most that a caller alone may have: the last quarter is divided among all.
+    #[must_use]
+    pub const fn most_for_one(&self) -> u64 {
+        self.limit - self.limit / 4
+    }
+
     /// How much is in use.
     #[must_use]
     pub fn used(&self) -> u64 {
@@ -242,7 +248,7 @@ impl Budget {
         if after > self.limit {
             return false;
         }
-        let Some(caller) = caller.filter(|_| after > self.limit - self.limit / 4) else {
+        let Some(caller) = caller.filter(|_| after > self.most_for_one()) else {
             return true;
         };
         let of_caller = caller.used(self.slot).saturating_add(amount);

@@ -46,14 +46,14 @@ pub async fn translate(
     let output = method.output();
     let json = match outcome {
         Ok(message) if message.len() > transcode::SMALL_BYTES => {
-            let work = move |call: Option<&Call>| transcode::to_json(&message, &output, call);
+            let work = move |call: Option<&Call>| transcode::to_json(message, &output, call);
             lane.run(call, work).await
         }
         outcome => {
             if let Some(call) = &call {
                 call.turn().await;
             }
-            outcome.and_then(|message| transcode::to_json(&message, &output, call.as_deref()))
+            outcome.and_then(|message| transcode::to_json(message, &output, call.as_deref()))
         }
     };
     drop(held);

@@ -27,11 +27,11 @@ const VALUE_BYTES: usize = 128;
 pub const SMALL_BYTES: usize = 16 << 10;
 /// Largest reply in JSON, in bytes: what gRPC clients accept of a reply.
 const MAX_REPLY_BYTES: usize = 4 << 20;
-/// Memory of a reply while it is translated, in sizes of the encoded one: its
-/// texts, and the JSON.
-const REPLY_FACTOR: usize = 3;
-/// The same for the values, which are larger than short texts, and its bound: a
-/// thousand todos.
+/// Room for the JSON, in sizes of the encoded reply, up to the largest reply: names of
+/// fields, and dates as texts.
+const JSON_FACTOR: usize = 4;
+/// Memory of the values, which are larger than short texts, in the same unit, and its
+/// bound: a thousand todos.
 const VALUES_FACTOR: usize = 8;
 const MAX_VALUES_BYTES: usize = 2 << 20;
 
@@ -114,21 +114,28 @@ fn wrong(path: String, problem: &serde_json::Error, expected: Option<String>) ->
 }
 
 /// What the translation of a reply of so many bytes takes beside it, in bytes.
+///
+/// Its texts are copied, and then the encoded reply makes room for the JSON. The largest one
+/// takes 10 MiB in all: one caller may have 12 MiB of the least budget.
 pub fn memory_of(encoded: usize) -> usize {
-    let values = (encoded * VALUES_FACTOR).min(MAX_VALUES_BYTES);
-    encoded * REPLY_FACTOR + values
+    room_of(encoded) + (encoded * VALUES_FACTOR).min(MAX_VALUES_BYTES)
 }
 
-/// The JSON of a reply.
+/// Room for the JSON, in bytes.
+fn room_of(encoded: usize) -> usize {
+    (encoded * JSON_FACTOR).min(MAX_REPLY_BYTES)
+}
+
+/// The JSON of a reply. The call is charged for the encoded one by the caller of this.
 ///
 /// # Errors
 /// It is too large, or the budget is used up.
 pub fn to_json(
-    encoded: &Bytes,
+    encoded: Bytes,
     message: &MessageDescriptor,
     call: Option<&Call>,
 ) -> Result<Vec<u8>, Status> {
-    let memory = memory_of(encoded.len());
+    let (memory, room) = (memory_of(encoded.len()), room_of(encoded.len()));
     let _reserved = match call {
         Some(call) if memory > SMALL_BYTES => {
             Some(call.reserve_bytes(Part::Replies, memory as u64)?)
@@ -136,10 +143,17 @@ pub fn to_json(
         _ => None,
     };
     let decoded =
-        DynamicMessage::decode(message.clone(), encoded.clone()).map_err(|_| status::internal())?;
-    let mut json = Bounded::default();
+        DynamicMessage::decode(message.clone(), encoded).map_err(|_| status::internal())?;
+    let mut json = Bounded {
+        bytes: Vec::with_capacity(room),
+        is_full: false,
+    };
     match serde_json::to_writer(&mut json, &decoded) {
-        Ok(()) => Ok(json.bytes),
+        Ok(()) => {
+            // It is charged by its length from here on.
+            json.bytes.shrink_to_fit();
+            Ok(json.bytes)
+        }
         Err(_) if json.is_full => Err(too_large()),
         Err(problem) => {
             tracing::error!(%problem, message = message.full_name(), "a reply has no JSON form");
@@ -158,7 +172,6 @@ fn too_large() -> Status {
 }
 
 /// A buffer that refuses more than the largest reply.
-#[derive(Default)]
 struct Bounded {
     bytes: Vec<u8>,
     is_full: bool,

@@ -197,9 +197,18 @@ impl Call {
     /// Charges the decoded request, until the call is answered.
     ///
     /// # Errors
-    /// `Overloaded`: the budget is used up.
+    /// `Overloaded`: the budget is used up. `MessageTooLarge`: it would not even have room if
+    /// there were no other request; no valid one is so large.
     pub fn charge_decoded(&self, bytes: u64) -> Result<(), Error> {
         let decoded = self.connection.budgets().of(Part::DecodedRequests);
+        let most = decoded.most_for_one();
+        if bytes > most {
+            return Err(Error::MessageTooLarge {
+                what: "request, decoded,",
+                limit: usize::try_from(most).unwrap_or(usize::MAX),
+                advice: "send fewer values at once".into(),
+            });
+        }
         if !decoded.try_add(Some(self.caller()), bytes) {
             return Err(overloaded(&self.connection, decoded));
         }

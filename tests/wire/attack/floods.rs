@@ -470,7 +470,7 @@ async fn grpc_web_bombs_take_little() {
     others_are_served(&service, &mut client, before).await;
 }
 
-fn base64(bytes: &[u8]) -> String {
+pub(super) fn base64(bytes: &[u8]) -> String {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     STANDARD.encode(bytes)
 }

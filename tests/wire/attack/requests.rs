@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{BATCH, GET, streams::others_are_served};
+use super::{BATCH, GET, floods::base64, large_batch, streams::others_are_served};
 use crate::{
     client::*,
     pod::{self, Pod},
@@ -284,4 +284,54 @@ async fn broken_bodies_of_http_1_are_refused_at_once() {
         }
     }
     others_are_served(&service, &mut client, before).await;
+}
+
+/// Large replies wait for their translation to JSON, or for a peer that does not read: they are
+/// charged meanwhile.
+#[tokio::test]
+async fn large_replies_that_wait_take_little() {
+    const CONNECTIONS: usize = 4;
+    const CALLS: usize = 200;
+    let (mut service, mut client) = pod::embedded_with(&["--cors-allow-origins", "*"]).await;
+    service.set_most(400);
+    let batch = large_batch(&mut client, 80).await;
+    client.batch_get_todos(batch.clone()).await.expect("3.6 MB");
+    let json = serde_json::json!({ "names": batch.names }).to_string();
+    let message = framed(&batch.encode_to_vec(), false);
+    let kinds: [(&str, Bytes); 4] = [
+        ("application/json", json.into()),
+        ("application/grpc", message.clone()),
+        ("application/grpc-web", message.clone()),
+        ("application/grpc-web-text", base64(&message).into()),
+    ];
+    let (reads, does_not_read) = (Builder::new(), {
+        let mut builder = Builder::new();
+        builder.initial_window_size(0);
+        builder
+    });
+    for (kind, body) in &kinds {
+        for builder in [&reads, &does_not_read] {
+            let (mut calls, mut peers) = (JoinSet::new(), Vec::new());
+            for _ in 0..CONNECTIONS {
+                let mut peer = Peer::connect(&service, ATTACKER, builder).await;
+                for _ in 0..CALLS {
+                    let request = http::Request::post(format!("http://tidemark/{BATCH}"))
+                        .header("content-type", *kind);
+                    let (response, mut stream) =
+                        peer.begin_with(request, false).await.expect("sent");
+                    stream.send_data(body.clone(), true).expect("sent");
+                    calls.spawn(response);
+                }
+                peers.push(peer);
+            }
+            let mut answered = 0;
+            while let Some(outcome) = calls.join_next().await {
+                answered += usize::from(outcome.expect("no panic").is_ok());
+            }
+            assert!(answered > 0, "{kind}");
+        }
+        eprintln!("{kind}: {} bytes at most", service.peak());
+    }
+    let now = service.peak();
+    others_are_served(&service, &mut client, now).await;
 }

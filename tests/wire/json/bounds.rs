@@ -250,3 +250,44 @@ async fn a_thousand_calls_at_once() {
     })
     .await;
 }
+
+/// With as little memory as the service starts with, the largest calls are still served, or
+/// refused for good: "wait and try again" would never come true.
+#[tokio::test]
+async fn with_the_least_memory_the_largest_calls_are_served() {
+    let least = ["--memory-limit", "199MiB", "--near-capacity", "1MiB"];
+    let dir = folder("data").display().to_string();
+    let args = [&["--data-dir", &dir][..], &least[..]].concat();
+    let (service, mut client) = ready(Tidemark::start(&args)).await;
+    // 37 KB each, 4.18 MB in all; in JSON a little more.
+    let notes = "\u{1F600}".repeat(8192);
+    const FITTING: usize = 113;
+    for n in 0..FITTING {
+        let todo = pb::Todo {
+            notes: notes.clone(),
+            ..titled(&"\u{1F600}".repeat(1000))
+        };
+        let created = create_in(&mut client, "lists/home", &format!("t{n}"), todo).await;
+        created.expect("created");
+    }
+    let names: Vec<_> = (0..FITTING)
+        .map(|n| format!("lists/home/todos/t{n}"))
+        .collect();
+    let batch = pb::BatchGetTodosRequest {
+        names: names.clone(),
+        consistency: None,
+    };
+    let read = client.batch_get_todos(batch).await.expect("served");
+    assert_eq!(read.into_inner().todos.len(), FITTING);
+    let read = call(&service, "BatchGetTodos", &json!({ "names": names })).await;
+    assert_eq!(read.done()["todos"].as_array().map(Vec::len), Some(FITTING));
+    let page = json!({"parent": "lists/home", "pageSize": FITTING});
+    let page = call(&service, "ListTodos", &page).await.done();
+    assert_eq!(page["todos"].as_array().map(Vec::len), Some(FITTING));
+    let many = pb::BatchGetTodosRequest {
+        names: vec![String::new(); 130_000],
+        consistency: None,
+    };
+    let (_, reason, _) = refused(client.batch_get_todos(many).await);
+    assert_ne!(reason, "OVERLOADED");
+}

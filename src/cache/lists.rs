@@ -99,6 +99,8 @@ impl Cache {
         let mut page = ListPage::default();
         let mut parts: Vec<(&ListName, ReadItem)> = Vec::new();
         let mut bytes = 0;
+        // Members make a list as large as a hundred todos.
+        self.large_reads.next(options.caller.as_ref()).await;
         'page: for names in names.names.chunks(LISTS_AT_ONCE) {
             let documents = self.read_documents(names, &request).await?;
             for (name, item) in names.iter().zip(documents) {

@@ -4,6 +4,8 @@
 //! unknown symbol. The protocol answers it with an `error_response`, and the
 //! stream continues: tools ask for several symbols in one stream.
 
+use std::{collections::HashMap, sync::LazyLock};
+
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, FileDescriptor};
 use tokio_util::sync::CancellationToken;
@@ -199,6 +201,17 @@ fn translate(status: tonic::Status) -> tonic::Status {
     status::translate(status, MAX_REFLECTION_REQUEST_BYTES)
 }
 
+/// Each file, encoded once: that takes as much CPU time as some ten reads.
+static ENCODED: LazyLock<HashMap<String, Vec<u8>>> = LazyLock::new(|| {
+    let encoded = |file: FileDescriptor| {
+        let bytes = file.file_descriptor_proto().encode_to_vec();
+        (file.name().to_owned(), bytes)
+    };
+    let pool = descriptors().unwrap_or_default();
+    pool.files().map(encoded).collect()
+});
+
 fn encode(file: &FileDescriptor) -> Vec<u8> {
-    file.file_descriptor_proto().encode_to_vec()
+    let known = ENCODED.get(file.name()).cloned();
+    known.unwrap_or_else(|| file.file_descriptor_proto().encode_to_vec())
 }

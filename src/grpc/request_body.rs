@@ -41,7 +41,7 @@ pub struct RequestBody {
     caller_is_gone: bool,
     /// `None`: no caller is known; it does not wait for a turn.
     call: Option<Arc<Call>>,
-    /// A whole unary request, and the turn that it waits for.
+    /// A whole unary request, or a frame of a stream, and the turn that it waits for.
     whole: Option<(Turn, Bytes)>,
     ended: bool,
 }
@@ -201,7 +201,37 @@ impl RequestBody {
         }
     }
 
+    /// The next frame of a stream of requests. Of a caller with many calls it comes in its
+    /// turn, as a whole unary request does.
     fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let (mut turn, bytes) = match self.whole.take() {
+            Some((turn, bytes)) => (turn, bytes),
+            None => {
+                let frame = ready!(self.poll_frame_in_time(cx));
+                let data = frame
+                    .as_ref()
+                    .and_then(|frame| frame.as_ref().ok()?.data_ref());
+                let Some((bytes, call)) = data.zip(self.call.as_ref()) else {
+                    return Poll::Ready(frame);
+                };
+                match call.ask_turn(bytes.len()) {
+                    Some(turn) => (turn, bytes.clone()),
+                    None => return Poll::Ready(frame),
+                }
+            }
+        };
+        // Fails only if the port is not served any more.
+        if Pin::new(&mut turn).poll(cx).is_pending() {
+            self.whole = Some((turn, bytes));
+            return Poll::Pending;
+        }
+        Poll::Ready(Some(Ok(Frame::data(bytes))))
+    }
+
+    fn poll_frame_in_time(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         match Pin::new(&mut self.inner).poll_frame(cx) {
             Poll::Pending => {
                 let late = ready!(self.poll_timer(cx));

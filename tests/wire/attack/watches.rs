@@ -81,6 +81,56 @@ async fn unread_watches_share_what_is_pending() {
     no_watchers(&service).await;
 }
 
+/// Each of these watches is not read from another moment on: what it has taken of the changes
+/// of large todos is not what the others have taken.
+#[tokio::test]
+async fn unread_watches_of_large_todos_share_what_is_pending() {
+    const WATCHES: usize = 200;
+    /// More than a watch takes at once.
+    const CHANGES: usize = 48;
+    let (service, mut client) = pod::embedded().await;
+    let todo = pb::Todo {
+        notes: "\u{1F600}".repeat(8192),
+        ..titled("x")
+    };
+    let before = service.peak();
+    let mut builder = Builder::new();
+    builder.initial_window_size(0);
+    let mut peer = Peer::connect(&service, ATTACKER, &builder).await;
+    let mut calls = Vec::new();
+    for watch in 1..=WATCHES {
+        calls.push(peer.call(WATCH, &watch_home()).await.expect("sent"));
+        eventually("the watch", Duration::from_secs(60), async || {
+            (service.metric("tidemark_watchers") == watch as u64).then_some(())
+        })
+        .await;
+        let writes = (0..CHANGES).map(|n| {
+            let (mut client, todo) = (client.clone(), todo.clone());
+            let request = pb::UpdateTodoRequest {
+                todo: Some(pb::Todo {
+                    name: format!("lists/home/todos/t{n}"),
+                    title: watch.to_string(),
+                    ..todo
+                }),
+                allow_missing: true,
+                ..Default::default()
+            };
+            async move { client.update_todo(request).await.map(drop) }
+        });
+        for written in futures::future::join_all(writes).await {
+            written.expect("written");
+        }
+    }
+    assert_eq!(
+        title(&mut client, "lists/home/todos/t0", strong()).await,
+        WATCHES.to_string()
+    );
+    let more = service.peak().saturating_sub(before);
+    assert!(more < 2 * LITTLE, "{more} bytes more");
+    drop((calls, peer));
+    no_watchers(&service).await;
+}
+
 /// Names have a budget: most of these watches are refused.
 #[tokio::test]
 async fn watches_of_many_names_are_bounded() {

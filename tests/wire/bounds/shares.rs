@@ -13,7 +13,7 @@ use crate::{
     client::*,
     pod::{self, Pod},
     raw::{ATTACKER, Peer, status},
-    support::{Mongo, Tidemark, eventually, folder},
+    support::{Mongo, Tidemark, eventually, folder, redis},
 };
 
 const BATCH: &str = "todo.v1.TodoService/BatchGetTodos";
@@ -156,6 +156,18 @@ async fn watches_of_all_lists_are_shared() {
 /// at what fits into a response, and have a budget together.
 #[tokio::test]
 async fn large_batches_that_miss_take_bounded_memory() {
+    large_batches_take_bounded_memory(&[]).await;
+}
+
+/// The same if Redis has them all: its replies are as large as those of the database.
+#[tokio::test]
+async fn large_batches_from_redis_take_bounded_memory() {
+    let redis = redis();
+    let url = format!("redis://127.0.0.1:{}", redis.port);
+    large_batches_take_bounded_memory(&["--redis-url", &url]).await;
+}
+
+async fn large_batches_take_bounded_memory(more: &[&str]) {
     let dir = folder("data").display().to_string();
     let args = [
         "--data-dir",
@@ -165,7 +177,7 @@ async fn large_batches_that_miss_take_bounded_memory() {
         "--memory-limit",
         "320MiB",
     ];
-    let (mut service, mut client) = Pod::ready(&args).await;
+    let (mut service, mut client) = Pod::ready(&[&args, more].concat()).await;
     service.set_most(320);
     const TODOS: usize = 400;
     let creates = (0..TODOS).map(|n| {

@@ -285,6 +285,36 @@ fn tracked_files() -> Vec<String> {
     listed.lines().map(ToOwned::to_owned).collect()
 }
 
+/// A merge that went wrong leaves its marks.
+#[test]
+fn no_file_has_marks_of_a_conflict() {
+    let marks = ["<<<<<<< ", ">>>>>>> "];
+    let marked: Vec<_> = tracked_files()
+        .into_iter()
+        .filter(|file| {
+            let text = fs::read_to_string(root().join(file)).unwrap_or_default();
+            let starts = |line: &str| marks.iter().any(|mark| line.starts_with(mark));
+            text.lines().any(starts)
+        })
+        .collect();
+    assert!(marked.is_empty(), "{marked:?}");
+}
+
+/// The index of decisions has each of them once, in their order.
+#[test]
+fn every_decision_is_in_the_index() {
+    let folder = root().join("docs/adr");
+    let entries = fs::read_dir(&folder).expect("a folder");
+    let names = entries.map(|entry| entry.expect("an entry").file_name());
+    let names = names.map(|name| name.into_string().expect("UTF-8"));
+    let pages: BTreeSet<_> = names.filter(|name| name.starts_with('0')).collect();
+    let index = fs::read_to_string(folder.join("README.md")).expect("readable");
+    let rows = index.lines().filter(|line| line.starts_with("| ["));
+    let listed = rows.filter_map(|row| row.split(['(', ')']).nth(1));
+    let listed: Vec<_> = listed.map(ToOwned::to_owned).collect();
+    assert_eq!(listed, pages.into_iter().collect::<Vec<_>>());
+}
+
 /// A text that names a page or a source file names one that is here.
 #[test]
 fn texts_name_only_files_that_are_in_the_repository() {

@@ -18,8 +18,8 @@ use tokio::{
 use crate::{
     client::*,
     pod,
-    raw::{ATTACKER, Peer, framed, next, tcp},
-    support::eventually,
+    raw::{ATTACKER, Peer, framed, next, tcp, tcp_to},
+    support::{eventually, free_port},
 };
 
 const WATCH: &str = "todo.v1.TodoService/WatchTodos";
@@ -269,6 +269,112 @@ async fn connections_are_bounded() {
         (!line.ends_with(" 0")).then_some(())
     })
     .await;
+}
+
+/// Connections that speak, and then stay idle or hold a watch, take all places from two
+/// addresses, and take them again: each has to give some up for another address.
+#[tokio::test]
+async fn idle_and_busy_connections_make_room_for_other_addresses() {
+    const PLACES: usize = 40;
+    for is_busy in [false, true] {
+        let limits = [
+            "--max-connections",
+            "40",
+            "--max-connections-per-address",
+            "30",
+        ];
+        let (service, mut client) = pod::embedded_with(&limits).await;
+        create(&mut client, "milk", "x").await;
+        let mut held = Vec::new();
+        let closed = || service.metric("tidemark_connections_closed_total{kind=\"limit\"}");
+        let refused = eventually("all places taken", Duration::from_secs(60), async || {
+            for host in [2, 3] {
+                let from = Ipv4Addr::new(127, 0, 0, host);
+                let stream = tcp(&service, from).await.expect("connected");
+                if let Ok(mut peer) = Peer::over(stream, &Builder::new()).await {
+                    let watch = is_busy.then(watch_all);
+                    if let Some(watch) = watch
+                        && let Ok(call) = peer.call(WATCH, &watch).await
+                    {
+                        held.push((peer, Some(call)));
+                    } else {
+                        held.push((peer, None));
+                    }
+                }
+            }
+            Some(closed()).filter(|closed| *closed > 0 && held.len() >= PLACES - 1)
+        })
+        .await;
+        for n in 0..10 {
+            let mut another = eventually("a connection", Duration::from_secs(30), async || {
+                let from = Ipv4Addr::new(127, 0, 0, 4);
+                let stream = tcp(&service, from).await.expect("connected");
+                Peer::over(stream, &Builder::new()).await.ok()
+            })
+            .await;
+            let request = pb::GetTodoRequest {
+                name: "lists/home/todos/milk".into(),
+                consistency: None,
+            };
+            let (response, _) = another.call(GET, &request).await.expect("sent");
+            let head = response
+                .await
+                .unwrap_or_else(|problem| panic!("call {n}: {problem}"));
+            assert!(head.status().is_success() && !head.headers().contains_key("grpc-status"));
+            held.push((another, None));
+        }
+        assert_eq!(title(&mut client, "lists/home/todos/milk", None).await, "x");
+        assert!(closed() >= refused + 10, "{} closed", closed());
+    }
+}
+
+/// Nobody can keep probes and scrapers out, from however many addresses.
+#[tokio::test]
+async fn probes_and_scrapers_get_in_beside_connections_that_speak() {
+    let health = format!("127.0.0.1:{}", free_port());
+    let (service, _client) = pod::embedded_with(&["--health-listen", &health]).await;
+    let metrics = service.metrics.trim_start_matches("http://");
+    let metrics = metrics.trim_end_matches("/metrics");
+    for (port, path) in [(&*health, "/readyz"), (metrics, "/metrics")] {
+        let port = port.parse().expect("an address");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+        let (mut held, mut refused) = (Vec::new(), 0);
+        for n in 0.. {
+            let from = Ipv4Addr::new(127, 0, 0, 2 + u8::try_from(n % 8).expect("small"));
+            let mut stream = tcp_to(port, from, None).await.expect("connected");
+            let mut answer = [0; 12];
+            // It may be refused.
+            let _ = stream.write_all(request.as_bytes()).await;
+            match stream.read_exact(&mut answer).await {
+                Ok(_) => held.push(stream),
+                Err(_) => refused += 1,
+            }
+            // It has been seen that they speak.
+            sleep(Duration::from_millis(5)).await;
+            if refused == 30 {
+                break;
+            }
+            assert!(n < 2000, "never full");
+        }
+        for _ in 0..20 {
+            let mut stream = tcp_to(port, Ipv4Addr::LOCALHOST, None)
+                .await
+                .expect("connected");
+            let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.expect("sent");
+            let mut answer = String::new();
+            let read = stream.read_to_string(&mut answer);
+            timeout(Duration::from_secs(30), read)
+                .await
+                .expect("in time")
+                .expect("answered");
+            assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+            // The others go on asking.
+            for stream in &mut held {
+                let _ = stream.try_write(request.as_bytes());
+            }
+        }
+    }
 }
 
 /// Without a free file descriptor, the service says so once, does not spin, and

@@ -2,8 +2,10 @@
 //!
 //! The loop bounds the connections, in all and from one address. At a bound, a
 //! connection that has not sent anything yet makes room for the new one: a
-//! flood of silent connections cannot keep callers out. A connection beyond a
-//! bound is closed at once, so that its client tries another replica.
+//! flood of silent connections cannot keep callers out. Neither can connections
+//! that speak: if there are too many in all, the address with most of them gives one
+//! up for an address that has fewer (max-min fairness). A connection for which there
+//! is no room is closed at once, so that its client tries another replica.
 //!
 //! When the process has no file descriptor left, the loop pauses instead of
 //! trying again at once, and says so once a minute. The ports for metrics and
@@ -16,8 +18,8 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -44,9 +46,9 @@ const BACKLOG: u32 = 1024;
 const RECEIVE_BYTES: u32 = 64 << 10;
 /// Pause when no file descriptor is left: ten tries a second.
 const NO_FILES_PAUSE: Duration = Duration::from_millis(100);
-/// Pause after a connection was refused because there are too many: 40 a second
-/// at most.
-const FULL_PAUSE: Duration = Duration::from_millis(25);
+/// Pause after a connection was refused, or took the place of another one, because there are
+/// too many: 500 a second at most. Those of a full backlog are all looked at in two seconds.
+const FULL_PAUSE: Duration = Duration::from_millis(2);
 /// Bytes that an open connection can hold beside all that is charged, however few of its calls
 /// are under way: h2 keeps the paths and authorities of the peer's table of headers (4 KiB, at
 /// least 38 bytes each) as parts of its read buffers of 8 KiB. A peer must have sent as much.
@@ -175,13 +177,40 @@ struct Table {
 
 struct OpenConnection {
     address: CallerKey,
-    /// Bytes that it has sent.
-    received: Arc<AtomicU64>,
-    evicted: CancellationToken,
-    for_memory: Arc<AtomicBool>,
+    state: Arc<ConnectionState>,
 }
 
 impl OpenConnection {
+    fn evict(&self, why: Eviction) {
+        // The first reason stays.
+        let _ = self.state.eviction.set(why);
+        self.state.evicted.cancel();
+    }
+}
+
+/// Why an open connection has to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Eviction {
+    /// It has sent nothing, and there are too many.
+    Silent,
+    /// There are too many, and its address has most of them.
+    Share,
+    /// The process takes too much memory.
+    Memory,
+}
+
+/// What an open connection and the table of all share.
+#[derive(Default)]
+pub struct ConnectionState {
+    /// Bytes that the peer has sent.
+    pub received: AtomicU64,
+    /// Calls that are not finished, their replies included.
+    pub calls: AtomicU32,
+    evicted: CancellationToken,
+    eviction: OnceLock<Eviction>,
+}
+
+impl ConnectionState {
     /// The most that it may hold beside what is charged.
     fn held(&self) -> u64 {
         self.received.load(Relaxed).min(MAX_HELD_BYTES)
@@ -219,7 +248,26 @@ impl Table {
         });
         let evicted = oldest.copied().and_then(|id| self.remove(id));
         if let Some(silent) = &evicted {
-            silent.evicted.cancel();
+            silent.evict(Eviction::Silent);
+        }
+        evicted.is_some()
+    }
+
+    /// Ends a connection of the address that has most, for a new one of an address that has
+    /// `own`, if it does not have fewer than that one then. The oldest without calls, or the
+    /// oldest.
+    fn share(&mut self, own: usize) -> bool {
+        let most = self.by_address.iter().max_by_key(|(_, count)| **count);
+        let Some((address, _)) = most.filter(|(_, count)| **count >= own + 2) else {
+            return false;
+        };
+        let of_address = self.all.iter().filter(|(_, open)| open.address == *address);
+        let rank =
+            |(id, open): &(&u64, &OpenConnection)| (open.state.calls.load(Relaxed) > 0, **id);
+        let chosen = of_address.min_by_key(rank).map(|(id, _)| *id);
+        let evicted = chosen.and_then(|id| self.remove(id));
+        if let Some(connection) = &evicted {
+            connection.evict(Eviction::Share);
         }
         evicted.is_some()
     }
@@ -228,7 +276,7 @@ impl Table {
     fn largest(&self) -> Option<CallerKey> {
         let mut held: HashMap<&CallerKey, u64> = HashMap::new();
         for connection in self.all.values() {
-            *held.entry(&connection.address).or_default() += connection.held();
+            *held.entry(&connection.address).or_default() += connection.state.held();
         }
         let (address, _) = held.into_iter().max_by_key(|(_, held)| *held)?;
         Some(address.clone())
@@ -241,14 +289,13 @@ impl Table {
         let connections = self.all.iter();
         let of_address = connections.filter(|(_, connection)| connection.address == address);
         let mut by_held: Vec<_> = of_address
-            .map(|(id, connection)| (connection.held(), *id))
+            .map(|(id, connection)| (connection.state.held(), *id))
             .collect();
         by_held.sort_unstable();
         let connections = by_held.len().div_ceil(4);
         for (_, id) in by_held.iter().rev().take(connections) {
             if let Some(connection) = self.remove(*id) {
-                connection.for_memory.store(true, Relaxed);
-                connection.evicted.cancel();
+                connection.evict(Eviction::Memory);
             }
         }
         Some(Shed {
@@ -273,47 +320,46 @@ impl Connections {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a connection from this address.
+    /// A place for a connection from this address, and whether another one that has spoken had
+    /// to give it up.
     ///
     /// # Errors
     /// Which limit is reached: `limit` or `address_limit`.
-    fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Slot, &'static str> {
+    fn admit(self: &Arc<Self>, address: IpAddr) -> Result<(Slot, bool), &'static str> {
         let address = CallerKey::address(address);
         let caller = self.budgets.callers().of(address.clone());
         let mut table = self.table();
-        let of_address = table.by_address.get(&address).copied().unwrap_or_default();
-        if of_address >= self.limits.per_address && !table.evict(Some(&address)) {
+        let own = table.by_address.get(&address).copied().unwrap_or_default();
+        if own >= self.limits.per_address && !table.evict(Some(&address)) {
             return Err("address_limit");
         }
+        let mut shared = false;
         if table.all.len() >= self.limits.connections && !table.evict(None) {
-            return Err("limit");
+            shared = table.share(own);
+            if !shared {
+                return Err("limit");
+            }
         }
         *table.by_address.entry(address.clone()).or_default() += 1;
-        let (id, evicted) = (table.next_id, CancellationToken::new());
+        let (id, state) = (table.next_id, Arc::<ConnectionState>::default());
         table.next_id += 1;
         table.silent.insert(id);
-        let (received, for_memory) = (Arc::default(), Arc::default());
-        table.all.insert(
-            id,
-            OpenConnection {
-                address,
-                received: Arc::clone(&received),
-                evicted: evicted.clone(),
-                for_memory: Arc::clone(&for_memory),
-            },
-        );
+        let open = OpenConnection {
+            address,
+            state: Arc::clone(&state),
+        };
+        table.all.insert(id, open);
         drop(table);
         let bytes = self.budgets.of(Part::Connections);
         let memory = bytes.force(Some(&caller), self.limits.bytes_each);
-        Ok(Slot {
+        let slot = Slot {
             connections: Arc::clone(self),
             caller,
             id,
-            received,
-            evicted,
-            for_memory,
+            state,
             _memory: memory,
-        })
+        };
+        Ok((slot, shared))
     }
 
     /// Closes some connections, those of the address that may hold most first; `None`: there
@@ -336,9 +382,7 @@ pub struct Slot {
     connections: Arc<Connections>,
     caller: Arc<Caller>,
     id: u64,
-    received: Arc<AtomicU64>,
-    evicted: CancellationToken,
-    for_memory: Arc<AtomicBool>,
+    state: Arc<ConnectionState>,
     _memory: Reservation,
 }
 
@@ -348,26 +392,23 @@ impl Slot {
         &self.caller
     }
 
-    /// Where bytes that the connection has sent are counted.
-    pub const fn received(&self) -> &Arc<AtomicU64> {
-        &self.received
+    /// What the connection tells the table of all.
+    pub const fn state(&self) -> &Arc<ConnectionState> {
+        &self.state
     }
 
-    /// Why it was evicted, for the metric of closed connections.
-    pub fn eviction(&self) -> &'static str {
-        if self.for_memory.load(Relaxed) {
-            "memory"
-        } else {
-            "limit"
-        }
+    /// Completes when the connection has to make room for another one, or memory is short.
+    pub async fn evicted(&self) -> Eviction {
+        self.state.evicted.cancelled().await;
+        // It is set before.
+        self.state
+            .eviction
+            .get()
+            .copied()
+            .unwrap_or(Eviction::Silent)
     }
 
-    /// Cancelled when the connection has to make room for another one, or memory is short.
-    pub const fn evicted(&self) -> &CancellationToken {
-        &self.evicted
-    }
-
-    /// The peer has sent something: it is not evicted any more.
+    /// The peer has sent something: it is not evicted as a silent one any more.
     pub fn has_spoken(&self) {
         self.connections.table().silent.remove(&self.id);
     }
@@ -445,7 +486,7 @@ impl Accept {
         F: Future<Output = ()> + Send + 'static,
     {
         match self.connections.admit(peer.ip()) {
-            Ok(slot) => {
+            Ok((slot, shared)) => {
                 let served = serve(stream, slot);
                 let spare = self.spare.clone();
                 tracker.spawn(async move {
@@ -454,6 +495,9 @@ impl Accept {
                         spare.refill();
                     }
                 });
+                if shared {
+                    sleep(FULL_PAUSE).await;
+                }
             }
             Err(limit) => {
                 drop(stream);
@@ -529,15 +573,23 @@ mod tests {
         [10, 0, 0, last].into()
     }
 
+    impl Connections {
+        fn place(self: &Arc<Self>, last: u8) -> Result<Slot, &'static str> {
+            self.admit(address(last)).map(|(slot, _)| slot)
+        }
+    }
+
+    fn is_evicted(slot: &Slot) -> bool {
+        slot.state.evicted.is_cancelled()
+    }
+
     #[test]
     fn one_address_cannot_take_all_places() {
         let all = connections(4, 2);
-        let first: Vec<_> = (0..2)
-            .map(|_| all.admit(address(1)).expect("a place"))
-            .collect();
+        let first: Vec<_> = (0..2).map(|_| all.place(1).expect("a place")).collect();
         first.iter().for_each(Slot::has_spoken);
-        assert_eq!(all.admit(address(1)).err(), Some("address_limit"));
-        let second = all.admit(address(2)).expect("a place");
+        assert_eq!(all.place(1).err(), Some("address_limit"));
+        let second = all.place(2).expect("a place");
         drop((first, second));
         assert!(all.table().all.is_empty());
         assert!(all.table().by_address.is_empty());
@@ -546,14 +598,51 @@ mod tests {
     #[test]
     fn a_silent_connection_makes_room() {
         let all = connections(2, 2);
-        let silent = all.admit(address(1)).expect("a place");
-        let speaking = all.admit(address(2)).expect("a place");
+        let silent = all.place(1).expect("a place");
+        let speaking = all.place(2).expect("a place");
         speaking.has_spoken();
-        let next = all.admit(address(3)).expect("the place of the silent one");
-        assert!(silent.evicted().is_cancelled() && !speaking.evicted().is_cancelled());
+        let next = all.place(3).expect("the place of the silent one");
+        assert!(is_evicted(&silent) && !is_evicted(&speaking));
         next.has_spoken();
-        assert_eq!(all.admit(address(3)).err(), Some("limit"));
+        assert_eq!(all.place(3).err(), Some("limit"));
         drop((silent, speaking, next));
+        let table = all.table();
+        assert!(table.all.is_empty() && table.by_address.is_empty() && table.silent.is_empty());
+    }
+
+    #[test]
+    fn an_address_with_most_places_gives_some_up() {
+        let all = connections(8, 6);
+        let spoken = |last: u8| {
+            let slot = all.place(last)?;
+            slot.has_spoken();
+            Ok::<_, &'static str>(slot)
+        };
+        let greedy: Vec<_> = (0..6).map(|_| spoken(1).expect("a place")).collect();
+        let other: Vec<_> = (0..2).map(|_| spoken(2).expect("a place")).collect();
+        // All but one have calls.
+        for slot in greedy.iter().chain(&other) {
+            slot.state.calls.store(1, Relaxed);
+        }
+        greedy[3].state.calls.store(0, Relaxed);
+        let evicted = |slots: &[Slot]| -> Vec<usize> {
+            let all = slots.iter().enumerate();
+            all.filter(|(_, slot)| is_evicted(slot))
+                .map(|(at, _)| at)
+                .collect()
+        };
+        let first = spoken(3).expect("the place of one without calls");
+        assert_eq!(evicted(&greedy), [3]);
+        let second = spoken(3).expect("the place of the oldest");
+        assert_eq!(evicted(&greedy), [0, 3]);
+        assert_eq!(greedy[0].state.eviction.get(), Some(&Eviction::Share));
+        // Four, two and two: nobody gains by another exchange, and who has most least of all.
+        let third = spoken(3).expect("three, then");
+        assert_eq!(evicted(&greedy), [0, 1, 3]);
+        assert_eq!(spoken(3).err(), Some("limit"));
+        assert_eq!(spoken(1).err(), Some("limit"));
+        assert!(evicted(&other).is_empty());
+        drop((greedy, other, first, second, third));
         let table = all.table();
         assert!(table.all.is_empty() && table.by_address.is_empty() && table.silent.is_empty());
     }
@@ -563,10 +652,10 @@ mod tests {
         let all = connections(100, 100);
         assert_eq!(all.shed(), None);
         let open = |last: u8, count: usize, sent: u64| {
-            let slots = (0..count).map(|_| all.admit(address(last)).expect("a place"));
+            let slots = (0..count).map(|_| all.place(last).expect("a place"));
             let slots: Vec<_> = slots.collect();
             for slot in &slots {
-                slot.received().store(sent, Relaxed);
+                slot.state.received.store(sent, Relaxed);
                 slot.has_spoken();
             }
             slots
@@ -575,19 +664,16 @@ mod tests {
         let busy = open(1, 2, 1 << 40);
         let few = open(2, 30, 1000);
         let greedy = open(3, 8, MAX_HELD_BYTES);
-        greedy[0].received().store(10, Relaxed);
+        greedy[0].state.received.store(10, Relaxed);
         let shed = all.shed().expect("the greedy");
         assert_eq!(
             (shed.address, shed.connections),
             (CallerKey::address(address(3)), 2)
         );
-        assert!(!greedy[0].evicted().is_cancelled());
-        let closed = |slots: &[Slot]| {
-            let closed = slots.iter().filter(|slot| slot.evicted().is_cancelled());
-            closed.count()
-        };
+        assert!(!is_evicted(&greedy[0]));
+        let closed = |slots: &[Slot]| slots.iter().filter(|slot| is_evicted(slot)).count();
         assert_eq!((closed(&busy), closed(&few), closed(&greedy)), (0, 0, 2));
-        assert_eq!(greedy[7].eviction(), "memory");
+        assert_eq!(greedy[7].state.eviction.get(), Some(&Eviction::Memory));
         assert_eq!(all.table().all.len(), 38);
         drop((busy, few, greedy));
         let table = all.table();

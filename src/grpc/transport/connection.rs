@@ -1,8 +1,9 @@
 //! One connection: from the handshake to its end.
 //!
 //! A connection is closed when its peer does not send the preface of HTTP/2 in
-//! time, does not answer pings, or does not read its replies; when it reaches
-//! its maximal age; and when the process shuts down. In the last two cases it
+//! time, does not answer pings, or does not read its replies; when memory is short;
+//! when it reaches its maximal age; when its address has most of too many
+//! connections; and when the process shuts down. In the last three cases it
 //! is closed gracefully: GOAWAY, then the calls under way end, streams with a
 //! last message. What does not move any more is not waited for.
 
@@ -30,7 +31,9 @@ use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    accept::Slot, handshake::HandshakeStream, metering::ReplyBody,
+    accept::{ConnectionState, Eviction, Slot},
+    handshake::HandshakeStream,
+    metering::ReplyBody,
     write_coalescing::CoalescedWrites,
 };
 use crate::{
@@ -109,6 +112,8 @@ const MAX_CLOSING: Duration = Duration::from_secs(60);
 enum Closing {
     Age,
     Drain,
+    /// For a connection of another address.
+    Share,
 }
 
 impl Closing {
@@ -116,7 +121,16 @@ impl Closing {
     const fn stall_timeout(self) -> Duration {
         match self {
             Self::Age => Duration::from_secs(10),
-            Self::Drain => Duration::from_secs(1),
+            Self::Drain | Self::Share => Duration::from_secs(1),
+        }
+    }
+
+    /// How long it takes at most.
+    const fn timeout(self) -> Duration {
+        match self {
+            Self::Age | Self::Drain => MAX_CLOSING,
+            // Its place is taken already.
+            Self::Share => Duration::from_secs(1),
         }
     }
 
@@ -124,6 +138,7 @@ impl Closing {
         match self {
             Self::Age => "age",
             Self::Drain => "drain",
+            Self::Share => "limit",
         }
     }
 }
@@ -146,10 +161,8 @@ pub struct Connection {
     shutdown: CancellationToken,
     exempt: bool,
     started: Instant,
-    /// Bytes read so far.
-    received: Arc<AtomicU64>,
-    /// Calls that are not finished, their replies included.
-    open: AtomicU32,
+    /// Bytes read, and calls that are not finished.
+    state: Arc<ConnectionState>,
     /// Calls whose handler works.
     handling: AtomicU32,
     /// Grows when a part of a reply is written.
@@ -174,7 +187,7 @@ impl Drop for Connection {
 
 impl Connection {
     fn of(
-        (caller, received): (Arc<Caller>, Arc<AtomicU64>),
+        (caller, state): (Arc<Caller>, Arc<ConnectionState>),
         (peer, certificate): (Option<SocketAddr>, Certificate),
         turns: &Arc<Turns>,
         budgets: &Arc<Budgets>,
@@ -194,8 +207,7 @@ impl Connection {
             shutdown: shutdown.clone(),
             exempt,
             started: Instant::now(),
-            received,
-            open: AtomicU32::new(0),
+            state,
             handling: AtomicU32::new(0),
             progress: AtomicU64::new(0),
             replies: [const { AtomicU32::new(0) }; EPOCHS],
@@ -287,7 +299,7 @@ impl Connection {
     }
 
     pub(super) fn call_began(&self) {
-        self.open.fetch_add(1, Relaxed);
+        self.state.calls.fetch_add(1, Relaxed);
         self.handling.fetch_add(1, Relaxed);
     }
 
@@ -296,7 +308,7 @@ impl Connection {
     }
 
     pub(super) fn call_ended(&self) {
-        self.open.fetch_sub(1, Relaxed);
+        self.state.calls.fetch_sub(1, Relaxed);
     }
 
     /// The number of the epoch that it is now.
@@ -379,12 +391,12 @@ impl Connection {
 
     pub(super) fn heard(&self, bytes: usize) {
         // Only the connection's own task writes it.
-        let received = self.received.load(Relaxed);
-        self.received.store(received + bytes as u64, Relaxed);
+        let received = self.state.received.load(Relaxed);
+        self.state.received.store(received + bytes as u64, Relaxed);
     }
 
     fn has_spoken(&self) -> bool {
-        self.received.load(Relaxed) >= PREFACE_BYTES
+        self.state.received.load(Relaxed) >= PREFACE_BYTES
     }
 
     fn waits_for_peer(&self) -> bool {
@@ -453,7 +465,7 @@ impl ConnectionServer {
         let peer = stream.peer_addr().ok();
         let connection = |certificate| {
             Arc::new(Connection::of(
-                (Arc::clone(slot.caller()), Arc::clone(slot.received())),
+                (Arc::clone(slot.caller()), Arc::clone(slot.state())),
                 (peer, certificate),
                 &self.turns,
                 &self.budgets,
@@ -512,7 +524,7 @@ impl ConnectionServer {
                 }
                 Err(_) => ("slow", None),
             },
-            () = slot.evicted().cancelled() => ("refused", None),
+            _ = slot.evicted() => ("refused", None),
             () = self.shutdown.cancelled() => ("refused", None),
         };
         let handshakes = self
@@ -576,7 +588,11 @@ impl ConnectionServer {
         tokio::select! {
             biased;
             () = self.shutdown.cancelled() => Ok(Closing::Drain),
-            () = slot.evicted().cancelled() => Err(slot.eviction()),
+            eviction = slot.evicted() => match eviction {
+                Eviction::Share => Ok(Closing::Share),
+                Eviction::Silent => Err("limit"),
+                Eviction::Memory => Err("memory"),
+            },
             () = connection.given_up.cancelled() => Err("unread"),
             reason = watch_peer(connection, slot) => Err(reason),
             () = age => Ok(Closing::Age),
@@ -653,7 +669,7 @@ async fn watch_peer(connection: &Connection, slot: &Slot) -> &'static str {
 async fn stuck(connection: &Connection, closing: Closing) {
     let (mut progress, mut since) = (connection.progress.load(Relaxed), Instant::now());
     let (began, mut idle_since) = (since, None);
-    while began.elapsed() < MAX_CLOSING {
+    while began.elapsed() < closing.timeout() {
         sleep(CLOSING_TICK).await;
         let now = connection.progress.load(Relaxed);
         if now != progress || connection.handling.load(Relaxed) > 0 {
@@ -662,7 +678,7 @@ async fn stuck(connection: &Connection, closing: Closing) {
         if since.elapsed() >= closing.stall_timeout() {
             return;
         }
-        if connection.open.load(Relaxed) > 0 {
+        if connection.state.calls.load(Relaxed) > 0 {
             idle_since = None;
         } else if idle_since.get_or_insert_with(Instant::now).elapsed() >= CLOSING_IDLE {
             return;

@@ -47,7 +47,7 @@ async fn with_pinned_buffers(service: &Pod) -> Option<TcpStream> {
 #[tokio::test]
 async fn buffers_that_tables_of_headers_hold_are_bounded() {
     const LIMIT: u64 = 320 << 20;
-    const CONNECTIONS: usize = 480;
+    const CONNECTIONS: usize = 600;
     let limits = ["--memory-limit", "320MiB", "--near-capacity", "32MiB"];
     let (mut service, mut client) = pod::embedded_with(&limits).await;
     service.set_most(LIMIT >> 20);

@@ -531,7 +531,7 @@ async fn until_available<T>(call: impl AsyncFn() -> Result<T, tonic::Status>) ->
     .await
 }
 
-fn owners(list: usize, round: usize) -> std::collections::BTreeMap<String, i32> {
+pub(super) fn owners(list: usize, round: usize) -> std::collections::BTreeMap<String, i32> {
     let member = |m| {
         (
             format!("user:{m:0>200}-{list}-{round}"),

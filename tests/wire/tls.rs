@@ -668,3 +668,40 @@ async fn mongodb_by_tls_with_a_certificate_of_ours() {
     let (code, told) = ends_with(&["--mongodb-uri", &missing]).await;
     assert!(code == Some(1) && told.contains("none.pem"), "{told}");
 }
+
+/// Certificates that name each other as issuers would be tried in all orders, before the client
+/// has proved anything.
+#[tokio::test]
+async fn long_chains_of_clients_are_not_worked_on() {
+    let ours = Authority::new("ours");
+    let files = Files::new(&ours.sign());
+    let ca = files.write("ca.pem", &ours.pem());
+    let service = serve(&files, &["--tls-client-ca", &ca]);
+    ready_by_tls(&service, &showing(&ours, &ours.sign())).await;
+    let others: Vec<_> = (0..40).map(|_| Authority::new("other")).collect();
+    let chain = |count: usize| -> String { others[..count].iter().map(Authority::pem).collect() };
+    // A few that are of no use are let pass.
+    for (count, served) in [(0, true), (4, true), (5, false)] {
+        let mut shown = ours.sign();
+        shown.cert += &chain(count);
+        let is_served = is_served(&service, showing(&ours, &shown)).await;
+        assert_eq!(is_served, served, "{count} certificates behind the own");
+    }
+    let mut shown = others[0].sign();
+    shown.cert += &chain(40);
+    let before = cpu_seconds(&service);
+    for _ in 0..10 {
+        assert!(!is_served(&service, showing(&ours, &shown)).await);
+    }
+    // Half a second each if they are tried.
+    let took = cpu_seconds(&service) - before;
+    assert!(took < 1.0, "{took} s of CPU");
+}
+
+fn cpu_seconds(service: &Tidemark) -> f64 {
+    let text = service.metrics_text();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("process_cpu_seconds_total "));
+    line.expect("the metric").parse().expect("a number")
+}

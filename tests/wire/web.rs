@@ -293,6 +293,29 @@ async fn preflights_are_answered_for_the_pages_allowed() {
     );
 }
 
+/// What a preflight asks for is repeated, and the headers of a response are below 8 KiB.
+#[tokio::test]
+async fn preflights_that_ask_for_too_much_are_refused() {
+    let (service, _client) = serving("*").await;
+    for (bytes, status) in [
+        (4 << 10, StatusCode::OK),
+        ((4 << 10) + 1, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
+        (12 << 10, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
+    ] {
+        let mut request = preflight(PAGE);
+        let asked = "x".repeat(bytes).parse().expect("a value");
+        let headers = request.headers_mut();
+        headers.insert("access-control-request-headers", asked);
+        let response = send(&service, request).await.expect("an answer");
+        assert_eq!(response.status(), status, "{bytes} bytes");
+        let headers = response.headers().iter();
+        let size: usize = headers
+            .map(|(name, it)| name.as_str().len() + it.len())
+            .sum();
+        assert!(size < 8 << 10, "{size} bytes of headers");
+    }
+}
+
 #[tokio::test]
 async fn without_pages_there_is_no_grpc_web() {
     let dir = folder("data").display().to_string();

@@ -15,7 +15,9 @@ use std::{
 use futures::future::Either;
 use http::{
     HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version,
-    header::{ACCESS_CONTROL_REQUEST_METHOD, InvalidHeaderValue, ORIGIN},
+    header::{
+        ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, InvalidHeaderValue, ORIGIN,
+    },
 };
 use tonic::{Status, body::Body};
 use tonic_web::{GrpcWebLayer, GrpcWebService};
@@ -35,6 +37,11 @@ const EXPOSED: [HeaderName; 3] = [
 /// How long a browser may cache the response to a preflight: the most that
 /// Chromium accepts.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(2 * 3600);
+
+/// Longest list of headers that a preflight may ask for, in bytes: the response repeats it, and
+/// has less than 8 KiB of headers. Browsers name those that the page's script sets, some dozens of
+/// bytes each.
+const MAX_ASKED_HEADERS_BYTES: usize = 4 << 10;
 
 /// Wraps a service in [`Web`]; without CORS rules no page of another origin may
 /// call, and grpc-web is off.
@@ -183,6 +190,11 @@ fn classify<B>(request: &Request<B>, rules: Option<&Rules>) -> Kind {
         && headers.contains_key(ORIGIN)
         && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
     if is_preflight {
+        let asked = headers.get(ACCESS_CONTROL_REQUEST_HEADERS);
+        if asked.is_some_and(|asked| asked.len() > MAX_ASKED_HEADERS_BYTES) {
+            let refusal = protocol::refusal(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+            return Kind::Refused(Box::new(refusal));
+        }
         return Kind::GrpcWeb;
     }
     if request.method() != Method::POST || !protocol::is_grpc_web(headers) {

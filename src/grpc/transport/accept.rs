@@ -325,7 +325,7 @@ impl Connections {
     ///
     /// # Errors
     /// Which limit is reached: `limit` or `address_limit`.
-    fn admit(self: &Arc<Self>, address: IpAddr) -> Result<(Slot, bool), &'static str> {
+    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<(Slot, bool), &'static str> {
         let address = CallerKey::address(address);
         let caller = self.budgets.callers().of(address.clone());
         let mut table = self.table();

@@ -572,6 +572,9 @@ impl ConnectionServer {
             // However it ended: it was about to.
             _ = &mut http => {}
             () = stuck(connection, closing) => {}
+            // Only for memory: the others ask for an end that is under way.
+            Eviction::Memory = slot.evicted() => return "memory",
+            () = connection.given_up.cancelled() => return "unread",
         }
         closing.name()
     }
@@ -688,7 +691,66 @@ async fn stuck(connection: &Connection, closing: Closing) {
 
 #[cfg(test)]
 mod tests {
+    use std::{convert::Infallible, net::Ipv4Addr};
+
+    use hyper::service::service_fn;
+    use tokio::{
+        io::AsyncWriteExt as _,
+        net::{TcpListener, TcpStream},
+    };
+
     use super::*;
+    use crate::{
+        budget::CONNECTION_BYTES,
+        grpc::transport::accept::{Connections, Limits},
+    };
+
+    /// The preface of HTTP/2, and settings without any.
+    const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+    /// A connection whose age has come, with a call that does not end.
+    #[tokio::test]
+    async fn a_closing_connection_ends_at_once_when_memory_is_short() {
+        let (budgets, metrics) = (Budgets::unlimited(256), Arc::<Metrics>::default());
+        let limits = Limits {
+            connections: 10,
+            per_address: 10,
+            bytes_each: CONNECTION_BYTES,
+        };
+        let all = Connections::new(limits, Arc::clone(&budgets), Arc::clone(&metrics));
+        let server = ConnectionServer::new(
+            None,
+            Some(Duration::from_millis(50)),
+            false,
+            Arc::new(Turns::new(1)),
+            budgets,
+            metrics,
+            CancellationToken::new(),
+        );
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+        let listener = listener.expect("bound");
+        let address = listener.local_addr().expect("bound");
+        let mut peer = TcpStream::connect(address).await.expect("connected");
+        peer.write_all(HELLO).await.expect("written");
+        let (stream, from) = listener.accept().await.expect("accepted");
+        let (slot, _) = all.admit(from.ip()).expect("a place");
+        let (sender, connection) = tokio::sync::oneshot::channel();
+        let served = tokio::spawn(async move {
+            let service = |connection: Arc<Connection>| {
+                connection.call_began();
+                drop(sender.send(connection));
+                service_fn(|_| std::future::pending::<Result<_, Infallible>>())
+            };
+            server.serve(stream, slot, service).await;
+        });
+        let connection = connection.await.expect("a connection");
+        let limit = Duration::from_secs(20);
+        let closing = timeout(limit, connection.closing().cancelled()).await;
+        closing.expect("its age has come");
+        assert!(all.shed().is_some(), "it waits for its call");
+        let ended = timeout(limit, served).await;
+        ended.expect("at once").expect("no panic");
+    }
 
     #[test]
     fn the_age_has_a_jitter_of_a_tenth() {

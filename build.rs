@@ -2,9 +2,9 @@
 //!
 //! Three passes over one descriptor set: plain messages for everyone
 //! (`crate::pb`), the client, and the service. In the service's pass the
-//! replies are generated a second time with `Todo` and `TodoChange` mapped to
-//! types that hold encoded bytes (`grpc/encoded.rs`), so that a cached todo is
-//! sent without being decoded or encoded again.
+//! replies are generated a second time with `Todo`, `TodoChange` and `TodoList`
+//! mapped to the types of `grpc/encoded.rs`: a cached todo is sent without being
+//! decoded or encoded again, and a cached list without being copied.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
@@ -16,18 +16,23 @@ const PROTO: &str = "proto/todo/v1/todo.proto";
 const PACKAGE: &str = "todo.v1";
 
 /// Messages that the service's pass maps to a type of `grpc/encoded.rs`.
-const ENCODED: [(&str, &str); 2] = [
+const ENCODED: [(&str, &str); 3] = [
     ("Todo", "crate::grpc::encoded::EncodedTodo"),
     ("TodoChange", "crate::grpc::encoded::EncodedChange"),
+    ("TodoList", "crate::grpc::encoded::SharedList"),
 ];
 /// Messages that hold one of `ENCODED`: the service's pass generates them.
-const REPLIES: [&str; 6] = [
+const REPLIES: [&str; 10] = [
     "GetTodoResponse",
     "BatchGetTodosResponse",
     "ListTodosResponse",
     "CreateTodoResponse",
     "UpdateTodoResponse",
     "WatchTodosResponse",
+    "GetTodoListResponse",
+    "ListTodoListsResponse",
+    "CreateTodoListResponse",
+    "UpdateTodoListResponse",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

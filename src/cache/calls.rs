@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     auth,
-    budget::Caller,
+    budget::{Caller, Part},
     error::{Error, Unavailable},
     model::{KeyRef, OriginTime, PageQuery, TodoName, Value},
 };
@@ -40,7 +40,8 @@ impl Cache {
         let item = self.read_one(key, &request).await?;
         let mut read = self.read_info_of_one(key, &item, &request)?;
         if let Some(rights) = rights.filter(|rights| !rights.cover(&read)) {
-            read = Box::pin(self.confirm(rights, read, &request)).await?;
+            let bytes = item.value.bytes();
+            read = Box::pin(self.confirm(rights, read, bytes, &request)).await?;
         }
         match item.value {
             Value::Todo(body) => Ok(Answer { body, read }),
@@ -71,18 +72,22 @@ impl Cache {
             ReadItems::All(items) => items,
             ReadItems::TooLarge { fitting, known } => {
                 // It tells sizes, so the right must hold for what was read, too.
-                let known = keys.zip(&known);
+                let items = known;
+                let known = keys.zip(&items);
                 let known = known.filter_map(|(key, item)| Some((key, item.as_ref()?)));
                 let read = self.read_info(known, &request)?;
+                drop(items);
                 if let Some(rights) = rights.filter(|rights| !rights.cover(&read)) {
-                    Box::pin(self.confirm(rights, read, &request)).await?;
+                    // What was read is not needed any more.
+                    Box::pin(self.confirm(rights, read, 0, &request)).await?;
                 }
                 return Err(too_large(fitting));
             }
         };
         let mut read = self.read_info(keys.zip(&items), &request)?;
         if let Some(rights) = rights.filter(|rights| !rights.cover(&read)) {
-            read = Box::pin(self.confirm(rights, read, &request)).await?;
+            let bytes = items.iter().map(|item| item.value.bytes()).sum();
+            read = Box::pin(self.confirm(rights, read, bytes, &request)).await?;
         }
         Ok(Answer {
             body: sort_items(names.iter(), items.into_iter()),
@@ -114,7 +119,8 @@ impl Cache {
             match self.read_page(&query, carried, &request).await? {
                 Ok(mut answer) => {
                     if let Some(rights) = rights.filter(|rights| !rights.cover(&answer.read)) {
-                        let confirm = self.confirm(rights, answer.read, &request);
+                        let bytes = answer.body.todos.iter().map(Bytes::len).sum();
+                        let confirm = self.confirm(rights, answer.read, bytes, &request);
                         answer.read = Box::pin(confirm).await?;
                     }
                     return Ok(answer);
@@ -175,6 +181,9 @@ impl Cache {
         let item = self.read_one(KeyRef::Todo(name), &request).await.ok()?;
         let request = request.at_least(item.admitted.seen);
         let list = || name.list();
+        // It is here already, and there are not more of them than watches.
+        let bytes = item.value.bytes() as u64;
+        let _held = self.budgets.of(Part::Loads).force(caller, bytes);
         let right = self.check_right(list, Permission::WatchTodos, identity, &request);
         right.await.ok()?;
         match item.value {

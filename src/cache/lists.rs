@@ -7,11 +7,13 @@ use prost::Message as _;
 
 use super::{
     Answer, Cache, MAX_RESPONSE_BYTES, ReadOptions,
+    read_many::KEY_BYTES,
     request::{ReadItem, ReadItems, ReadRequest},
     rights::Permission,
 };
 use crate::{
     auth::Caller,
+    budget::Part,
     error::{Error, Unavailable},
     model::{Filter, KeyRef, ListName, ListsQuery, Order, OriginTime, PageQuery, Value, role_of},
     pb::TodoList,
@@ -25,7 +27,7 @@ pub(super) const LISTS_AT_ONCE: usize = 50;
 #[derive(Clone, Debug, Default)]
 pub struct ListPage {
     /// The lists, in order of name.
-    pub lists: Vec<TodoList>,
+    pub lists: Vec<Arc<TodoList>>,
     /// Names in the page whose document cannot be read as a list.
     pub unreadable: Vec<ListName>,
     /// The next page begins after this name; `None`: there is none.
@@ -42,7 +44,7 @@ impl Cache {
         &self,
         name: &ListName,
         options: &ReadOptions,
-    ) -> Result<Answer<TodoList>, Error> {
+    ) -> Result<Answer<Arc<TodoList>>, Error> {
         let request = self.begin(options).await?;
         let key = KeyRef::List(name);
         let item = self.read_one(key, &request).await?;
@@ -61,10 +63,7 @@ impl Cache {
         let page = todos.iter().map(|todos| (KeyRef::Page(&query), todos));
         let read = self.read_info(page.chain([(key, &item)]), &request)?;
         match item.value {
-            Value::List(list) => Ok(Answer {
-                body: TodoList::clone(&list),
-                read,
-            }),
+            Value::List(body) => Ok(Answer { body, read }),
             Value::Unreadable(why) => Err(Error::unreadable(name.clone(), &why, read)),
             _ if todos.is_some_and(|todos| has_names(&todos)) => Ok(Answer {
                 body: named(name),
@@ -87,6 +86,9 @@ impl Cache {
         options: &ReadOptions,
     ) -> Result<Answer<ListPage>, Error> {
         let request = self.begin(options).await?;
+        // Members make a list as large as a hundred todos. Before the read, so that nothing
+        // is held meanwhile.
+        self.large_reads.next(options.caller.as_ref()).await;
         let key = KeyRef::Lists(query);
         let page_item = self.read_one(key, &request).await?;
         let Value::Lists(names) = &page_item.value else {
@@ -98,16 +100,21 @@ impl Cache {
             .filter(|caller| !caller.is_admin());
         let mut page = ListPage::default();
         let mut parts: Vec<(&ListName, ReadItem)> = Vec::new();
-        let mut bytes = 0;
-        // Members make a list as large as a hundred todos.
-        self.large_reads.next(options.caller.as_ref()).await;
+        let (mut bytes, mut memory) = (0, 0);
+        // The near cache may drop the documents that are here while the next are read.
+        let loads = self.budgets.of(Part::Loads);
+        let mut held = loads.force(request.caller, 0);
         'page: for names in names.names.chunks(LISTS_AT_ONCE) {
+            if !held.try_grow((memory as u64).saturating_sub(held.amount())) {
+                return Err(self.overloaded(loads));
+            }
             let documents = self.read_documents(names, &request).await?;
             for (name, item) in names.iter().zip(documents) {
                 bytes += bytes_of(name, &item);
                 if bytes > max_bytes && !parts.is_empty() {
                     break 'page;
                 }
+                memory += KEY_BYTES + item.value.bytes();
                 show_list(&mut page, name, &item, caller);
                 parts.push((name, item));
                 page.next = Some(name.clone());
@@ -150,7 +157,7 @@ fn show_list(page: &mut ListPage, name: &ListName, item: &ReadItem, caller: Opti
         Value::List(list)
             if caller.is_none_or(|caller| role_of(list, caller.members()).is_some()) =>
         {
-            page.lists.push(TodoList::clone(list));
+            page.lists.push(Arc::clone(list));
         }
         Value::Unreadable(_) if caller.is_none() => page.unreadable.push(name.clone()),
         Value::Absent if caller.is_none() => page.lists.push(named(name)),
@@ -169,11 +176,11 @@ fn bytes_of(name: &ListName, item: &ReadItem) -> usize {
 }
 
 /// A list that has no document.
-fn named(name: &ListName) -> TodoList {
-    TodoList {
+fn named(name: &ListName) -> Arc<TodoList> {
+    Arc::new(TodoList {
         name: name.to_string(),
         ..TodoList::default()
-    }
+    })
 }
 
 /// The page that shows whether a list contains a todo.

@@ -22,6 +22,9 @@ use crate::{
 const STEP_KEYS: usize = 128;
 /// Steps of one request at once.
 const STEPS_AT_ONCE: usize = 2;
+/// Memory of a key of a request that waits, beside its value: its name, which a page that the
+/// near cache does not have keeps alive, its item, and its miss.
+pub(super) const KEY_BYTES: usize = 512;
 /// Bytes before each todo in a response: tag and length.
 const TODO_OVERHEAD: usize = 5;
 /// Bytes of a name in a response, at most.
@@ -76,7 +79,9 @@ impl Cache {
         request: &ReadRequest<'_>,
     ) -> Result<Option<usize>, Error> {
         let loads = self.budgets.of(Part::Loads);
-        let mut held = loads.force(request.caller, 0);
+        let keys = (items.len() * KEY_BYTES) as u64;
+        let held = loads.reserve(request.caller, keys);
+        let mut held = held.ok_or_else(|| self.overloaded(loads))?;
         let mut bytes: usize = items.iter().flatten().map(sent_bytes).sum();
         let mut steps = steps(misses)
             .map(|(step, misses)| self.read_through(misses, request, step > 0))
@@ -85,7 +90,7 @@ impl Cache {
             if bytes > MAX_ITEMS_BYTES && items.len() > 1 {
                 return Ok(Some(fitting(items)));
             }
-            if !held.try_grow((bytes as u64).saturating_sub(held.amount())) {
+            if !held.try_grow((keys + bytes as u64).saturating_sub(held.amount())) {
                 return Err(self.overloaded(loads));
             }
             let Some(found) = steps.next().await else {

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     auth,
-    budget::Caller,
+    budget::{Caller, Part},
     coherence::Consistency,
     error::{Error, Unavailable},
     model::{KeyRef, ListName, OriginTime, ReadInfo, Token, Value, Write, role_of},
@@ -230,7 +230,8 @@ impl Cache {
     }
 
     /// The second look: the response that `read` describes shows no state later than
-    /// the documents that allow it. Marks it stale if they are.
+    /// the documents that allow it. Marks it stale if they are. `bytes`: what the response
+    /// holds meanwhile.
     ///
     /// # Errors
     /// `PermissionDenied`; those of a read.
@@ -238,8 +239,12 @@ impl Cache {
         &self,
         mut rights: Rights<'_>,
         mut read: ReadInfo,
+        bytes: usize,
         request: &ReadRequest<'_>,
     ) -> Result<ReadInfo, Error> {
+        let loads = self.budgets.of(Part::Loads);
+        let held = loads.reserve(request.caller, bytes as u64);
+        let _held = held.ok_or_else(|| self.overloaded(loads))?;
         let seen = read.token.seen;
         if rights.fresh_to < seen {
             let request = request.at_least(seen);

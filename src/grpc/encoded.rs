@@ -16,7 +16,7 @@ use prost::{
 
 use crate::{
     model::{Change, ChangeKind, timestamp_from_ms},
-    pb::todo_change::Kind,
+    pb::{TodoList, todo_change::Kind},
 };
 
 /// A `todo.v1.Todo`, encoded.
@@ -59,6 +59,42 @@ impl Message for EncodedTodo {
 
     fn clear(&mut self) {
         self.0.clear();
+    }
+}
+
+/// A `todo.v1.TodoList` that replies share with the cache. A copy would take an allocation
+/// for each member.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SharedList(Arc<TodoList>);
+
+impl From<Arc<TodoList>> for SharedList {
+    fn from(list: Arc<TodoList>) -> Self {
+        Self(list)
+    }
+}
+
+impl Message for SharedList {
+    fn encode_raw(&self, buf: &mut impl BufMut) {
+        self.0.encode_raw(buf);
+    }
+
+    fn encoded_len(&self) -> usize {
+        self.0.encoded_len()
+    }
+
+    /// Replies are only written: nothing is read back.
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        wire_type: WireType,
+        buf: &mut impl Buf,
+        ctx: DecodeContext,
+    ) -> Result<(), DecodeError> {
+        encoding::skip_field(wire_type, tag, buf, ctx)
+    }
+
+    fn clear(&mut self) {
+        *self = Self::default();
     }
 }
 
@@ -183,6 +219,39 @@ mod tests {
         };
         let ours = server::ListTodosResponse {
             todos: vec![encoded(); 2],
+            next_page_token: "n".into(),
+            read: None,
+            unreadable: vec!["u".into()],
+        };
+        same(&ours, &plain);
+    }
+
+    #[test]
+    fn lists_are_written_as_the_contract_has_them() {
+        let list = || pb::TodoList {
+            name: "lists/a".into(),
+            title: "Home".into(),
+            members: [("ada".into(), 3), ("*".into(), 1)].into(),
+            ..Default::default()
+        };
+        let shared = SharedList::from(Arc::new(list()));
+        let plain = pb::GetTodoListResponse {
+            todo_list: Some(list()),
+            read: None,
+        };
+        let ours = server::GetTodoListResponse {
+            todo_list: Some(shared.clone()),
+            read: None,
+        };
+        same(&ours, &plain);
+        let plain = pb::ListTodoListsResponse {
+            todo_lists: vec![list(), pb::TodoList::default()],
+            next_page_token: "n".into(),
+            read: None,
+            unreadable: vec!["u".into()],
+        };
+        let ours = server::ListTodoListsResponse {
+            todo_lists: vec![shared, SharedList::default()],
             next_page_token: "n".into(),
             read: None,
             unreadable: vec!["u".into()],

@@ -15,10 +15,11 @@ use tonic::{Request, Response, Status};
 use super::{
     caller::{Caller, split},
     convert, convert_lists,
-    encoded::{EncodedChange, EncodedTodo},
+    encoded::{EncodedChange, EncodedTodo, SharedList},
     page_token, reply,
     server::{
-        BatchGetTodosResponse, CreateTodoResponse, GetTodoResponse, ListTodosResponse,
+        BatchGetTodosResponse, CreateTodoListResponse, CreateTodoResponse, GetTodoListResponse,
+        GetTodoResponse, ListTodoListsResponse, ListTodosResponse, UpdateTodoListResponse,
         UpdateTodoResponse, WatchTodosResponse, todo_service_server::TodoService,
         watch_todos_response::Event,
     },
@@ -229,15 +230,15 @@ impl TodoService for Todos {
     async fn get_todo_list(
         &self,
         request: Request<pb::GetTodoListRequest>,
-    ) -> Result<Response<pb::GetTodoListResponse>, Status> {
+    ) -> Result<Response<GetTodoListResponse>, Status> {
         let (caller, request) = split(request)?;
         let name = convert::list_name("name", &request.name).map_err(Error::from)?;
         let cache = self.cache()?;
         let options = caller.read_options(request.consistency, cache.origin_id());
         let options = caller.permit(cache, options, || Some(name.clone()), Permission::GetList);
         let answer = cache.get_list(&name, &options.await?).await?;
-        Ok(Response::new(pb::GetTodoListResponse {
-            todo_list: Some(answer.body),
+        Ok(Response::new(GetTodoListResponse {
+            todo_list: Some(answer.body.into()),
             read: read_info(&answer.read),
         }))
     }
@@ -245,7 +246,7 @@ impl TodoService for Todos {
     async fn list_todo_lists(
         &self,
         request: Request<pb::ListTodoListsRequest>,
-    ) -> Result<Response<pb::ListTodoListsResponse>, Status> {
+    ) -> Result<Response<ListTodoListsResponse>, Status> {
         let (caller, request) = split(request)?;
         let identity = caller.identity.as_ref();
         let (query, carried) = convert_lists::lists_query(&request, identity)?;
@@ -256,8 +257,8 @@ impl TodoService for Todos {
         let fresh_to = read.token.fresh_to;
         let next = body.next;
         let next = next.map(|next| page_token::encode_lists(&query, &next, fresh_to));
-        Ok(reply::list_response(pb::ListTodoListsResponse {
-            todo_lists: body.lists,
+        Ok(reply::list_response(ListTodoListsResponse {
+            todo_lists: body.lists.into_iter().map(SharedList::from).collect(),
             next_page_token: next.unwrap_or_default(),
             read: read_info(&read),
             unreadable: body.unreadable.iter().map(ToString::to_string).collect(),
@@ -267,12 +268,12 @@ impl TodoService for Todos {
     async fn create_todo_list(
         &self,
         request: Request<pb::CreateTodoListRequest>,
-    ) -> Result<Response<pb::CreateTodoListResponse>, Status> {
+    ) -> Result<Response<CreateTodoListResponse>, Status> {
         let (caller, request) = split(request)?;
         let identity = caller.identity.as_ref();
         let (write, request_id) = convert_lists::create_list(request, now_ms(), identity)?;
         let done = caller.write(self.cache()?, write, request_id).await?;
-        Ok(Response::new(pb::CreateTodoListResponse {
+        Ok(Response::new(CreateTodoListResponse {
             todo_list: decoded_list(done.body),
             token: done.token.encode(),
         }))
@@ -281,14 +282,14 @@ impl TodoService for Todos {
     async fn update_todo_list(
         &self,
         request: Request<pb::UpdateTodoListRequest>,
-    ) -> Result<Response<pb::UpdateTodoListResponse>, Status> {
+    ) -> Result<Response<UpdateTodoListResponse>, Status> {
         let (caller, request) = split(request)?;
         let list = request.todo_list.as_ref();
         let list = list.and_then(|list| ListName::parse(&list.name));
         let write = convert_lists::update_list(request).map(|write| (write, None));
         let done = self.write(&caller, write, list, Permission::UpdateList);
         let done = done.await?;
-        Ok(Response::new(pb::UpdateTodoListResponse {
+        Ok(Response::new(UpdateTodoListResponse {
             todo_list: decoded_list(done.body),
             token: done.token.encode(),
         }))
@@ -313,9 +314,10 @@ impl TodoService for Todos {
 const LISTS_PAGE_BYTES: usize = 4 << 10;
 
 /// The list of a write's reply; `None` after a repetition whose list is gone.
-fn decoded_list(body: Bytes) -> Option<pb::TodoList> {
+fn decoded_list(body: Bytes) -> Option<SharedList> {
     let list = pb::TodoList::decode(body).ok();
-    list.filter(|list| !list.name.is_empty())
+    let list = list.filter(|list| !list.name.is_empty());
+    list.map(|list| Arc::new(list).into())
 }
 
 fn page_reply(query: &PageQuery, answer: Answer<TodoPage>) -> ListTodosResponse {

@@ -9,6 +9,9 @@ use prost::Message as _;
 use super::{ListsPage, OriginTime, PagePosition, TodoName};
 use crate::pb;
 
+/// What a member of a list takes beside its name: a slot of the map, and an allocation.
+const MEMBER_BYTES: usize = 64;
+
 /// A value and the time at which the origin's state of its key was exactly
 /// this.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,7 +48,7 @@ impl Value {
             Self::Absent => 0,
             Self::Unreadable(why) => why.field.len() + why.problem.len(),
             Self::Page(page) => page.names.len() * 100,
-            Self::List(list) => list.encoded_len(),
+            Self::List(list) => list.encoded_len() + list.members.len() * MEMBER_BYTES,
             Self::Lists(page) => page.names.len() * 100,
         }
     }

@@ -8,3 +8,4 @@ mod lists;
 mod lists_mongo;
 mod origin;
 mod shared;
+mod waiting;

@@ -291,7 +291,7 @@ impl Client {
                 todos = Some(true);
                 (Value::Absent, read)
             }
-            Ok(Answer { body, read }) => (Value::List(Arc::new(body)), read),
+            Ok(Answer { body, read }) => (Value::List(body), read),
             Err(Error::NotFound {
                 read: Some(read), ..
             }) => {
@@ -419,7 +419,7 @@ impl Asked<'_> {
                     } else {
                         let allowed =
                             caller.is_none_or(|caller| role_of(list, caller.members()).is_some());
-                        allowed && as_told(name, &Value::List(Arc::new(list.clone())))
+                        allowed && as_told(name, &Value::List(Arc::clone(list)))
                     };
                 }
                 match caller {

@@ -6,7 +6,7 @@
 //! is counted, too: the audit log does not stop the service.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
     net::SocketAddr,
@@ -26,6 +26,7 @@ use tokio::time::sleep;
 
 use crate::{
     auth::Caller,
+    budget::CallerKey,
     telemetry::{Kind, Metrics},
 };
 
@@ -36,6 +37,9 @@ const BATCH_BYTES: usize = 64 << 10;
 /// Lines a second about unauthenticated callers: everyone who reaches the port can
 /// cause them, and must not fill the disk.
 const UNKNOWN_PER_SECOND: u32 = 100;
+/// The last of them are for addresses that had fewer than so many in this second.
+const UNKNOWN_LAST: u32 = 25;
+const UNKNOWN_SHARE: u32 = 5;
 /// Longest name of a list or todo in a line, in bytes. Valid ones are shorter.
 const MAX_RESOURCE_BYTES: usize = 256;
 /// How often it is looked whether the file was rotated.
@@ -167,19 +171,32 @@ pub struct Audit {
     metrics: Arc<Metrics>,
 }
 
-/// Lines in one second.
+/// Lines in one second: in all, and of each address that had some.
 struct Window {
     began: Instant,
     lines: u32,
+    of_address: HashMap<Option<CallerKey>, u32>,
 }
 
 impl Window {
-    fn has_room(&mut self, now: Instant) -> bool {
+    /// Whether there is room for a line about this address. One alone may have most of the
+    /// lines; the refusals of others are not hidden behind its own.
+    fn has_room(&mut self, address: Option<CallerKey>, now: Instant) -> bool {
         if now.duration_since(self.began) >= Duration::from_secs(1) {
             (self.began, self.lines) = (now, 0);
+            self.of_address.clear();
         }
-        self.lines += 1;
-        self.lines <= UNKNOWN_PER_SECOND
+        let own = self.of_address.get(&address).copied().unwrap_or_default();
+        let most = match own {
+            ..UNKNOWN_SHARE => UNKNOWN_PER_SECOND,
+            _ => UNKNOWN_PER_SECOND - UNKNOWN_LAST,
+        };
+        let has_room = self.lines < most;
+        if has_room {
+            self.lines += 1;
+            self.of_address.insert(address, own + 1);
+        }
+        has_room
     }
 }
 
@@ -205,6 +222,7 @@ impl Audit {
         let unknown = Window {
             began: Instant::now(),
             lines: 0,
+            of_address: HashMap::new(),
         };
         Ok(Arc::new(Self {
             lines,
@@ -218,7 +236,8 @@ impl Audit {
     pub fn record(&self, entry: Entry<'_>) {
         if entry.code == "UNAUTHENTICATED" {
             let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
-            if !unknown.has_room(Instant::now()) {
+            let address = entry.peer.map(|peer| CallerKey::address(peer.ip()));
+            if !unknown.has_room(address, Instant::now()) {
                 return self.count("limited", 1);
             }
         }
@@ -441,6 +460,26 @@ mod tests {
         let (written, limited) = (counted(&metrics, "written"), counted(&metrics, "limited"));
         assert_eq!(written + limited, 1000);
         let most = seconds * u64::from(UNKNOWN_PER_SECOND);
-        assert!((100..=most).contains(&written), "{written} in {seconds} s");
+        assert!((75..=most).contains(&written), "{written} in {seconds} s");
+    }
+
+    #[test]
+    fn one_address_cannot_hide_the_refusals_of_others() {
+        let now = Instant::now();
+        let mut window = Window {
+            began: now,
+            lines: 0,
+            of_address: HashMap::new(),
+        };
+        let mut lines = |last: u8, now| {
+            let address = Some(CallerKey::address([10, 0, 0, last].into()));
+            (0..1000)
+                .filter(|_| window.has_room(address.clone(), now))
+                .count()
+        };
+        assert_eq!(lines(1, now), 75);
+        let others: Vec<_> = (2..8).map(|last| lines(last, now)).collect();
+        assert_eq!(others, [5, 5, 5, 5, 5, 0]);
+        assert_eq!(lines(1, now + Duration::from_secs(1)), 75);
     }
 }

@@ -323,7 +323,8 @@ impl Cache {
         Err(Error::AlreadyExists { name, token })
     }
 
-    /// Whether a watch may go on after what was committed at `time`.
+    /// Whether a watch may go on after what was committed at `time`. `charged`: whose
+    /// share and whose turns the reads take.
     ///
     /// # Errors
     /// `PermissionDenied` with the token; those of a read.
@@ -331,10 +332,11 @@ impl Cache {
         &self,
         lists: &[ListName],
         caller: &auth::Caller,
+        charged: Option<&Arc<Caller>>,
         time: OriginTime,
         token: Option<Token>,
     ) -> Result<(), Error> {
-        let request = ReadRequest::of_watch(time, None);
+        let request = ReadRequest::of_watch(time, charged);
         let (permission, identity) = (Permission::WatchTodos, Some(caller));
         let checked = if let [list] = lists {
             let right = self.check_right(|| list.clone(), permission, identity, &request);

@@ -89,8 +89,8 @@ impl Cache {
             let caller = request.caller.as_ref();
             self.check_not_future("after", newest, deadline, caller)
                 .await?;
-            if let Some((caller, lists)) = &right {
-                Box::pin(self.check_watch(lists, caller, after, None)).await?;
+            if let Some((identity, lists)) = &right {
+                Box::pin(self.check_watch(lists, identity, caller, after, None)).await?;
             }
         }
         let (include_todo, caller) = (request.include_todo, request.caller.clone());
@@ -183,7 +183,10 @@ impl Checked {
             WatchEvent::Change { .. } | WatchEvent::Progress { .. } => return None,
         };
         let time = message.token.seen;
-        let check = self.cache.check_watch(lists, caller, time, self.last);
+        let charged = self.caller.as_ref();
+        let check = self
+            .cache
+            .check_watch(lists, caller, charged, time, self.last);
         match check.await.err()? {
             // The caller set no such deadline: it resumes at the last token.
             Error::DeadlineExceeded { .. } => Some(Unavailable::TooStale.into()),

@@ -1,12 +1,14 @@
 //! Reads that have to wait are charged for what they hold, and need room for it first.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use futures::StreamExt as _;
 use tidemark::{
-    budget::{Budgets, Part},
-    cache::{Cache, Clock, Consistency, Phase, ReadOptions, Settings},
+    auth::{self, Method},
+    budget::{Budgets, CallerKey, Count, Part},
+    cache::{Cache, Clock, Consistency, Phase, ReadOptions, Settings, WatchRequest},
     error::Error,
-    model::{ListName, ListsQuery, TodoName, Write},
+    model::{ListName, ListPatch, ListsQuery, OriginTime, TodoName, Write},
     origin::{Origin, embedded::Embedded},
     pb,
     telemetry::Metrics,
@@ -19,13 +21,14 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const LISTS: u32 = 60;
 
 struct Replica {
+    origin: Arc<Embedded>,
     cache: Arc<Cache>,
     metrics: Arc<Metrics>,
     budgets: Arc<Budgets>,
 }
 
 async fn replica() -> Replica {
-    let origin = Embedded::open(&folder("waiting"), 0).expect("opened");
+    let origin = Arc::new(Embedded::open(&folder("waiting"), 0).expect("opened"));
     for n in 0..LISTS {
         let name = ListName::parse(&format!("lists/{n:0>3}")).expect("a name");
         let list = pb::TodoList {
@@ -50,7 +53,7 @@ async fn replica() -> Replica {
     let cache = Cache::new(
         settings,
         Clock::Boottime,
-        Arc::new(origin),
+        Arc::clone(&origin) as Arc<dyn Origin>,
         None,
         Arc::clone(&metrics),
         Arc::clone(&budgets),
@@ -60,6 +63,7 @@ async fn replica() -> Replica {
     let caught_up = phase.wait_for(|phase| *phase == Phase::CaughtUp);
     caught_up.await.expect("caught up");
     Replica {
+        origin,
         cache,
         metrics,
         budgets,
@@ -122,4 +126,55 @@ async fn a_page_of_lists_is_charged_while_it_reads_on() {
         "{refused:?}"
     );
     assert_eq!(read(50).await.expect("nothing is held"), 50);
+}
+
+/// The documents that a watch is checked by are read in the share and the turns of its
+/// caller: those of many watches of one caller would delay the checks of all others.
+#[tokio::test]
+async fn the_checks_of_a_watch_are_of_its_callers_share() {
+    let replica = replica().await;
+    let ada = auth::Caller::new("ada", Vec::new(), Method::Key, None).expect("valid");
+    let caller = replica.budgets.callers().of(CallerKey::principal("ada"));
+    let list = ListName::parse("lists/000").expect("a name");
+    let watch = WatchRequest {
+        list: Some(list.clone()),
+        names: HashSet::new(),
+        after: None,
+        seen: OriginTime(0),
+        include_todo: false,
+        right_on: Arc::default(),
+        progress_interval: Duration::from_secs(60),
+        closing: Default::default(),
+        caller: Some(Arc::clone(&caller)),
+    };
+    let opened = replica.cache.watch(watch, None, Some(&ada)).await;
+    let mut messages = opened.expect("opened");
+    messages.next().await.expect("the first").expect("no error");
+    // The caller may not wait for more keys; anybody else may.
+    let waiting = replica.budgets.count(Count::WaitingKeys);
+    let most = waiting.most_for_one();
+    let _all = waiting.try_reserve_for(&caller, most).expect("its share");
+    let write = Write::UpdateList {
+        name: list,
+        patch: ListPatch {
+            title: Some("new".into()),
+            members: None,
+        },
+        etag: None,
+    };
+    replica
+        .origin
+        .write(write, None, None)
+        .await
+        .expect("updated");
+    let end = async {
+        loop {
+            if let Err(error) = messages.next().await.expect("an end with an error") {
+                return error;
+            }
+        }
+    };
+    let end = tokio::time::timeout(Duration::from_secs(60), end).await;
+    let end = end.expect("in time");
+    assert!(matches!(end, Error::Overloaded { .. }), "{end:?}");
 }

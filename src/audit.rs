@@ -13,8 +13,7 @@ use std::{
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         mpsc::{self, Receiver, Sender},
     },
     thread,
@@ -165,10 +164,58 @@ impl<'a> Line<'a> {
 
 /// The audit log of the process.
 pub struct Audit {
-    lines: Sender<Vec<u8>>,
-    queued: Arc<AtomicUsize>,
+    lines: Sender<QueuedLine>,
+    queued: Arc<Mutex<Queued>>,
     unknown: Mutex<Window>,
     metrics: Arc<Metrics>,
+}
+
+/// Whose line it is: the principal, or the address.
+type Owner = Option<CallerKey>;
+
+/// A line that waits to be written.
+struct QueuedLine {
+    owner: Owner,
+    bytes: Vec<u8>,
+}
+
+/// Bytes of the lines that wait: in all, and of each caller that has some.
+#[derive(Default)]
+struct Queued {
+    bytes: usize,
+    of_owner: HashMap<Owner, usize>,
+}
+
+impl Queued {
+    /// Takes room for a line. One caller alone may take three quarters; the last one is for
+    /// callers that have less than their share, so that nobody's lines are lost for those of
+    /// another caller. `false`: there is no room.
+    fn add(&mut self, owner: &Owner, bytes: usize) -> bool {
+        let own = self.of_owner.get(owner).copied().unwrap_or_default() + bytes;
+        let after = self.bytes + bytes;
+        let share = QUEUE_BYTES / (self.of_owner.len() + 3);
+        if after > QUEUE_BYTES || (after > QUEUE_BYTES / 4 * 3 && own > share) {
+            return false;
+        }
+        self.bytes = after;
+        self.of_owner.insert(owner.clone(), own);
+        true
+    }
+
+    fn remove(&mut self, line: &(Owner, usize)) {
+        let (owner, bytes) = line;
+        self.bytes -= bytes;
+        if let Some(own) = self.of_owner.get_mut(owner) {
+            *own -= bytes;
+            if *own == 0 {
+                self.of_owner.remove(owner);
+            }
+        }
+    }
+}
+
+fn locked(queued: &Mutex<Queued>) -> MutexGuard<'_, Queued> {
+    queued.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Lines in one second: in all, and of each address that had some.
@@ -208,7 +255,7 @@ impl Audit {
     pub fn open(target: &AuditTarget, metrics: Arc<Metrics>) -> io::Result<Arc<Self>> {
         let sink = Sink::open(target)?;
         let (lines, queue) = mpsc::channel();
-        let queued = Arc::new(AtomicUsize::new(0));
+        let queued = Arc::<Mutex<Queued>>::default();
         let writer = Writer {
             queue,
             queued: Arc::clone(&queued),
@@ -234,31 +281,31 @@ impl Audit {
 
     /// Writes a line about a call, soon.
     pub fn record(&self, entry: Entry<'_>) {
+        let address = entry.peer.map(|peer| CallerKey::address(peer.ip()));
         if entry.code == "UNAUTHENTICATED" {
             let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
-            let address = entry.peer.map(|peer| CallerKey::address(peer.ip()));
-            if !unknown.has_room(address, Instant::now()) {
+            if !unknown.has_room(address.clone(), Instant::now()) {
                 return self.count("limited", 1);
             }
         }
+        let principal = entry.caller.map(Caller::principal);
+        let owner = principal.map_or(address, |name| Some(CallerKey::principal(name)));
         // Texts and numbers alone: it cannot fail.
         let Ok(mut line) = serde_json::to_vec(&Line::of(entry)) else {
             return;
         };
         line.push(b'\n');
-        let bytes = line.len();
-        if self.queued.fetch_add(bytes, Relaxed) + bytes > QUEUE_BYTES {
-            self.queued.fetch_sub(bytes, Relaxed);
+        if !locked(&self.queued).add(&owner, line.len()) {
             return self.count("dropped", 1);
         }
         // The thread ends with the last sender only.
-        let _ = self.lines.send(line);
+        let _ = self.lines.send(QueuedLine { owner, bytes: line });
     }
 
     /// Waits until all lines are written, for a second at most.
     pub async fn drain(&self) {
         let began = Instant::now();
-        while self.queued.load(Relaxed) > 0 && began.elapsed() < DRAIN_TIMEOUT {
+        while locked(&self.queued).bytes > 0 && began.elapsed() < DRAIN_TIMEOUT {
             sleep(Duration::from_millis(5)).await;
         }
     }
@@ -331,8 +378,8 @@ fn is_same(path: &Path, file: &File) -> bool {
 
 /// The thread that writes.
 struct Writer {
-    queue: Receiver<Vec<u8>>,
-    queued: Arc<AtomicUsize>,
+    queue: Receiver<QueuedLine>,
+    queued: Arc<Mutex<Queued>>,
     sink: Sink,
     /// The last write failed, perhaps in the middle of a line.
     torn: bool,
@@ -344,22 +391,26 @@ impl Writer {
     fn run(mut self) {
         while let Ok(first) = self.queue.recv() {
             let mut batch = if self.torn { vec![b'\n'] } else { Vec::new() };
-            let torn_bytes = batch.len();
-            batch.extend(first);
-            let mut lines = 1;
+            let mut lines = Vec::new();
+            let mut add = |batch: &mut Vec<u8>, line: QueuedLine| {
+                batch.extend(&line.bytes);
+                lines.push((line.owner, line.bytes.len()));
+            };
+            add(&mut batch, first);
             while batch.len() < BATCH_BYTES
                 && let Ok(more) = self.queue.try_recv()
             {
-                batch.extend(more);
-                lines += 1;
+                add(&mut batch, more);
             }
+            let count_of_lines = lines.len() as u64;
             let written = self.sink.write(&batch);
             self.torn = written.is_err();
             match written {
-                Ok(()) => count(&self.metrics, "written", lines),
-                Err(problem) => self.report(&problem, lines),
+                Ok(()) => count(&self.metrics, "written", count_of_lines),
+                Err(problem) => self.report(&problem, count_of_lines),
             }
-            self.queued.fetch_sub(batch.len() - torn_bytes, Relaxed);
+            let mut queued = locked(&self.queued);
+            lines.iter().for_each(|line| queued.remove(line));
         }
     }
 
@@ -401,7 +452,7 @@ mod tests {
         for _ in 0..60 {
             audit.drain().await;
         }
-        assert_eq!(audit.queued.load(Relaxed), 0);
+        assert_eq!(locked(&audit.queued).bytes, 0);
     }
 
     #[tokio::test]
@@ -461,6 +512,20 @@ mod tests {
         assert_eq!(written + limited, 1000);
         let most = seconds * u64::from(UNKNOWN_PER_SECOND);
         assert!((75..=most).contains(&written), "{written} in {seconds} s");
+    }
+
+    #[test]
+    fn the_lines_of_one_caller_leave_room_for_those_of_others() {
+        const LINE: usize = 64 << 10;
+        let mut queued = Queued::default();
+        let owner = |name| Some(CallerKey::principal(name));
+        let mut fill = |name| (0..100).filter(|_| queued.add(&owner(name), LINE)).count();
+        assert_eq!(fill("greedy"), 12);
+        assert_eq!((fill("modest"), fill("other"), fill("late")), (3, 1, 0));
+        for (name, lines) in [("greedy", 12), ("modest", 3), ("other", 1)] {
+            (0..lines).for_each(|_| queued.remove(&(owner(name), LINE)));
+        }
+        assert!(queued.bytes == 0 && queued.of_owner.is_empty());
     }
 
     #[test]

@@ -158,17 +158,18 @@ impl Callers {
     }
 
     /// What one caller may have of a budget of this limit of which three quarters are in
-    /// use: a quarter, divided among more than a few callers, and at least one.
+    /// use: a quarter, divided among more than a few callers, and at least `unit`.
     #[must_use]
-    pub fn share(&self, limit: u64) -> u64 {
-        (limit / (self.count() as u64 + 3)).max(1)
+    pub fn share(&self, limit: u64, unit: u64) -> u64 {
+        (limit / (self.count() as u64 + 3)).max(unit)
     }
 
     /// What one caller may have of the last eighth of this limit. All callers together have
-    /// no more than that, so the eighth is not used up by others.
+    /// no more than that, so the eighth is not used up by others; unless it has fewer of
+    /// `unit` than there are callers, and then those who come first have one each.
     #[must_use]
-    pub fn last_share(&self, limit: u64) -> u64 {
-        (limit / 8 / self.count().max(1) as u64).max(1)
+    pub fn last_share(&self, limit: u64, unit: u64) -> u64 {
+        (limit / 8 / self.count().max(1) as u64).max(unit)
     }
 
     fn forget(&self, key: &CallerKey) {

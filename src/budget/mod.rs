@@ -125,17 +125,25 @@ pub struct Budget {
     name: &'static str,
     slot: usize,
     limit: u64,
+    /// The least that is of use to a caller: a smaller share would be none.
+    unit: u64,
     used: AtomicU64,
     refused: AtomicU64,
     callers: Arc<Callers>,
 }
 
 impl Budget {
-    fn new(name: &'static str, slot: usize, limit: u64, callers: &Arc<Callers>) -> Arc<Self> {
+    fn new(
+        name: &'static str,
+        slot: usize,
+        (limit, unit): (u64, u64),
+        callers: &Arc<Callers>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             name,
             slot,
             limit,
+            unit,
             used: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             callers: Arc::clone(callers),
@@ -253,9 +261,9 @@ impl Budget {
         };
         let of_caller = caller.used(self.slot).saturating_add(amount);
         let share = if after > self.limit - self.limit / 8 {
-            self.callers.last_share(self.limit)
+            self.callers.last_share(self.limit, self.unit)
         } else {
-            self.callers.share(self.limit)
+            self.callers.share(self.limit, self.unit)
         };
         of_caller <= share
     }
@@ -374,11 +382,13 @@ impl Budgets {
     pub fn new(plan: Plan, origin_loads: usize) -> Arc<Self> {
         let origin_loads = origin_loads as u64;
         let callers = Arc::new(Callers::default());
-        let parts = Part::ALL
-            .map(|part| Budget::new(part.name(), part as usize, plan.bytes(part), &callers));
+        let parts = Part::ALL.map(|part| {
+            let size = (plan.bytes(part), part.unit());
+            Budget::new(part.name(), part as usize, size, &callers)
+        });
         let counts = Count::ALL.map(|count| {
             let slot = Part::ALL.len() + count as usize;
-            Budget::new(count.name(), slot, count.limit(origin_loads), &callers)
+            Budget::new(count.name(), slot, (count.limit(origin_loads), 1), &callers)
         });
         Arc::new(Self {
             plan,
@@ -513,6 +523,29 @@ mod tests {
             assert!(feeds.try_reserve_for(other, 1).is_none());
         }
         assert!(feeds.try_reserve_for(&callers[6], 1).is_none());
+    }
+
+    /// The memory of a pod is for 13 feeds. One caller that takes all it can leaves some to
+    /// others, however many callers there are.
+    #[test]
+    fn a_share_of_catch_up_feeds_is_one_feed_at_least() {
+        let plan = Plan::new(Some(768 << 20), 64 << 20).expect("fits");
+        let budgets = Budgets::new(plan, 256);
+        let feeds = budgets.of(Part::CatchUp);
+        let callers: Vec<_> = (0..40).map(|last| caller(&budgets, last)).collect();
+        let mut held = Vec::new();
+        let mut all_of = |caller| {
+            let before = held.len();
+            while let Some(feed) = feeds.try_reserve_for(caller, CATCH_UP_BYTES) {
+                held.push(feed);
+            }
+            held.len() - before
+        };
+        assert!(all_of(&callers[0]) > 5);
+        for other in &callers[1..3] {
+            assert_eq!(all_of(other), 1);
+        }
+        assert!(feeds.used() <= feeds.limit());
     }
 
     #[test]

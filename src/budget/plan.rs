@@ -149,6 +149,15 @@ impl Part {
         }
     }
 
+    /// The least that is of use to a caller, in bytes; 1: any part of it is.
+    #[must_use]
+    pub const fn unit(self) -> u64 {
+        match self {
+            Self::CatchUp => CATCH_UP_BYTES,
+            _ => 1,
+        }
+    }
+
     /// The name in metrics and error texts.
     #[must_use]
     pub const fn name(self) -> &'static str {

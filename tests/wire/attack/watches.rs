@@ -203,6 +203,12 @@ async fn catch_up_feeds_of_unread_watches_come_back() {
         start: Some(pb::watch_todos_request::Start::After(token)),
         ..watch_home()
     };
+    // However many callers there are, the share of each is one feed at least.
+    let mut others = Vec::new();
+    for last in 10..30 {
+        let from = Ipv4Addr::new(127, 0, 0, last);
+        others.push(Peer::connect(&service, from, &Builder::new()).await);
+    }
     let mut builder = Builder::new();
     builder.initial_window_size(0);
     for _ in 0..2 {

@@ -125,8 +125,9 @@ pub struct Budget {
     name: &'static str,
     slot: usize,
     limit: u64,
-    /// The least that is of use to a caller: a smaller share would be none.
-    unit: u64,
+    /// The least share of the last quarter, and of the last eighth: a smaller one would be of
+    /// no use.
+    least_shares: (u64, u64),
     used: AtomicU64,
     refused: AtomicU64,
     callers: Arc<Callers>,
@@ -136,14 +137,14 @@ impl Budget {
     fn new(
         name: &'static str,
         slot: usize,
-        (limit, unit): (u64, u64),
+        (limit, least_shares): (u64, (u64, u64)),
         callers: &Arc<Callers>,
     ) -> Arc<Self> {
         Arc::new(Self {
             name,
             slot,
             limit,
-            unit,
+            least_shares,
             used: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             callers: Arc::clone(callers),
@@ -261,9 +262,9 @@ impl Budget {
         };
         let of_caller = caller.used(self.slot).saturating_add(amount);
         let share = if after > self.limit - self.limit / 8 {
-            self.callers.last_share(self.limit, self.unit)
+            self.callers.last_share(self.limit, self.least_shares.1)
         } else {
-            self.callers.share(self.limit, self.unit)
+            self.callers.share(self.limit, self.least_shares.0)
         };
         of_caller <= share
     }
@@ -383,12 +384,17 @@ impl Budgets {
         let origin_loads = origin_loads as u64;
         let callers = Arc::new(Callers::default());
         let parts = Part::ALL.map(|part| {
-            let size = (plan.bytes(part), part.unit());
+            let size = (plan.bytes(part), part.least_shares());
             Budget::new(part.name(), part as usize, size, &callers)
         });
         let counts = Count::ALL.map(|count| {
             let slot = Part::ALL.len() + count as usize;
-            Budget::new(count.name(), slot, (count.limit(origin_loads), 1), &callers)
+            Budget::new(
+                count.name(),
+                slot,
+                (count.limit(origin_loads), (1, 1)),
+                &callers,
+            )
         });
         Arc::new(Self {
             plan,
@@ -546,6 +552,26 @@ mod tests {
             assert_eq!(all_of(other), 1);
         }
         assert!(feeds.used() <= feeds.limit());
+    }
+
+    /// One caller does not read its replies. Another one gets the largest reply, however many
+    /// callers there are, and all get small ones.
+    #[test]
+    fn unread_replies_of_one_leave_room_for_a_large_one_of_another() {
+        const LARGE: u64 = 4 << 20;
+        let plan = Plan::new(Some(768 << 20), 256 << 20).expect("fits");
+        let budgets = Budgets::new(plan, 256);
+        let replies = budgets.of(Part::Replies);
+        let callers: Vec<_> = (0..40).map(|last| caller(&budgets, last)).collect();
+        let mut held = Vec::new();
+        while let Some(reply) = replies.try_reserve_for(&callers[0], LARGE / 8) {
+            held.push(reply);
+        }
+        let other = replies.try_reserve_for(&callers[1], LARGE);
+        assert!(other.is_some(), "{} of {}", replies.used(), replies.limit());
+        for caller in &callers[2..] {
+            held.push(replies.try_reserve_for(caller, 100 << 10).expect("small"));
+        }
     }
 
     #[test]

@@ -28,6 +28,9 @@ pub const WATCH_BYTES: u64 = 12 << 10;
 /// decoded.
 pub const CATCH_UP_BYTES: u64 = 1 << 20;
 
+/// What the largest reply is charged.
+const LARGEST_REPLY_BYTES: u64 = (4 << 20) + (4 << 10);
+
 const MIB: u64 = 1 << 20;
 
 /// A part of the process's memory.
@@ -149,12 +152,14 @@ impl Part {
         }
     }
 
-    /// The least that is of use to a caller, in bytes; 1: any part of it is.
+    /// The least share of the last quarter, and of the last eighth, in bytes. A feed cannot be
+    /// smaller, and the largest reply should be possible; the last eighth is for small ones.
     #[must_use]
-    pub const fn unit(self) -> u64 {
+    pub const fn least_shares(self) -> (u64, u64) {
         match self {
-            Self::CatchUp => CATCH_UP_BYTES,
-            _ => 1,
+            Self::CatchUp => (CATCH_UP_BYTES, CATCH_UP_BYTES),
+            Self::Replies => (LARGEST_REPLY_BYTES, 1),
+            _ => (1, 1),
         }
     }
 

@@ -53,6 +53,11 @@ const FULL_PAUSE: Duration = Duration::from_millis(2);
 /// are under way: h2 keeps the paths and authorities of the peer's table of headers (4 KiB, at
 /// least 38 bytes each) as parts of its read buffers of 8 KiB. A peer must have sent as much.
 const MAX_HELD_BYTES: u64 = 1 << 20;
+/// Time in which a silent connection is not ended for one of an address that has more: a few
+/// round trips.
+const TIME_TO_SPEAK: Duration = Duration::from_secs(1);
+/// Bytes of the preface of HTTP/2.
+const PREFACE_BYTES: u64 = 24;
 /// A warning is repeated this often at most.
 const WARN_INTERVAL: Duration = Duration::from_mins(1);
 /// Open files that are not connections of callers: listeners, the runtime,
@@ -177,6 +182,7 @@ struct Table {
 
 struct OpenConnection {
     address: CallerKey,
+    since: Instant,
     state: Arc<ConnectionState>,
 }
 
@@ -211,6 +217,11 @@ pub struct ConnectionState {
 }
 
 impl ConnectionState {
+    /// Whether the peer has begun to speak HTTP.
+    pub fn has_spoken(&self) -> bool {
+        self.received.load(Relaxed) >= PREFACE_BYTES
+    }
+
     /// The most that it may hold beside what is charged.
     fn held(&self) -> u64 {
         self.received.load(Relaxed).min(MAX_HELD_BYTES)
@@ -240,12 +251,19 @@ impl Table {
         Some(connection)
     }
 
-    /// Ends the oldest silent connection, of this address if one is given.
-    fn evict(&mut self, address: Option<&CallerKey>) -> bool {
-        let oldest = self.silent.iter().find(|id| {
-            let connection = self.all.get(id);
-            connection.is_some_and(|silent| address.is_none_or(|of| silent.address == *of))
-        });
+    /// Ends the oldest silent connection, of this address if one is given, for a new one of an
+    /// address that has `own`.
+    fn evict(&mut self, address: Option<&CallerKey>, own: usize) -> bool {
+        let may_go = |silent: &OpenConnection| {
+            // It may have spoken a moment ago. Those of addresses with fewer have time for it:
+            // a flood of new connections must not end each other one before it can speak.
+            !silent.state.has_spoken()
+                && address.is_none_or(|of| silent.address == *of)
+                && (self.by_address.get(&silent.address) >= Some(&own)
+                    || silent.since.elapsed() >= TIME_TO_SPEAK)
+        };
+        let mut silent = self.silent.iter();
+        let oldest = silent.find(|id| self.all.get(id).is_some_and(may_go));
         let evicted = oldest.copied().and_then(|id| self.remove(id));
         if let Some(silent) = &evicted {
             silent.evict(Eviction::Silent);
@@ -330,11 +348,11 @@ impl Connections {
         let caller = self.budgets.callers().of(address.clone());
         let mut table = self.table();
         let own = table.by_address.get(&address).copied().unwrap_or_default();
-        if own >= self.limits.per_address && !table.evict(Some(&address)) {
+        if own >= self.limits.per_address && !table.evict(Some(&address), own) {
             return Err("address_limit");
         }
         let mut shared = false;
-        if table.all.len() >= self.limits.connections && !table.evict(None) {
+        if table.all.len() >= self.limits.connections && !table.evict(None, own) {
             shared = table.share(own);
             if !shared {
                 return Err("limit");
@@ -346,6 +364,7 @@ impl Connections {
         table.silent.insert(id);
         let open = OpenConnection {
             address,
+            since: Instant::now(),
             state: Arc::clone(&state),
         };
         table.all.insert(id, open);
@@ -603,11 +622,28 @@ mod tests {
         speaking.has_spoken();
         let next = all.place(3).expect("the place of the silent one");
         assert!(is_evicted(&silent) && !is_evicted(&speaking));
-        next.has_spoken();
+        // Seen in its bytes, before anybody has told the table.
+        next.state.received.store(PREFACE_BYTES, Relaxed);
         assert_eq!(all.place(3).err(), Some("limit"));
         drop((silent, speaking, next));
         let table = all.table();
         assert!(table.all.is_empty() && table.by_address.is_empty() && table.silent.is_empty());
+    }
+
+    #[test]
+    fn a_flood_of_silent_connections_leaves_others_time_to_speak() {
+        let all = connections(4, 4);
+        let mut flood: Vec<_> = (0..3).map(|_| all.place(1).expect("a place")).collect();
+        flood.iter().for_each(Slot::has_spoken);
+        let modest = all.place(2).expect("a place");
+        // It is the only silent one.
+        assert_eq!(all.place(1).err(), Some("limit"));
+        assert!(!is_evicted(&modest));
+        // The flood ends its own, if there are any.
+        drop(flood.pop());
+        flood.push(all.place(1).expect("a place"));
+        flood.push(all.place(1).expect("the place of its own"));
+        assert!(is_evicted(&flood[2]) && !is_evicted(&modest));
     }
 
     #[test]

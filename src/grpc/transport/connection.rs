@@ -48,8 +48,6 @@ use crate::{
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// CPU of a step of a handshake.
 const HANDSHAKE_MICROS: usize = 200;
-/// Bytes of the preface of HTTP/2.
-const PREFACE_BYTES: u64 = 24;
 /// Calls at once on one connection: a client that wants more opens another.
 const MAX_STREAMS: u32 = 1000;
 /// Size of the headers of one request, as HTTP/2 counts it.
@@ -396,7 +394,7 @@ impl Connection {
     }
 
     fn has_spoken(&self) -> bool {
-        self.state.received.load(Relaxed) >= PREFACE_BYTES
+        self.state.has_spoken()
     }
 
     fn waits_for_peer(&self) -> bool {

@@ -6,7 +6,8 @@
 //! parts is the most memory the process uses. [`Budgets`] holds the counters.
 //!
 //! Invariant: a budget's use never exceeds its limit, except through
-//! [`Budget::force`], which is for bytes that exist already.
+//! [`Budget::force`], which is for bytes that exist already, and then by an eighth of the
+//! limit more, for callers that have little.
 //!
 //! Cost: a reservation is two atomic additions, one for the budget and one for
 //! the caller's share of it, and two more when it is dropped.
@@ -255,7 +256,12 @@ impl Budget {
     fn has_room(&self, caller: Option<&Caller>, used: u64, amount: u64) -> bool {
         let after = used.saturating_add(amount);
         if after > self.limit {
-            return false;
+            // What exists already may have taken more than there was (`force`). It does not
+            // keep out a caller with less than its part of the last eighth: all of them
+            // together have no more than that beyond the limit.
+            let part = self.limit / 8 / self.callers.count().max(1) as u64;
+            return caller
+                .is_some_and(|caller| caller.used(self.slot).saturating_add(amount) <= part);
         }
         let Some(caller) = caller.filter(|_| after > self.most_for_one()) else {
             return true;
@@ -552,6 +558,24 @@ mod tests {
             assert_eq!(all_of(other), 1);
         }
         assert!(feeds.used() <= feeds.limit());
+    }
+
+    /// What a load has read is there, whatever the limit: a caller that holds nothing is
+    /// served beside it, and one that holds much is not.
+    #[test]
+    fn bytes_that_exist_already_keep_no_modest_caller_out() {
+        let budgets = Budgets::unlimited(256);
+        let loads = budgets.of(Part::Loads);
+        let (greedy, modest) = (caller(&budgets, 1), caller(&budgets, 2));
+        let mut held = Vec::new();
+        while let Some(reservation) = loads.try_reserve_for(&greedy, 1 << 20) {
+            held.push(reservation);
+        }
+        held.push(loads.force(None, loads.limit()));
+        assert!(loads.try_reserve_for(&greedy, 1).is_none() && loads.try_reserve(1).is_none());
+        let part = loads.limit() / 16;
+        held.push(loads.try_reserve_for(&modest, part).expect("its part"));
+        assert!(loads.try_reserve_for(&modest, 1).is_none());
     }
 
     /// One caller does not read its replies. Another one gets the largest reply, however many

@@ -12,15 +12,11 @@
 //! health hold a few descriptors in reserve.
 
 use std::{
-    collections::{BTreeSet, HashMap},
     fs::File,
     future::Future,
     io,
     net::{IpAddr, SocketAddr},
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -30,6 +26,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use super::table::{ConnectionState, Eviction, Shed, Table};
 use crate::{
     budget::{
         Budgets, CONNECTION_BYTES, Caller, CallerKey, Part, Reservation, TLS_CONNECTION_BYTES,
@@ -49,15 +46,6 @@ const NO_FILES_PAUSE: Duration = Duration::from_millis(100);
 /// Pause after a connection was refused, or took the place of another one, because there are
 /// too many: 500 a second at most. Those of a full backlog are all looked at in two seconds.
 const FULL_PAUSE: Duration = Duration::from_millis(2);
-/// Bytes that an open connection can hold beside all that is charged, however few of its calls
-/// are under way: h2 keeps the paths and authorities of the peer's table of headers (4 KiB, at
-/// least 38 bytes each) as parts of its read buffers of 8 KiB. A peer must have sent as much.
-const MAX_HELD_BYTES: u64 = 1 << 20;
-/// Time in which a silent connection is not ended for one of an address that has more: a few
-/// round trips.
-const TIME_TO_SPEAK: Duration = Duration::from_secs(1);
-/// Bytes of the preface of HTTP/2.
-const PREFACE_BYTES: u64 = 24;
 /// A warning is repeated this often at most.
 const WARN_INTERVAL: Duration = Duration::from_mins(1);
 /// Open files that are not connections of callers: listeners, the runtime,
@@ -170,159 +158,6 @@ pub struct Connections {
     metrics: Arc<Metrics>,
 }
 
-#[derive(Default)]
-struct Table {
-    by_address: HashMap<CallerKey, usize>,
-    /// Those that are open, by id: the older, the smaller.
-    all: HashMap<u64, OpenConnection>,
-    /// The ids of those that have sent nothing yet.
-    silent: BTreeSet<u64>,
-    next_id: u64,
-}
-
-struct OpenConnection {
-    address: CallerKey,
-    since: Instant,
-    state: Arc<ConnectionState>,
-}
-
-impl OpenConnection {
-    fn evict(&self, why: Eviction) {
-        // The first reason stays.
-        let _ = self.state.eviction.set(why);
-        self.state.evicted.cancel();
-    }
-}
-
-/// Why an open connection has to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Eviction {
-    /// It has sent nothing, and there are too many.
-    Silent,
-    /// There are too many, and its address has most of them.
-    Share,
-    /// The process takes too much memory.
-    Memory,
-}
-
-/// What an open connection and the table of all share.
-#[derive(Default)]
-pub struct ConnectionState {
-    /// Bytes that the peer has sent.
-    pub received: AtomicU64,
-    /// Calls that are not finished, their replies included.
-    pub calls: AtomicU32,
-    evicted: CancellationToken,
-    eviction: OnceLock<Eviction>,
-}
-
-impl ConnectionState {
-    /// Whether the peer has begun to speak HTTP.
-    pub fn has_spoken(&self) -> bool {
-        self.received.load(Relaxed) >= PREFACE_BYTES
-    }
-
-    /// The most that it may hold beside what is charged.
-    fn held(&self) -> u64 {
-        self.received.load(Relaxed).min(MAX_HELD_BYTES)
-    }
-}
-
-/// Connections that were closed because the process takes too much memory.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Shed {
-    /// Whose they were.
-    pub address: CallerKey,
-    /// How many.
-    pub connections: usize,
-}
-
-impl Table {
-    /// Takes out a connection; `None`: it has been evicted.
-    fn remove(&mut self, id: u64) -> Option<OpenConnection> {
-        let connection = self.all.remove(&id)?;
-        self.silent.remove(&id);
-        if let Some(count) = self.by_address.get_mut(&connection.address) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_address.remove(&connection.address);
-            }
-        }
-        Some(connection)
-    }
-
-    /// Ends the oldest silent connection, of this address if one is given, for a new one of an
-    /// address that has `own`.
-    fn evict(&mut self, address: Option<&CallerKey>, own: usize) -> bool {
-        let may_go = |silent: &OpenConnection| {
-            // It may have spoken a moment ago. Those of addresses with fewer have time for it:
-            // a flood of new connections must not end each other one before it can speak.
-            !silent.state.has_spoken()
-                && address.is_none_or(|of| silent.address == *of)
-                && (self.by_address.get(&silent.address) >= Some(&own)
-                    || silent.since.elapsed() >= TIME_TO_SPEAK)
-        };
-        let mut silent = self.silent.iter();
-        let oldest = silent.find(|id| self.all.get(id).is_some_and(may_go));
-        let evicted = oldest.copied().and_then(|id| self.remove(id));
-        if let Some(silent) = &evicted {
-            silent.evict(Eviction::Silent);
-        }
-        evicted.is_some()
-    }
-
-    /// Ends a connection of the address that has most, for a new one of an address that has
-    /// `own`, if it does not have fewer than that one then. The oldest without calls, or the
-    /// oldest.
-    fn share(&mut self, own: usize) -> bool {
-        let most = self.by_address.iter().max_by_key(|(_, count)| **count);
-        let Some((address, _)) = most.filter(|(_, count)| **count >= own + 2) else {
-            return false;
-        };
-        let of_address = self.all.iter().filter(|(_, open)| open.address == *address);
-        let rank =
-            |(id, open): &(&u64, &OpenConnection)| (open.state.calls.load(Relaxed) > 0, **id);
-        let chosen = of_address.min_by_key(rank).map(|(id, _)| *id);
-        let evicted = chosen.and_then(|id| self.remove(id));
-        if let Some(connection) = &evicted {
-            connection.evict(Eviction::Share);
-        }
-        evicted.is_some()
-    }
-
-    /// The address whose connections may hold most.
-    fn largest(&self) -> Option<CallerKey> {
-        let mut held: HashMap<&CallerKey, u64> = HashMap::new();
-        for connection in self.all.values() {
-            *held.entry(&connection.address).or_default() += connection.state.held();
-        }
-        let (address, _) = held.into_iter().max_by_key(|(_, held)| *held)?;
-        Some(address.clone())
-    }
-
-    /// Ends those connections of the address whose connections may hold most that may hold
-    /// most themselves, a quarter of them.
-    fn shed(&mut self) -> Option<Shed> {
-        let address = self.largest()?;
-        let connections = self.all.iter();
-        let of_address = connections.filter(|(_, connection)| connection.address == address);
-        let mut by_held: Vec<_> = of_address
-            .map(|(id, connection)| (connection.state.held(), *id))
-            .collect();
-        by_held.sort_unstable();
-        let connections = by_held.len().div_ceil(4);
-        for (_, id) in by_held.iter().rev().take(connections) {
-            if let Some(connection) = self.remove(*id) {
-                connection.evict(Eviction::Memory);
-            }
-        }
-        Some(Shed {
-            address,
-            connections,
-        })
-    }
-}
-
 impl Connections {
     /// No connections yet.
     pub fn new(limits: Limits, budgets: Arc<Budgets>, metrics: Arc<Metrics>) -> Arc<Self> {
@@ -347,7 +182,7 @@ impl Connections {
         let address = CallerKey::address(address);
         let caller = self.budgets.callers().of(address.clone());
         let mut table = self.table();
-        let own = table.by_address.get(&address).copied().unwrap_or_default();
+        let own = table.of(&address);
         if own >= self.limits.per_address && !table.evict(Some(&address), own) {
             return Err("address_limit");
         }
@@ -358,16 +193,7 @@ impl Connections {
                 return Err("limit");
             }
         }
-        *table.by_address.entry(address.clone()).or_default() += 1;
-        let (id, state) = (table.next_id, Arc::<ConnectionState>::default());
-        table.next_id += 1;
-        table.silent.insert(id);
-        let open = OpenConnection {
-            address,
-            since: Instant::now(),
-            state: Arc::clone(&state),
-        };
-        table.all.insert(id, open);
+        let (id, state) = table.add(address);
         drop(table);
         let bytes = self.budgets.of(Part::Connections);
         let memory = bytes.force(Some(&caller), self.limits.bytes_each);
@@ -577,7 +403,12 @@ fn is_exhausted(problem: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use super::{
+        super::table::{MAX_HELD_BYTES, PREFACE_BYTES},
+        *,
+    };
 
     fn connections(connections: usize, per_address: usize) -> Arc<Connections> {
         let limits = Limits {

@@ -31,9 +31,10 @@ use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    accept::{ConnectionState, Eviction, Slot},
+    accept::Slot,
     handshake::HandshakeStream,
     metering::ReplyBody,
+    table::{ConnectionState, Eviction},
     write_coalescing::CoalescedWrites,
 };
 use crate::{

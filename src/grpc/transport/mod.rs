@@ -13,6 +13,7 @@ mod handshake;
 mod metering;
 mod pressure;
 pub(super) mod protocol;
+mod table;
 mod tls;
 mod web;
 mod write_coalescing;

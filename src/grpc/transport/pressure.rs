@@ -8,7 +8,10 @@ use std::{convert::Infallible, time::Duration};
 
 use tokio::time::sleep;
 
-use super::accept::{Connections, Shed, Warning};
+use super::{
+    accept::{Connections, Warning},
+    table::Shed,
+};
 use crate::{budget::Budgets, telemetry};
 
 /// How often the memory is looked at, and how often it is above this part of the limit, in

@@ -259,7 +259,7 @@ impl Budget {
             // What exists already may have taken more than there was (`force`). It does not
             // keep out a caller with less than its part of the last eighth: all of them
             // together have no more than that beyond the limit.
-            let part = self.limit / 8 / self.callers.count().max(1) as u64;
+            let part = self.callers.last_share(self.limit, 0);
             return caller
                 .is_some_and(|caller| caller.used(self.slot).saturating_add(amount) <= part);
         }

@@ -50,6 +50,7 @@ const SHARE_WITHOUT_PRIMARY: f64 = 0.75;
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 /// How often those three are looked at.
 const SEND_POLL: Duration = Duration::from_millis(25);
+
 /// Why a try ended without an answer.
 pub(super) enum Failed {
     /// The document changed meanwhile.
